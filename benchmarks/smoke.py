@@ -1,0 +1,116 @@
+"""How much slower than the least possible: our mount against a FUSE file system of the same shape in C (plain.c).
+
+    python benchmarks/smoke.py [--rounds N] [--toy]
+
+Builds plain.c with `cc` and `pkg-config fuse3`, mounts both, measures them in turns (the machine may be busy with other
+things: trust the ratios, not the times) and prints per operation the median of the ratios of the rounds.
+`--toy` measures tests/mount/toy.py instead of a machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COUNT = 192
+"""Directories in the C file system, about as many as a machine has memory blocks."""
+
+
+def build(where: Path) -> Path:
+    """Compile plain.c."""
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3"], check=True, capture_output=True, text=True)
+    program = where / "plain"
+    subprocess.run(
+        ["cc", "-O2", "-Wall", "-o", program, ROOT / "benchmarks" / "plain.c", *flags.stdout.split()], check=True
+    )
+    return program
+
+
+@contextlib.contextmanager
+def served(command: list[str | Path], point: Path) -> Iterator[None]:
+    """Run a server in the foreground; it prints a line once it answers."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as server:
+        try:
+            assert server.stdout is not None
+            if not server.stdout.readline():
+                sys.exit(f"{command[0]} did not start")
+            yield
+        finally:
+            server.terminate()
+
+
+def stat(path: str) -> None:
+    """Answered by the host."""
+    os.stat(path)  # noqa: PTH116  the bare call is what is measured
+
+
+def read(path: str) -> None:
+    """What `cat` does."""
+    file = os.open(path, os.O_RDONLY)
+    os.read(file, 4096)
+    os.close(file)
+
+
+def write(path: str) -> None:
+    """What `echo` does, without O_TRUNC."""
+    file = os.open(path, os.O_WRONLY)
+    os.write(file, b"online\n")
+    os.close(file)
+
+
+def seconds(operation: Callable[[str], None], path: str, times: int) -> float:
+    """Per call."""
+    operation(path)
+    start = time.perf_counter()
+    for _ in range(times):
+        operation(path)
+    return (time.perf_counter() - start) / times
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--times", type=int, default=1000, help="calls in a round")
+    parser.add_argument("--toy", action="store_true")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        where = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        ours, plain = where / "ours", where / "plain.mnt"
+        ours.mkdir()
+        plain.mkdir()
+        if options.toy:
+            command = [sys.executable, "tests/mount/toy.py", ours]
+            reading = writing = f"{ours}/family/memory5/state"
+        else:
+            command = [sys.executable, "-m", "fakesysfs", "mount", "--foreground", ours]
+            reading = f"{ours}/sys/devices/system/memory/memory0/state"
+            writing = f"{ours}/sys/devices/system/memory/auto_online_blocks"
+        stack.enter_context(served(command, ours))
+        stack.enter_context(served([build(where), plain, str(COUNT)], plain))
+        theirs = f"{plain}/memory5/state"
+        print(f"{'operation':22}{'ours':>10}{'C':>10}{'ratio':>8}  (median of {options.rounds} rounds)")
+        for name, operation, path, times in (
+            ("stat, cached", stat, reading, options.times * 10),
+            ("open + read + close", read, reading, options.times),
+            ("open + write + close", write, writing, options.times),
+        ):
+            pairs = [
+                (seconds(operation, path, times), seconds(operation, theirs, times)) for _ in range(options.rounds)
+            ]
+            mine, c = (statistics.median(column) * 1e6 for column in zip(*pairs, strict=True))
+            ratio = statistics.median(a / b for a, b in pairs)
+            print(f"{name:22}{mine:7.1f} us{c:7.1f} us{ratio:8.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The commands. Each imports what it needs when it runs, so that `--help` and wrong use answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from fakesysfs import __version__
+
+if TYPE_CHECKING:
+    from fakesysfs.kernel.profile import Profile
+    from fakesysfs.kernfs import Tree
+    from fakesysfs.machine import Machine
+
+DEFAULT_MACHINE = "default"
+DEFAULT_KERNEL = "hotplug-v3"
+
+WRONG_USE = 2
+
+
+class _WrongUseError(Exception):
+    """What was asked for cannot be: exit status 2."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["replay"]:
+        from fakesysfs.testing import replay  # noqa: PLC0415
+
+        return replay.main(arguments[1:])
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except _WrongUseError as error:
+        print(f"fakesysfs: {error}", file=sys.stderr)
+        return WRONG_USE
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`fakesysfs list | head -1`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fakesysfs",
+        description="A Linux machine's memory-hotplug sysfs that can be mounted anywhere.",
+        epilog="example: mkdir -p mnt && fakesysfs mount mnt && cat mnt/sys/bus/dax/devices/dax0.0/hotplug",
+    )
+    parser.add_argument("--version", action="version", version=f"fakesysfs {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], what: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=what, description=what, epilog=f"example: {example}")
+        added.set_defaults(command=run)
+        return added
+
+    mount = command(
+        "mount",
+        _mount,
+        "mount a fake machine; returns once it answers",
+        "fakesysfs mount mnt --machine default --kernel hotplug-v3",
+    )
+    mount.add_argument("mountpoint", metavar="MNT", help="a directory")
+    mount.add_argument(
+        "--machine",
+        metavar="NAME|FILE",
+        default=os.environ.get("FAKESYSFS_MACHINE") or DEFAULT_MACHINE,
+        help="a built-in machine (`fakesysfs list`) or a TOML file; default: $FAKESYSFS_MACHINE or %(default)s",
+    )
+    mount.add_argument(
+        "--kernel",
+        metavar="PROFILE",
+        default=os.environ.get("FAKESYSFS_KERNEL") or DEFAULT_KERNEL,
+        help="how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or %(default)s",
+    )
+    mount.add_argument("--foreground", action="store_true", help="stay in the foreground; Ctrl-C unmounts")
+    mount.add_argument("--allow-other", action="store_true", help="let other users in (sudo, containers)")
+
+    umount = command("umount", _umount, "take a mount away, also one whose server has died", "fakesysfs umount mnt")
+    umount.add_argument("mountpoint", metavar="MNT")
+
+    command("list", _list, "list the built-in machines and the kernels", "fakesysfs list")
+
+    check = command(
+        "check", _check, "validate a machine description; exit status 2 on an error", "fakesysfs check machine.toml"
+    )
+    check.add_argument("file", metavar="FILE")
+
+    commands.add_parser("replay", help="replay recorded sessions; see `fakesysfs replay --help`", add_help=False)
+    return parser
+
+
+def _load(name: str) -> Machine:
+    from fakesysfs import machine  # noqa: PLC0415
+
+    try:
+        return machine.load(name)
+    except machine.MachineError as error:
+        raise _WrongUseError(str(error)) from None
+
+
+def _profile(name: str) -> Profile:
+    from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
+
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise _WrongUseError(f"there is no kernel {name!r}; there are {', '.join(PROFILES)}") from None
+
+
+def _mount(options: argparse.Namespace) -> int:
+    from fakesysfs.fuse import daemon  # noqa: PLC0415
+    from fakesysfs.fuse.mount import MountError, check  # noqa: PLC0415
+
+    given: str = options.mountpoint
+    point = os.path.abspath(given)  # noqa: PTH100  links stay as the user wrote them
+    machine, profile = _load(options.machine), _profile(options.kernel)
+
+    def serve(ready: Callable[[str], None]) -> None:
+        from fakesysfs.fuse.server import serve  # noqa: PLC0415
+        from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
+
+        sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid())
+        hint = _something_to_try(sysroot.tree, profile.attribute)
+        serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint))
+
+    shown = _shown(given)
+
+    def say(hint: str) -> None:
+        print(f"{shown}: machine {options.machine}, kernel {profile.name}. Try:")
+        for line in [*hint.splitlines(), "fakesysfs umount {}"]:
+            print("  " + line.format(shown), flush=True)
+
+    try:
+        check(given)
+        if options.foreground:
+            daemon.log_to_standard_error()
+            serve(say)
+        else:
+            say(daemon.in_background(serve, daemon.log_file(point)))
+    except MountError as error:
+        print(f"fakesysfs: {error}", file=sys.stderr)
+        return error.status
+    return 0
+
+
+def _shown(point: str) -> str:
+    """The mountpoint as its user would type it."""
+    below = os.path.relpath(point)
+    return point if below.startswith("..") else below
+
+
+def _something_to_try(tree: Tree, attribute: str | None) -> str:
+    """Commands for this tree, one a line, with {} for the mountpoint; `attribute` is the kernel's whole-device one."""
+    devices = "/sys/bus/dax/devices"
+    for device in sorted(tree.listing(devices)):
+        if attribute in tree.listing(f"{devices}/{device}"):
+            path = f"{devices}/{device}/{attribute}"
+            return f"cat {{}}{path}\necho unplug > {{}}{path}\nlsmem --sysroot {{}}"
+    return "lsmem --sysroot {}"
+
+
+def _umount(options: argparse.Namespace) -> int:
+    from fakesysfs.fuse.mount import MountError, unmount  # noqa: PLC0415
+
+    try:
+        unmount(options.mountpoint)
+    except MountError as error:
+        print(f"fakesysfs: {error}", file=sys.stderr)
+        return error.status
+    return 0
+
+
+def _list(_options: argparse.Namespace) -> int:
+    from fakesysfs import machine  # noqa: PLC0415
+    from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
+
+    machines = machine.builtin()
+    kernels = {name: f"{profile.title} ({profile.evidence})" for name, profile in PROFILES.items()}
+    width = max(map(len, [*machines, *kernels]))
+    for title, entries in (("machines", machines), ("kernels", kernels)):
+        print(f"{title}:")
+        for name, line in entries.items():
+            print(f"  {name:{width}}  {line}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    _load(options.file)
+    print(f"{options.file}: valid")
+    return 0

@@ -1,0 +1,1 @@
+"""control/: what is not part of any real machine: the log, the events, what was refused and why, and hands on the model."""

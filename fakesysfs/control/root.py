@@ -1,0 +1,252 @@
+"""The directory control/, declared like the rest.
+
+`kmsg` and `uevents` show what there is and end; their `_follow` forms show it and wait for more.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from fakesysfs.control.refused import Refusals
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.kstrtox import kstrtobool, word_of
+from fakesysfs.kernel.printk import Record
+from fakesysfs.kernel.sched import Answer, Signals, Wait, WaitQueue, ask
+from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Indexed
+from fakesysfs.kernfs.static import StaticDirectories
+
+MAX_LATENCY = 3600.0
+
+
+class Machine(Protocol):
+    """The running machine, as far as control needs it."""
+
+    machine_text: str
+    refusals: Refusals
+
+    def reset(self) -> None:
+        """Take everything away and boot again."""
+
+
+def kmsg_line(record: Record) -> str:
+    """A message with its level and the seconds since boot."""
+    return f"<{record.level}>[{record.seconds:12.6f}] {record.text}\n"
+
+
+def uevent_line(number: int, lines: list[str]) -> str:
+    """An event on one line, with its number."""
+    return f"{' '.join(lines)} SEQNUM={number}\n"
+
+
+def _kmsg(kernel: Kernel) -> str:
+    dropped = kernel.printk.dropped
+    first = f"({dropped} earlier messages dropped)\n" if dropped else ""
+    return first + "".join(map(kmsg_line, kernel.printk.since(0)))
+
+
+def _uevents(kernel: Kernel) -> str:
+    dropped = kernel.uevents.dropped
+    first = f"({dropped} earlier events dropped)\n" if dropped else ""
+    return first + "".join(uevent_line(number, lines) for number, lines in kernel.uevents.numbered())
+
+
+class _Follow:
+    """A reader that waits for more. `take` gives the text from a place on and the next place."""
+
+    def __init__(self, kernel: Kernel, arrived: WaitQueue, take: Callable[[int, int], tuple[str, int]], place: int) -> None:
+        self._kernel = kernel
+        self._arrived = arrived
+        self._take = take
+        self._place = place
+        self._left = b""
+
+    async def read(self, size: int) -> bytes:
+        """At least one byte, at most `size`. Raises KernelError: EINTR for a signal, ENODEV after a reset."""
+        while not self._left:
+            text, self._place = self._take(self._place, size)
+            self._left = text.encode("utf-8", "surrogateescape")
+            if not self._left:
+                if self._kernel.gone:
+                    raise KernelError(errno.ENODEV, "the machine was reset", "follow")
+                if await ask(Wait("follow", self._arrived, Signals.ANY)) is Answer.INTERRUPTED:
+                    raise KernelError(errno.EINTR, "a signal ended the wait", "follow")
+        data, self._left = self._left[:size], self._left[size:]
+        return data
+
+
+def _follow_kmsg(kernel: Kernel) -> _Follow:
+    def take(place: int, _size: int) -> tuple[str, int]:
+        return "".join(map(kmsg_line, kernel.printk.since(place))), kernel.printk.sequence
+
+    return _Follow(kernel, kernel.printk.arrived, take, 0)
+
+
+def _follow_uevents(kernel: Kernel) -> _Follow:
+    def take(place: int, size: int) -> tuple[str, int]:
+        parts: list[str] = []
+        length = 0
+        for number, lines in kernel.uevents.numbered(place):
+            parts.append(uevent_line(number, lines))
+            place = number + 1
+            length += len(parts[-1])
+            if length >= size:
+                break
+        return "".join(parts), place
+
+    return _Follow(kernel, kernel.uevents.arrived, take, 0)
+
+
+async def _load(kernel: Kernel, buffer: bytes) -> None:
+    name, *words = word_of(buffer).split() or [""]
+    parameters: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise KernelError(errno.EINVAL, f"{word!r} is not of the form parameter=value", "load_module")
+        parameters[key] = value
+    await kernel.modprobe(name, parameters)
+
+
+async def _unload(kernel: Kernel, buffer: bytes) -> None:
+    await kernel.rmmod(word_of(buffer).strip())
+
+
+def _latency(point: str) -> Attribute:
+    def store(kernel: Kernel, buffer: bytes) -> None:
+        try:
+            seconds = float(word_of(buffer))
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= MAX_LATENCY:
+            allowed = f"seconds from 0 to {MAX_LATENCY:g}"
+            raise KernelError(errno.EINVAL, f"{word_of(buffer)!r}: expected {allowed}", "latency_store")
+        kernel.preempt.latency[point] = seconds
+
+    return Attribute(
+        name=point,
+        mode=0o644,
+        size=0,
+        show=lambda kernel: f"{kernel.preempt.latency.get(point, 0.0):g}\n",
+        store=store,
+        doc="Seconds that each block takes.",
+    )
+
+
+@dataclass(slots=True, eq=False)
+class ControlBlocks:
+    """control/blocks/memoryN share one identity, each with the number of its block."""
+
+    serial: int
+    kernel: Kernel
+    index: int = 0
+
+    def at(self, index: int) -> ControlBlock | None:
+        """The directory of a block that exists."""
+        return ControlBlock(self, index) if self.kernel.memory_blocks.get(index) is not None else None
+
+
+@dataclass(slots=True)
+class ControlBlock:
+    """control/blocks/memoryN."""
+
+    blocks: ControlBlocks
+    index: int
+
+    @property
+    def serial(self) -> int:
+        """Shared."""
+        return self.blocks.serial
+
+    @property
+    def kernel(self) -> Kernel:
+        """Whose block it is."""
+        return self.blocks.kernel
+
+
+def _pinned_store(block: ControlBlock, buffer: bytes) -> None:
+    if kstrtobool(buffer, "pinned_store"):
+        block.kernel.memory_blocks.pinned.add(block.index)
+    else:
+        block.kernel.unpin(block.index)
+
+
+def _unmovable_store(block: ControlBlock, buffer: bytes) -> None:
+    blocks = block.kernel.memory_blocks
+    (blocks.unmovable.add if kstrtobool(buffer, "unmovable_store") else blocks.unmovable.discard)(block.index)
+
+
+CONTROL_BLOCK = DirectoryKind(
+    "control block",
+    lambda block: f"/control/blocks/memory{block.index}",
+    (
+        Attribute(
+            name="pinned",
+            mode=0o644,
+            size=0,
+            show=lambda block: f"{int(block.index in block.kernel.memory_blocks.pinned)}\n",
+            store=_pinned_store,
+            doc="1: a page of the block does not migrate, so offlining it hangs until a signal or until it is 0 again.",
+        ),
+        Attribute(
+            name="unmovable",
+            mode=0o644,
+            size=0,
+            show=lambda block: f"{int(block.index in block.kernel.memory_blocks.unmovable)}\n",
+            store=_unmovable_store,
+            doc="1: the block has an unmovable page, so offlining it fails with EBUSY.",
+        ),
+    ),
+)
+
+
+def _family(blocks: ControlBlocks) -> Indexed:
+    def directory(_kernel: Kernel, index: int) -> ControlBlock:
+        return ControlBlock(blocks, index)
+
+    return Indexed(
+        prefix="memory",
+        runs=lambda kernel: [(first, last) for first, last, _ in kernel.memory_blocks.runs],
+        has=lambda kernel, index: kernel.memory_blocks.runs.get(index) is not None,
+        count=lambda kernel: kernel.memory_blocks.count,
+        directory=directory,
+        doc="What can be done to a block from outside.",
+    )
+
+
+def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> None:
+    """Make /control."""
+
+    def reset(_kernel: Kernel, buffer: bytes) -> None:
+        if not kstrtobool(buffer, "reset_store"):
+            raise KernelError(errno.EINVAL, "write 1 to reset", "reset_store")
+        machine.reset()
+
+    def text(name: str, show: Callable[[Kernel], str], doc: str) -> Attribute:
+        return Attribute(name=name, mode=0o444, size=0, show=show, doc=doc)
+
+    static.make("/control/blocks", (_family(blocks),))
+    static.make("/control/latency", (_latency("online_block"), _latency("offline_block")))
+    static.make(
+        "/control/modules",
+        (
+            Attribute(name="load", mode=0o200, size=0, store=_load, doc="A module to load: name [parameter=value ...]."),
+            Attribute(name="unload", mode=0o200, size=0, store=_unload, doc="A module to unload."),
+        ),
+    )
+    entries: tuple[Entry, ...] = (
+        text("kmsg", _kmsg, "The kernel log: <level>[seconds since boot] text."),
+        text("uevents", _uevents, "The uevents, one a line."),
+        Attribute(name="kmsg_follow", mode=0o444, size=0, stream=_follow_kmsg, doc="The log, waiting for more."),
+        Attribute(name="uevents_follow", mode=0o444, size=0, stream=_follow_uevents, doc="The uevents, waiting for more."),
+        text("refused", lambda _kernel: machine.refusals.text(), "Refused operations: pid, command, path, bytes, errno, why, where."),
+        Attribute(name="reset", mode=0o200, size=0, store=reset, doc="1: boot the machine again; open files get ENODEV."),
+        text("machine.toml", lambda _kernel: machine.machine_text, "The machine that runs."),
+        text("kernel", lambda kernel: f"{kernel.profile.name}\n", "The kernel profile that runs."),
+        text("pid", lambda _kernel: f"{os.getpid()}\n", "Process id of the server."),
+    )
+    static.make("/control", entries)

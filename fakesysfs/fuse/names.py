@@ -1,0 +1,210 @@
+"""Which names the host may hold, and how it is told to forget them.
+
+`Tree.take_changes` says which names came or went. `collect` takes that over after each step of each operation;
+a worker thread tells the host, batch after batch; `settled` waits until all that was collected so far has been told.
+
+One thread tells, batch by batch: whoever waits for a batch waits for all before it, whichever store made them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import trio
+
+from fakesysfs.kernfs import NameChange, Tree
+
+log = logging.getLogger(__name__)
+
+STUCK_SECONDS = 1.0
+"""A store waits no longer when the host forgot nothing for so long (the package's header says when that happens)."""
+
+_SWEEP_EVERY = 4096
+
+_HARMLESS = frozenset({errno.ENOENT, errno.ENOTDIR})
+"""The host does not hold the name, or its directory. Nothing to forget."""
+
+_ENDING = frozenset({errno.ENODEV, errno.ENOTCONN, errno.EBADF})
+"""The mount is going away."""
+
+
+class _Indices:
+    """A set of numbers, one bit for each."""
+
+    __slots__ = ("_bits",)
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def add(self, index: int) -> None:
+        byte = index >> 3
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(byte + 1 - len(self._bits)))
+        self._bits[byte] |= 1 << (index & 7)
+
+    def take(self, first: int, last: int) -> tuple[int, bytes]:
+        """Remove the numbers from `first` to `last`; returns them as (number of the first bit, bits)."""
+        start, end = first >> 3, min((last >> 3) + 1, len(self._bits))
+        if start >= end:
+            return 0, b""
+        taken = bytearray(self._bits[start:end])
+        taken[0] &= 0xFF << (first & 7) & 0xFF
+        if last >> 3 < len(self._bits):
+            taken[-1] &= 0xFF >> (7 - (last & 7))
+        for position, bits in enumerate(taken, start):
+            if bits:
+                self._bits[position] &= ~bits
+        return start << 3, bytes(taken)
+
+
+class _Forget(NamedTuple):
+    """Names in one directory to be forgotten: `name`, or `prefix` + the numbers in `bits`, counted from `base`."""
+
+    parent: int
+    name: bytes | None
+    prefix: bytes = b""
+    base: int = 0
+    bits: bytes = b""
+
+    def names(self) -> Iterator[bytes]:
+        if self.name is not None:
+            yield self.name
+            return
+        for position, bits in enumerate(self.bits):
+            if bits:
+                for bit in range(8):
+                    if bits >> bit & 1:
+                        yield b"%s%d" % (self.prefix, self.base + position * 8 + bit)
+
+
+class _Batch(NamedTuple):
+    names: list[_Forget]
+    inodes: list[int]
+
+
+class Names:
+    """The host's cache of names, as far as we must know it.
+
+    `forget_name(parent, name)` and `forget_attributes(inode)` tell the host and may block; they raise OSError. `in_use`
+    gives the inode numbers of open files: the host asks for the attributes of one that is gone again (link count 0).
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        forget_name: Callable[[int, bytes], None],
+        forget_attributes: Callable[[int], None],
+        in_use: Callable[[], Iterable[int]],
+    ) -> None:
+        self._tree = tree
+        self._forget_name = forget_name
+        self._forget_attributes = forget_attributes
+        self._in_use = in_use
+        self._known: dict[int, _Indices] = {}
+        self._waiting: list[_Batch] = []
+        self._collected = 0
+        self._told = 0
+        self._progress = 0
+        self._work = trio.Event()
+        self._batch_told = trio.Event()
+
+    # What the host holds ------------------------------------------------------------------------------------------
+
+    def note(self, parent: int, name: bytes) -> None:
+        """The host is about to be told whether `name` exists."""
+        index = self._tree.family_index(parent, name)
+        if index is None:
+            return
+        known = self._known.get(parent)
+        if known is None:
+            if len(self._known) % _SWEEP_EVERY == _SWEEP_EVERY - 1:
+                self._known = {ino: known for ino, known in self._known.items() if self._tree.find(ino) is not None}
+            known = self._known[parent] = _Indices()
+        known.add(index)
+
+    # What it must forget ------------------------------------------------------------------------------------------
+
+    def collect(self) -> None:
+        """Take over what changed in the tree and have the host told soon."""
+        changes = self._tree.take_changes()
+        if not changes:
+            return
+        names: list[_Forget] = []
+        inodes: dict[int, None] = {}
+        for change in changes:
+            forget = self._forget(change)
+            if forget is not None:
+                names.append(forget)
+            if change.directories:
+                inodes[change.parent] = None
+        for ino in self._in_use():
+            if self._tree.find(ino) is None:
+                inodes[ino] = None
+        if names or inodes:
+            self._waiting.append(_Batch(names, list(inodes)))
+            self._collected += 1
+            self._work.set()
+
+    def _forget(self, change: NameChange) -> _Forget | None:
+        known = self._known.get(change.parent)
+        if change.name is not None:
+            index = self._tree.family_index(change.parent, change.name)
+            if index is not None and (known is None or not known.take(index, index)[1].strip(b"\0")):
+                return None
+            return _Forget(change.parent, change.name)
+        if known is None:
+            return None
+        base, bits = known.take(change.first, change.last)
+        if not bits.strip(b"\0"):
+            return None
+        return _Forget(change.parent, None, change.prefix, base, bits)
+
+    @property
+    def unsettled(self) -> bool:
+        """Something that was collected has not been told yet."""
+        return self._told < self._collected
+
+    async def settled(self) -> None:
+        """Wait until everything collected until now has been told."""
+        goal = self._collected
+        while self._told < goal:
+            before = self._progress
+            with trio.move_on_after(STUCK_SECONDS):
+                await self._batch_told.wait()
+                continue
+            if self._progress == before:
+                log.info("the host does not let go of a name: answering before it has")
+                return
+
+    async def tell(self) -> None:
+        """Tell the host, for as long as the mount lives."""
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            batches, self._waiting = self._waiting, []
+            await trio.to_thread.run_sync(self._tell, batches, abandon_on_cancel=True)
+            self._told += len(batches)
+            told, self._batch_told = self._batch_told, trio.Event()
+            told.set()
+
+    def _tell(self, batches: list[_Batch]) -> None:
+        """In the worker thread."""
+        for batch in batches:
+            for forget in batch.names:
+                for name in forget.names():
+                    self._try(self._forget_name, forget.parent, name)
+            for ino in batch.inodes:
+                self._try(self._forget_attributes, ino)
+
+    def _try(self, tell: Callable[..., None], *what: object) -> None:
+        try:
+            tell(*what)
+        except OSError as error:
+            if error.errno in _ENDING:
+                log.info("not told, the mount ends: %s", what)
+            elif error.errno not in _HARMLESS:
+                log.warning("the host did not forget %s: %s", what, error)
+        self._progress += 1

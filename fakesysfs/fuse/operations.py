@@ -1,0 +1,347 @@
+"""The handlers: each request of the host, asked of the tree or of an open file.
+
+The rules are the tree's and the open files' (kernfs); here is only what the host's VFS needs to hear so that it says
+the same. Handlers that are called often do not await.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import select
+import stat
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
+
+from fakesysfs.fuse.driver import Driver, command_of
+from fakesysfs.fuse.names import Names
+from fakesysfs.kernfs import ROOT, Caller, DirectoryReader, KernelError, OpenFile, Refusals, Stat, Tree, open_file
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FOREVER = 1_000_000
+"""Seconds for which the host may keep what it is told."""
+
+_BLOCK_SIZE = 4096
+_NAME_MAX = 255
+_ERRNO_LIMIT = 512
+_DOTS = 2
+"""Cookies 1 and 2 stand behind "." and ".."; those of the tree are larger."""
+
+_POLL_ALWAYS = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+_POLL_UNREAD = select.POLLPRI | select.POLLERR
+
+
+class Sysroot(Protocol):
+    """What is mounted."""
+
+    @property
+    def tree(self) -> Tree:
+        """The name space."""
+
+    @property
+    def refusals(self) -> Refusals | None:
+        """Where refused operations are noted."""
+
+
+class _Refusals:
+    """Gives a refused caller the name of its command, which nobody needs before."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
+
+    def add(self, caller: Caller, path: str, data: bytes, error: KernelError) -> None:
+        self._refusals.add(Caller(caller.pid, command_of(caller.pid)), path, data, error)
+
+
+class _Open:
+    """An open attribute and who opened it: read(2) and write(2) come without their caller (pyfuse3)."""
+
+    __slots__ = ("caller", "file")
+
+    def __init__(self, file: OpenFile, caller: Caller) -> None:
+        self.file = file
+        self.caller = caller
+
+
+def answer_errno(number: int) -> int:
+    """An errno that the host accepts and its callers know: EIO for all others, which are logged."""
+    if 0 < number < _ERRNO_LIMIT and number in errno.errorcode:
+        return number
+    log.error("errno %d exists on no host: answered EIO", number)
+    return errno.EIO
+
+
+def _handler(
+    method: Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]:
+    """Let nothing but FUSEError out."""
+
+    @functools.wraps(method)
+    async def handler(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(self, *args, **kwargs)
+        except KernelError as error:
+            raise FUSEError(answer_errno(error.errno)) from None
+        except FUSEError:
+            raise
+        except Exception:
+            log.exception("bug: %s%r answered EIO", method.__name__, args)
+            raise FUSEError(errno.EIO) from None
+
+    return handler
+
+
+def _entry(found: Stat) -> EntryAttributes:
+    entry = EntryAttributes()
+    entry.st_ino = found.ino
+    entry.entry_timeout = FOREVER
+    entry.attr_timeout = FOREVER
+    entry.st_mode = found.mode
+    entry.st_nlink = found.nlink
+    entry.st_uid = found.uid
+    entry.st_gid = found.gid
+    entry.st_rdev = found.rdev
+    entry.st_size = found.size
+    entry.st_atime_ns = found.atime_ns
+    entry.st_mtime_ns = found.mtime_ns
+    entry.st_ctime_ns = found.ctime_ns
+    return entry
+
+
+class Operations(pyfuse3.Operations):
+    """The handlers of one mount.
+
+    `flush`, `fsync` and `fsyncdir` are not implemented: the host then answers them itself, with success.
+    `ready` is called when the host has said hello.
+    """
+
+    supports_dot_lookup = False
+
+    def __init__(self, sysroot: Sysroot, ready: Callable[[], None]) -> None:
+        self._tree = tree = sysroot.tree
+        self._refusals = None if sysroot.refusals is None else _Refusals(sysroot.refusals)
+        self._ready = ready
+        self._open: dict[int, _Open] = {}
+        self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
+        self._next_handle = 0
+        self._slept_on: Counter[int] = Counter()
+        self._absent = EntryAttributes()
+        self._absent.st_ino = 0
+        self._absent.entry_timeout = FOREVER
+        self.names = Names(tree, pyfuse3.invalidate_entry, _forget_attributes, self._in_use)
+        self.driver = Driver(self.names.collect)
+
+    def init(self) -> None:
+        """The host is there."""
+        self._ready()
+
+    @property
+    def busy(self) -> bool:
+        """Something may happen in the event loop without a request."""
+        return self.driver.asleep > 0 or self.names.unsettled
+
+    def _in_use(self) -> Iterator[int]:
+        for opened in self._open.values():
+            yield opened.file.ino
+        for ino, _ in self._open_directories.values():
+            yield ino
+
+    def _handle(self) -> int:
+        self._next_handle += 1
+        return self._next_handle
+
+    # Names and attributes -----------------------------------------------------------------------------------------
+
+    @_handler
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """The entry, or inode 0 for an absent name, which the host remembers as well."""
+        self.names.note(parent_inode, name)
+        try:
+            ino = self._tree.lookup(parent_inode, name)
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return self._absent
+            raise
+        return _entry(self._tree.getattr(ino))
+
+    @_handler
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        """Attributes; those of a removed file that is open stay, with link count 0."""
+        found = self._tree.getattr(inode)
+        if not found.nlink:
+            for opened in self._open.values():
+                if opened.file.ino == inode:
+                    found = found._replace(mode=stat.S_IFREG | opened.file.attribute.mode)
+                    break
+        return _entry(found)
+
+    @_handler
+    async def setattr(
+        self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        """chmod, chown, utime. A change of size succeeds and changes nothing."""
+        return _entry(
+            self._tree.setattr(
+                inode,
+                mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+                uid=attr.st_uid if fields.update_uid else None,
+                gid=attr.st_gid if fields.update_gid else None,
+                atime_ns=attr.st_atime_ns if fields.update_atime else None,
+                mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            )
+        )
+
+    @_handler
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        """The target."""
+        return self._tree.readlink(inode)
+
+    @_handler
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        """The value of one xattr."""
+        return self._tree.getxattr(inode, os.fsdecode(name))
+
+    @_handler
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        """Set one xattr."""
+        self._tree.setxattr(inode, os.fsdecode(name), value)
+
+    @_handler
+    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        """The names of the xattrs."""
+        return [os.fsencode(name) for name in self._tree.listxattr(inode)]
+
+    @_handler
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove one xattr."""
+        self._tree.removexattr(inode, os.fsdecode(name))
+
+    @_handler
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        """What sysfs says: nothing but the two sizes."""
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = _BLOCK_SIZE
+        answer.f_namemax = _NAME_MAX
+        return answer
+
+    # Files --------------------------------------------------------------------------------------------------------
+
+    @_handler
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        """Open an attribute. One whose store sleeps has another number by now: the VFS shall look it up again."""
+        caller = Caller(ctx.pid, "")
+        file = open_file(self._tree, inode, flags, caller, self._refusals)
+        if self._slept_on and self._slept_on[inode] and flags & os.O_ACCMODE != os.O_RDONLY:
+            raise FUSEError(errno.ESTALE)
+        handle = self._handle()
+        self._open[handle] = _Open(file, caller)
+        return FileInfo(fh=handle, direct_io=True)
+
+    @_handler
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """At most `size` bytes."""
+        opened = self._open[fh]
+        file = opened.file
+        if not file.reading_sleeps:
+            return file.read(off, size)[:size]
+        data = await self.driver.drive(file.read_sleeping(off, size), opened.caller.pid)
+        return data[:size]
+
+    @_handler
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """One store. Answered when the host has forgotten what the store changed, whether it succeeded or not."""
+        opened = self._open[fh]
+        ino = opened.file.ino
+        sleeps = False
+
+        def about_to_sleep() -> None:
+            nonlocal sleeps
+            sleeps = True
+            self._slept_on[ino] += 1
+            if self._tree.find(ino) is not None:
+                self._tree.realias(ino)
+
+        try:
+            return await self.driver.drive(opened.file.write(buf, opened.caller), opened.caller.pid, about_to_sleep)
+        finally:
+            if sleeps:
+                self._slept_on[ino] -= 1
+                if not self._slept_on[ino]:
+                    del self._slept_on[ino]
+            if self.names.unsettled:
+                await self.names.settled()
+
+    @_handler
+    async def release(self, fh: int) -> None:
+        """The last descriptor is closed."""
+        del self._open[fh]
+
+    @_handler
+    async def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:
+        """As kernfs_generic_poll where nobody ever calls sysfs_notify."""
+        opened = self._open.get(fh)
+        return _POLL_ALWAYS if opened is None or opened.file.was_read else _POLL_ALWAYS | _POLL_UNREAD
+
+    # Directories --------------------------------------------------------------------------------------------------
+
+    @_handler
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        """Open a directory."""
+        reader = self._tree.opendir(inode)
+        handle = self._handle()
+        self._open_directories[handle] = inode, reader
+        return handle
+
+    @_handler
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Names with their attributes, as many as fit."""
+        tree = self._tree
+        parent, reader = self._open_directories[fh]
+        if start_id < _DOTS:
+            for cookie, name, ino in ((1, b".", parent), (2, b"..", self._above(parent))):
+                if cookie > start_id and not pyfuse3.readdir_reply(token, name, _entry(tree.getattr(ino)), cookie):
+                    return
+        for name, ino, cookie in reader.entries(start_id if start_id > _DOTS else 0):
+            if not pyfuse3.readdir_reply(token, name, _entry(tree.getattr(ino)), cookie):
+                return
+            self.names.note(parent, name)
+
+    def _above(self, ino: int) -> int:
+        """The directory around a directory, for the number that ".." shows."""
+        path = self._tree.path_of(ino)
+        return ROOT if path == "?" else self._tree.walk(os.path.dirname(path))  # noqa: PTH120  no file of this host
+
+    @_handler
+    async def releasedir(self, fh: int) -> None:
+        """The last descriptor is closed."""
+        del self._open_directories[fh]
+
+    # What sysfs has not -------------------------------------------------------------------------------------------
+
+    @_handler
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        """Nobody creates files in sysfs (fs/namei.c, lookup_open: a directory without `create`)."""
+        raise FUSEError(errno.EACCES)
+
+    @_handler
+    async def _refuse(self, *_what: object) -> NoReturn:
+        """The directories of sysfs have none of these operations (fs/namei.c, may_create, vfs_mkdir and the like)."""
+        raise FUSEError(errno.EPERM)
+
+    mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse  # type: ignore[assignment]
+
+
+def _forget_attributes(ino: int) -> None:
+    pyfuse3.invalidate_inode(ino, attr_only=True)

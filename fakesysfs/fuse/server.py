@@ -1,0 +1,112 @@
+"""Serves one mount until it ends.
+
+It ends when the server gets a signal to end, and when the mount is taken out of the table of mounts, by whomever and
+whatever is still open or asleep in it: operations that sleep are closed then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import BinaryIO
+
+import pyfuse3
+import trio
+
+from fakesysfs.fuse import loop
+from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, mounted_at, mounts
+from fakesysfs.fuse.operations import Operations, Sysroot
+
+MAX_TASKS = 100_000
+"""Requests in flight. With pyfuse3's default of 99 a hundred sleeping writers would stop every reader."""
+
+
+def serve(sysroot: Sysroot, point: str, *, allow_other: bool, ready: Callable[[], None]) -> None:
+    """Mount `sysroot` at `point` and serve it until it ends; `ready` is called once it answers.
+
+    May be called once in a process: pyfuse3 has one session. Raises MountError.
+    """
+    operations = Operations(sysroot, ready)
+    loop.install(lambda: operations.busy)
+    trio.run(_serve, operations, os.path.realpath(point), allow_other)
+
+
+async def _serve(operations: Operations, point: str, allow_other: bool) -> None:  # noqa: FBT001
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        _mount(operations, point, allow_other)
+        mount = mounted_at(point)
+        device = mount.device if mount else None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_signal, signals, nursery.cancel_scope)
+                if device is not None:
+                    nursery.start_soon(_until_detached, device, nursery.cancel_scope)
+                nursery.start_soon(operations.names.tell)
+                await pyfuse3.main(max_tasks=MAX_TASKS)
+                nursery.cancel_scope.cancel()
+        finally:
+            # Never by its path when it is gone: another may be mounted there by now.
+            pyfuse3.close(unmount=device is None or _is_mounted(device))
+
+
+def _mount(operations: Operations, point: str, allow_other: bool) -> None:  # noqa: FBT001
+    options = {"fsname=fakesysfs", "subtype=fakesysfs", "default_permissions"}
+    if allow_other:
+        options.add("allow_other")
+    if shutil.which("fusermount3"):
+        options.add("auto_unmount")
+    said: list[str] = []
+    try:
+        with _standard_error(said):
+            pyfuse3.init(operations, point, options)
+    except RuntimeError as error:
+        why = said[0] or str(error)
+        if "Operation not permitted" in why:
+            why = f"{why}; {IN_A_CONTAINER}"
+        raise MountError(f"{point}: cannot mount: {why}") from None
+
+
+@contextlib.contextmanager
+def _standard_error(said: list[str]) -> Iterator[None]:
+    """Append to `said` what is written to standard error meanwhile: libfuse says there why it cannot mount."""
+    before = os.dup(2)
+    taken = os.memfd_create("standard error")
+    os.dup2(taken, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        text = os.pread(taken, 4096, 0)
+        os.close(taken)
+        said.append(" ".join(text.decode(errors="replace").split()))
+
+
+async def _until_signal(signals: AsyncIterator[int], ending: trio.CancelScope) -> None:
+    async for _ in signals:
+        ending.cancel()
+
+
+def _is_mounted(device: str) -> bool:
+    return any(mount.device == device for mount in mounts())
+
+
+async def _until_detached(device: str, ending: trio.CancelScope) -> None:
+    """Cancel `ending` when the mount is no longer in the table.
+
+    poll(2) of the table reports each change once, which trio's epoll could miss; so a thread waits.
+    """
+    with open("/proc/self/mountinfo", "rb") as table:  # noqa: ASYNC230, PTH123  opened before the first look
+        while _is_mounted(device):
+            await trio.to_thread.run_sync(_table_changed, table, abandon_on_cancel=True)
+    ending.cancel()
+
+
+def _table_changed(table: BinaryIO) -> None:
+    changes = select.poll()
+    changes.register(table, select.POLLPRI | select.POLLERR)
+    changes.poll()

@@ -1,0 +1,1 @@
+"""drivers/dax: the dax bus, its regions and devices, and the drivers that bind to them."""

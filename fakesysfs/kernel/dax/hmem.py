@@ -1,0 +1,114 @@
+"""dax_hmem: soft-reserved memory as dax regions (drivers/dax/hmem/hmem.c), and dax_cxl: CXL regions (drivers/dax/cxl.c).
+
+hmem_platform makes a platform device hmem.N for each range that firmware reserved for special use; the driver hmem makes a
+dynamic region and its first device of each. dax_cxl does the same for the dax_region of a CXL region.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fakesysfs.kernel.dax.bus import DaxRegion, create_dev_dax, unregister_dev_dax
+from fakesysfs.kernel.device import Device, Driver
+from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
+
+if TYPE_CHECKING:
+    from fakesysfs.kernel.kernel import Kernel
+    from fakesysfs.kernel.profile import Mmop
+
+PMD_SIZE = 2 << 20
+
+
+async def _offer_region(device: Device, region: DaxRegion, size: int, *, memmap_on_memory: bool, online_type: Mmop | None) -> None:
+    """Make the region and its first device; both go when the device's driver does."""
+    device.driver_data = region
+    device.kernel.changed("region", device)
+
+    async def take_back() -> None:
+        for dev_dax in reversed(region.devices()):
+            await unregister_dev_dax(dev_dax)
+        device.driver_data = None
+        device.kernel.changed("region", device)
+
+    device.release_actions.append(take_back)
+    # A probing driver's device counts as bound: the region's attributes work already.
+    await create_dev_dax(region, size, memmap_on_memory=memmap_on_memory, online_type=online_type)
+
+
+class HmemPlatform(Driver):
+    """The driver hmem_platform: one platform device per soft-reserved range."""
+
+    name = "hmem_platform"
+
+    def matches(self, device: Device) -> bool:
+        """By name."""
+        return isinstance(device, PlatformDevice) and device.kind == self.name
+
+    async def probe(self, device: Device) -> None:
+        """Make hmem.0, hmem.1, ... (hmem_register_device)."""
+        kernel = self.kernel
+        made: list[PlatformDevice] = []
+
+        async def take_back() -> None:
+            for hmem in reversed(made):
+                await kernel.platform_bus.remove(hmem)
+
+        device.release_actions.append(take_back)
+        for number, reserved in enumerate(kernel.soft_reserved):
+            hmem = PlatformDevice(
+                kernel, f"hmem.{number}", "hmem", device, span=reserved.range, target_node=reserved.target_node
+            )
+            made.append(hmem)
+            await kernel.platform_bus.add(hmem)
+
+
+class Hmem(Driver):
+    """The driver hmem."""
+
+    name = "hmem"
+
+    def __init__(self, kernel: Kernel, module: str, *, region_idle: bool) -> None:
+        super().__init__(kernel, kernel.platform_bus, module)
+        self.region_idle = region_idle
+
+    def matches(self, device: Device) -> bool:
+        """By name."""
+        return isinstance(device, PlatformDevice) and device.kind == self.name
+
+    async def probe(self, device: Device) -> None:
+        """Make the region; with region_idle its device is empty and not meant for kmem (dax_hmem_probe)."""
+        assert isinstance(device, PlatformDevice)
+        assert device.span is not None
+        assert device.target_node is not None
+        number = int(device.name.partition(".")[2])
+        reserved = self.kernel.soft_reserved[number]
+        region = DaxRegion(
+            device, number, device.span, device.target_node, reserved.align, static=False, kmem=not self.region_idle
+        )
+        size = 0 if self.region_idle else reserved.device_size or device.span.length
+        await _offer_region(device, region, size, memmap_on_memory=False, online_type=reserved.online_type)
+
+
+class CxlDaxRegion(Driver):
+    """The driver cxl_dax_region of module dax_cxl."""
+
+    name = "cxl_dax_region"
+
+    def matches(self, device: Device) -> bool:
+        """By type."""
+        return isinstance(device, CxlDevice) and device.devtype == self.name
+
+    async def probe(self, device: Device) -> None:
+        """Make the region (cxl_dax_region_probe)."""
+        assert isinstance(device, CxlDevice)
+        assert device.span is not None
+        assert device.target_node is not None
+        reserved = self.kernel.cxl_regions[device.number]
+        region = DaxRegion(device, device.number, device.span, device.target_node, reserved.align, static=False, kmem=True)
+        await _offer_region(
+            device,
+            region,
+            reserved.device_size or device.span.length,
+            memmap_on_memory=True,
+            online_type=reserved.online_type,
+        )

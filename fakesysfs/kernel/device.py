@@ -1,0 +1,300 @@
+"""Devices, buses and drivers (drivers/base/core.c, bus.c, dd.c), as far as their order of events, links and errors can be seen.
+
+A probe or remove may sleep (kmem's does), so binding and unbinding are operations.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.kstrtox import c_string, word_of
+from fakesysfs.kernel.printk import ERR
+from fakesysfs.kernel.sched import Mutex
+
+if TYPE_CHECKING:
+    from fakesysfs.kernel.kernel import Kernel
+    from fakesysfs.kernel.sched import Operation
+
+QUIET_PROBE_ERRORS = frozenset({errno.ENODEV, errno.ENXIO})
+"""A probe that fails with one of these is not worth a message (call_driver_probe)."""
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+UEVENT_ACTIONS = ("add", "remove", "change", "move", "online", "offline", "bind", "unbind")
+
+
+class Device:
+    """One device. `parent` is the device it hangs below, or `under` the path of a directory that has no device."""
+
+    index = 0
+
+    def __init__(self, kernel: Kernel, name: str, bus: Bus | None, parent: Device | None = None, under: str = "") -> None:
+        self.kernel = kernel
+        self.name = name
+        self.bus = bus
+        self.parent = parent
+        self.under = under
+        self.serial = 0
+        self.driver: Driver | None = None
+        self.driver_data: Any = None
+        self.children: dict[str, Device] = {}
+        self.lock = Mutex(name)
+        """The device lock: held while a driver is bound or unbound."""
+        self.release_actions: list[Callable[[], Operation[None]]] = []
+        """What the driver asked to be undone after its removal, last first (devres)."""
+
+    @property
+    def devpath(self) -> str:
+        """The path below /sys (kobject_get_path)."""
+        return f"{self.parent.devpath if self.parent else self.under}/{self.name}"
+
+    @property
+    def modalias(self) -> str | None:
+        """MODALIAS, None if the bus has none."""
+        return None
+
+    def environment(self) -> list[str]:
+        """The device's own KEY=value lines, before DRIVER and MODALIAS (dev_uevent)."""
+        return []
+
+    def uevent_environment(self, *, modalias: bool = True) -> tuple[str, ...]:
+        """The lines of an event, or of reading `uevent`."""
+        lines = self.environment()
+        if self.driver is not None:
+            lines.append(f"DRIVER={self.driver.name}")
+        if modalias and self.modalias is not None:
+            lines.append(f"MODALIAS={self.modalias}")
+        return tuple(lines)
+
+    def uevent(self, action: str, *extra: str, modalias: bool = True) -> None:
+        """Send a uevent of this device."""
+        if self.kernel.booted and self.bus is not None:
+            environment = (*extra, *self.uevent_environment(modalias=modalias))
+            self.kernel.uevents.send(action, self.devpath, self.bus.name, environment)
+
+    @property
+    def alive(self) -> bool:
+        """Is the device registered?"""
+        return self.serial != 0
+
+
+class Driver:
+    """One driver of a bus. Subclasses are drivers; `matches`, `probe` and `remove` are theirs."""
+
+    index = 0
+    name = ""
+
+    def __init__(self, kernel: Kernel, bus: Bus, module: str) -> None:
+        self.kernel = kernel
+        self.bus = bus
+        self.module = module
+        self.serial = 0
+        self.devices: list[Device] = []
+
+    def matches(self, device: Device) -> bool:
+        """Would the bus let this driver probe the device?"""
+        raise NotImplementedError
+
+    async def probe(self, device: Device) -> None:
+        """Take the device. Raises KernelError if it cannot."""
+        raise NotImplementedError
+
+    async def remove(self, device: Device) -> None:
+        """Give the device up; cannot fail."""
+
+    @property
+    def devpath(self) -> str:
+        """The path of the driver's directory below /sys."""
+        return f"/bus/{self.bus.name}/drivers/{self.name}"
+
+
+@dataclass(slots=True, eq=False)
+class Bus:
+    """One bus: its devices in the order of creation, its drivers in the order of registration."""
+
+    kernel: Kernel
+    name: str
+    serial: int = 0
+    devices: dict[str, Device] = field(default_factory=dict)
+    drivers: dict[str, Driver] = field(default_factory=dict)
+    autoprobe: bool = True
+    index: int = 0
+
+    def find_device(self, buffer: bytes) -> Device | None:
+        """By name as a user wrote it (bus_find_device_by_name)."""
+        return self.devices.get(word_of(buffer))
+
+    # Devices ------------------------------------------------------------------------------------------------------
+
+    async def add(self, device: Device) -> None:
+        """Register a device and let a driver take it (device_add)."""
+        device.serial = self.kernel.new_serial()
+        self.kernel.register(device)
+        self.devices[device.name] = device
+        if device.parent is not None:
+            device.parent.children[device.name] = device
+        self.kernel.changed("device", device)
+        device.uevent("add")
+        if self.autoprobe:
+            for driver in list(self.drivers.values()):
+                if device.driver is None and driver.matches(device):
+                    await self._attach_quietly(driver, device)
+
+    async def remove(self, device: Device) -> None:
+        """Unbind and unregister a device (device_del)."""
+        for child in reversed(list(device.children.values())):
+            assert child.bus is not None
+            await child.bus.remove(child)
+        await self.detach(device)
+        self.devices.pop(device.name, None)
+        if device.parent is not None:
+            device.parent.children.pop(device.name, None)
+        self.kernel.changed("device", device)
+        device.uevent("remove")
+        self.kernel.unregister(device)
+        device.serial = 0
+
+    # Drivers ------------------------------------------------------------------------------------------------------
+
+    async def register_driver(self, driver: Driver) -> None:
+        """Register a driver; it probes what matches first, then its uevent is sent (bus_add_driver)."""
+        driver.serial = self.kernel.new_serial()
+        self.kernel.register(driver)
+        self.drivers[driver.name] = driver
+        self.kernel.changed("driver", driver)
+        if self.autoprobe:
+            await self.driver_attach(driver)
+        if self.kernel.booted:
+            self.kernel.uevents.send("add", driver.devpath, "drivers")
+
+    async def unregister_driver(self, driver: Driver) -> None:
+        """Unbind the driver's devices, the last bound first, and forget it (bus_remove_driver)."""
+        for device in reversed(list(driver.devices)):
+            await self.detach(device)
+        del self.drivers[driver.name]
+        self.kernel.changed("driver", driver)
+        self.kernel.unregister(driver)
+        self.kernel.uevents.send("remove", driver.devpath, "drivers")
+
+    async def driver_attach(self, driver: Driver) -> None:
+        """Let a driver probe every device that matches and has no driver, in order of creation; failures are only logged."""
+        for device in list(self.devices.values()):
+            if device.driver is None and device.alive and driver.matches(device):
+                await self._attach_quietly(driver, device)
+
+    async def _attach_quietly(self, driver: Driver, device: Device) -> None:
+        try:
+            await self.attach(driver, device)
+        except KernelError as error:
+            self.kernel.note_ignored(error)
+
+    async def attach(self, driver: Driver, device: Device) -> None:
+        """Probe one device (really_probe). Raises KernelError: EBUSY if it has a driver, else what the probe said."""
+        async with device.lock:
+            if not device.alive:
+                raise KernelError(errno.ENODEV, f"{device.name} was removed", "device_driver_attach")
+            if device.driver is not None:
+                raise KernelError(errno.EBUSY, f"{device.name} is bound to {device.driver.name}", "device_driver_attach")
+            await self._really_probe(driver, device)
+
+    async def _really_probe(self, driver: Driver, device: Device) -> None:
+        try:
+            await driver.probe(device)
+        except KernelError as error:
+            if error.errno not in QUIET_PROBE_ERRORS:
+                self.kernel.printk(
+                    ERR, f"{driver.name} {device.name}: probe with driver {driver.name} failed with error {-error.errno}"
+                )
+            for action in reversed(device.release_actions):
+                await action()
+            device.release_actions.clear()
+            raise
+        device.driver = driver
+        driver.devices.append(device)
+        self.kernel.changed("driver_link", device, driver)
+        device.uevent("bind")
+
+    async def detach(self, device: Device) -> None:
+        """Take the device's driver away, if it has one (device_release_driver)."""
+        async with device.lock:
+            if device.driver is not None:
+                await self._release_driver(device, device.driver)
+
+    async def _release_driver(self, device: Device, driver: Driver) -> None:
+        # The links go first, then the driver's own work, in which DRIVER still stands for nobody to see.
+        device.driver = None
+        driver.devices.remove(device)
+        self.kernel.changed("driver_link", device, driver)
+        await driver.remove(device)
+        for action in reversed(device.release_actions):
+            await action()
+        device.release_actions.clear()
+        device.uevent("unbind", modalias=False)
+
+    # Attributes ---------------------------------------------------------------------------------------------------
+
+    async def bind_store(self, driver: Driver, buffer: bytes) -> None:
+        """A write to drivers/X/bind: ENODEV unknown or not matching, EBUSY bound, else what the probe says (bind_store)."""
+        device = self.find_device(buffer)
+        if device is None or not driver.matches(device):
+            raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r} that {driver.name} would take", "bind_store")
+        await self.attach(driver, device)
+
+    async def unbind_store(self, driver: Driver, buffer: bytes) -> None:
+        """A write to drivers/X/unbind: ENODEV unless the device is bound to this driver (unbind_store)."""
+        device = self.find_device(buffer)
+        if device is None or device.driver is not driver:
+            raise KernelError(errno.ENODEV, f"{word_of(buffer)!r} is not bound to {driver.name}", "unbind_store")
+        await self.detach(device)
+
+    async def drivers_probe_store(self, buffer: bytes) -> None:
+        """A write to drivers_probe: ENODEV for an unknown device; else success, whatever comes of it (drivers_probe_store)."""
+        device = self.find_device(buffer)
+        if device is None:
+            raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r}", "drivers_probe_store")
+        for driver in list(self.drivers.values()):
+            if device.driver is None and driver.matches(device):
+                await self._attach_quietly(driver, device)
+
+    def drivers_autoprobe_store(self, buffer: bytes) -> None:
+        """A write to drivers_autoprobe: a first byte '0' clears, anything else sets (drivers_autoprobe_store)."""
+        self.autoprobe = not buffer.startswith(b"0")
+
+
+def synthetic_uevent(
+    kernel: Kernel, buffer: bytes, devpath: str, subsystem: str, label: str, environment: Callable[[], tuple[str, ...]]
+) -> None:
+    """A write to an `uevent` attribute: "ACTION[ UUID[ KEY=VALUE..]]" (kobject_synth_uevent).
+
+    `label` is how the device names itself in messages ("memory memory50"). Raises KernelError EINVAL, with two lines in
+    the log, for anything else.
+    """
+    text = c_string(buffer).removesuffix(b"\n").decode("utf-8", "backslashreplace")
+    words = text.split(" ")
+    problem = None
+    extra: list[str] = []
+    if words[0] not in UEVENT_ACTIONS:
+        problem = "unknown uevent action string"
+    elif len(words) == 1:
+        extra = ["SYNTH_UUID=0"]
+    elif not _UUID.fullmatch(words[1]):
+        problem = "incorrect uevent action arguments"
+    else:
+        extra = [f"SYNTH_UUID={words[1]}"]
+        for pair in words[2:]:
+            key, equals, value = pair.partition("=")
+            if not equals or not key.isalnum() or not value.isalnum():
+                problem = "incorrect uevent action arguments"
+                break
+            extra.append(f"SYNTH_ARG_{key}={value}")
+    if problem is not None:
+        kernel.printk(4, f"synth uevent: {devpath}: {problem}")
+        kernel.printk(3, f"{label}: uevent: failed to send synthetic uevent: -22")
+        raise KernelError(errno.EINVAL, f"{text!r}: {problem}", "kobject_synth_uevent")
+    kernel.uevents.send(words[0], devpath, subsystem, (*extra, *environment()))
+

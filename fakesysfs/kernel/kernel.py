@@ -1,0 +1,482 @@
+"""The kernel as a whole: one machine's memory, buses and modules under one profile.
+
+Booting is the run-time path: boot memory is put in place as the firmware's table says, platform devices are registered, and
+modules are loaded through the same code as any later `modprobe`. From `booted` on uevents and messages are sent.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fakesysfs.kernel.cpu import Cpu
+from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
+from fakesysfs.kernel.dax.device import DeviceDax, FsdevDax
+from fakesysfs.kernel.dax.hmem import PMD_SIZE, CxlDaxRegion, Hmem, HmemPlatform
+from fakesysfs.kernel.dax.kmem import Kmem
+from fakesysfs.kernel.device import Bus, Driver
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.memory_block import BlockGroup, BlockStatus, MemoryBlocks, State
+from fakesysfs.kernel.memory_hotplug import MemoryHotplug, Parameters, Range
+from fakesysfs.kernel.memory_tiers import AccessCoordinate, MemoryTiers
+from fakesysfs.kernel.module import Module, ModuleKind, Modules
+from fakesysfs.kernel.node import Nodes
+from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
+from fakesysfs.kernel.printk import Printk
+from fakesysfs.kernel.profile import Mmop, Profile
+from fakesysfs.kernel.resource import IomemResource
+from fakesysfs.kernel.sched import Answer, Mutex, Preemption, Signals, Wait, ask
+from fakesysfs.kernel.uevent import Uevents
+from fakesysfs.kernel.zones import DMA, DMA32, DMA32_END_PFN, DMA_END_PFN, NORMAL, PAGE_SHIFT, zone_name_at_boot
+
+FIRST_SERIAL = 2
+"""1 is the root directory's."""
+LAST_SERIAL = (1 << 20) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Kernel configuration and boot options, as far as they show."""
+
+    pm: bool = True
+    memory_hotremove: bool = True
+    memory_failure: bool = True
+    crash_hotplug: bool = True
+    numa_migration: bool = True
+    dev_dax_kmem_protected: bool = False
+    movable_node: bool = False
+    kernel_allocations_on_hotplugged_nodes: bool = True
+    dax_major: int = 254
+    nr_cpus: int = 8192
+    max_numnodes: int = 1024
+    cmdline: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSetup:
+    """One possible node: its CPUs, the RAM that the firmware gives it, what is left of it after boot (kB; None: all)."""
+
+    nid: int
+    cpus: tuple[int, ...] = ()
+    ranges: tuple[Range, ...] = ()
+    managed_kb: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaxSetup:
+    """Memory that becomes a dax region. `device_size` is the first device's (None: all), `online_type` the region driver's policy."""
+
+    range: Range
+    target_node: int
+    align: int = PMD_SIZE
+    device_size: int | None = None
+    online_type: Mmop | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a kernel boots with: the machine in the kernel's words."""
+
+    block_size: int
+    nodes: tuple[NodeSetup, ...]
+    distances: tuple[tuple[int, ...], ...] | None = None
+    performance: Mapping[int, AccessCoordinate] = field(default_factory=dict)
+    soft_reserved: tuple[DaxSetup, ...] = ()
+    cxl_regions: tuple[DaxSetup, ...] = ()
+    iomem: tuple[tuple[int, int, str, bool], ...] = ()
+    """Other entries of /proc/iomem: start, end, name, busy."""
+    reserved: tuple[Range, ...] = ()
+    """Parts of the nodes' ranges that are not RAM, what dax regions are made of among them."""
+    unmovable: tuple[int, ...] = ()
+    """Blocks of boot memory with pages that cannot be moved."""
+    platform_devices: tuple[str, ...] = ()
+    default_online_type: Mmop = Mmop.ONLINE
+    parameters: Parameters = field(default_factory=Parameters)
+    modules: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    drivers: tuple[tuple[str, str], ...] = ()
+    """(dax device, driver) bound by name as soon as both exist."""
+    latency: Mapping[str, float] = field(default_factory=dict)
+    config: Config = field(default_factory=Config)
+
+
+class Kernel:
+    """One running kernel."""
+
+    def __init__(self, setup: Setup, profile: Profile, clock: Callable[[], float] = lambda: 0.0, serial: int = FIRST_SERIAL) -> None:
+        self.setup = setup
+        self.profile = profile
+        self.config = setup.config
+        self.booted = False
+        self.gone = False
+        """Another kernel took this one's place."""
+        self.tainted = 0
+        self.objects: dict[int, Any] = {}
+        self._serial = serial
+        self._observers: list[Callable[[str, Any, int, int], None]] = []
+        self.printk = Printk(clock)
+        self.uevents = Uevents()
+        self.preempt = Preemption(dict(setup.latency))
+        self.ignored: deque[KernelError] = deque(maxlen=256)
+        """The last refusals that the kernel swallowed, for who wants to know why a success was none."""
+        self.device_hotplug_lock = Mutex("device_hotplug_lock")
+        self.iomem = IomemResource()
+        self.nodes = Nodes(self, {node.nid: node.cpus for node in setup.nodes}, setup.distances)
+        self.memory_blocks = MemoryBlocks(self, setup.block_size)
+        parameters = setup.parameters
+        self.memory_hotplug = MemoryHotplug(
+            self,
+            setup.default_online_type,
+            Parameters(
+                parameters.memmap_on_memory,
+                parameters.online_policy,
+                parameters.auto_movable_ratio,
+                parameters.auto_movable_numa_aware,
+            ),
+        )
+        self.tiers = MemoryTiers(self, setup.performance)
+        self.early_kernel_pages: dict[int, int] = {}
+        """Pages of boot memory in kernel zones, by node."""
+        self.buses: dict[str, Bus] = {}
+        for name in ("platform", "cxl", "dax"):
+            bus = self.buses[name] = Bus(self, name, self.new_serial())
+            self.register(bus)
+        self._minors: set[int] = set()
+        self.cpus: dict[int, Cpu] = {}
+        for node in setup.nodes:
+            for number in node.cpus:
+                cpu = self.cpus[number] = Cpu(self.new_serial(), number, node.nid, self)
+                self.register(cpu)
+        self.soft_reserved: Sequence[DaxSetup] = setup.soft_reserved
+        self.cxl_regions: Sequence[DaxSetup] = setup.cxl_regions
+        self.modules = Modules(self, MODULE_KINDS)
+
+    # Identity and observers -----------------------------------------------------------------------------------------
+
+    def new_serial(self) -> int:
+        """A serial that no living object has."""
+        while True:
+            self._serial += 1
+            if self._serial > LAST_SERIAL:
+                self._serial = FIRST_SERIAL
+            if self._serial not in self.objects:
+                return self._serial
+
+    @property
+    def last_serial(self) -> int:
+        """The serial given last; the next kernel behind the same tree goes on from it."""
+        return self._serial
+
+    def shut_down(self) -> None:
+        """Nobody sees this kernel any more: let everybody go who waits in it."""
+        self.gone = True
+        self.preempt.latency.clear()
+        self.unpin()
+        self.printk.arrived.wake_all()
+        self.uevents.arrived.wake_all()
+
+    def register(self, kobject: Any) -> None:
+        """An object lives from now on."""
+        self.objects[kobject.serial] = kobject
+
+    def unregister(self, kobject: Any) -> None:
+        """An object is gone."""
+        self.objects.pop(kobject.serial, None)
+
+    def observe(self, observer: Callable[[str, Any, int, int], None]) -> None:
+        """Call `observer(what, object, first, last)` at each change of what exists."""
+        self._observers.append(observer)
+
+    def changed(self, what: str, about: Any, first: Any = 0, last: Any = -1) -> None:
+        """Something came or went: `what` names the kind of thing."""
+        for observer in self._observers:
+            observer(what, about, first, last)
+
+    def note_ignored(self, error: KernelError) -> None:
+        """An error that the kernel does not pass on."""
+        self.ignored.append(error)
+
+    @property
+    def kernel(self) -> Kernel:
+        """Itself, for directories that stand for nothing smaller."""
+        return self
+
+    @property
+    def dax_bus(self) -> Bus:
+        """The dax bus."""
+        return self.buses["dax"]
+
+    @property
+    def platform_bus(self) -> Bus:
+        """The platform bus."""
+        return self.buses["platform"]
+
+    # Boot -----------------------------------------------------------------------------------------------------------
+
+    async def boot(self) -> None:
+        """Bring the machine up."""
+        self._boot_memory()
+        for name in self.setup.platform_devices:
+            await self.platform_bus.add(PlatformDevice(self, name, name.removesuffix(".0")))
+        await self._boot_cxl()
+        self.booted = True
+        for name, parameters in self.setup.modules:
+            await self.modules.load(name, dict(parameters))
+            await self._bind_by_name()
+
+    async def _bind_by_name(self) -> None:
+        for device_name, driver_name in self.setup.drivers:
+            device = self.dax_bus.devices.get(device_name)
+            driver = self.dax_bus.drivers.get(driver_name)
+            if device is not None and device.driver is None and isinstance(driver, DaxDriver):
+                await driver.new_id_store(device_name.encode())
+
+    def _boot_memory(self) -> None:
+        setup = self.setup
+        ram: list[tuple[int, Range]] = []
+        for node in setup.nodes:
+            for span in node.ranges:
+                ram += [(node.nid, piece) for piece in _without(span, setup.reserved)]
+        ram.sort(key=lambda piece: piece[1])
+        for start, end, name, busy in setup.iomem:
+            self.iomem.request_region(start, end, name, busy=busy)
+        for piece in _joined([piece for _, piece in ram]):
+            self.iomem.request_region(piece.start, piece.end, "System RAM")
+        for piece in _joined([piece for _, piece in ram]):
+            start, end = piece.end + 1, _round_up(piece.end + 1, _ram_alignment(piece.end + 1)) - 1
+            if start < end:
+                self.iomem.request_region_with_split(start, end, "RAM buffer")
+        for node in setup.nodes:
+            if node.cpus or any(nid == node.nid for nid, _ in ram):
+                self.nodes.register(node.nid)
+        self._boot_zones(ram)
+        self._boot_blocks(ram)
+        for node in setup.nodes:
+            if node.managed_kb is not None:
+                self.nodes[node.nid].managed_kb = node.managed_kb
+        for nid in self.nodes.with_memory():
+            self.early_kernel_pages[nid] = self.nodes[nid].zones.present_normal()
+            self.nodes[nid].access = self.has_performance(nid)
+            self.tiers.set_node_memory_tier(nid)
+        self.memory_blocks.unmovable.update(setup.unmovable)
+
+    def _boot_zones(self, ram: Sequence[tuple[int, Range]]) -> None:
+        """Zones span their part of the node's range, from its first to its last page."""
+        for nid in self.nodes.possible:
+            pieces = [piece for owner, piece in ram if owner == nid]
+            if not pieces:
+                continue
+            start = -(-pieces[0].start >> PAGE_SHIFT)
+            end = (pieces[-1].end + 1) >> PAGE_SHIFT
+            for name, low, high in (
+                (DMA, 0, DMA_END_PFN),
+                (DMA32, DMA_END_PFN, DMA32_END_PFN),
+                (NORMAL, DMA32_END_PFN, end),
+            ):
+                if max(start, low) < min(end, high):
+                    self.nodes[nid].zones[name].grow(max(start, low), min(end, high))
+
+    def _boot_blocks(self, ram: Sequence[tuple[int, Range]]) -> None:
+        size = self.setup.block_size
+        layout: dict[int, dict[int, int]] = {}
+        zones: dict[int, set[str]] = {}
+        bulk: list[tuple[int, int, int]] = []
+        for nid, piece in ram:
+            first_whole, end_whole = -(-piece.start // size), (piece.end + 1) // size
+            uniform = max(first_whole, -(-(DMA32_END_PFN << PAGE_SHIFT) // size))
+            edges = set(range(piece.start // size, min(uniform, piece.end // size + 1)))
+            if uniform < end_whole:
+                bulk.append((uniform, end_whole - 1, nid))
+                edges |= set(range(end_whole, piece.end // size + 1))
+            else:
+                edges |= set(range(piece.start // size, piece.end // size + 1))
+            for index in edges:
+                start, end = max(piece.start, index * size), min(piece.end, index * size + size - 1)
+                layout.setdefault(index, {}).setdefault(nid, 0)
+                layout[index][nid] += end - start + 1
+                zones.setdefault(index, set()).update(
+                    zone_name_at_boot(pfn) for pfn in (start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+                )
+        for first, last, nid in bulk:
+            self._boot_group(first, last, (nid,), size, NORMAL)
+        for index in sorted(layout):
+            nids = tuple(sorted(layout[index]))
+            present = sum(layout[index].values())
+            zone = next(iter(zones[index])) if len(zones[index]) == 1 and len(nids) == 1 else None
+            self._boot_group(index, index, nids, present, zone)
+
+    def _boot_group(self, first: int, last: int, nids: tuple[int, ...], present: int, zone_name: str | None) -> None:
+        blocks = self.memory_blocks
+        previous = blocks.runs.run(first - 1) if first else None
+        zone = self.nodes[nids[0]].zones[zone_name] if zone_name else None
+        holes = present != self.setup.block_size
+        count = last - first + 1
+        if previous is not None and not holes and zone is not None and previous[2].zone is zone and not previous[2].group.holes:
+            group = previous[2].group
+            group.last = last
+        else:
+            group = BlockGroup(self.new_serial(), first, last, nids, blocks, present // 1024, holes=holes)
+            self.register(group)
+        blocks.create(first, last, group, BlockStatus(group, State.ONLINE, zone))
+        node = self.nodes[nids[0]]
+        node.managed_kb += count * present // 1024
+        (zone or node.zones[zone_name_at_boot(blocks.pfns(first, first)[1] - 1)]).present += count * present >> PAGE_SHIFT
+
+    async def _boot_cxl(self) -> None:
+        if not self.cxl_regions:
+            return
+        cxl = self.buses["cxl"]
+        acpi = PlatformDevice(self, "cxl_acpi.0", "ACPI0017")
+        await self.platform_bus.add(acpi)
+        root = CxlDevice(self, "root0", "cxl_port", cxl, acpi)
+        await cxl.add(root)
+        for number, setup in enumerate(self.cxl_regions):
+            decoder = CxlDevice(self, f"decoder{3 + number}.0", "cxl_decoder_root", cxl, root)
+            await cxl.add(decoder)
+            region = CxlDevice(self, f"region{number}", "cxl_region", cxl, decoder)
+            await cxl.add(region)
+            dax_region = CxlDevice(
+                self, f"dax_region{number}", "cxl_dax_region", cxl, region, span=setup.range, target_node=setup.target_node
+            )
+            dax_region.number = number
+            await cxl.add(dax_region)
+
+    # Locks and rules that several files share -------------------------------------------------------------------------
+
+    async def lock_device_hotplug_sysfs(self) -> None:
+        """Take device_hotplug_lock as attributes of blocks do: try, else sleep 5 ms and restart the system call.
+
+        Nothing of it shows but that a handled signal does not end it and SIGKILL does: KernelError EINTR then.
+        """
+        while not self.device_hotplug_lock.trylock():
+            answer = await ask(Wait("lock_device_hotplug_sysfs", self.device_hotplug_lock.released, Signals.FATAL))
+            if answer is Answer.INTERRUPTED:
+                raise KernelError(errno.EINTR, "the caller was killed while another one held device_hotplug_lock", "restart_syscall")
+
+    def allocates_on(self, nid: int) -> bool:
+        """Would the kernel put slab and page tables on the first kernel-zone block of this node? (KERNEL.md 2)"""
+        return self.config.kernel_allocations_on_hotplugged_nodes and not self.nodes[nid].zones.present()
+
+    def has_performance(self, nid: int) -> bool:
+        """Does the firmware's HMAT describe this node?"""
+        return nid in self.setup.performance
+
+    def check_kmem_protected(self, index: int, where: str) -> None:
+        """With DEV_DAX_KMEM_PROTECTED nobody but kmem changes the blocks of its devices (KERNEL.md 8).
+
+        Raises KernelError EBUSY.
+        """
+        if not self.config.dev_dax_kmem_protected:
+            return
+        address = index * self.memory_blocks.block_size
+        for device in self.dax_bus.devices.values():
+            if isinstance(device, DevDax) and isinstance(device.driver, Kmem):
+                data = device.driver_data
+                if data is not None and any(span.start <= address <= span.end for _, span in data.usable()):
+                    raise KernelError(
+                        errno.EBUSY, f"memory{index} belongs to {device.name} (DEV_DAX_KMEM_PROTECTED)", where, index
+                    )
+
+    def take_dax_minor(self) -> int:
+        """The lowest free minor number of the dax major."""
+        minor = next(number for number in range(len(self._minors) + 1) if number not in self._minors)
+        self._minors.add(minor)
+        return minor
+
+    def release_dax_minor(self, minor: int) -> None:
+        """Give a minor number back."""
+        self._minors.discard(minor)
+
+    # What happens to memory from outside --------------------------------------------------------------------------
+
+    async def modprobe(self, name: str, parameters: Mapping[str, str] | None = None) -> None:
+        """Load a module (`Modules.load`)."""
+        await self.modules.load(name, parameters)
+
+    async def rmmod(self, name: str) -> None:
+        """Unload a module (`Modules.unload`)."""
+        await self.modules.unload(name)
+
+    def pin(self, nid: int) -> int | None:
+        """Pin a page in the node's lowest online Movable block; returns its number, None if there is no such block."""
+        index = self._lowest(nid, lambda status: status.zone is not None and status.zone.name == "Movable")
+        if index is not None:
+            self.memory_blocks.pinned.add(index)
+        return index
+
+    def unpin(self, index: int | None = None) -> None:
+        """Release the pins of one block, or all; who waits for a page to migrate goes on."""
+        self.memory_blocks.pinned.difference_update(set(self.memory_blocks.pinned) if index is None else {index})
+        self.memory_hotplug.pins_released.wake_all()
+
+    def kernel_allocations(self, nid: int) -> int | None:
+        """Kernel allocations land in the node's lowest kernel-zone block, which cannot be offlined from then on."""
+        index = self._lowest(nid, lambda status: status.zone is not None and status.zone.name != "Movable")
+        if index is not None:
+            self.memory_blocks.unmovable.add(index)
+        return index
+
+    def kernel_allocations_released(self, nid: int) -> None:
+        """Releasing them does not make the block movable again (recorded: slab and page tables stay)."""
+
+    def _lowest(self, nid: int, fits: Callable[[BlockStatus], bool]) -> int | None:
+        for first, _, status in self.memory_blocks.runs:
+            if status.state is State.ONLINE and nid in status.group.nids and fits(status):
+                return first
+        return None
+
+
+def _dax_hmem_drivers(module: Module) -> list[Driver]:
+    kernel = module.kernel
+    idle = module.parameters["region_idle"][:1] in {"1", "y", "Y"}
+    return [HmemPlatform(kernel, kernel.platform_bus, module.name), Hmem(kernel, module.name, region_idle=idle)]
+
+
+MODULE_KINDS: Mapping[str, ModuleKind] = {
+    "device_dax": ModuleKind(lambda module: [DeviceDax(module.kernel, module.name)]),
+    "fsdev_dax": ModuleKind(lambda module: [FsdevDax(module.kernel, module.name)]),
+    "kmem": ModuleKind(lambda module: [Kmem(module.kernel, module.name)]),
+    "dax_hmem": ModuleKind(_dax_hmem_drivers, parameters={"region_idle": "N"}),
+    "dax_cxl": ModuleKind(lambda module: [CxlDaxRegion(module.kernel, module.kernel.buses["cxl"], module.name)]),
+}
+
+
+def _without(span: Range, holes: Sequence[Range]) -> list[Range]:
+    pieces = [span]
+    for hole in holes:
+        left: list[Range] = []
+        for piece in pieces:
+            if hole.end < piece.start or hole.start > piece.end:
+                left.append(piece)
+                continue
+            left += [
+                part
+                for part in (Range(piece.start, hole.start - 1), Range(hole.end + 1, piece.end))
+                if part.length > 0
+            ]
+        pieces = left
+    return pieces
+
+
+def _joined(pieces: Sequence[Range]) -> list[Range]:
+    joined: list[Range] = []
+    for piece in sorted(pieces):
+        if joined and joined[-1].end + 1 == piece.start:
+            joined[-1] = Range(joined[-1].start, piece.end)
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _ram_alignment(position: int) -> int:
+    """arch/x86/kernel/e820.c, ram_alignment: 64 KiB in the first MiB, 1 MiB up to 16 MiB, then 64 MiB."""
+    megabyte = position >> 20
+    if not megabyte:
+        return 64 << 10
+    return 1 << 20 if megabyte < 16 else 64 << 20  # noqa: PLR2004
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

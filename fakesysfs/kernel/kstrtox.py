@@ -1,0 +1,61 @@
+"""Reading what a user wrote: sysfs_streq, kstrtobool, kstrtoull, kstrtoint (lib/string_helpers.c, lib/kstrtox.c).
+
+A store gets bytes with a NUL behind them: everything after the first NUL is ignored, one trailing newline too.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from fakesysfs.kernel.errors import KernelError
+
+_U64_MAX = (1 << 64) - 1
+_DIGITS = {8: rb"[0-7]+", 10: rb"[0-9]+", 16: rb"[0-9a-fA-F]+"}
+
+
+def c_string(buffer: bytes) -> bytes:
+    """The bytes before the first NUL."""
+    return buffer.partition(b"\0")[0]
+
+
+def sysfs_streq(buffer: bytes, word: str) -> bool:
+    """Exactly `word`, with or without one newline."""
+    text = c_string(buffer)
+    return text.removesuffix(b"\n") == word.encode()
+
+
+def word_of(buffer: bytes) -> str:
+    """The C string without its one trailing newline, for tables of words and for messages."""
+    return c_string(buffer).removesuffix(b"\n").decode("utf-8", "backslashreplace")
+
+
+def kstrtoull(buffer: bytes, base: int, where: str, otherwise: int = errno.EINVAL) -> int:
+    """An unsigned 64-bit number; base 0 takes 0x and 0 prefixes, base 16 an optional 0x; a leading + is fine.
+
+    Raises KernelError: `otherwise` on junk, ERANGE beyond 64 bits.
+    """
+    text = c_string(buffer).removesuffix(b"\n").removeprefix(b"+")
+    if base == 0:
+        if re.match(rb"0[xX][0-9a-fA-F]", text):
+            base = 16
+        else:
+            base = 8 if text.startswith(b"0") else 10
+    if base == 16 and re.match(rb"0[xX]", text):  # noqa: PLR2004
+        text = text[2:]
+    if not re.fullmatch(_DIGITS[base], text):
+        raise KernelError(otherwise, f"{word_of(buffer)!r} is not a number", where)
+    value = int(text, base)
+    if value > _U64_MAX:
+        raise KernelError(errno.ERANGE, f"{word_of(buffer)!r} does not fit 64 bits", where)
+    return value
+
+
+def kstrtobool(buffer: bytes, where: str) -> bool:
+    """By the first one or two characters: 1 y t e on, 0 n f d of. Raises KernelError EINVAL for all else."""
+    text = c_string(buffer).lower()
+    if text[:1] in {b"1", b"y", b"t", b"e"} or text[:2] == b"on":
+        return True
+    if text[:1] in {b"0", b"n", b"f", b"d"} or text[:2] == b"of":
+        return False
+    raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is neither true nor false", where)

@@ -1,0 +1,179 @@
+"""Memory types and tiers (mm/memory-tiers.c).
+
+A node's memory type says how far its memory is ("abstract distance"); nodes with memory whose types are equally far form a
+tier. A tier exists from the first online block of its first node to the last of its last. Types are made once per abstract
+distance for everybody (patch 1 of the series: `mt_get_memory_type`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from fakesysfs.kernel.bitmap import number_list
+from fakesysfs.kernel.printk import INFO
+
+if TYPE_CHECKING:
+    from fakesysfs.kernel.kernel import Kernel
+
+MEMTIER_CHUNK_BITS = 7
+MEMTIER_ADISTANCE_DRAM = 4 * 128 + 64
+MEMTIER_DEFAULT_LOWTIER_ADISTANCE = MEMTIER_ADISTANCE_DRAM * 5
+
+
+class AccessCoordinate(NamedTuple):
+    """Performance of a node's memory as seen from its nearest initiator: latencies in ns, bandwidths in MB/s (HMAT)."""
+
+    read_latency: int
+    write_latency: int
+    read_bandwidth: int
+    write_bandwidth: int
+
+
+@dataclass(slots=True, eq=False)
+class MemoryDevType:
+    """struct memory_dev_type."""
+
+    adistance: int
+    nodes: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class MemoryTier:
+    """A tier device, `memory_tierN`."""
+
+    serial: int
+    number: int
+    kernel: Kernel
+    index: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the device."""
+        return f"memory_tier{self.number}"
+
+    @property
+    def devpath(self) -> str:
+        """The path below /sys."""
+        return f"/devices/virtual/memory_tiering/{self.name}"
+
+    @property
+    def nodes(self) -> list[int]:
+        """The nodes in the tier, ascending."""
+        return self.kernel.tiers.nodes_of(self.number)
+
+
+class MemoryTiers:
+    """Types, tiers and which node has which."""
+
+    def __init__(self, kernel: Kernel, performance: Mapping[int, AccessCoordinate]) -> None:
+        self._kernel = kernel
+        self._performance = performance
+        self._types: dict[int, MemoryDevType] = {}
+        self._node_types: dict[int, tuple[MemoryDevType, int]] = {}
+        self.tiers: dict[int, MemoryTier] = {}
+        self.default_dram_type = self.mt_get_memory_type(MEMTIER_ADISTANCE_DRAM)
+        self.demotion_enabled = False
+
+    def mt_get_memory_type(self, adistance: int) -> MemoryDevType:
+        """The one type of this abstract distance, made at first use."""
+        return self._types.setdefault(adistance, MemoryDevType(adistance))
+
+    def mt_calc_adistance(self, nid: int, default: int) -> int:
+        """The abstract distance of a node from its performance against node 0's, `default` without HMAT data.
+
+        Integer arithmetic left to right (mt_perf_to_adistance).
+        """
+        perf, dram = self._performance.get(nid), self._performance.get(0)
+        if perf is None or dram is None:
+            return default
+        value = MEMTIER_ADISTANCE_DRAM * (perf.read_latency + perf.write_latency) // (dram.read_latency + dram.write_latency)
+        return value * (dram.read_bandwidth + dram.write_bandwidth) // (perf.read_bandwidth + perf.write_bandwidth)
+
+    def init_node_memory_type(self, nid: int, memtype: MemoryDevType) -> None:
+        """Associate a node with a type unless it has another one; counts the devices that did."""
+        current = self._node_types.get(nid)
+        if current is None:
+            self._node_types[nid] = (memtype, 1)
+        elif current[0] is memtype:
+            self._node_types[nid] = (memtype, current[1] + 1)
+
+    def clear_node_memory_type(self, nid: int, memtype: MemoryDevType) -> None:
+        """Take one device's association back; the last one takes the type away."""
+        current = self._node_types.get(nid)
+        if current is not None and current[0] is memtype:
+            if current[1] > 1:
+                self._node_types[nid] = (memtype, current[1] - 1)
+            else:
+                del self._node_types[nid]
+
+    def forget_node_memory_type(self, nid: int) -> None:
+        """The type is dropped while the node's memory stays (the posted series' use after free, KERNEL.md 9)."""
+        self._node_types.pop(nid, None)
+
+    def nodes_of(self, number: int) -> list[int]:
+        """The nodes of a tier, ascending."""
+        return sorted(
+            nid for memtype in self._types.values() if memtype.adistance >> MEMTIER_CHUNK_BITS == number for nid in memtype.nodes
+        )
+
+    def tier_of(self, nid: int) -> int | None:
+        """The number of the tier a node is in, None if it is in none."""
+        return next(
+            (memtype.adistance >> MEMTIER_CHUNK_BITS for memtype in self._types.values() if nid in memtype.nodes), None
+        )
+
+    def set_node_memory_tier(self, nid: int) -> None:
+        """The node got its first online memory (memtier_hotplug_callback, MEM_ONLINE)."""
+        self.init_node_memory_type(nid, self.default_dram_type)
+        memtype = self._node_types[nid][0]
+        memtype.nodes.add(nid)
+        number = memtype.adistance >> MEMTIER_CHUNK_BITS
+        if number not in self.tiers:
+            tier = self.tiers[number] = MemoryTier(self._kernel.new_serial(), number, self._kernel)
+            self._kernel.register(tier)
+            self._kernel.changed("tier", tier)
+            if self._kernel.booted:
+                self._kernel.uevents.send("add", tier.devpath, "memory_tiering")
+        self._establish_demotion_targets()
+
+    def clear_node_memory_tier(self, nid: int) -> None:
+        """The node lost its last online memory (memtier_hotplug_callback, MEM_OFFLINE)."""
+        number = self.tier_of(nid)
+        for memtype in self._types.values():
+            memtype.nodes.discard(nid)
+        if number is not None and not self.nodes_of(number):
+            tier = self.tiers.pop(number)
+            self._kernel.unregister(tier)
+            self._kernel.changed("tier", tier)
+            self._kernel.uevents.send("remove", tier.devpath, "memory_tiering")
+        self._establish_demotion_targets()
+
+    def _establish_demotion_targets(self) -> None:
+        """Log where each node demotes to (establish_demotion_targets; only with NUMA_MIGRATION)."""
+        kernel = self._kernel
+        if not kernel.config.numa_migration or not kernel.booted:
+            return
+        numbers = sorted(self.tiers)
+        for nid in kernel.nodes.with_memory():
+            number = self.tier_of(nid)
+            lower = [node for other in numbers if number is not None and other > number for node in self.nodes_of(other)]
+            preferred = self._preferred(nid, number, numbers)
+            if not preferred:
+                kernel.printk(INFO, f"Demotion targets for Node {nid}: null")
+                continue
+            kernel.printk(
+                INFO,
+                f"Demotion targets for Node {nid}: preferred: {number_list(preferred)}, fallback: {number_list(sorted(lower))}",
+            )
+
+    def _preferred(self, nid: int, number: int | None, numbers: list[int]) -> list[int]:
+        following = next((other for other in numbers if number is not None and other > number), None)
+        if following is None:
+            return []
+        candidates = self.nodes_of(following)
+        distance: Callable[[int], int] = lambda node: self._kernel.nodes.distance(nid, node)  # noqa: E731
+        nearest = min(map(distance, candidates))
+        return [node for node in candidates if distance(node) == nearest]
+

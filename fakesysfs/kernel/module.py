@@ -1,0 +1,100 @@
+"""Modules: loading, unloading and their directories (kernel/module/).
+
+Only modules of the modelled code exist. What is built in shows parameters and nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fakesysfs.kernel.errors import KernelError
+
+if TYPE_CHECKING:
+    from fakesysfs.kernel.device import Driver
+    from fakesysfs.kernel.kernel import Kernel
+
+
+@dataclass(slots=True, eq=False)
+class Module:
+    """One loaded module. `parameters` are as set at load."""
+
+    name: str
+    kernel: Kernel
+    parameters: dict[str, str]
+    serial: int = 0
+    drivers: list[Driver] = field(default_factory=list)
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleKind:
+    """A module that can be loaded: its drivers in the order of registration, what it needs, its parameters with defaults."""
+
+    drivers: Callable[[Module], list[Driver]]
+    needs: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    init: Callable[[Module], Awaitable[None]] | None = None
+    exit: Callable[[Module], Awaitable[None]] | None = None
+
+
+class Modules:
+    """The loaded modules of one kernel, in the order of loading."""
+
+    def __init__(self, kernel: Kernel, kinds: Mapping[str, ModuleKind]) -> None:
+        self._kernel = kernel
+        self.kinds = kinds
+        self.loaded: dict[str, Module] = {}
+
+    async def load(self, name: str, parameters: Mapping[str, str] | None = None) -> None:
+        """Load a module and what it needs; nothing happens if it is loaded (as modprobe does).
+
+        Raises KernelError: ENOENT for an unknown module, EINVAL for a bad parameter.
+        """
+        name = name.replace("-", "_")
+        kind = self.kinds.get(name)
+        if kind is None:
+            known = ", ".join(sorted(self.kinds))
+            raise KernelError(errno.ENOENT, f"there is no module {name!r} (there are {known})", "load_module")
+        if name in self.loaded:
+            return
+        given = dict(parameters or {})
+        for key in given:
+            if key not in kind.parameters:
+                raise KernelError(errno.EINVAL, f"{name} has no parameter {key!r}", "parse_args")
+        for needed in kind.needs:
+            await self.load(needed)
+        kernel = self._kernel
+        module = Module(name, kernel, {**kind.parameters, **given}, kernel.new_serial())
+        self.loaded[name] = module
+        kernel.register(module)
+        kernel.changed("module", module)
+        for driver in kind.drivers(module):
+            module.drivers.append(driver)
+            await driver.bus.register_driver(driver)
+        if kind.init is not None:
+            await kind.init(module)
+        kernel.uevents.send("add", f"/module/{name}", "module")
+
+    async def unload(self, name: str) -> None:
+        """Unload a module. Raises KernelError: ENOENT if it is not loaded, EBUSY while another one needs it."""
+        name = name.replace("-", "_")
+        module = self.loaded.get(name)
+        if module is None:
+            raise KernelError(errno.ENOENT, f"module {name!r} is not loaded", "delete_module")
+        user = next((other for other in self.loaded if name in self.kinds[other].needs), None)
+        if user is not None:
+            raise KernelError(errno.EWOULDBLOCK, f"{name} is in use by {user}", "try_stop_module")
+        kernel = self._kernel
+        kind = self.kinds[name]
+        if kind.exit is not None:
+            await kind.exit(module)
+        for driver in reversed(list(module.drivers)):
+            await driver.bus.unregister_driver(driver)
+        module.drivers.clear()
+        del self.loaded[name]
+        kernel.changed("module", module)
+        kernel.uevents.send("remove", f"/module/{name}", "module")
+        kernel.unregister(module)

@@ -1,0 +1,172 @@
+"""Kernel profiles: which of the behaviours that differ between kernels a kernel has.
+
+A profile is one value whose fields *name behaviours* (KERNEL.md's table of profiles); no code compares versions or names of
+profiles. Everything that does not differ is not here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+class Mmop(enum.IntEnum):
+    """What to online a block as (include/linux/memory_hotplug.h, enum mmop)."""
+
+    OFFLINE = 0
+    ONLINE = 1
+    ONLINE_KERNEL = 2
+    ONLINE_MOVABLE = 3
+
+
+DAX_KMEM_UNPLUGGED = -1
+"""The state of a bound device whose memory blocks do not exist (drivers/dax/kmem.c)."""
+
+
+class PolicyCaptured(enum.Enum):
+    """When the system's default online policy becomes the one of a dax device."""
+
+    AT_ADD = "when its memory is added"
+    AT_CREATION = "when the dax device is created"
+    AT_BIND = "when kmem is bound"
+
+
+class Reservation(enum.Enum):
+    """When kmem holds the range in /proc/iomem."""
+
+    PROBE_TO_UNBIND = "from probe to unbind"
+    UNTIL_FIRST_UNPLUG = "from probe to the first unplug, then never again"
+    WHILE_PLUGGED = "while the memory is plugged"
+
+
+class Unbind(enum.Enum):
+    """What unbinding a device does with its memory."""
+
+    REMOVE_STOCK = "remove each range whose blocks are all offline; message 'cannot be hotremoved'"
+    REMOVE_MERGED = "the same; messages 'stuck online'"
+    WARN_UNLESS_OFFLINE = "WARN and leak unless the state is unplugged or offline"
+
+
+class RangeFailure(enum.Enum):
+    """What a range that cannot be reserved or added does to the others."""
+
+    SKIP_LATER = "the first range fails the operation, later ones are warned about and skipped"
+    UNDO_ALL = "everything is undone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One kernel, as far as kernels differ."""
+
+    name: str
+    title: str
+    evidence: str
+    """Where the behaviour comes from, for `fakesysfs list`."""
+    attribute: str | None
+    """Name of the whole-device attribute of a device bound to kmem; None where there is none."""
+    words_read: Mapping[int, str] = field(default_factory=dict)
+    """State -> word that the attribute shows."""
+    words_written: Mapping[str, int] = field(default_factory=dict)
+    """Word -> state that a write asks for; every other word is EINVAL."""
+    policy_captured: PolicyCaptured = PolicyCaptured.AT_ADD
+    created_offline_stays_unplugged: bool = False
+    """A device created under policy offline and bound under another one is bound unplugged (patch 8's condition)."""
+    plug_types: frozenset[Mmop] = frozenset(Mmop)
+    """Online types with which the driver can plug; a probe that needs another one fails EINVAL."""
+    reservation: Reservation = Reservation.PROBE_TO_UNBIND
+    reserves_range_by_range: bool = False
+    """Each range is reserved right before it is added, and a failed add gives it back; else all are reserved first."""
+    range_failure: RangeFailure = RangeFailure.SKIP_LATER
+    unplug_all_ranges_at_once: bool = False
+    """Unplug offlines all ranges before it removes any, and a failure puts every block back; else range by range."""
+    unplug_counts_skipped_ranges: bool = False
+    """A range smaller than a block counts as one that was not removed (so the device wedges)."""
+    unplug_reports_failure: bool = True
+    """A failed or partial unplug returns its errno; else success."""
+    unplug_failure_names_range: bool = False
+    """A failed unplug logs the failing mapping; else `hotremove failed, device left online`."""
+    unbind: Unbind = Unbind.REMOVE_STOCK
+    leak_frees_name: bool = False
+    """A leak at unbind frees the name that /proc/iomem still shows (use after free)."""
+    leak_forgets_memory_type: bool = False
+    """A leak at unbind drops the node's memory type."""
+
+
+_ALL_WORDS: Mapping[int, str] = MappingProxyType(
+    {
+        DAX_KMEM_UNPLUGGED: "unplugged",
+        Mmop.OFFLINE: "offline",
+        Mmop.ONLINE: "online",
+        Mmop.ONLINE_KERNEL: "online_kernel",
+        Mmop.ONLINE_MOVABLE: "online_movable",
+    }
+)
+_SERIES_WRITTEN: Mapping[str, int] = MappingProxyType(
+    {"unplug": DAX_KMEM_UNPLUGGED, "online": Mmop.ONLINE, "online_movable": Mmop.ONLINE_MOVABLE}
+)
+
+HOTPLUG_V3 = Profile(
+    name="hotplug-v3",
+    title="the posted series as documented: attribute `hotplug`, its promises kept",
+    evidence="specification",
+    attribute="hotplug",
+    words_read=MappingProxyType({**_ALL_WORDS, Mmop.ONLINE_KERNEL: "online"}),
+    words_written=_SERIES_WRITTEN,
+    policy_captured=PolicyCaptured.AT_CREATION,
+    created_offline_stays_unplugged=True,
+    reservation=Reservation.PROBE_TO_UNBIND,
+    range_failure=RangeFailure.UNDO_ALL,
+    unplug_all_ranges_at_once=True,
+    unplug_failure_names_range=True,
+    unbind=Unbind.WARN_UNLESS_OFFLINE,
+)
+
+HOTPLUG_V3_AS_POSTED = Profile(
+    name="hotplug-v3-as-posted",
+    title="the posted series bug for bug",
+    evidence="recorded",
+    attribute="hotplug",
+    words_read=_ALL_WORDS,
+    words_written=_SERIES_WRITTEN,
+    policy_captured=PolicyCaptured.AT_CREATION,
+    created_offline_stays_unplugged=True,
+    plug_types=frozenset({Mmop.ONLINE, Mmop.ONLINE_MOVABLE}),
+    reservation=Reservation.UNTIL_FIRST_UNPLUG,
+    unplug_counts_skipped_ranges=True,
+    unplug_reports_failure=False,
+    unplug_failure_names_range=True,
+    unbind=Unbind.WARN_UNLESS_OFFLINE,
+    leak_frees_name=True,
+    leak_forgets_memory_type=True,
+)
+
+RELEASED_7_2 = Profile(
+    name="7.2",
+    title="the released kernel: no whole-device attribute",
+    evidence="recorded",
+    attribute=None,
+    reserves_range_by_range=True,
+)
+
+MERGED_7_3 = Profile(
+    name="7.3",
+    title="the merged form of the series: attribute `state`",
+    evidence="recorded",
+    attribute="state",
+    words_read=_ALL_WORDS,
+    words_written=MappingProxyType(
+        {word: state for state, word in _ALL_WORDS.items() if state != Mmop.OFFLINE}
+    ),
+    policy_captured=PolicyCaptured.AT_BIND,
+    reservation=Reservation.WHILE_PLUGGED,
+    reserves_range_by_range=True,
+    unplug_all_ranges_at_once=True,
+    unbind=Unbind.REMOVE_MERGED,
+)
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {profile.name: profile for profile in (HOTPLUG_V3, HOTPLUG_V3_AS_POSTED, RELEASED_7_2, MERGED_7_3)}
+)
+"""All profiles by name; the first is the default."""

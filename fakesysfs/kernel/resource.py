@@ -1,0 +1,95 @@
+"""The tree of physical address ranges that /proc/iomem shows (kernel/resource.c).
+
+A resource that is not busy lets others be requested inside it: kmem clears the flag of its reservation so that the memory that it
+adds becomes a child of it.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False)
+class Resource:
+    """start..end (inclusive, bytes) under a name. Ordered by start."""
+
+    start: int
+    end: int
+    name: str
+    busy: bool = True
+    parent: Resource | None = field(default=None, repr=False)
+    children: list[Resource] = field(default_factory=list, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start + 1
+
+    def __lt__(self, other: Resource) -> bool:
+        return self.start < other.start
+
+    def _conflict(self, start: int, end: int) -> Resource | None:
+        if start < self.start or end > self.end:
+            return self
+        return next((child for child in self.children if child.start <= end and start <= child.end), None)
+
+
+class IomemResource(Resource):
+    """The root, `iomem_resource`."""
+
+    def __init__(self) -> None:
+        super().__init__(0, (1 << 64) - 1, "PCI mem", busy=False)
+
+    def request_region(self, start: int, end: int, name: str, *, busy: bool = True) -> Resource | None:
+        """Reserve start..end in the innermost resource that is not busy and holds it; None on a conflict (__request_region)."""
+        parent: Resource = self
+        while True:
+            conflict = parent._conflict(start, end)  # noqa: SLF001  the same tree
+            if conflict is None:
+                resource = Resource(start, end, name, busy, parent)
+                insort(parent.children, resource)
+                return resource
+            if conflict is parent or conflict.busy:
+                return None
+            parent = conflict
+
+    def request_region_with_split(self, start: int, end: int, name: str) -> list[Resource]:
+        """Reserve what is free at the top level of start..end, in pieces if need be (reserve_region_with_split)."""
+        pieces: list[Resource] = []
+        at = start
+        for child in list(self.children):
+            if child.end < at or child.start > end:
+                continue
+            if child.start > at:
+                piece = self.request_region(at, child.start - 1, name)
+                pieces += [piece] if piece else []
+            at = child.end + 1
+        if at <= end:
+            piece = self.request_region(at, end, name)
+            pieces += [piece] if piece else []
+        return pieces
+
+    def find(self, start: int, end: int, name: str) -> Resource | None:
+        """The resource of exactly this range and name, wherever it is in the tree."""
+        for _, resource in self.walk():
+            if (resource.start, resource.end, resource.name) == (start, end, name):
+                return resource
+        return None
+
+    def release(self, resource: Resource) -> None:
+        """Take a resource, and what is inside, out of the tree (remove_resource, release_region)."""
+        if resource.parent is not None:
+            resource.parent.children.remove(resource)
+            resource.parent = None
+
+    def walk(self) -> Iterator[tuple[int, Resource]]:
+        """(depth, resource) in the order of /proc/iomem."""
+
+        def below(parent: Resource, depth: int) -> Iterator[tuple[int, Resource]]:
+            for child in parent.children:
+                yield depth, child
+                yield from below(child, depth + 1)
+
+        yield from below(self, 0)

@@ -1,0 +1,233 @@
+"""How a modelled kernel operation sleeps, without a clock or an event loop.
+
+An operation that sleeps in Linux is a coroutine function here. Such a coroutine never waits by itself: it *asks*, by
+yielding a `Request` to whoever drives it, and is sent the answer. Three kinds of driver exist: the file system's (requests
+become trio waits), `run` below (nothing may sleep: unit tests, boot), and a scheduler that decides which of many
+coroutines goes on (the replayer, property tests). That is why the model is the same under all of them, and why an
+operation that meets no contention, latency or fault costs no event-loop turn at all.
+
+What may never live here: time, threads, trio.
+
+Models kernel/locking/mutex.c, kernel/sched/wait.c, drivers/base/core.c (device_hotplug_lock) and fs/kernfs/dir.c (active
+references), as far as their order of wake-ups can be seen from user space.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Signals(enum.Enum):
+    """Which signals end a wait."""
+
+    NONE = "uninterruptible"
+    """TASK_UNINTERRUPTIBLE: not even SIGKILL."""
+    FATAL = "killable"
+    """Only SIGKILL; a handled signal is left pending (memoryN/state restarts the system call for ever)."""
+    ANY = "interruptible"
+    """Any signal that is delivered, a handled one too (signal_pending())."""
+
+
+class Answer(enum.Enum):
+    """What a driver sends back for a request."""
+
+    WOKEN = "woken"
+    INTERRUPTED = "interrupted"
+
+
+class WaitQueue:
+    """Callbacks to call once when something happens (kernel/sched/wait.c, without the sleeping)."""
+
+    __slots__ = ("_callbacks",)
+
+    def __init__(self) -> None:
+        self._callbacks: dict[int, Callable[[], None]] = {}
+
+    def add(self, callback: Callable[[], None]) -> int:
+        """Call `callback` at the next `wake_all`; returns a token for `discard`."""
+        token = id(callback)
+        self._callbacks[token] = callback
+        return token
+
+    def discard(self, token: int) -> None:
+        """Forget a callback; one that was called already is no error."""
+        self._callbacks.pop(token, None)
+
+    def wake_all(self) -> None:
+        """Call and forget every callback, in the order of `add`."""
+        callbacks, self._callbacks = self._callbacks, {}
+        for callback in callbacks.values():
+            callback()
+
+    def __len__(self) -> int:
+        return len(self._callbacks)
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Let `seconds` pass at the preemption point `point`."""
+
+    point: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Preempt:
+    """Somebody else may run here (asked for only while a scheduler watches)."""
+
+    point: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until `queue` is woken, or until one of `signals` arrives (then the answer is INTERRUPTED)."""
+
+    point: str
+    queue: WaitQueue
+    signals: Signals = Signals.NONE
+
+
+Request = Sleep | Preempt | Wait
+Operation = Coroutine[Request, Answer, T]
+
+
+class _Ask:
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __await__(self) -> Generator[Request, Answer, Answer]:
+        return (yield self._request)
+
+
+def ask(request: Request) -> _Ask:
+    """Await this to hand `request` to the driver and get its answer."""
+    return _Ask(request)
+
+
+class WouldSleepError(RuntimeError):
+    """An operation that was not allowed to sleep asked to."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(f"the operation would sleep: {request}")
+        self.request = request
+
+
+def run(operation: Coroutine[Any, Any, T]) -> T:
+    """Drive an operation that must not sleep and return its result.
+
+    Raises `WouldSleepError` when it asks for anything; the operation is closed then.
+    """
+    try:
+        request = operation.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    operation.close()
+    raise WouldSleepError(request)
+
+
+class Mutex:
+    """A kernel mutex: first come, first served, waiters uninterruptible (kernel/locking/mutex.c)."""
+
+    __slots__ = ("_tickets", "locked", "name", "released")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.locked = False
+        self.released = WaitQueue()
+        """Woken when the mutex becomes free with nobody in line; for those that only try and restart."""
+        self._tickets: deque[WaitQueue] = deque()
+
+    def trylock(self) -> bool:
+        """Take the mutex if it is free."""
+        if self.locked:
+            return False
+        self.locked = True
+        return True
+
+    async def lock(self) -> None:
+        """Take the mutex; sleeps, deaf to signals, until those before are done."""
+        if not self.locked:
+            self.locked = True
+            return
+        ticket = WaitQueue()
+        self._tickets.append(ticket)
+        try:
+            await ask(Wait(f"mutex_lock({self.name})", ticket))
+        except BaseException:
+            # The driver gave the operation up (unmount, reset): leave the line, or pass on what was handed over.
+            if ticket in self._tickets:
+                self._tickets.remove(ticket)
+            else:
+                self.unlock()
+            raise
+
+    def unlock(self) -> None:
+        """Hand the mutex to the first in line, or free it."""
+        if self._tickets:
+            self._tickets.popleft().wake_all()
+        else:
+            self.locked = False
+            self.released.wake_all()
+
+    async def __aenter__(self) -> None:
+        await self.lock()
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.unlock()
+
+
+class ActiveReferences:
+    """Running users of an attribute, whose removal waits for them (fs/kernfs/dir.c, kernfs_get_active, kernfs_drain)."""
+
+    __slots__ = ("_count", "_idle")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle = WaitQueue()
+
+    def __enter__(self) -> None:
+        self._count += 1
+
+    def __exit__(self, *_exc: object) -> None:
+        self._count -= 1
+        if not self._count:
+            self._idle.wake_all()
+
+    async def drain(self) -> None:
+        """Wait, deaf to signals, until nobody is inside."""
+        while self._count:
+            await ask(Wait("kernfs_drain", self._idle))
+
+
+@dataclass(slots=True)
+class Preemption:
+    """Says at each preemption point how far a loop over equal blocks may go in one step.
+
+    Nobody can look in between as long as no point sleeps and no scheduler watches: then a step takes the whole run.
+    Otherwise it takes one block, and the loop asks the driver after each.
+    """
+
+    latency: dict[str, float] = field(default_factory=dict)
+    """Seconds that each block costs, by the name of the point (`online_block`, `offline_block`)."""
+    watched: bool = False
+    """A scheduler, trace or explorer wants every step."""
+
+    def step(self, point: str, blocks: int) -> int:
+        """How many of `blocks` equal blocks the next step at `point` may take (at least 1)."""
+        return 1 if self.watched or self.latency.get(point) else blocks
+
+    async def __call__(self, point: str) -> None:
+        """The preemption point itself: free unless latency is set or somebody watches."""
+        seconds = self.latency.get(point)
+        if seconds:
+            await ask(Sleep(point, seconds))
+        elif self.watched:
+            await ask(Preempt(point))

@@ -1,0 +1,99 @@
+"""Uevents (lib/kobject_uevent.c), recorded as ranges.
+
+Half a million blocks that go online together are one record, expanded when somebody reads it. The records are bounded and
+count what they dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fakesysfs.kernel.sched import WaitQueue
+
+RECORDS = 65536
+"""Records (not events) kept."""
+
+
+class Uevent(NamedTuple):
+    """One event, or the same event of the devices `devpath` + first .. `devpath` + last, in ascending order.
+
+    `environment` has what follows ACTION, DEVPATH and SUBSYSTEM, as KEY=value.
+    """
+
+    sequence: int
+    action: str
+    devpath: str
+    subsystem: str
+    environment: tuple[str, ...] = ()
+    first: int = -1
+    last: int = -1
+
+    @property
+    def events(self) -> int:
+        """How many events this is."""
+        return self.last - self.first + 1
+
+    def expand(self, after: int = 0) -> Iterator[tuple[int, list[str]]]:
+        """(sequence number, ["action@devpath", "ACTION=...", ...]) of each event numbered `after` or later."""
+        skip = max(after - self.sequence, 0)
+        for number in range(skip, self.events):
+            path = f"{self.devpath}{self.first + number}" if self.first >= 0 else self.devpath
+            yield (
+                self.sequence + number,
+                [
+                    f"{self.action}@{path}",
+                    f"ACTION={self.action}",
+                    f"DEVPATH={path}",
+                    f"SUBSYSTEM={self.subsystem}",
+                    *self.environment,
+                ],
+            )
+
+
+class Uevents:
+    """The uevents that one kernel sent."""
+
+    def __init__(self, capacity: int = RECORDS) -> None:
+        self._records: deque[Uevent] = deque(maxlen=capacity)
+        self.sequence = 1
+        """The SEQNUM of the next event."""
+        self.arrived = WaitQueue()
+
+    def send(
+        self, action: str, devpath: str, subsystem: str, environment: tuple[str, ...] = (), first: int = -1, last: int = -1
+    ) -> None:
+        """Send one event, or one for each of the devices `devpath` + first .. `devpath` + last."""
+        previous = self._records[-1] if self._records else None
+        record = Uevent(self.sequence, action, devpath, subsystem, environment, first, last)
+        self.sequence += record.events
+        if previous is not None and first >= 0 and previous[1:5] == record[1:5] and previous.last + 1 == first:
+            self._records[-1] = previous._replace(last=last)
+        else:
+            self._records.append(record)
+        self.arrived.wake_all()
+
+    def records(self, after: int = 0) -> list[Uevent]:
+        """The kept records with an event numbered `after` or later."""
+        wanted: list[Uevent] = []
+        for record in reversed(self._records):
+            if record.sequence + record.events <= after:
+                break
+            wanted.append(record)
+        wanted.reverse()
+        return wanted
+
+    def numbered(self, after: int = 0) -> Iterator[tuple[int, list[str]]]:
+        """(SEQNUM, text lines) of each event numbered `after` or later, one at a time."""
+        for record in self.records(after):
+            yield from record.expand(after)
+
+    def since(self, after: int = 0) -> list[list[str]]:
+        """The events numbered `after` or later, each as ["action@devpath", "ACTION=...", ...]."""
+        return [lines for _, lines in self.numbered(after)]
+
+    @property
+    def dropped(self) -> int:
+        """How many events are no longer kept."""
+        return (self._records[0].sequence if self._records else self.sequence) - 1

@@ -1,0 +1,102 @@
+"""Zones by their spans (include/linux/mmzone.h, mm/memory_hotplug.c).
+
+Which zone a block goes to depends on where the zones of its node *span*, not on what they hold: a span is one interval that
+reaches from a zone's first to its last page, holes included, and shrinks only at its edges.
+
+Units: page frame numbers of 4 KiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PAGE_SHIFT = 12
+DMA_END_PFN = 0x1000
+"""End of ZONE_DMA: 16 MiB (MAX_DMA_PFN)."""
+DMA32_END_PFN = 0x100000
+"""End of ZONE_DMA32: 4 GiB (MAX_DMA32_PFN)."""
+
+DMA, DMA32, NORMAL, MOVABLE = "DMA", "DMA32", "Normal", "Movable"
+KERNEL_ZONES = (DMA, DMA32, NORMAL)
+
+
+@dataclass(slots=True, eq=False)
+class Zone:
+    """One zone of one node. `start` to `end` is the span (end exclusive; both 0 when empty)."""
+
+    nid: int
+    name: str
+    start: int = 0
+    end: int = 0
+    present: int = 0
+    """Pages online in the zone; it is populated as long as there are any."""
+
+    def intersects(self, start: int, end: int) -> bool:
+        """Does the span meet start..end (exclusive)? (zone_intersects)"""
+        return self.start < self.end and start < self.end and end > self.start
+
+    def grow(self, start: int, end: int) -> None:
+        """Make the span reach over start..end (resize_zone_range)."""
+        if self.start == self.end:
+            self.start, self.end = start, end
+        else:
+            self.start, self.end = min(self.start, start), max(self.end, end)
+
+
+class NodeZones:
+    """The four zones of one node."""
+
+    __slots__ = ("_zones", "nid")
+
+    def __init__(self, nid: int) -> None:
+        self.nid = nid
+        self._zones = {name: Zone(nid, name) for name in (*KERNEL_ZONES, MOVABLE)}
+
+    def __getitem__(self, name: str) -> Zone:
+        return self._zones[name]
+
+    def __iter__(self) -> Iterator[Zone]:
+        return iter(self._zones.values())
+
+    @property
+    def movable(self) -> Zone:
+        """ZONE_MOVABLE."""
+        return self._zones[MOVABLE]
+
+    def present(self) -> int:
+        """Pages online on the node."""
+        return sum(zone.present for zone in self._zones.values())
+
+    def present_normal(self) -> int:
+        """Pages online in kernel zones."""
+        return sum(self._zones[name].present for name in KERNEL_ZONES)
+
+    def default_kernel_zone(self, start: int, end: int) -> Zone:
+        """The first of DMA and DMA32 whose span meets the range, else Normal (default_kernel_zone_for_pfn)."""
+        for name in (DMA, DMA32):
+            if self._zones[name].intersects(start, end):
+                return self._zones[name]
+        return self._zones[NORMAL]
+
+    def default_zone(self, start: int, end: int, *, movable_node: bool) -> Zone:
+        """Where `online` puts a range under online policy contig-zones (default_zone_for_pfn).
+
+        The zone that alone spans the range; otherwise the kernel zone, or Movable with the boot option `movable_node`.
+        """
+        kernel = self.default_kernel_zone(start, end)
+        in_kernel, in_movable = kernel.intersects(start, end), self.movable.intersects(start, end)
+        if in_kernel != in_movable:
+            return kernel if in_kernel else self.movable
+        return self.movable if movable_node else kernel
+
+    def edges(self, start: int, end: int) -> list[int]:
+        """The pages strictly inside start..end at which a span begins or ends."""
+        return sorted({edge for zone in self._zones.values() for edge in (zone.start, zone.end) if start < edge < end})
+
+
+def zone_name_at_boot(pfn: int) -> str:
+    """The zone of a page of boot memory, by its address (x86-64)."""
+    if pfn < DMA_END_PFN:
+        return DMA
+    return DMA32 if pfn < DMA32_END_PFN else NORMAL

@@ -1,0 +1,22 @@
+"""kernfs: how files that are functions behave, whatever they show.
+
+`declare` is the form of the tables, `tree` finds names and numbers, `file` reads and writes, `order` lists. The layers above it
+(FUSE, the in-process machine, the replayer) use these names and nothing else of the model.
+"""
+
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
+from fakesysfs.kernfs.tree import ROOT, DirectoryReader, NameChange, Stat, Tree
+
+__all__ = [
+    "ROOT",
+    "Caller",
+    "DirectoryReader",
+    "KernelError",
+    "NameChange",
+    "OpenFile",
+    "Refusals",
+    "Stat",
+    "Tree",
+    "open_file",
+]

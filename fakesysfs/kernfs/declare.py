@@ -1,0 +1,239 @@
+"""How a directory is declared: once, as a table.
+
+A `DirectoryKind` is the table of one kind of directory: its attributes, links, groups of attributes (a directory that has no
+object of its own, like `power/`) and families (children that come and go: `memoryN`, bound devices). Nothing is stored
+per directory or file: a file is found as (object, place in the table), and `show`, `store`, `visible` are asked at each
+call. What the Linux driver core calls attribute groups and `is_visible`, in that shape.
+
+Sources: include/linux/sysfs.h, fs/sysfs/group.c, fs/kernfs/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fakesysfs.kernel.sched import Operation
+
+PAGE_SIZE = 4096
+"""st_size of every sysfs attribute and the most that a `store` is given, in bytes."""
+
+
+class Kobject(Protocol):
+    """What a directory stands for. Identity is `serial`, unique among all that live and not reused while in living memory."""
+
+    @property
+    def serial(self) -> int:
+        """1 to 2**20 - 1, given when the object is registered."""
+
+    @property
+    def index(self) -> int:
+        """Which of the objects that share the serial (memory blocks added together do); 0 for all others."""
+
+
+Show = Callable[[Any], str | bytes]
+SleepingShow = Callable[[Any], Operation[str]]
+Store = Callable[[Any, bytes], Awaitable[None] | None]
+Visible = Callable[[Any], object]
+"""Whether an entry exists: anything true. An open file dies when the answer changes, even to another true one."""
+
+
+class Stream(Protocol):
+    """One reader's place in something that goes on (`control/kmsg_follow`)."""
+
+    def read(self, size: int) -> Operation[bytes]:
+        """Wait for at least one byte and return at most `size`; b"" ends it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """A file.
+
+    `show` is called once per open file at offset 0 and its text kept there (fs/seq_file.c); `sleeping_show` is for the one that
+    takes a lock. `store` gets at most 4,096 bytes as written; a coroutine function if it may sleep.
+    `size` is st_size (0 in debugfs, /proc and control). `narrow` lets an object take mode bits away or add them
+    (dax `size` is 0444 in a static region). `doc` is the sentence for docs/abi.md.
+    """
+
+    name: str
+    mode: int
+    show: Show | None = None
+    sleeping_show: SleepingShow | None = None
+    store: Store | None = None
+    stream: Callable[[Any], Stream] | None = None
+    visible: Visible | None = None
+    narrow: Callable[[Any], int] | None = None
+    size: int | Callable[[Any], int] = PAGE_SIZE
+    max_store: int | None = PAGE_SIZE
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A symbolic link, relative as sysfs makes it, to the absolute path (inside the mount) that `target` gives.
+
+    A link whose `target` is None at the moment does not exist.
+    """
+
+    name: str
+    target: Callable[[Any], str | None]
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A subdirectory without an object of its own; its entries get the object of the directory around it."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    visible: Visible | None = None
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A character device node; `device` gives (major, minor) or None where there is none now."""
+
+    name: str
+    mode: int
+    device: Callable[[Any], tuple[int, int] | None]
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subdirectories:
+    """A family of directories by name. `of` gives name -> object for all that exist now."""
+
+    of: Callable[[Any], Mapping[str, Kobject]]
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """A family of links by name. `of` gives name -> (object that the link is about, absolute path of the target).
+
+    In a directory whose object shares its serial with others the members are told apart by their position, which must
+    not change while they live: `slots` says how many there may be.
+    """
+
+    of: Callable[[Any], Mapping[str, tuple[Kobject, str]]]
+    slots: int = 1
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nodes:
+    """A family of character device nodes by name: name -> (object, mode, major, minor)."""
+
+    of: Callable[[Any], Mapping[str, tuple[Kobject, int, int, int]]]
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """A family named `prefix` + decimal number, kept in runs: half a million blocks cost as much as one.
+
+    `runs` gives the numbers that exist, as ascending disjoint (first, last) pairs; `directory` the object of one number (a family of
+    directories) or `link` the absolute path of its target (a family of links). `count` is the number of members,
+    where that is known without a walk. `children` of a family of directories is their kind.
+    """
+
+    prefix: str
+    runs: Callable[[Any], Iterable[tuple[int, int]]]
+    has: Callable[[Any, int], bool]
+    count: Callable[[Any], int]
+    directory: Callable[[Any, int], Kobject] | None = None
+    link: Callable[[Any, int], str] | None = None
+    doc: str = ""
+
+
+Entry = Attribute | Link | Group | Node | Subdirectories | Links | Nodes | Indexed
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry stands in its table: its number, and the group directory around it (None: the directory itself)."""
+
+    slot: int
+    entry: Entry
+    group: Place | None
+
+
+class DirectoryKind:
+    """The table of one kind of directory. `path` gives the absolute path, inside the mount, of an object's directory."""
+
+    __slots__ = ("_by_name", "_families", "_names", "entries", "mode", "name", "path", "places")
+
+    def __init__(
+        self, name: str, path: Callable[[Any], str], entries: Iterable[Entry], *, mode: int = 0o755
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.mode = mode
+        self.entries = tuple(entries)
+        self.places: list[Place] = []
+        self._by_name: dict[tuple[int, bytes], Place] = {}
+        self._names: dict[int, bytes] = {}
+        self._families: dict[int, list[Place]] = {}
+        self._number(self.entries, None)
+        if len(self.places) > SLOTS - 1:
+            msg = f"directory kind {name} has more than {SLOTS - 1} entries"
+            raise ValueError(msg)
+
+    def _number(self, entries: tuple[Entry, ...], group: Place | None) -> None:
+        around = group.slot if group else 0
+        self._families.setdefault(around, [])
+        for entry in entries:
+            place = Place(len(self.places) + 1, entry, group)
+            self.places.append(place)
+            if isinstance(entry, Attribute | Link | Group | Node):
+                key = (around, entry.name.encode())
+                if key in self._by_name:
+                    msg = f"directory kind {self.name} declares {entry.name} twice"
+                    raise ValueError(msg)
+                self._by_name[key] = place
+                self._names[place.slot] = key[1]
+            else:
+                self._families[around].append(place)
+            if isinstance(entry, Group):
+                self._number(entry.entries, place)
+            if isinstance(entry, Links):
+                self.places += [Place(len(self.places) + 1 + more, entry, group) for more in range(entry.slots - 1)]
+
+    def place(self, slot: int) -> Place:
+        """The place numbered `slot` (from 1)."""
+        return self.places[slot - 1]
+
+    def named(self, around: int, name: bytes) -> Place | None:
+        """The single entry called `name` in the group at slot `around` (0: the directory itself)."""
+        return self._by_name.get((around, name))
+
+    def name_of(self, place: Place) -> bytes:
+        """The name of a single entry."""
+        return self._names[place.slot]
+
+    def families(self, around: int) -> list[Place]:
+        """The families in the group at slot `around`."""
+        return self._families[around]
+
+    def singles(self, around: int) -> list[Place]:
+        """The single entries in the group at slot `around`, as declared."""
+        return [place for (where, _), place in self._by_name.items() if where == around]
+
+
+SLOTS = 256
+"""Entries in one table, groups flattened: eight bits of the inode number."""
+
+
+@dataclass(slots=True)
+class Directory:
+    """A directory that is there as long as the mount and stands for nothing (`/sys/devices`), with its own table.
+
+    `about` is what its `show` and `store` functions get.
+    """
+
+    serial: int
+    kind: DirectoryKind
+    about: Any
+    index: int = field(default=0, init=False)

@@ -1,0 +1,160 @@
+"""Open files: the seq_file buffer, the one-call store, and death with the node (fs/kernfs/file.c, fs/seq_file.c).
+
+A read at offset 0, or away from where the last one ended, calls `show` anew; a read that goes on where the last one ended
+continues in the text that was made then. A write hands at most 4,096 bytes to `store`, whatever the offset, and a longer one
+is cut short. When the node goes, so does every open file of it: ENODEV for ever, even if the name comes back.
+Proven by recordings 7.2/02-state-semantics (i=180 to 260).
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+from typing import Any, NamedTuple, Protocol
+
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.sched import Operation
+from fakesysfs.kernfs.declare import Attribute, Stream
+from fakesysfs.kernfs.tree import Found, Tree, _about
+
+_IRUGO = 0o444
+_IWUGO = 0o222
+
+
+class Caller(NamedTuple):
+    """Who makes a system call: for the list of refused operations only."""
+
+    pid: int
+    command: str
+
+
+class Refusals(Protocol):
+    """Where refused operations are noted."""
+
+    def add(self, caller: Caller, path: str, data: bytes, error: KernelError) -> None:
+        """Note one."""
+
+
+class OpenFile:
+    """One open attribute. Made by `open_file`; holds nothing that must be released."""
+
+    __slots__ = ("_alive", "_buffer", "_position", "_refusals", "_stream", "_tree", "attribute", "ino", "was_read")
+
+    def __init__(self, tree: Tree, ino: int, found: Found, refusals: Refusals | None) -> None:
+        assert found.place is not None
+        attribute = found.place.entry
+        assert isinstance(attribute, Attribute)
+        self._tree = tree
+        self._refusals = refusals
+        self.ino = ino
+        self.attribute = attribute
+        about = _about(found.object)
+        self._alive = attribute.visible(about) if attribute.visible else True
+        self._buffer = b""
+        self._position = -1
+        self._stream: Stream | None = None
+        self.was_read = False
+        """Something was read: from then on poll(2) no longer reports POLLPRI and POLLERR (kernfs_generic_poll)."""
+
+    @property
+    def reading_sleeps(self) -> bool:
+        """Reads must go through `read_sleeping`."""
+        return self.attribute.show is None
+
+    def _object(self, where: str) -> Any:
+        found = self._tree.find(self.ino)
+        if found is not None:
+            about = _about(found.object)
+            visible = self.attribute.visible
+            if visible is None or visible(about) is self._alive or visible(about) == self._alive:
+                return about
+        raise KernelError(errno.ENODEV, "the attribute was removed while it was open", where)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`.
+
+        Raises KernelError: ENODEV when the node is gone, whatever `show` refuses with.
+        """
+        about = self._object("kernfs_seq_start")
+        if offset == 0 or offset != self._position:
+            show = self.attribute.show
+            assert show is not None
+            text = show(about)
+            self._buffer = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+            self.was_read = True
+        data = self._buffer[offset : offset + size]
+        self._position = offset + len(data)
+        return data
+
+    async def read_sleeping(self, offset: int, size: int) -> bytes:
+        """As `read`, for an attribute whose `show` sleeps and for streams."""
+        about = self._object("kernfs_seq_start")
+        if self.attribute.stream is not None:
+            if self._stream is None:
+                self._stream = self.attribute.stream(about)
+            return await self._stream.read(size)
+        if self.attribute.sleeping_show is None:
+            return self.read(offset, size)
+        if offset == 0 or offset != self._position:
+            self._buffer = (await self.attribute.sleeping_show(about)).encode()
+            self.was_read = True
+        data = self._buffer[offset : offset + size]
+        self._position = offset + len(data)
+        return data
+
+    async def write(self, data: bytes, caller: Caller) -> int:
+        """Hand the bytes to `store`; returns how many were taken (4,096 at most).
+
+        A write of 0 bytes never reaches the store. Raises KernelError: ENODEV when the node is gone, whatever the store
+        refuses with; a refusal is noted with its caller.
+        """
+        attribute = self.attribute
+        taken = data if attribute.max_store is None else data[: attribute.max_store]
+        try:
+            about = self._object("kernfs_fop_write_iter")
+            if not data and attribute.max_store is not None:
+                return 0
+            if attribute.store is None:
+                raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
+            done = attribute.store(about, taken)
+            if inspect.isawaitable(done):
+                await done
+        except KernelError as error:
+            if self._refusals is not None:
+                self._refusals.add(caller, self._tree.path_of(self.ino), taken, error)
+            raise
+        return len(taken)
+
+
+def open_file(tree: Tree, ino: int, flags: int, caller: Caller, refusals: Refusals | None = None) -> OpenFile:
+    """open(2) of an existing attribute with the flags of open(2).
+
+    Raises KernelError: EACCES when the file's declared mode lacks a direction for everybody, root too
+    (kernfs_fop_open); EINVAL for O_DIRECT; ENOTDIR for O_DIRECTORY; EISDIR, ELOOP and ENXIO on other kinds of nodes.
+    """
+    try:
+        return _open(tree, ino, flags, refusals)
+    except KernelError as error:
+        if refusals is not None:
+            refusals.add(caller, tree.path_of(ino), b"", error)
+        raise
+
+
+def _open(tree: Tree, ino: int, flags: int, refusals: Refusals | None) -> OpenFile:
+    found = tree.existing(ino, "kernfs_fop_open")
+    entry = found.place.entry if found.place else None
+    if not isinstance(entry, Attribute):
+        number = errno.EISDIR if entry is None or not hasattr(entry, "device") else errno.ENXIO
+        raise KernelError(number, "only attributes can be opened here", "do_open")
+    if flags & os.O_DIRECTORY:
+        raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
+    if flags & os.O_DIRECT:
+        raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
+    mode = tree.getattr(ino).mode
+    access = flags & os.O_ACCMODE
+    if access in {os.O_WRONLY, os.O_RDWR} and (not mode & _IWUGO or entry.store is None):
+        raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
+    if access in {os.O_RDONLY, os.O_RDWR} and (not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)):
+        raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
+    return OpenFile(tree, ino, found, refusals)

@@ -1,0 +1,42 @@
+"""Directories that are there as long as the mount, put together by path.
+
+Objects of the kernel have kinds of directories by their type; what is above them (`/sys/devices/system`) has none and is made
+here, each with a serial of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Subdirectories
+
+
+class StaticDirectories:
+    """Makes `Directory` objects; `take_serial` gives each its identity, `about` is what their attributes are asked about."""
+
+    def __init__(self, take_serial: Callable[[], int], about: Any) -> None:
+        self._take_serial = take_serial
+        self._about = about
+        self.by_serial: dict[int, Directory] = {}
+        self.by_path: dict[str, Directory] = {}
+
+    def make(self, path: str, entries: Sequence[Entry] = (), about: Any = None, mode: int = 0o755) -> Directory:
+        """A directory at an absolute path; its static subdirectories must have been made before it."""
+        inside = path if path.endswith("/") else f"{path}/"
+        below = {
+            name.removeprefix(inside): directory
+            for name, directory in self.by_path.items()
+            if name.startswith(inside) and name != path and "/" not in name.removeprefix(inside)
+        }
+        children: tuple[Entry, ...] = (Subdirectories(of=lambda _about: below),) if below else ()
+        kind = DirectoryKind(path, lambda _about: path, (*entries, *children), mode=mode)
+        directory = Directory(self._take_serial(), kind, self._about if about is None else about)
+        self.by_serial[directory.serial] = directory
+        self.by_path[path] = directory
+        return directory
+
+    def root_kind(self) -> DirectoryKind:
+        """The kind of the directory above all."""
+        below = {path[1:]: directory for path, directory in self.by_path.items() if path.count("/") == 1}
+        return DirectoryKind("/", lambda _about: "/", (Subdirectories(of=lambda _about: below),))

@@ -1,0 +1,690 @@
+"""The tree: names and inode numbers to objects and places in their tables, and back.
+
+Nothing is kept per file. An inode number is arithmetic,
+
+    serial of the object (20 bits) | alias (12) | index among objects of one serial (24) | slot in the table (8)
+
+so that a lookup is a few dictionary accesses, `forget` does nothing, and an object that was removed and came back has new
+numbers. What *is* kept is sparse: what a user changed on a node (mode, owner, times, security xattrs), dropped with
+the node, and aliases (see `Tree.realias`).
+
+The tree does not know what it shows: kinds of directories (declare.py) are given to it. It reports changes of names in the form
+in which a cache of names wants them (`NameChange`).
+
+Models fs/kernfs/dir.c, inode.c, symlink.c; the rules are KERNEL.md section 1, proven by recordings 7.2/02-state-semantics.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernfs.declare import (
+    Attribute,
+    Directory,
+    DirectoryKind,
+    Group,
+    Indexed,
+    Kobject,
+    Link,
+    Links,
+    Node,
+    Nodes,
+    Place,
+    Subdirectories,
+)
+from fakesysfs.kernfs.order import IndexedOrder, name_hash
+
+ROOT = 1
+"""The inode number of the root directory (what FUSE wants it to be)."""
+
+_SLOT_BITS, _INDEX_BITS, _ALIAS_BITS, _SERIAL_BITS = 8, 24, 12, 20
+_INDEX_SHIFT = _SLOT_BITS
+_ALIAS_SHIFT = _INDEX_SHIFT + _INDEX_BITS
+_SERIAL_SHIFT = _ALIAS_SHIFT + _ALIAS_BITS
+_SLOT_MASK = (1 << _SLOT_BITS) - 1
+_INDEX_MASK = (1 << _INDEX_BITS) - 1
+_ALIAS_MASK = (1 << _ALIAS_BITS) - 1
+_NO_ALIAS = ~(_ALIAS_MASK << _ALIAS_SHIFT)
+MAX_SERIAL = (1 << _SERIAL_BITS) - 1
+
+_HASH_SHIFT = 30
+_FAMILY_SHIFT = 24
+_SINGLE = 1 << 29
+
+_hash = functools.lru_cache(maxsize=4096)(name_hash)
+
+
+class Stat(NamedTuple):
+    """What lstat(2) shows. Times in nanoseconds since the epoch."""
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class NameChange(NamedTuple):
+    """Names in the directory `parent` that came or went.
+
+    One name (`name`), or with `name` None the names `prefix` + first .. `prefix` + last of a family. `directories` says that the
+    link count of `parent` changed too.
+    """
+
+    parent: int
+    name: bytes | None
+    prefix: bytes = b""
+    first: int = 0
+    last: int = -1
+    directories: bool = False
+
+
+class Found(NamedTuple):
+    """A node that exists: its object, the kind of the object's directory, its place there (None: that directory itself) and, for
+    a member of a family, its number or name.
+    """
+
+    object: Any
+    kind: DirectoryKind
+    place: Place | None
+    member: int
+
+
+@dataclass(slots=True)
+class _Changed:
+    """What a user changed on one node (kernfs_iattrs)."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+
+
+def _gone(what: str) -> KernelError:
+    return KernelError(errno.ENOENT, f"there is no {what}", "kernfs_iop_lookup")
+
+
+class Tree:
+    """The name space of one mount.
+
+    `objects` finds a live object by its serial; `kind_of` its directory kind; `root` is the top directory; `changes` takes the
+    pending changes of names (each is given once). `uid` and `gid` own every file, `now_ns` is the clock for times
+    (nanoseconds since the epoch).
+    """
+
+    def __init__(
+        self,
+        root: Directory,
+        objects: Callable[[int], Any | None],
+        kind_of: Callable[[Any], DirectoryKind],
+        changes: Callable[[], Iterable[NameChange]],
+        now_ns: Callable[[], int],
+        *,
+        uid: int = 0,
+        gid: int = 0,
+    ) -> None:
+        self._root = root
+        self._objects = objects
+        self._kind_of = kind_of
+        self._take_changes = changes
+        self._now_ns = now_ns
+        self._born_ns = now_ns()
+        self.uid = uid
+        self.gid = gid
+        self._changed: dict[int, _Changed] = {}
+        self._aliases: dict[int, int] = {}
+        self._orders: dict[bytes, IndexedOrder] = {}
+        self._max_index: dict[bytes, int] = {}
+
+    # Identity -----------------------------------------------------------------------------------------------------
+
+    def ino_of(self, kobject: Kobject) -> int:
+        """The inode number of an object's directory."""
+        if kobject is self._root:
+            return ROOT
+        return kobject.serial << _SERIAL_SHIFT | kobject.index << _INDEX_SHIFT
+
+    def _child(self, found_ino: int, slot: int, member: int | None = None) -> int:
+        if found_ino == ROOT:
+            found_ino = self._root.serial << _SERIAL_SHIFT
+        base = found_ino & ~_SLOT_MASK & _NO_ALIAS | slot
+        if member is not None:
+            base = base & ~(_INDEX_MASK << _INDEX_SHIFT) | member << _INDEX_SHIFT
+        alias = self._aliases.get(base)
+        return base if alias is None else base | alias << _ALIAS_SHIFT
+
+    def realias(self, ino: int) -> int:
+        """Give an attribute another inode number from now on; returns it.
+
+        The host's VFS holds the inode's lock while a write waits for its answer, so a second writer would wait where the
+        kernel answers at once. Later opens take the new number and so another lock. The old one stays valid.
+        """
+        base = ino & _NO_ALIAS
+        self._aliases[base] = alias = self._aliases.get(base, 0) + 1 & _ALIAS_MASK
+        return base | alias << _ALIAS_SHIFT
+
+    def find(self, ino: int) -> Found | None:
+        """What an inode number stands for, or None if that is gone."""
+        if ino == ROOT:
+            return Found(self._root, self._root.kind, None, 0)
+        kobject = self._objects(ino >> _SERIAL_SHIFT)
+        if kobject is None:
+            return None
+        kind = self._kind_of(kobject)
+        slot = ino & _SLOT_MASK
+        index = ino >> _INDEX_SHIFT & _INDEX_MASK
+        at = getattr(kobject, "at", None)
+        if at is not None:
+            kobject = at(index)
+            if kobject is None:
+                return None
+        if not slot:
+            return Found(kobject, kind, None, index)
+        place = kind.place(slot)
+        about = _about(kobject)
+        walk: Place | None = place
+        while walk is not None:
+            entry = walk.entry
+            if isinstance(entry, Attribute | Group):
+                if entry.visible is not None and not entry.visible(about):
+                    return None
+            elif isinstance(entry, Link):
+                if entry.target(about) is None:
+                    return None
+            elif isinstance(entry, Node) and entry.device(about) is None:
+                return None
+            walk = walk.group
+        return Found(kobject, kind, place, index)
+
+    def existing(self, ino: int, where: str) -> Found:
+        """As `find`, but a node that is gone is ENODEV, as kernfs says to open files (kernfs_get_active)."""
+        found = self.find(ino)
+        if found is None:
+            raise KernelError(errno.ENODEV, "the node was removed", where)
+        return found
+
+    def entry_of(self, found: Found, ino: int) -> Any:
+        """The declared entry (None for an object's own directory), families resolved."""
+        return found.place.entry if found.place else None
+
+    # Names --------------------------------------------------------------------------------------------------------
+
+    def _group_slot(self, found: Found) -> int | None:
+        if found.place is None:
+            return 0
+        return found.place.slot if isinstance(found.place.entry, Group) else None
+
+    def lookup(self, parent: int, name: bytes) -> int:
+        """The inode number of `name` in the directory `parent`.
+
+        Raises KernelError: ENOENT where there is none, ENOTDIR if `parent` is no directory.
+        """
+        found = self.find(parent)
+        if found is None:
+            raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_iop_lookup")
+        around = self._group_slot(found)
+        if around is None:
+            raise KernelError(errno.ENOTDIR, "this is not a directory", "kernfs_iop_lookup")
+        about = _about(found.object)
+        place = found.kind.named(around, name)
+        if place is not None:
+            entry = place.entry
+            there: Any
+            if isinstance(entry, Attribute | Group):
+                there = entry.visible is None or entry.visible(about)
+            elif isinstance(entry, Link):
+                there = entry.target(about) is not None
+            elif isinstance(entry, Node):
+                there = entry.device(about) is not None
+            else:
+                there = True
+            if there:
+                return self._child(parent, place.slot)
+        for place in found.kind.families(around):
+            ino = self._member(parent, found, place, name)
+            if ino is not None:
+                return ino
+        raise _gone(os.fsdecode(name))
+
+    def _member(self, parent: int, found: Found, place: Place, name: bytes) -> int | None:
+        about = _about(found.object)
+        family = place.entry
+        if isinstance(family, Indexed):
+            index = index_in(family.prefix.encode(), name)
+            if index is None or not family.has(about, index):
+                return None
+            if family.directory is not None:
+                return self.ino_of(family.directory(about, index))
+            return self._child(parent, place.slot, index)
+        if isinstance(family, Subdirectories):
+            child = family.of(about).get(os.fsdecode(name))
+            return None if child is None else self.ino_of(child)
+        if isinstance(family, Links):
+            links = family.of(about)
+            text = os.fsdecode(name)
+            if text not in links:
+                return None
+            return self._link_ino(parent, place, family, list(links).index(text), links[text][0])
+        if isinstance(family, Nodes):
+            node = family.of(about).get(os.fsdecode(name))
+            return None if node is None else self._child(parent, place.slot, node[0].serial)
+        return None
+
+    def _link_ino(self, parent: int, place: Place, family: Links, position: int, about: Kobject) -> int:
+        if family.slots > 1:
+            return self._child(parent, place.slot + position)
+        return self._child(parent, place.slot, about.serial)
+
+    def family_index(self, parent: int, name: bytes) -> int | None:
+        """The number of `name` in an indexed family of the directory, whether or not it exists; None if it has no such form.
+
+        A cache of names can keep one bit for each instead of the name.
+        """
+        found = self.find(parent)
+        if found is None:
+            return None
+        around = self._group_slot(found)
+        if around is None:
+            return None
+        for place in found.kind.families(around):
+            if isinstance(place.entry, Indexed):
+                index = index_in(place.entry.prefix.encode(), name)
+                if index is not None:
+                    return index
+        return None
+
+    def walk(self, path: str) -> int:
+        """The inode number of an absolute path, following links in all but the last component.
+
+        Raises KernelError: ENOENT, ENOTDIR, ELOOP.
+        """
+        return self._walk(path, 0)
+
+    def _walk(self, path: str, depth: int) -> int:
+        if depth > _MAX_LINKS:
+            raise KernelError(errno.ELOOP, "too many levels of symbolic links", "step_into")
+        ino = ROOT
+        above: list[int] = []
+        parts = [part for part in path.split("/") if part not in {"", "."}]
+        for number, part in enumerate(parts):
+            if part == "..":
+                ino = above.pop() if above else ROOT
+                continue
+            child = self.lookup(ino, os.fsencode(part))
+            if number < len(parts) - 1 and stat.S_ISLNK(self.getattr(child).mode):
+                base = "/".join(parts[:number])
+                rest = "/".join(parts[number + 1 :])
+                return self._walk(f"/{base}/{os.fsdecode(self.readlink(child))}/{rest}", depth + 1)
+            above.append(ino)
+            ino = child
+        return ino
+
+    def resolve(self, path: str) -> int:
+        """As `walk`, following a link in the last component too."""
+        ino = self.walk(path)
+        for _ in range(_MAX_LINKS):
+            if not stat.S_ISLNK(self.getattr(ino).mode):
+                return ino
+            parent = path.rstrip("/").rsplit("/", 1)[0]
+            path = f"{parent}/{os.fsdecode(self.readlink(ino))}"
+            ino = self.walk(path)
+        raise KernelError(errno.ELOOP, "too many levels of symbolic links", "step_into")
+
+    def path_of(self, ino: int) -> str:
+        """The absolute path of a node in the mount; "?" for one that is gone."""
+        found = self.find(ino)
+        if found is None:
+            return "?"
+        base = found.kind.path(_about(found.object))
+        names: list[str] = []
+        place = found.place
+        while place is not None:
+            names.append(getattr(place.entry, "name", "*"))
+            place = place.group
+        return "/".join([base.rstrip("/"), *reversed(names)]) or "/"
+
+    # Attributes of nodes --------------------------------------------------------------------------------------------
+
+    def getattr(self, ino: int) -> Stat:
+        """lstat of a node; one that is gone has link count 0 and keeps the form of its place."""
+        found = self.find(ino)
+        changed = self._changed.get(ino & _NO_ALIAS) if self._changed else None
+        uid, gid = self.uid, self.gid
+        born = self._born_ns
+        if found is None:
+            return Stat(ino, stat.S_IFREG | 0o444, 0, uid, gid, 0, 4096, born, born, born)
+        about = _about(found.object)
+        entry = found.place.entry if found.place else None
+        nlink, size, rdev = 1, 0, 0
+        if isinstance(entry, Attribute):
+            mode = stat.S_IFREG | (entry.mode if entry.narrow is None else entry.narrow(about))
+            size = entry.size(about) if callable(entry.size) else entry.size
+        elif isinstance(entry, Link | Links) or (isinstance(entry, Indexed) and entry.link is not None):
+            mode = stat.S_IFLNK | 0o777
+        elif isinstance(entry, Node):
+            mode = stat.S_IFCHR | entry.mode
+            numbers = entry.device(about)
+            rdev = os.makedev(*numbers) if numbers else 0
+        elif isinstance(entry, Nodes):
+            mode = stat.S_IFCHR
+            for node, bits, major, minor in entry.of(about).values():
+                if node.serial == found.member:
+                    mode, rdev = stat.S_IFCHR | bits, os.makedev(major, minor)
+        else:
+            mode = stat.S_IFDIR | found.kind.mode
+            nlink = 2 + self._count_directories(found)
+        if changed is None:
+            return Stat(ino, mode, nlink, uid, gid, rdev, size, born, born, born)
+        return Stat(
+            ino,
+            mode if changed.mode is None else stat.S_IFMT(mode) | changed.mode,
+            nlink,
+            uid if changed.uid is None else changed.uid,
+            gid if changed.gid is None else changed.gid,
+            rdev,
+            size,
+            changed.atime_ns or born,
+            changed.mtime_ns or born,
+            changed.ctime_ns or born,
+        )
+
+    def _count_directories(self, found: Found) -> int:
+        around = self._group_slot(found) or 0
+        about = _about(found.object)
+        count = 0
+        for place in found.kind.singles(around):
+            entry = place.entry
+            if isinstance(entry, Group) and (entry.visible is None or entry.visible(about)):
+                count += 1
+        for place in found.kind.families(around):
+            entry = place.entry
+            if isinstance(entry, Subdirectories):
+                count += len(entry.of(about))
+            elif isinstance(entry, Indexed) and entry.directory is not None:
+                count += entry.count(about)
+        return count
+
+    def readlink(self, ino: int) -> bytes:
+        """The target of a link. Raises KernelError: EINVAL on another node, ENOENT on one that is gone."""
+        found = self.find(ino)
+        if found is None:
+            raise KernelError(errno.ENOENT, "the link was removed", "kernfs_iop_get_link")
+        about = _about(found.object)
+        entry = found.place.entry if found.place else None
+        target: str | None = None
+        if isinstance(entry, Link):
+            target = entry.target(about)
+        elif isinstance(entry, Indexed) and entry.link is not None:
+            target = entry.link(about, found.member)
+        elif isinstance(entry, Links):
+            links = entry.of(about)
+            assert found.place is not None
+            if entry.slots > 1:
+                values = list(links.values())
+                position = (ino & _SLOT_MASK) - entry_slot(found.kind, entry)
+                target = values[position][1] if position < len(values) else None
+            else:
+                target = next((path for kobject, path in links.values() if kobject.serial == found.member), None)
+        else:
+            raise KernelError(errno.EINVAL, "this is not a symbolic link", "vfs_readlink")
+        if target is None:
+            raise KernelError(errno.ENOENT, "the link was removed", "kernfs_iop_get_link")
+        assert found.place is not None
+        base = found.kind.path(about)
+        group = found.place.group
+        while group is not None:
+            base += "/group"  # every group is one level down; its name does not matter for the way up
+            group = group.group
+        return os.fsencode(os.path.relpath(target, base))
+
+    def setattr(
+        self,
+        ino: int,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> Stat:
+        """chmod, chown, utime: remembered until the node is removed (fs/kernfs/inode.c, kernfs_setattr).
+
+        Changing the size is a success without effect. Raises KernelError ENODEV on a node that is gone.
+        """
+        self.existing(ino, "kernfs_iop_setattr")
+        if any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
+            self._sweep()
+            changed = self._changed.setdefault(ino & _NO_ALIAS, _Changed())
+            if mode is not None:
+                changed.mode = stat.S_IMODE(mode)
+            changed.uid = changed.uid if uid is None else uid
+            changed.gid = changed.gid if gid is None else gid
+            changed.atime_ns = changed.atime_ns if atime_ns is None else atime_ns
+            changed.mtime_ns = changed.mtime_ns if mtime_ns is None else mtime_ns
+            changed.ctime_ns = self._now_ns()
+        return self.getattr(ino)
+
+    def _sweep(self) -> None:
+        """Drop what was remembered of nodes that are gone."""
+        for ino in [ino for ino in self._changed if self.find(ino) is None]:
+            del self._changed[ino]
+        for ino in [ino for ino in self._aliases if self.find(ino) is None]:
+            del self._aliases[ino]
+
+    def getxattr(self, ino: int, name: str) -> bytes:
+        """Raises KernelError: ENOTSUP outside security.* and trusted.*, ENODATA where it was never set."""
+        self.existing(ino, "kernfs_vfs_xattr_get")
+        if not name.startswith(("security.", "trusted.")):
+            raise KernelError(errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_get")
+        changed = self._changed.get(ino & _NO_ALIAS)
+        value = changed.xattrs.get(name) if changed else None
+        if value is None:
+            raise KernelError(errno.ENODATA, f"xattr {name} is not set", "kernfs_vfs_xattr_get")
+        return value
+
+    def setxattr(self, ino: int, name: str, value: bytes) -> None:
+        """Raises KernelError: ENOTSUP for user.* (kernfs_vfs_user_xattr_set is off in sysfs)."""
+        self.existing(ino, "kernfs_vfs_xattr_set")
+        if not name.startswith(("security.", "trusted.")):
+            raise KernelError(errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_set")
+        self._changed.setdefault(ino & _NO_ALIAS, _Changed()).xattrs[name] = value
+
+    def listxattr(self, ino: int) -> list[str]:
+        """The names of the xattrs set on a node."""
+        changed = self._changed.get(ino & _NO_ALIAS)
+        return sorted(changed.xattrs) if changed else []
+
+    def removexattr(self, ino: int, name: str) -> None:
+        """Raises KernelError ENODATA where it was never set."""
+        self.getxattr(ino, name)
+        del self._changed[ino & _NO_ALIAS].xattrs[name]
+
+    # Directories --------------------------------------------------------------------------------------------------
+
+    def opendir(self, ino: int) -> DirectoryReader:
+        """A reader of the directory. Raises KernelError: ENOTDIR, ENOENT."""
+        return DirectoryReader(self, ino)
+
+    def listing(self, path: str) -> list[str]:
+        """The names in a directory, in the kernel's order (for in-process use)."""
+        reader = self.opendir(self.resolve(path))
+        return [os.fsdecode(name) for name, _, _ in reader.entries(0)]
+
+    def order(self, prefix: bytes, end: int) -> Any:
+        """The hashes of an indexed family's names, by index."""
+        order = self._orders.get(prefix)
+        if order is None:
+            order = self._orders[prefix] = IndexedOrder(prefix)
+        return order.hashes(end)
+
+    def take_changes(self) -> list[NameChange]:
+        """The changes of names since the last call."""
+        return list(self._take_changes())
+
+
+_MAX_LINKS = 40
+
+
+def entry_slot(kind: DirectoryKind, entry: Any) -> int:
+    """The first slot of an entry that has several."""
+    return next(place.slot for place in kind.places if place.entry is entry)
+
+
+def index_in(prefix: bytes, name: bytes) -> int | None:
+    """The number in `name` = `prefix` + canonical decimal number, else None."""
+    if not name.startswith(prefix):
+        return None
+    digits = name[len(prefix) :]
+    if not digits.isdigit() or not digits.isascii() or (digits[0] == 48 and len(digits) > 1) or len(digits) > 8:  # noqa: PLR2004  "0"
+        return None
+    index = int(digits)
+    return index if index <= _INDEX_MASK else None
+
+
+def _about(kobject: Any) -> Any:
+    return kobject.about if isinstance(kobject, Directory) else kobject
+
+
+class DirectoryReader:
+    """One open directory: names in kernfs's order, from any cookie on.
+
+    The order is made at the first read and at each rewind. Names removed since then are left out, names added since then may
+    be missed, as POSIX lets readdir(3) do. A cookie is the hash of its name and a tie-breaker, so it stays good when others go.
+    """
+
+    def __init__(self, tree: Tree, ino: int) -> None:
+        found = tree.find(ino)
+        if found is None:
+            raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
+        self._tree = tree
+        self._ino = ino
+        around = tree._group_slot(found)  # noqa: SLF001  the tree's other half
+        if around is None:
+            raise KernelError(errno.ENOTDIR, "this is not a directory", "iterate_dir")
+        self._around = around
+        self._order: list[int] | None = None
+        self._singles: dict[int, tuple[bytes, int]] = {}
+        self._families: list[Place] = []
+
+    def _build(self, found: Found) -> list[int]:
+        tree, around = self._tree, self._around
+        about = _about(found.object)
+        self._singles.clear()
+        self._families = []
+        keys: list[int] = []
+
+        def single(name: bytes, ino: int) -> None:
+            code = _SINGLE | len(self._singles)
+            self._singles[code] = (name, ino)
+            keys.append(_hash(name) << _HASH_SHIFT | code)
+
+        for place in found.kind.singles(around):
+            name = found.kind.name_of(place)
+            try:
+                single(name, tree.lookup(self._ino, name))
+            except KernelError:
+                continue
+        for place in found.kind.families(around):
+            family = place.entry
+            if isinstance(family, Indexed):
+                number = len(self._families)
+                self._families.append(place)
+                high = number << _FAMILY_SHIFT
+                runs = list(family.runs(about))
+                if not runs:
+                    continue
+                hashes = tree.order(family.prefix.encode(), runs[-1][1] + 1)
+                for first, last in runs:
+                    keys.extend(
+                        hashes[index] << _HASH_SHIFT | high | index for index in range(first, last + 1)
+                    )
+            elif isinstance(family, Subdirectories):
+                for text, child in family.of(about).items():
+                    single(os.fsencode(text), tree.ino_of(child))
+            elif isinstance(family, Links | Nodes):
+                members: Mapping[str, Any] = family.of(about)
+                for text in members:
+                    name = os.fsencode(text)
+                    single(name, tree.lookup(self._ino, name))
+        keys.sort()
+        self._break_ties(keys)
+        return keys
+
+    def _break_ties(self, keys: list[int]) -> None:
+        """Names of equal hash stand in the order of their bytes."""
+        previous = -1
+        for position, key in enumerate(keys):
+            value = key >> _HASH_SHIFT
+            if value == previous:
+                start = bisect_left(keys, value << _HASH_SHIFT)
+                end = bisect_right(keys, (value << _HASH_SHIFT) | ((1 << _HASH_SHIFT) - 1))
+                keys[start:end] = sorted(keys[start:end], key=self._name)
+            previous = value
+            del position
+
+    def _name(self, key: int) -> bytes:
+        code = key & ((1 << _HASH_SHIFT) - 1)
+        if code & _SINGLE:
+            return self._singles[code][0]
+        family = self._families[code >> _FAMILY_SHIFT].entry
+        assert isinstance(family, Indexed)
+        return b"%s%d" % (family.prefix.encode(), code & _INDEX_MASK)
+
+    def entries(self, cookie: int) -> Iterator[tuple[bytes, int, int]]:
+        """(name, inode number, cookie) of the names after `cookie` (0: from the start).
+
+        Raises KernelError ENOENT when the directory itself is gone.
+        """
+        tree = self._tree
+        found = tree.find(self._ino)
+        if found is None:
+            raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
+        if cookie == 0 or self._order is None:
+            self._order = self._build(found)
+        keys = self._order
+        start = 0
+        if cookie:
+            value = cookie >> _HASH_SHIFT
+            start = bisect_left(keys, value, key=lambda key: key >> _HASH_SHIFT)
+            while start < len(keys) and keys[start] >> _HASH_SHIFT == value:
+                start += 1
+                if keys[start - 1] == cookie:
+                    break
+        about = _about(found.object)
+        prefixes = [place.entry.prefix.encode() for place in self._families if isinstance(place.entry, Indexed)]
+        for position in range(start, len(keys)):
+            key = keys[position]
+            code = key & ((1 << _HASH_SHIFT) - 1)
+            if code & _SINGLE:
+                name, ino = self._singles[code]
+                if tree.find(ino) is not None:
+                    yield name, ino, key
+                continue
+            number = code >> _FAMILY_SHIFT
+            place = self._families[number]
+            family = place.entry
+            index = code & _INDEX_MASK
+            assert isinstance(family, Indexed)
+            if not family.has(about, index):
+                continue
+            if family.directory is not None:
+                ino = tree.ino_of(family.directory(about, index))
+            else:
+                ino = tree._child(self._ino, place.slot, index)  # noqa: SLF001  the tree's other half
+            yield b"%s%d" % (prefixes[number], index), ino, key

@@ -1,0 +1,426 @@
+"""The form of a machine file, and every check on it.
+
+Types and unknown keys are msgspec's business; what they cannot say (ranges that overlap, nodes that do not exist) is checked
+here. Every error names the file, the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from fakesysfs.kernel.kernel import MODULE_KINDS, Config, DaxSetup, NodeSetup, Setup
+from fakesysfs.kernel.memory_block import ONLINE_TYPES
+from fakesysfs.kernel.memory_hotplug import Parameters, Range
+from fakesysfs.kernel.memory_tiers import AccessCoordinate
+
+MAX_NODES = 1024
+MIN_BLOCK = 128 << 20
+MAX_ADDRESS = 1 << 52
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([KMGTP]?)")
+
+OnlineType = Literal["offline", "online", "online_kernel", "online_movable"]
+
+
+class MachineError(Exception):
+    """A machine that cannot be: the message says where, what and what is allowed."""
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    pass
+
+
+class Span(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A piece of physical memory: `start` and `size` as "128M", "0x180000000" or a number of bytes."""
+
+    start: str | int
+    size: str | int
+
+
+class Reserved(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A piece of a node's memory that is not RAM; `name` is its entry in /proc/iomem, if it has one."""
+
+    start: str | int
+    size: str | int
+    name: str | None = None
+
+
+class Iomem(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Another entry of /proc/iomem; what is not `busy` lets other entries be inside it."""
+
+    start: str | int
+    size: str | int
+    name: str
+    busy: bool = True
+
+
+class Node(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A possible node. `cpus` as "0-1,4"; without `memory` it comes up when memory is added to it."""
+
+    id: int
+    cpus: str = ""
+    memory: tuple[Span, ...] = ()
+
+
+class Hmat(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Performance of a node's memory: latencies in ns, bandwidths in MB/s."""
+
+    node: int
+    read_latency: int
+    write_latency: int
+    read_bandwidth: int
+    write_bandwidth: int
+
+
+class DaxRegion(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Memory for dax devices.
+
+    `device_size` is the first device's size (default: all of the region), `online_type` the region driver's own policy (default: the
+    system's), `driver` the driver that is bound at start by name, `soft_reserved` the ranges that are taken out of RAM
+    for it (default: the region itself).
+    """
+
+    kind: Literal["hmem", "cxl", "pmem"]
+    start: str | int
+    size: str | int
+    target_node: int
+    align: str | int = "2M"
+    device_size: str | int | None = None
+    online_type: OnlineType | None = None
+    driver: Literal["device_dax", "kmem", "fsdev_dax"] | None = None
+    soft_reserved: tuple[Span, ...] | None = None
+
+
+class Unmovable(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A block of boot memory that cannot be offlined, and why."""
+
+    block: int
+    why: str
+
+
+class MemoryHotplug(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The policy of memory hotplug: auto_online_blocks and the parameters of memory_hotplug."""
+
+    online_type: OnlineType = "online"
+    memmap_on_memory: bool = False
+    online_policy: Literal["contig-zones", "auto-movable"] = "contig-zones"
+    auto_movable_ratio: int = 301
+    auto_movable_numa_aware: bool = True
+
+
+class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Kernel configuration (upper case) and boot options, as far as they show."""
+
+    cmdline: str = ""
+    movable_node: bool = False
+    kernel_allocations_on_hotplugged_nodes: bool = True
+    dax_major: int = 254
+    nr_cpus: int = 8192
+    max_numnodes: int = 1024
+    pm: bool = msgspec.field(default=True, name="PM")
+    memory_hotremove: bool = msgspec.field(default=True, name="MEMORY_HOTREMOVE")
+    memory_failure: bool = msgspec.field(default=True, name="MEMORY_FAILURE")
+    crash_hotplug: bool = msgspec.field(default=True, name="CRASH_HOTPLUG")
+    numa_migration: bool = msgspec.field(default=True, name="NUMA_MIGRATION")
+    dev_dax_kmem_protected: bool = msgspec.field(default=False, name="DEV_DAX_KMEM_PROTECTED")
+
+
+class Latency(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Seconds that going online or offline takes, per block."""
+
+    online_block: float = 0.0
+    offline_block: float = 0.0
+
+
+class _File(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    title: str = ""
+    block_size: str | int
+    node: tuple[Node, ...]
+    distances: tuple[tuple[int, ...], ...] | None = None
+    hmat: tuple[Hmat, ...] = ()
+    dax_region: tuple[DaxRegion, ...] = ()
+    reserved: tuple[Reserved, ...] = ()
+    iomem: tuple[Iomem, ...] = ()
+    unmovable: tuple[Unmovable, ...] = ()
+    mem_total_kB: dict[str, int] = {}  # noqa: N815  the unit of /proc/meminfo
+    modules: tuple[str, ...] = ()
+    memory_hotplug: MemoryHotplug = MemoryHotplug()
+    kernel: KernelSection = KernelSection()
+    latency: Latency = Latency()
+
+
+class Machine:
+    """A checked machine. `text` is its file (with `extends` resolved to a comment and the tables it became)."""
+
+    def __init__(self, name: str, description: _File, source: str, text: str) -> None:
+        self.name = name
+        self.title = description.title
+        self.text = text
+        self._source = source
+        self._description = description
+        self._setup = self._build()
+
+    def setup(self) -> Setup:
+        """What a kernel boots with."""
+        return self._setup
+
+    # Checks -------------------------------------------------------------------------------------------------------
+
+    def _fail(self, key: str, value: object, allowed: str) -> MachineError:
+        return MachineError(f"{self._source}: {key} = {value!r}: {allowed}")
+
+    def _size(self, key: str, value: str | int) -> int:
+        if isinstance(value, int):
+            number = value
+        else:
+            match = _SIZE.fullmatch(value)
+            if match is None:
+                raise self._fail(key, value, 'expected bytes, as a number or like "128M", "0x180000000"')
+            number = int(match[1], 0 if match[1][:2] in {"0x", "0X"} else 10) * _UNITS[match[2]]
+        if not 0 <= number <= MAX_ADDRESS:
+            raise self._fail(key, value, "expected 0 to 4P (52 address bits)")
+        return number
+
+    def _range(self, key: str, span: Span | Reserved | Iomem | DaxRegion) -> Range:
+        start, size = self._size(f"{key}.start", span.start), self._size(f"{key}.size", span.size)
+        if not size:
+            raise self._fail(f"{key}.size", span.size, "expected more than 0 bytes")
+        if start + size > MAX_ADDRESS:
+            raise self._fail(f"{key}.size", span.size, "expected to end below 4P (52 address bits)")
+        return Range(start, start + size - 1)
+
+    def _disjoint(self, named: list[tuple[str, Range]]) -> None:
+        ordered = sorted(named, key=lambda item: item[1])
+        for (one, first), (other, second) in zip(ordered, ordered[1:], strict=False):
+            if second.start <= first.end:
+                where = f"{second.start:#x}-{second.end:#x}"
+                raise self._fail(other, where, f"overlaps {one} ({first.start:#x}-{first.end:#x})")
+
+    def _cpus(self, key: str, text: str) -> tuple[int, ...]:
+        cpus: set[int] = set()
+        for part in filter(None, text.split(",")):
+            match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", part.strip())
+            if match is None or int(match[2] or match[1]) < int(match[1]):
+                raise self._fail(key, text, 'expected CPU numbers like "0-1,4"')
+            cpus.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+        return tuple(sorted(cpus))
+
+    def _build(self) -> Setup:
+        file = self._description
+        block_size = self._size("block_size", file.block_size)
+        if block_size < MIN_BLOCK or block_size & (block_size - 1):
+            raise self._fail("block_size", file.block_size, "expected a power of two, at least 128M")
+        nodes = self._nodes()
+        known = {node.nid for node in nodes}
+        if not any(node.ranges for node in nodes):
+            raise self._fail("node", [node.nid for node in nodes], "expected at least one node with memory")
+        kinds: dict[str, list[DaxSetup]] = {"hmem": [], "cxl": [], "pmem": []}
+        drivers: list[tuple[str, str]] = []
+        taken: list[tuple[str, Range]] = []
+        for number, region in enumerate(file.dax_region):
+            key = f"dax_region[{number}]"
+            span = self._range(key, region)
+            if region.soft_reserved is None:
+                taken.append((key, span))
+            else:
+                keys = [f"{key}.soft_reserved[{position}]" for position in range(len(region.soft_reserved))]
+                taken += [(name, self._range(name, piece)) for name, piece in zip(keys, region.soft_reserved, strict=True)]
+            if region.target_node not in known:
+                raise self._fail(f"{key}.target_node", region.target_node, f"expected one of the nodes {sorted(known)}")
+            align = self._size(f"{key}.align", region.align)
+            if align not in {4096, 2 << 20, 1 << 30}:
+                raise self._fail(f"{key}.align", region.align, "expected 4K, 2M or 1G")
+            for what, value in (("start", span.start), ("size", span.length)):
+                if value % max(align, 2 << 20):
+                    raise self._fail(f"{key}.{what}", getattr(region, what), f"expected a multiple of {max(align, 2 << 20)}")
+            device_size = None if region.device_size is None else self._size(f"{key}.device_size", region.device_size)
+            if device_size is not None and (device_size > span.length or device_size % max(align, 2 << 20)):
+                allowed = f"expected at most the region's size and a multiple of {max(align, 2 << 20)}"
+                raise self._fail(f"{key}.device_size", region.device_size, allowed)
+            if region.driver is not None:
+                drivers.append((f"dax{len(kinds[region.kind])}.0", region.driver))
+            online_type = None if region.online_type is None else ONLINE_TYPES[region.online_type]
+            kinds[region.kind].append(
+                DaxSetup(
+                    range=span,
+                    target_node=region.target_node,
+                    align=align,
+                    device_size=device_size,
+                    online_type=online_type,
+                )
+            )
+        self._disjoint(taken)
+        holes = [span for _, span in taken]
+        for number, reserved in enumerate(file.reserved):
+            holes.append(self._range(f"reserved[{number}]", reserved))
+        iomem: list[tuple[int, int, str, bool]] = []
+        for number, reserved in enumerate(file.reserved):
+            if reserved.name is not None:
+                iomem.append((*self._range(f"reserved[{number}]", reserved), reserved.name, True))
+        for number, entry in enumerate(file.iomem):
+            iomem.append((*self._range(f"iomem[{number}]", entry), entry.name, entry.busy))
+        pmem = [(setup.range.start, setup.range.end, "Persistent Memory (legacy)", False) for setup in kinds["pmem"]]
+        platform = (["hmem_platform.0"] if kinds["hmem"] else []) + (["e820_pmem"] if kinds["pmem"] else [])
+        hotplug, kernel = file.memory_hotplug, file.kernel
+        return Setup(
+            block_size=block_size,
+            nodes=nodes,
+            distances=self._distances(known),
+            performance=self._performance(known),
+            soft_reserved=tuple(kinds["hmem"]),
+            cxl_regions=tuple(kinds["cxl"]),
+            iomem=tuple(iomem + pmem),
+            reserved=tuple(holes),
+            unmovable=tuple(entry.block for entry in file.unmovable),
+            platform_devices=tuple(platform),
+            default_online_type=ONLINE_TYPES[hotplug.online_type],
+            parameters=Parameters(
+                hotplug.memmap_on_memory, hotplug.online_policy, hotplug.auto_movable_ratio, hotplug.auto_movable_numa_aware
+            ),
+            modules=tuple(self._modules()),
+            drivers=tuple(drivers),
+            latency={"online_block": file.latency.online_block, "offline_block": file.latency.offline_block},
+            config=Config(
+                pm=kernel.pm,
+                memory_hotremove=kernel.memory_hotremove,
+                memory_failure=kernel.memory_failure,
+                crash_hotplug=kernel.crash_hotplug,
+                numa_migration=kernel.numa_migration,
+                dev_dax_kmem_protected=kernel.dev_dax_kmem_protected,
+                movable_node=kernel.movable_node,
+                kernel_allocations_on_hotplugged_nodes=kernel.kernel_allocations_on_hotplugged_nodes,
+                dax_major=kernel.dax_major,
+                nr_cpus=kernel.nr_cpus,
+                max_numnodes=kernel.max_numnodes,
+                cmdline=kernel.cmdline,
+            ),
+        )
+
+    def _nodes(self) -> tuple[NodeSetup, ...]:
+        file = self._description
+        nodes: list[NodeSetup] = []
+        memory: list[tuple[str, Range]] = []
+        cpus: dict[int, str] = {}
+        for number, node in enumerate(file.node):
+            key = f"node[{number}]"
+            if not 0 <= node.id < MAX_NODES or any(other.nid == node.id for other in nodes):
+                raise self._fail(f"{key}.id", node.id, f"expected 0 to {MAX_NODES - 1}, each once")
+            spans = [(f"{key}.memory[{position}]", self._range(f"{key}.memory[{position}]", span)) for position, span in enumerate(node.memory)]
+            memory += spans
+            own = self._cpus(f"{key}.cpus", node.cpus)
+            for cpu in own:
+                if cpu in cpus:
+                    raise self._fail(f"{key}.cpus", node.cpus, f"CPU {cpu} is in {cpus[cpu]} already")
+                cpus[cpu] = f"{key}.cpus"
+            total = file.mem_total_kB.get(str(node.id))
+            nodes.append(NodeSetup(nid=node.id, cpus=own, ranges=tuple(span for _, span in spans), managed_kb=total))
+        self._disjoint(memory)
+        for nid in file.mem_total_kB:
+            if nid not in {str(node.nid) for node in nodes}:
+                raise self._fail("mem_total_kB", nid, f"expected one of the nodes {[node.nid for node in nodes]}")
+        if not cpus:
+            raise self._fail("node", [node.nid for node in nodes], "expected at least one node with cpus")
+        return tuple(sorted(nodes, key=lambda node: node.nid))
+
+    def _distances(self, known: set[int]) -> tuple[tuple[int, ...], ...] | None:
+        distances = self._description.distances
+        size = max(known) + 1
+        if distances is not None and (len(distances) != size or any(len(row) != size for row in distances)):
+            raise self._fail("distances", distances, f"expected {size} rows of {size} numbers, node by node")
+        return distances
+
+    def _performance(self, known: set[int]) -> Mapping[int, AccessCoordinate]:
+        performance: dict[int, AccessCoordinate] = {}
+        for number, entry in enumerate(self._description.hmat):
+            if entry.node not in known:
+                raise self._fail(f"hmat[{number}].node", entry.node, f"expected one of the nodes {sorted(known)}")
+            values = AccessCoordinate(entry.read_latency, entry.write_latency, entry.read_bandwidth, entry.write_bandwidth)
+            if min(values) <= 0:
+                raise self._fail(f"hmat[{number}]", tuple(values), "expected numbers above 0")
+            performance[entry.node] = values
+        return performance
+
+    def _modules(self) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+        for number, line in enumerate(self._description.modules):
+            name, *words = line.split() or [""]
+            kind = MODULE_KINDS.get(name.replace("-", "_"))
+            if kind is None:
+                raise self._fail(f"modules[{number}]", line, f"expected one of {', '.join(sorted(MODULE_KINDS))}")
+            parameters = []
+            for word in words:
+                key, equals, value = word.partition("=")
+                if not equals or key not in kind.parameters:
+                    known = ", ".join(sorted(kind.parameters)) or "none"
+                    raise self._fail(f"modules[{number}]", line, f"parameters of {name} are name=value, of: {known}")
+                parameters.append((key, value))
+            yield name, tuple(parameters)
+
+
+def _builtin_files() -> dict[str, Any]:
+    folder = resources.files("fakesysfs.machine") / "machines"
+    return {entry.name.removesuffix(".toml"): entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
+
+
+def builtin() -> dict[str, str]:
+    """The built-in machines: name -> one line about it."""
+    return {name: str(_tables(entry.read_text(), name).get("title", "")) for name, entry in sorted(_builtin_files().items())}
+
+
+def load(name_or_path: str) -> Machine:
+    """A built-in machine by name, else the machine that a file describes.
+
+    Raises `MachineError` for everything that is wrong with it, a file that cannot be read too.
+    """
+    files = _builtin_files()
+    if name_or_path in files:
+        text = files[name_or_path].read_text()
+        return _parse(name_or_path, text, f"machine {name_or_path}")
+    path = Path(name_or_path)
+    if "/" not in name_or_path and not name_or_path.endswith(".toml") and not path.exists():
+        known = ", ".join(name for name in sorted(files) if not name.startswith("oracle-"))
+        raise MachineError(f"{name_or_path}: neither a built-in machine ({known}, oracle-...) nor a file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise MachineError(f"{path}: this is not TOML (not UTF-8 text)") from None
+    except OSError as error:
+        raise MachineError(f"{path}: {error.strerror}") from None
+    return _parse(path.stem, text, str(path))
+
+
+def _tables(text: str, source: str) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MachineError(f"{source}: this is not TOML: {error}") from None
+    base_name = tables.pop("extends", None)
+    if base_name is None:
+        return tables
+    base = _builtin_files().get(base_name) if isinstance(base_name, str) else None
+    if base is None:
+        raise MachineError(f"{source}: extends = {base_name!r}: expected the name of a built-in machine")
+    merged = _tables(base.read_text(), base_name)
+    for key, value in tables.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **value}
+        else:
+            merged[key] = value
+    return merged
+
+
+def _parse(name: str, text: str, source: str) -> Machine:
+    tables = _tables(text, source)
+    if not tables:
+        raise MachineError(f"{source}: the file is empty; expected at least block_size and [[node]]")
+    try:
+        description = msgspec.convert(tables, _File)
+    except msgspec.ValidationError as error:
+        raise MachineError(f"{source}: {error}") from None
+    return Machine(name, description, source, text)

@@ -1,0 +1,108 @@
+"""Which names a change in the kernel touches.
+
+The kernel reports *what* came or went; here stands where that shows, so that whoever caches names can drop exactly those. The
+inode numbers of the directories are computed when the change is reported: afterwards the object may be gone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fakesysfs.kernel.dax.bus import DevDax
+from fakesysfs.kernel.device import Device, Driver
+from fakesysfs.kernfs.declare import Kobject
+from fakesysfs.kernfs.tree import NameChange, Tree
+
+Where = Callable[[str], Kobject]
+
+
+class Changes:
+    """Turns the kernel's changes into `NameChange`s of one tree. `static` finds a static directory by its path."""
+
+    def __init__(self, tree: Tree, static: Where) -> None:
+        self._tree = tree
+        self._static = static
+        self._touched: dict[str, Callable[[Any, Any, Any], Iterator[NameChange]]] = {
+            "memory_block": self._memory_block,
+            "node": self._node,
+            "node_access": self._node_access,
+            "tier": self._tier,
+            "device": self._device,
+            "mapping": self._mapping,
+            "driver": self._driver,
+            "driver_link": self._driver_link,
+            "module": self._module,
+            "region": self._region,
+            "hotplug": self._hotplug,
+        }
+
+    def of(self, what: str, about: Any, first: Any, last: Any) -> Iterator[NameChange]:
+        """The names that a change touches."""
+        return self._touched[what](about, first, last)
+
+    def _at(self, path: str) -> int:
+        return self._tree.ino_of(self._static(path))
+
+    def _group(self, kobject: Kobject, name: str) -> int:
+        return self._tree.lookup(self._tree.ino_of(kobject), name.encode())
+
+    def _name(self, parent: int, name: str, *, directories: bool = False) -> NameChange:
+        return NameChange(parent, os.fsencode(name), directories=directories)
+
+    def _memory_block(self, group: Any, first: int, last: int) -> Iterator[NameChange]:
+        yield NameChange(self._at("/sys/devices/system/memory"), None, b"memory", first, last, directories=True)
+        yield NameChange(self._group(self._static("/sys/bus/memory"), "devices"), None, b"memory", first, last)
+        for nid in group.nids:
+            device = group.blocks.kernel.nodes[nid].device
+            if device is not None:
+                yield NameChange(self._tree.ino_of(device), None, b"memory", first, last)
+
+    def _node(self, node: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._at("/sys/devices/system/node"), node.name, directories=True)
+        yield self._name(self._group(self._static("/sys/bus/node"), "devices"), node.name)
+
+    def _node_access(self, node: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
+        for name in ("access0", "access1"):
+            yield self._name(self._tree.ino_of(node), name, directories=True)
+
+    def _tier(self, tier: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._at("/sys/devices/virtual/memory_tiering"), tier.name, directories=True)
+        yield self._name(self._group(self._static("/sys/bus/memory_tiering"), "devices"), tier.name)
+
+    def _device(self, device: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
+        parent = self._tree.ino_of(device.parent) if device.parent is not None else self._at(f"/sys{device.under}")
+        yield self._name(parent, device.name, directories=True)
+        if device.bus is not None:
+            yield self._name(self._group(device.bus, "devices"), device.name)
+        if isinstance(device, DevDax):
+            yield self._name(self._at("/sys/dev/char"), f"{device.kernel.config.dax_major}:{device.minor}")
+            yield self._name(self._at("/dev"), device.name)
+
+    def _mapping(self, mapping: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
+        if mapping.parent is not None and mapping.parent.alive:
+            yield self._name(self._tree.ino_of(mapping.parent), mapping.name, directories=True)
+
+    def _driver(self, driver: Driver, _first: Any, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._group(driver.bus, "drivers"), driver.name, directories=True)
+        module = driver.kernel.modules.loaded.get(driver.module)
+        if module is not None:
+            # The group comes with the first driver and goes with the last.
+            yield self._name(self._tree.ino_of(module), "drivers", directories=True)
+
+    def _driver_link(self, device: Device, driver: Driver, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._tree.ino_of(device), "driver")
+        yield self._name(self._tree.ino_of(driver), device.name)
+
+    def _module(self, module: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._at("/sys/module"), module.name, directories=True)
+
+    def _region(self, device: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._tree.ino_of(device), "dax_region", directories=True)
+
+    def _hotplug(self, device: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
+        name = device.kernel.profile.attribute
+        if name is not None:
+            yield self._name(self._tree.ino_of(device), name)
+

@@ -1,0 +1,128 @@
+"""What many directories share: `power/`, `uevent`, `subsystem` (drivers/base/core.c, power/sysfs.c)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from fakesysfs.kernel.device import Bus, synthetic_uevent
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.kstrtox import sysfs_streq, word_of
+from fakesysfs.kernfs.declare import Attribute, Entry, Group, Link
+
+
+def on(text: str) -> Callable[[Any], str]:
+    """A `show` that always gives the same line."""
+    return lambda _about: f"{text}\n"
+
+
+def has_pm(about: Any) -> bool:
+    """CONFIG_PM."""
+    return bool(about.kernel.config.pm)
+
+
+def _autosuspend_delay(_about: Any) -> str:
+    raise KernelError(errno.EIO, "the device does not use autosuspend", "autosuspend_delay_ms_show")
+
+
+def _only(*words: str) -> Callable[[Any, bytes], None]:
+    """A `store` that takes some words and changes nothing (runtime PM is disabled for these devices)."""
+
+    def store(_about: Any, buffer: bytes) -> None:
+        if not any(sysfs_streq(buffer, word) for word in words):
+            raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is none of {', '.join(words)}", "control_store")
+
+    return store
+
+
+def _refuse_autosuspend(_about: Any, _buffer: bytes) -> None:
+    raise KernelError(errno.EIO, "the device does not use autosuspend", "autosuspend_delay_ms_store")
+
+
+POWER = Group(
+    name="power",
+    visible=has_pm,
+    doc="Power management of the device; runtime PM is disabled for all modelled devices.",
+    entries=(
+        Attribute(name="async", mode=0o644, show=on("disabled"), store=_only("enabled", "disabled")),
+        Attribute(name="autosuspend_delay_ms", mode=0o644, show=_autosuspend_delay, store=_refuse_autosuspend),
+        Attribute(name="control", mode=0o644, show=on("auto"), store=_only("auto", "on")),
+        Attribute(name="runtime_active_kids", mode=0o444, show=on("0")),
+        Attribute(name="runtime_active_time", mode=0o444, show=on("0")),
+        Attribute(name="runtime_enabled", mode=0o444, show=on("disabled")),
+        Attribute(name="runtime_status", mode=0o444, show=on("unsupported")),
+        Attribute(name="runtime_suspended_time", mode=0o444, show=on("0")),
+        Attribute(name="runtime_usage", mode=0o444, show=on("0")),
+    ),
+)
+
+
+def uevent(
+    devpath: Callable[[Any], str],
+    subsystem: str | Callable[[Any], str],
+    environment: Callable[[Any], tuple[str, ...]] = lambda _about: (),
+    *,
+    write_only: bool = False,
+) -> Attribute:
+    """The attribute `uevent`: reads as the device's KEY=value lines, a write sends a synthetic event."""
+
+    def show(about: Any) -> str:
+        return "".join(f"{line}\n" for line in environment(about))
+
+    def store(about: Any, buffer: bytes) -> None:
+        path = devpath(about)
+        bus = subsystem if isinstance(subsystem, str) else subsystem(about)
+        label = f"{bus} {path.rsplit('/', 1)[1]}"
+        synthetic_uevent(about.kernel, buffer, path, bus, label, lambda: environment(about))
+
+    return Attribute(
+        name="uevent",
+        mode=0o200 if write_only else 0o644,
+        show=None if write_only else show,
+        store=store,
+        doc="Environment of the device's uevents; a write of an action (add, change, ...) sends one.",
+    )
+
+
+def subsystem(bus: str) -> Link:
+    """The link `subsystem` to a bus."""
+    return Link(name="subsystem", target=lambda _about: f"/sys/bus/{bus}", doc="The bus that the device is on.")
+
+
+def _never(_bus: object, buffer: bytes) -> None:
+    raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r} that a driver could take", "drivers_probe_store")
+
+
+def bus_entries(name: str, devices: Entry, drivers: Entry | None = None) -> tuple[Entry, ...]:
+    """The entries of /sys/bus/NAME. Buses without drivers (memory, node) have the same attributes.
+
+    `name` is "" where the directory stands for a `Bus`, which has its own.
+    """
+    real = drivers is not None
+
+    def autoprobe_show(about: Any) -> str:
+        return f"{int(about.autoprobe)}\n" if isinstance(about, Bus) else "1\n"
+
+    def autoprobe_store(about: Any, buffer: bytes) -> None:
+        if isinstance(about, Bus):
+            about.drivers_autoprobe_store(buffer)
+
+    return (
+        Group(name="devices", entries=(devices,), doc="Links to all devices on the bus."),
+        Group(name="drivers", entries=(drivers,) if drivers else (), doc="The drivers of the bus."),
+        Attribute(
+            name="drivers_autoprobe",
+            mode=0o644,
+            show=autoprobe_show,
+            store=autoprobe_store,
+            doc="Whether new devices and drivers are matched by themselves: 1 or 0.",
+        ),
+        Attribute(
+            name="drivers_probe",
+            mode=0o200,
+            store=(lambda bus, buffer: bus.drivers_probe_store(buffer)) if real else _never,
+            doc="A device's name: let a driver that matches take it.",
+        ),
+        uevent(lambda about: f"/bus/{name or about.name}", "bus", write_only=True),
+    )

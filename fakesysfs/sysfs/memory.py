@@ -1,0 +1,152 @@
+"""/sys/devices/system/memory and its blocks (drivers/base/memory.c). KERNEL.md 2."""
+
+from __future__ import annotations
+
+import errno
+
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.kstrtox import kstrtoull
+from fakesysfs.kernel.memory_block import DEVPATH, MemoryBlock
+from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Indexed, Kobject, Links
+from fakesysfs.sysfs.common import POWER, bus_entries, on, subsystem, uevent
+
+MEMORY = "/sys/devices/system/memory"
+MAX_NODES_OF_BLOCK = 8
+
+
+async def _online_show(block: MemoryBlock) -> str:
+    return f"{int(await block.blocks.online_show(block.index))}\n"
+
+
+def _nodes(block: MemoryBlock) -> dict[str, tuple[Kobject, str]]:
+    nodes = (block.kernel.nodes[nid].device for nid in block.group.nids)
+    return {node.name: (node, f"/sys/devices/system/node/{node.name}") for node in nodes if node is not None}
+
+
+MEMORY_BLOCK = DirectoryKind(
+    "memory block",
+    lambda block: f"{MEMORY}/memory{block.index}",
+    (
+        Attribute(
+            name="state",
+            mode=0o644,
+            show=lambda block: f"{block.status.state.value}\n",
+            store=lambda block, buffer: block.blocks.state_store(block.index, buffer),
+            doc="online, offline or going-offline. Written: offline, online, online_kernel, online_movable; EINVAL if it is so already.",
+        ),
+        Attribute(
+            name="online",
+            mode=0o644,
+            sleeping_show=_online_show,
+            store=lambda block, buffer: block.blocks.online_store(block.index, buffer),
+            doc="1 or 0; waits while the block is being offlined. Written: any boolean; success if it is so already.",
+        ),
+        Attribute(
+            name="phys_index",
+            mode=0o444,
+            show=lambda block: f"{block.index:08x}\n",
+            doc="Number of the block, hexadecimal.",
+        ),
+        Attribute(name="phys_device", mode=0o444, show=on("0"), doc="Always 0."),
+        Attribute(name="removable", mode=0o444, show=on("1"), doc="Always 1, whether or not the block can be offlined."),
+        Attribute(
+            name="valid_zones",
+            mode=0o444,
+            show=lambda block: " ".join(block.blocks.valid_zones(block.index)) + "\n",
+            doc="Zone of an online block (none: several); of an offline one the zones it can go to, the default first.",
+        ),
+        uevent(lambda block: f"{DEVPATH}{block.index}", "memory"),
+        subsystem("memory"),
+        POWER,
+        Links(of=_nodes, slots=MAX_NODES_OF_BLOCK, doc="The nodes that the block belongs to."),
+    ),
+)
+
+
+def _runs(kernel: Kernel) -> list[tuple[int, int]]:
+    return [(first, last) for first, last, _ in kernel.memory_blocks.runs]
+
+
+def _block(kernel: Kernel, index: int) -> MemoryBlock:
+    block = kernel.memory_blocks.get(index)
+    assert block is not None
+    return block
+
+
+def _exists(kernel: Kernel, index: int) -> bool:
+    return kernel.memory_blocks.runs.get(index) is not None
+
+
+def block_directories() -> Indexed:
+    """The family memoryN of directories."""
+    return Indexed(
+        prefix="memory",
+        runs=_runs,
+        has=_exists,
+        count=lambda kernel: kernel.memory_blocks.count,
+        directory=_block,
+        doc="One directory per memory block that exists.",
+    )
+
+
+def block_links() -> Indexed:
+    """The family memoryN of links to all blocks."""
+    return Indexed(
+        prefix="memory",
+        runs=_runs,
+        has=_exists,
+        count=lambda kernel: kernel.memory_blocks.count,
+        link=lambda _kernel, index: f"{MEMORY}/memory{index}",
+        doc="Links to all memory blocks.",
+    )
+
+
+def _offline_page(kernel: Kernel, buffer: bytes, where: str) -> None:
+    address = kstrtoull(buffer, 0, where)
+    block = kernel.memory_blocks.get(address // kernel.memory_blocks.block_size)
+    if block is None or block.status.zone is None:
+        raise KernelError(errno.ENXIO, f"there is no online page at {address:#x}", where)
+
+
+MEMORY_ENTRIES: tuple[Entry, ...] = (
+    Attribute(
+        name="auto_online_blocks",
+        mode=0o644,
+        show=lambda kernel: f"{kernel.memory_hotplug.mhp_get_default_online_type().name.lower()}\n",
+        store=lambda kernel, buffer: kernel.memory_hotplug.mhp_set_default_online_type(buffer),
+        doc="Policy for memory that is added: offline, online, online_kernel or online_movable.",
+    ),
+    Attribute(
+        name="block_size_bytes",
+        mode=0o444,
+        show=lambda kernel: f"{kernel.memory_blocks.block_size:x}\n",
+        doc="Size of a memory block in bytes, hexadecimal without 0x.",
+    ),
+    Attribute(
+        name="crash_hotplug",
+        mode=0o444,
+        show=on("0"),
+        visible=lambda kernel: kernel.config.crash_hotplug,
+        doc="Whether the kernel updates the crash kernel's memory map by itself.",
+    ),
+    Attribute(
+        name="soft_offline_page",
+        mode=0o200,
+        store=lambda kernel, buffer: _offline_page(kernel, buffer, "soft_offline_page_store"),
+        visible=lambda kernel: kernel.config.memory_failure,
+        doc="A physical address: take its page out of use (the model only checks that there is one).",
+    ),
+    Attribute(
+        name="hard_offline_page",
+        mode=0o200,
+        store=lambda kernel, buffer: _offline_page(kernel, buffer, "hard_offline_page_store"),
+        visible=lambda kernel: kernel.config.memory_failure,
+        doc="A physical address: treat its page as failed (the model only checks that there is one).",
+    ),
+    uevent(lambda _kernel: "/devices/system/memory", "memory"),
+    POWER,
+    block_directories(),
+)
+
+MEMORY_BUS_ENTRIES = bus_entries("memory", block_links())

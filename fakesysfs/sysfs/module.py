@@ -1,0 +1,99 @@
+"""/sys/module: loaded modules, and the parameters of memory_hotplug, which is built in (kernel/module/sysfs.c, kernel/params.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fakesysfs.kernel.kernel import MODULE_KINDS
+from fakesysfs.kernel.kstrtox import kstrtobool
+from fakesysfs.kernel.module import Module
+from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Kobject, Links
+from fakesysfs.sysfs.common import on, uevent
+
+
+def _drivers(module: Module) -> dict[str, tuple[Kobject, str]]:
+    return {f"{driver.bus.name}:{driver.name}": (driver, f"/sys{driver.devpath}") for driver in module.drivers}
+
+
+def _boolean(name: str) -> Attribute:
+    def show(module: Module) -> str:
+        return "Y\n" if module.parameters[name][:1] in {"1", "y", "Y"} else "N\n"
+
+    def store(module: Module, buffer: bytes) -> None:
+        module.parameters[name] = "Y" if kstrtobool(buffer, "param_set_bool") else "N"
+
+    return Attribute(
+        name=name, mode=0o644, show=show, store=store, visible=lambda module: name in module.parameters, doc="A parameter, Y or N."
+    )
+
+
+MODULE = DirectoryKind(
+    "module",
+    lambda module: f"/sys/module/{module.name}",
+    (
+        Attribute(name="initstate", mode=0o444, show=on("live"), doc="live: the module is loaded."),
+        Attribute(name="refcnt", mode=0o444, show=on("0"), doc="Users of the module."),
+        uevent(lambda module: f"/module/{module.name}", "module", write_only=True),
+        Group(name="holders", entries=(), doc="Modules that use this one: none."),
+        Group(
+            name="parameters",
+            entries=tuple(_boolean(name) for name in sorted({name for kind in MODULE_KINDS.values() for name in kind.parameters})),
+            visible=lambda module: bool(module.parameters),
+            doc="The module's parameters.",
+        ),
+        Group(
+            name="drivers",
+            entries=(Links(of=_drivers, doc="Links to the module's drivers, as bus:driver."),),
+            visible=lambda module: bool(module.drivers),
+            doc="The module's drivers.",
+        ),
+    ),
+)
+
+
+def _hotplug(name: str, mode: int, show: Callable[[Any], str], store: Callable[[Any, bytes], None] | None, doc: str) -> Attribute:
+    return Attribute(name=name, mode=mode, show=show, store=store, doc=doc)
+
+
+def _numa_aware_store(kernel: Any, buffer: bytes) -> None:
+    kernel.memory_hotplug.parameters.auto_movable_numa_aware = kstrtobool(buffer, "param_set_bool")
+
+
+MEMORY_HOTPLUG_ENTRIES: tuple[Entry, ...] = (
+    uevent(lambda _kernel: "/module/memory_hotplug", "module", write_only=True),
+    Group(
+        name="parameters",
+        doc="Parameters of memory hotplug.",
+        entries=(
+            _hotplug(
+                "memmap_on_memory",
+                0o444,
+                lambda kernel: "Y\n" if kernel.memory_hotplug.parameters.memmap_on_memory else "N\n",
+                None,
+                "Whether added memory can hold its own memory map (set at boot).",
+            ),
+            _hotplug(
+                "online_policy",
+                0o644,
+                lambda kernel: f"{kernel.memory_hotplug.parameters.online_policy}\n",
+                lambda kernel, buffer: kernel.memory_hotplug.set_online_policy(buffer),
+                "How `online` chooses a zone: contig-zones or auto-movable.",
+            ),
+            _hotplug(
+                "auto_movable_ratio",
+                0o644,
+                lambda kernel: f"{kernel.memory_hotplug.parameters.auto_movable_ratio}\n",
+                lambda kernel, buffer: kernel.memory_hotplug.set_auto_movable_ratio(buffer),
+                "Movable to kernel memory in percent, for auto-movable.",
+            ),
+            _hotplug(
+                "auto_movable_numa_aware",
+                0o644,
+                lambda kernel: "Y\n" if kernel.memory_hotplug.parameters.auto_movable_numa_aware else "N\n",
+                _numa_aware_store,
+                "Whether the ratio must hold on the node too.",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,80 @@
+"""/sys put together: which directory is where, and which kind each kernel object's directory is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fakesysfs.kernel.cpu import Cpu
+from fakesysfs.kernel.dax.bus import DaxMapping, DevDax
+from fakesysfs.kernel.device import Bus, Driver
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.memory_block import BlockGroup
+from fakesysfs.kernel.memory_tiers import MemoryTier
+from fakesysfs.kernel.module import Module
+from fakesysfs.kernel.node import NodeDevice
+from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
+from fakesysfs.kernfs.declare import DirectoryKind, Kobject, Subdirectories
+from fakesysfs.kernfs.static import StaticDirectories
+from fakesysfs.sysfs import dax, memory, module, node
+from fakesysfs.sysfs.common import POWER, uevent
+
+KINDS: Mapping[type, DirectoryKind] = {
+    BlockGroup: memory.MEMORY_BLOCK,
+    NodeDevice: node.NODE_KIND,
+    MemoryTier: node.MEMORY_TIER,
+    Cpu: node.CPU_KIND,
+    DevDax: dax.DEV_DAX,
+    DaxMapping: dax.DAX_MAPPING,
+    PlatformDevice: dax.PLATFORM_DEVICE,
+    CxlDevice: dax.CXL_DEVICE,
+    Bus: dax.BUS,
+    Module: module.MODULE,
+}
+"""Kinds of directories by the type of the object; drivers are of many types."""
+
+
+def kind_of(kobject: Any) -> DirectoryKind:
+    """The kind of a kernel object's directory."""
+    if isinstance(kobject, Driver):
+        return dax.DRIVER
+    return KINDS[type(kobject)]
+
+
+def _platform_roots(kernel: Kernel) -> dict[str, Kobject]:
+    return {name: device for name, device in kernel.platform_bus.devices.items() if device.parent is None}
+
+
+def make(static: StaticDirectories, kernel: Kernel) -> None:
+    """Make every directory of /sys that stands for no object."""
+    make_ = static.make
+    for name, entries in (
+        ("memory", memory.MEMORY_BUS_ENTRIES),
+        ("node", node.NODE_BUS_ENTRIES),
+        ("memory_tiering", node.TIERING_BUS_ENTRIES),
+        ("cpu", node.CPU_BUS_ENTRIES),
+    ):
+        make_(f"/sys/bus/{name}", entries)
+    make_("/sys/bus", (Subdirectories(of=lambda _kernel: kernel.buses),))
+    make_("/sys/class")
+    make_("/sys/dev/block")
+    make_("/sys/dev/char", dax.CHAR_ENTRIES)
+    make_("/sys/dev")
+    make_(
+        "/sys/devices/platform",
+        (uevent(lambda _kernel: "/devices/platform", "platform"), POWER, Subdirectories(of=_platform_roots)),
+    )
+    make_("/sys/devices/system/cpu", node.CPU_ENTRIES)
+    make_("/sys/devices/system/memory", memory.MEMORY_ENTRIES)
+    make_("/sys/devices/system/node", node.NODE_ENTRIES)
+    make_("/sys/devices/system")
+    make_("/sys/devices/virtual/memory_tiering", node.TIERING_ENTRIES)
+    make_("/sys/devices/virtual")
+    make_("/sys/devices")
+    if kernel.config.numa_migration:
+        make_("/sys/kernel/mm/numa", node.NUMA_ENTRIES)
+    make_("/sys/kernel/mm")
+    make_("/sys/kernel")
+    make_("/sys/module/memory_hotplug", module.MEMORY_HOTPLUG_ENTRIES)
+    make_("/sys/module", (Subdirectories(of=lambda _kernel: kernel.modules.loaded),))
+    make_("/sys")

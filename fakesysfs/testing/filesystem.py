@@ -1,0 +1,228 @@
+"""System calls on the model, in process: what the host's VFS does between a program and `kernfs`.
+
+Positions, access modes, `O_CREAT` and permissions are the VFS's rules, not the model's; in a mount the host keeps
+them. Here they stand once, so that sessions can be replayed, and tests written, without a mount.
+
+Every call raises KernelError with the errno that the program would see. Calls that may sleep are coroutines. Sources:
+fs/open.c, fs/read_write.c, fs/namei.c; KERNEL.md section 1.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+from dataclasses import dataclass
+
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernfs import Caller, OpenFile, Refusals, Stat, Tree, open_file
+
+_ROOT_UID = 0
+_MAX_NAME = 255
+_BLOCK_SIZE = 4096
+
+
+@dataclass(slots=True)
+class Descriptor:
+    """One open file: what `struct file` keeps."""
+
+    file: OpenFile
+    flags: int
+    position: int = 0
+
+    @property
+    def readable(self) -> bool:
+        """Open for reading."""
+        return self.flags & os.O_ACCMODE in {os.O_RDONLY, os.O_RDWR}
+
+    @property
+    def writable(self) -> bool:
+        """Open for writing."""
+        return self.flags & os.O_ACCMODE in {os.O_WRONLY, os.O_RDWR}
+
+
+class FileSystem:
+    """The system calls of one caller on one tree.
+
+    `uid` is the caller's: 0 may do what the modes do not forbid everybody.
+    """
+
+    def __init__(self, tree: Tree, refusals: Refusals | None, caller: Caller, uid: int = _ROOT_UID) -> None:
+        self.tree = tree
+        self.refusals = refusals
+        self.caller = caller
+        self.uid = uid
+
+    def as_user(self, uid: int) -> FileSystem:
+        """The same for a caller with another uid and no groups."""
+        return FileSystem(self.tree, self.refusals, self.caller, uid)
+
+    # Files ---------------------------------------------------------------------------------------------------------
+
+    def open(self, path: str, flags: int) -> Descriptor:
+        """System call open. Nothing can be made here: O_CREAT of a new name is EACCES."""
+        try:
+            ino = self.tree.resolve(path)
+        except KernelError as error:
+            if error.errno == errno.ENOENT and flags & os.O_CREAT:
+                self.tree.resolve(os.path.dirname(path))  # noqa: PTH120  a path of the fake, not of the host
+                raise KernelError(errno.EACCES, "files cannot be made here", "lookup_open") from None
+            raise
+        if flags & os.O_CREAT and flags & os.O_EXCL:
+            raise KernelError(errno.EEXIST, "the name exists", "do_open")
+        self._permit(ino, flags)
+        return Descriptor(open_file(self.tree, ino, flags, self.caller, self.refusals), flags)
+
+    def _permit(self, ino: int, flags: int) -> None:
+        if self.uid == _ROOT_UID:
+            return
+        mode = self.tree.getattr(ino).mode
+        access = flags & os.O_ACCMODE
+        wanted = {os.O_RDONLY: stat.S_IROTH, os.O_WRONLY: stat.S_IWOTH}.get(access, stat.S_IROTH | stat.S_IWOTH)
+        if mode & wanted != wanted:
+            raise KernelError(errno.EACCES, "the file's mode does not let this user in", "inode_permission")
+
+    async def read(self, descriptor: Descriptor, size: int) -> bytes:
+        """System call read at the descriptor's position."""
+        data = await self._read(descriptor, descriptor.position, size)
+        descriptor.position += len(data)
+        return data
+
+    async def pread(self, descriptor: Descriptor, size: int, offset: int) -> bytes:
+        """System call pread."""
+        self._needs_seek(descriptor)
+        return await self._read(descriptor, offset, size)
+
+    async def _read(self, descriptor: Descriptor, offset: int, size: int) -> bytes:
+        if not descriptor.readable:
+            raise KernelError(errno.EBADF, "the descriptor is not open for reading", "vfs_read")
+        if descriptor.file.reading_sleeps:
+            return await descriptor.file.read_sleeping(offset, size)
+        return descriptor.file.read(offset, size)
+
+    async def write(self, descriptor: Descriptor, data: bytes) -> int:
+        """System call write. The position moves on though the store never hears of it."""
+        taken = await self._write(descriptor, data)
+        if self.is_seekable(descriptor):
+            descriptor.position += taken
+        return taken
+
+    async def pwrite(self, descriptor: Descriptor, data: bytes, offset: int) -> int:
+        """System call pwrite."""
+        del offset
+        self._needs_seek(descriptor)
+        return await self._write(descriptor, data)
+
+    async def writev(self, descriptor: Descriptor, parts: list[bytes]) -> int:
+        """System call writev: one command."""
+        return await self.write(descriptor, b"".join(parts))
+
+    async def _write(self, descriptor: Descriptor, data: bytes) -> int:
+        if not descriptor.writable:
+            raise KernelError(errno.EBADF, "the descriptor is not open for writing", "vfs_write")
+        return await descriptor.file.write(data, self.caller)
+
+    def is_seekable(self, descriptor: Descriptor) -> bool:
+        """Has a position that a program can set; debugfs's simple attributes have none."""
+        return bool(getattr(descriptor.file.attribute, "seekable", True))
+
+    def _needs_seek(self, descriptor: Descriptor) -> None:
+        if not self.is_seekable(descriptor):
+            raise KernelError(errno.ESPIPE, "the file has no position", "no_llseek")
+
+    def lseek(self, descriptor: Descriptor, offset: int, whence: int) -> int:
+        """System call lseek."""
+        self.tree.existing(descriptor.file.ino, "kernfs_fop_llseek")
+        self._needs_seek(descriptor)
+        base = {
+            os.SEEK_SET: 0,
+            os.SEEK_CUR: descriptor.position,
+            os.SEEK_END: descriptor.file.attribute.size,
+        }[whence]
+        if base + offset < 0:
+            raise KernelError(errno.EINVAL, "a position cannot be negative", "vfs_setpos")
+        descriptor.position = base + offset
+        return descriptor.position
+
+    def fstat(self, descriptor: Descriptor) -> Stat:
+        """System call fstat: answers for a removed file too."""
+        return self.tree.getattr(descriptor.file.ino)
+
+    def ftruncate(self, descriptor: Descriptor, size: int) -> None:
+        """System call ftruncate: success, and no effect."""
+        del size
+        if not descriptor.writable:
+            raise KernelError(errno.EINVAL, "the descriptor is not open for writing", "do_ftruncate")
+        self.tree.setattr(descriptor.file.ino)
+
+    def mmap(self, descriptor: Descriptor) -> None:
+        """System call mmap: no attribute has one."""
+        del descriptor
+        raise KernelError(errno.ENODEV, "the attribute cannot be mapped", "kernfs_fop_mmap")
+
+    def poll(self, descriptor: Descriptor) -> int:
+        """The events that polling reports at once."""
+        ready = select.POLLIN
+        return ready if descriptor.file.was_read else ready | select.POLLPRI | select.POLLERR
+
+    # Names ---------------------------------------------------------------------------------------------------------
+
+    def lstat(self, path: str) -> Stat:
+        """System call lstat."""
+        return self.tree.getattr(self.tree.walk(path))
+
+    def stat(self, path: str) -> Stat:
+        """System call stat."""
+        return self.tree.getattr(self.tree.resolve(path))
+
+    def readlink(self, path: str) -> str:
+        """System call readlink."""
+        ino = self.tree.walk(path)
+        if not stat.S_ISLNK(self.tree.getattr(ino).mode):
+            raise KernelError(errno.EINVAL, "this is no symbolic link", "do_readlinkat")
+        return os.fsdecode(self.tree.readlink(ino))
+
+    def listdir(self, path: str) -> list[str]:
+        """The names in a directory, in the kernel's order."""
+        return self.tree.listing(path)
+
+    def refuse_change_of_names(self, path: str, *, new: bool) -> None:
+        """unlink, rmdir, rename of an existing, mkdir, symlink, link of a new name: always EPERM."""
+        self.tree.walk(os.path.dirname(path) if new else path)  # noqa: PTH120  a path of the fake, not of the host
+        raise KernelError(errno.EPERM, "names cannot be changed here", "vfs_unlink")
+
+    def chmod(self, path: str, mode: int) -> None:
+        """System call chmod."""
+        self.tree.setattr(self.tree.resolve(path), mode=mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """System call chown."""
+        self.tree.setattr(self.tree.resolve(path), uid=uid, gid=gid)
+
+    def utime(self, path: str, accessed: int, modified: int) -> None:
+        """System call utimes, in seconds."""
+        nanoseconds = 10**9
+        self.tree.setattr(self.tree.resolve(path), atime_ns=accessed * nanoseconds, mtime_ns=modified * nanoseconds)
+
+    def truncate(self, path: str, size: int) -> None:
+        """System call truncate: success, and no effect."""
+        del size
+        self.tree.setattr(self.tree.resolve(path))
+
+    def setxattr(self, path: str, name: str, value: bytes) -> None:
+        """System call setxattr."""
+        self.tree.setxattr(self.tree.resolve(path), name, value)
+
+    def getxattr(self, path: str, name: str) -> bytes:
+        """System call getxattr."""
+        return self.tree.getxattr(self.tree.resolve(path), name)
+
+    def listxattr(self, path: str) -> list[str]:
+        """System call listxattr."""
+        return self.tree.listxattr(self.tree.resolve(path))
+
+    def statfs(self, path: str) -> tuple[int, int, int]:
+        """System call statfs: block size, longest name, blocks."""
+        self.tree.resolve(path)
+        return _BLOCK_SIZE, _MAX_NAME, 0

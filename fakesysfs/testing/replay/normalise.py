@@ -1,0 +1,196 @@
+"""What may differ between a recording and its replay: the one list, with a reason each.
+
+FORMAT.md, "Depends on the guest" and "Exceptions", is where each comes from. Both sides go through the same functions;
+whatever no entry touches is compared as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fakesysfs.testing.replay.recording import Value
+
+
+@dataclass(slots=True)
+class Context:
+    """What a normalisation may know of the session so far."""
+
+    names_freed: bool = False
+    """The kernel freed a name that /proc/iomem still shows."""
+    module_command: bool = False
+    """The command loads or unloads modules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """One allowed difference. `stream`: dmesg, uevents, iomem (lists of lines), text (output of commands), stderr."""
+
+    name: str
+    stream: str
+    reason: str
+    apply: Callable[[Any, Context], Any]
+
+
+def normalise(stream: str, value: Value, context: Context) -> Value:
+    """`value` without what may differ."""
+    for normalisation in NORMALISATIONS:
+        if normalisation.stream == stream:
+            value = normalisation.apply(value, context)
+    return value
+
+
+# Functions --------------------------------------------------------------------------------------------------------
+
+
+def _without(pattern: str) -> Callable[[list[str], Context], list[str]]:
+    compiled = re.compile(pattern)
+    return lambda lines, _context: [line for line in lines if not compiled.search(line)]
+
+
+def _replaced(pattern: str, replacement: str) -> Callable[[list[str], Context], list[str]]:
+    compiled = re.compile(pattern)
+    return lambda lines, _context: [compiled.sub(replacement, line) for line in lines]
+
+
+def _without_lines(pattern: str) -> Callable[[str, Context], str]:
+    compiled = re.compile(pattern)
+    return lambda text, _context: "".join(line for line in text.splitlines(keepends=True) if not compiled.search(line))
+
+
+def _text_replaced(pattern: str, replacement: str) -> Callable[[str, Context], str]:
+    compiled = re.compile(pattern, re.MULTILINE)
+    return lambda text, _context: compiled.sub(replacement, text)
+
+
+_DUMP = re.compile(r"<\d>page dumped because: ")
+
+
+def _dumps_once(lines: list[str], _context: Context) -> list[str]:
+    kept: list[str] = []
+    for line in lines:
+        if not (_DUMP.match(line) and line in kept):
+            kept.append(line)
+    return kept
+
+
+_ND = re.compile(
+    r"@/bus/nd\b|@/class/nd\b|@/bus/platform/drivers/e820_pmem$|@/devices/platform/e820_pmem$|@/devices/virtual/bdi/"
+)
+_ND_SUBSYSTEMS = {"SUBSYSTEM=nd", "SUBSYSTEM=block", "SUBSYSTEM=bdi"}
+
+
+def _without_nd(uevents: list[list[str]], _context: Context) -> list[list[str]]:
+    return [event for event in uevents if not (_ND.search(event[0]) or _ND_SUBSYSTEMS & set(event))]
+
+
+def _without_modules(uevents: list[list[str]], _context: Context) -> list[list[str]]:
+    return [event for event in uevents if "@/module/" not in event[0]]
+
+
+def _without_seqnum(uevents: list[list[str]], _context: Context) -> list[list[str]]:
+    return [[line for line in event if not line.startswith("SEQNUM=")] for event in uevents]
+
+
+_IOMEM_LINE = re.compile(r"( *)([0-9a-f]+)-([0-9a-f]+) : (.*)", re.DOTALL)
+_IOMEM_NAMES = re.compile(r"System RAM|dax|kmem|[Pp]ersistent [Mm]emory|RAM buffer")
+_FIXED_NAMES = {"System RAM", "System RAM (kmem)", "RAM buffer", "Persistent Memory (legacy)", "Reserved"}
+_FOUR_GIB = 1 << 32
+
+
+def _recorded_iomem(lines: list[str], _context: Context) -> list[str]:
+    kept = []
+    for line in lines:
+        found = _IOMEM_LINE.fullmatch(line)
+        high = found is not None and int(found[2], 16) >= _FOUR_GIB
+        if found is None or ("PCI" not in found[4] and (high or _IOMEM_NAMES.search(found[4]))):
+            kept.append(line)
+    return kept
+
+
+def _freed_names(lines: list[str], context: Context) -> list[str]:
+    if not context.names_freed:
+        return lines
+    kept = []
+    for line in lines:
+        found = _IOMEM_LINE.fullmatch(line)
+        freed = found is not None and int(found[2], 16) >= _FOUR_GIB and found[4] not in _FIXED_NAMES
+        kept.append(f"{found[1]}{found[2]}-{found[3]} : <name>" if found and freed and "PCI" not in found[4] else line)
+    return kept
+
+
+def _low_iomem(text: str, context: Context) -> str:
+    lines = []
+    for line in text.split("\n"):
+        found = _IOMEM_LINE.fullmatch(line)
+        if found is None or int(found[2], 16) >= _FOUR_GIB:
+            lines += _freed_names([line], context)
+    return "\n".join(lines)
+
+
+def _module_chatter(text: str, context: Context) -> str:
+    return "" if context.module_command else text
+
+
+NORMALISATIONS = (
+    Normalisation(
+        "total pages",
+        "dmesg",
+        "`Total pages: X` varies by a few pages from boot to boot",
+        _replaced(r"Total pages: \d+", "Total pages: <n>"),
+    ),
+    Normalisation(
+        "migration bursts",
+        "dmesg",
+        "how often a page that cannot be migrated is reported is arbitrary; that it is, messages.Comparison checks",
+        _without(r"<4>(migrating pfn |do_migrate_range: |page dumped because: migration failure)"),
+    ),
+    Normalisation("dumps", "dmesg", "recorded without repetitions in one operation", _dumps_once),
+    Normalisation(
+        "line of a WARN",
+        "dmesg",
+        "the line number in a source file is that of the build",
+        _replaced(r"(WARNING: \S+?\.c):\S+ at", r"\1:<line> at"),
+    ),
+    Normalisation(
+        "nd bus",
+        "dmesg",
+        "the nd bus is outside the model: session 7.2/09 stands for `a pmem devdax namespace appears`",
+        _without(r"<\d>nd_pmem "),
+    ),
+    Normalisation("SEQNUM", "uevents", "removed from the recordings", _without_seqnum),
+    Normalisation("modules", "uevents", "a fake may leave @/module/ events out", _without_modules),
+    Normalisation("nd bus", "uevents", "see dmesg", _without_nd),
+    Normalisation(
+        "iomem lines", "iomem", "only these lines were recorded: PCI and firmware belong to the guest", _recorded_iomem
+    ),
+    Normalisation("freed names", "iomem", "use after free: the bytes of a freed name are arbitrary", _freed_names),
+    Normalisation(
+        "low iomem", "text", "below 4 GiB /proc/iomem is the guest's firmware and PCI; freed names", _low_iomem
+    ),
+    Normalisation(
+        "dates of ls",
+        "text",
+        "the time of the recording",
+        _text_replaced(r"^([bcdlps-][rwxsStT-]{9} .*?)[A-Z][a-z]{2} [ \d]\d  ?(\d\d:\d\d|\d{4}) ", r"\1<date> "),
+    ),
+    Normalisation("free memory", "text", "numactl -H: depends on what else runs", _without_lines(r"^node \d+ free: ")),
+    Normalisation(
+        "used memory",
+        "text",
+        "meminfo: depends on what else runs",
+        _without_lines(r"\b(MemFree|MemUsed|MemAvailable|AnonPages|KernelStack|Slab): "),
+    ),
+    Normalisation(
+        "modules' messages",
+        "stderr",
+        "user-space messages of modprobe and of modules outside the model",
+        _module_chatter,
+    ),
+)
+"""The declared list."""
+
+OUTPUT_NOT_COMPARED = frozenset({"lsmod", "dmesg", "time", "numastat", "ndctl"})
+"""Commands whose output is the guest's (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""

@@ -1,0 +1,136 @@
+"""Reading sessions and snapshots: the files that recordings/FORMAT.md describes.
+
+A file is a session if its first line has `"op": "header"`, a snapshot if it has `"header"`. Where it lies and what it
+is called says nothing else; the replayer acts on what the lines say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Value = Any
+"""Anything that a recording holds or a system call returns: it is only compared and printed."""
+
+Operation = dict[str, Any]
+"""One line: `op` selects the kind, `i` numbers it."""
+
+KINDS = frozenset(
+    {
+        "async_end", "async_poll", "async_signal", "async_start", "bg", "bg_kill", "blocks", "collect",
+        "fixture", "header", "iomem", "ls", "memtotal", "note", "pinned", "race", "raw", "read",
+        "readdir-raw-order", "sh", "stat", "tainted", "tiers", "timed", "write", "x",
+    }
+)  # fmt: skip
+"""All kinds of operations that the format knows."""
+
+INFORMATIVE = frozenset({"header", "note", "x"})
+"""Kinds that ask for nothing and are not counted."""
+
+
+class RecordingError(Exception):
+    """A file that is no session and no snapshot; the text says which line and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One recorded session: `operations` without the header."""
+
+    path: Path
+    header: Operation
+    operations: list[Operation]
+
+    @property
+    def name(self) -> str:
+        """As in reports: `7.2/07-unmovable`."""
+        return f"{self.header['profile']}/{self.header['name']}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All paths of a machine at one moment, as `{path: entry}` in the order of the file."""
+
+    path: Path
+    header: Operation
+    entries: dict[str, Operation]
+
+    @property
+    def name(self) -> str:
+        """As in reports: `snapshot 7.2/00-boot-no-modules`."""
+        return f"snapshot {self.header['profile']}/{self.header['name']}"
+
+
+def load(path: Path) -> Session | Snapshot:
+    """Read one file. Raises RecordingError."""
+    lines = list(_lines(path))
+    if not lines:
+        raise RecordingError(f"{path}: empty file; expected a session or a snapshot (recordings/FORMAT.md)")
+    header, rest = lines[0], lines[1:]
+    for key in ("profile", "name"):
+        _require(path, [header], key, 1)
+    if header.get("op") == "header":
+        _require(path, [header], "variant", 1)
+        _require(path, rest, "op", 2)
+        return Session(path, header, rest)
+    if "header" in header:
+        _require(path, rest, "path", 2)
+        return Snapshot(path, header, {entry["path"]: entry for entry in rest})
+    raise RecordingError(f"{path}:1: neither a session's header nor a snapshot's")
+
+
+def _require(path: Path, lines: list[Operation], key: str, first: int) -> None:
+    for number, line in enumerate(lines, first):
+        if not isinstance(line.get(key), str):
+            raise RecordingError(f"{path}:{number}: no {key}")
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordingError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise RecordingError(f"{path}:{number}: not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise RecordingError(f"{path}:{number}: expected one JSON object")
+        yield value
+
+
+def find(places: list[Path]) -> list[Path]:
+    """All `*.jsonl` files at or below `places`, sorted by their directories' names.
+
+    Raises RecordingError where there is none.
+    """
+    found: list[Path] = []
+    for place in places:
+        files = [place] if place.is_file() else sorted(place.rglob("*.jsonl"))
+        if not files:
+            raise RecordingError(f"{place}: no session or snapshot (*.jsonl) there")
+        found += files
+    return found
+
+
+def default_places(start: Path) -> list[Path]:
+    """tests/sessions and tests/recordings of the checkout around `start`, as far as they exist."""
+    for directory in (start, *start.parents):
+        tests = directory / "tests"
+        places = [tests / name for name in ("sessions", "recordings") if (tests / name).is_dir()]
+        if places and (directory / "pyproject.toml").is_file():
+            return places
+    return []
+
+
+def machine_facts(path: Path) -> dict[str, Any] | None:
+    """The machine.json of the recordings around a file, or None."""
+    for directory in path.resolve().parents:
+        for candidate in (directory / "machine.json", directory / "recordings" / "machine.json"):
+            if candidate.is_file():
+                facts = json.loads(candidate.read_text(encoding="utf-8"))
+                return facts if isinstance(facts, dict) else None
+    return None

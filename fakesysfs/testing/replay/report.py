@@ -1,0 +1,141 @@
+"""What came of a replay, and how it is printed."""
+
+from __future__ import annotations
+
+import collections
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fakesysfs.testing.replay.recording import Value
+
+
+class Kind(enum.Enum):
+    """What came of one operation."""
+
+    REPRODUCED = "reproduced"
+    MISMATCH = "mismatch"
+    KNOWN = "known"
+    """Differs as FORMAT.md says that it must through a mount; counts as reproduced."""
+    NOT_RUN = "not run"
+    """A tool is not here; counts neither way."""
+    INFORMATIVE = "informative"
+    """Nothing to compare; not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of one operation. `reason` groups, `differences` say what was expected and what came."""
+
+    kind: Kind
+    reason: str = ""
+    differences: tuple[str, ...] = ()
+
+
+REPRODUCED = Verdict(Kind.REPRODUCED)
+NOTHING_TO_COMPARE = Verdict(Kind.INFORMATIVE)
+
+
+def compared(differences: list[str], reason: str = "") -> Verdict:
+    """Reproduced if there is no difference."""
+    return Verdict(Kind.MISMATCH, reason, tuple(differences)) if differences else REPRODUCED
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One operation in the report: its number or path, what it was, what came of it."""
+
+    place: str
+    what: str
+    verdict: Verdict
+
+
+@dataclass(slots=True)
+class Report:
+    """One session or snapshot."""
+
+    name: str
+    lines: list[Line] = field(default_factory=list)
+
+    def add(self, place: object, what: str, verdict: Verdict) -> None:
+        """Note one operation."""
+        if verdict.kind is not Kind.INFORMATIVE:
+            self.lines.append(Line(str(place), what, verdict))
+
+    def count(self, *kinds: Kind) -> int:
+        """How many operations came to one of `kinds`."""
+        return sum(line.verdict.kind in kinds for line in self.lines)
+
+    @property
+    def reproduced(self) -> int:
+        """Those that count as reproduced."""
+        return self.count(Kind.REPRODUCED, Kind.KNOWN)
+
+    @property
+    def counted(self) -> int:
+        """Those that count at all."""
+        return self.count(Kind.REPRODUCED, Kind.KNOWN, Kind.MISMATCH)
+
+    def summary(self) -> str:
+        """The one line of this session."""
+        extras = [f"{self.count(kind)} {kind.value}" for kind in (Kind.KNOWN, Kind.NOT_RUN) if self.count(kind)]
+        tail = f" ({', '.join(extras)})" if extras else ""
+        return f"{self.name}: {self.reproduced} of {self.counted} operations reproduced{tail}"
+
+    def details(self) -> Iterator[str]:
+        """Every operation that was not simply reproduced."""
+        for line in self.lines:
+            if line.verdict.kind is not Kind.REPRODUCED:
+                reason = f" [{line.verdict.reason}]" if line.verdict.reason else ""
+                yield f"  {line.verdict.kind.value} {line.place}{reason}: {line.what}"
+                yield from (f"      {difference}" for difference in line.verdict.differences)
+
+
+def total(reports: list[Report]) -> str:
+    """The line below all sessions."""
+    reproduced = sum(report.reproduced for report in reports)
+    counted = sum(report.counted for report in reports)
+    extras = [
+        f"{number} {kind.value}"
+        for kind in (Kind.KNOWN, Kind.NOT_RUN)
+        if (number := sum(report.count(kind) for report in reports))
+    ]
+    tail = f" ({', '.join(extras)})" if extras else ""
+    return f"total: {reproduced} of {counted} operations reproduced{tail}"
+
+
+def groups(reports: list[Report]) -> Iterator[str]:
+    """How many mismatches there are for each reason that has a name."""
+    reasons = collections.Counter(
+        line.verdict.reason or "differs"
+        for report in reports
+        for line in report.lines
+        if line.verdict.kind is Kind.MISMATCH
+    )
+    for reason, number in reasons.most_common():
+        yield f"  {number} mismatches: {reason}"
+
+
+_SHOWN = 300
+
+
+def brief(value: Value) -> str:
+    """A value on one line of bearable length."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}... ({len(text)} characters)"
+
+
+def difference(what: str, expected: Value, got: Value) -> list[str]:
+    """One line if the two differ; of lists, from where they part."""
+    if expected == got:
+        return []
+    if isinstance(expected, list) and isinstance(got, list):
+        same = 0
+        for left, right in zip(expected, got, strict=False):
+            if left != right:
+                break
+            same += 1
+        left, right = brief(expected[same : same + 3]), brief(got[same : same + 3])
+        parted = f"{what}, {same} of {len(expected)} as expected"
+        return [f"{parted}, then expected {left}, got {right} ({len(got)} in all)"]
+    return [f"{what}: expected {brief(expected)}, got {brief(got)}"]

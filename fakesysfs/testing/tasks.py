@@ -1,0 +1,200 @@
+"""Cooperative tasks over `sched.Request`, with simulated signals and virtual time.
+
+The third kind of driver that `kernel.sched` speaks of: it decides which of many operations goes on. Here a process
+that is stuck in a system call is a `Task` that waits, a signal is a call of `Tasks.signal`, and a second passes when
+nothing else can happen. So the recorded hour of a hanging unplug replays in a millisecond, in the same order every
+time.
+
+What may never live here: threads, real time, knowledge of what the operations do.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, assert_never
+
+from fakesysfs.kernel.sched import Answer, Preempt, Request, Signals, Sleep, Wait
+
+Value = Any
+"""Whatever an operation returns."""
+
+
+class Signal(enum.Enum):
+    """The signals that the model can tell apart."""
+
+    SIGALRM = "SIGALRM"
+    """Any handled one: its handler returns, and no system call is restarted because of SA_RESTART."""
+    SIGKILL = "SIGKILL"
+
+
+class Task:
+    """One process inside one system call.
+
+    Exactly one of `result` and `error` is set once it has `finished`; `killed` says that it died before it could see
+    either. `operation`, `answer` and `token` are the scheduler's.
+    """
+
+    def __init__(self, operation: Coroutine[Request, Answer, Value], name: str) -> None:
+        self.name = name
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.finished = False
+        self.killed = False
+        self.handled_pending = False
+        """A handled signal came while it could not be seen: the next interruptible wait ends at once."""
+        self.request: Request | None = None
+        self.operation = operation
+        self.answer: Answer | None = None
+        self.token: int | None = None
+
+    @property
+    def letter(self) -> str:
+        """The state letter of ps(1), as far as it can be told: D, R, or `finished`.
+
+        A wait that any signal ends stands for the page migration that is tried again and again (R); all others sleep
+        in D.
+        """
+        if self.finished:
+            return "finished"
+        waits_for_any_signal = isinstance(self.request, Wait) and self.request.signals is Signals.ANY
+        return "R" if waits_for_any_signal or not isinstance(self.request, Wait) else "D"
+
+    def outcome(self) -> Value:
+        """The result; raises what the operation raised."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Tasks:
+    """All tasks of one machine.
+
+    `chooser` picks which ready task goes on; without it they go in the order they became ready.
+    """
+
+    def __init__(self, chooser: random.Random | None = None) -> None:
+        self.now = 0.0
+        """Virtual seconds."""
+        self.chooser = chooser
+        self.tasks: list[Task] = []
+        """Those that have not finished."""
+        self._ready: deque[Task] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+
+    # Life of a task ------------------------------------------------------------------------------------------------
+
+    def spawn(self, operation: Coroutine[Request, Answer, Value], name: str = "") -> Task:
+        """A new task, ready to run; nothing of it runs before `settle`, `finish` or `advance`."""
+        task = Task(operation, name)
+        self.tasks.append(task)
+        self._ready.append(task)
+        return task
+
+    def signal(self, task: Task, signal: Signal) -> None:
+        """Send a signal; a task that has finished is past caring.
+
+        A handled signal ends an interruptible wait, is consumed between the restarts that a killable wait stands for,
+        and otherwise stays pending. SIGKILL ends every wait but an uninterruptible one.
+        """
+        if task.finished:
+            return
+        wait = task.request if isinstance(task.request, Wait) else None
+        if signal is Signal.SIGKILL:
+            task.killed = True
+            if wait is not None and wait.signals is not Signals.NONE:
+                self._interrupt(task, wait)
+        elif wait is not None and wait.signals is Signals.ANY:
+            self._interrupt(task, wait)
+        elif wait is None or wait.signals is Signals.NONE:
+            task.handled_pending = True
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call `action` when virtual time reaches `seconds`."""
+        heapq.heappush(self._timers, (seconds, next(self._numbers), action))
+
+    # Running -------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Run until every task waits for something or has finished. No time passes."""
+        while self._ready:
+            self._step(self._next())
+
+    def finish(self, task: Task, *, until: float = float("inf")) -> bool:
+        """Run until `task` has finished, letting time pass where nothing else can happen; False if that never comes.
+
+        Time does not pass beyond `until`.
+        """
+        self.settle()
+        while not task.finished and self._timers and self._timers[0][0] <= until:
+            self._tick()
+            self.settle()
+        return task.finished
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        end = self.now + seconds
+        self.settle()
+        while self._timers and self._timers[0][0] <= end:
+            self._tick()
+            self.settle()
+        self.now = end
+
+    def _tick(self) -> None:
+        self.now, _, action = heapq.heappop(self._timers)
+        action()
+
+    def _next(self) -> Task:
+        if self.chooser is not None and len(self._ready) > 1:
+            self._ready.rotate(-self.chooser.randrange(len(self._ready)))
+        return self._ready.popleft()
+
+    def _step(self, task: Task) -> None:
+        answer, task.answer, task.request = task.answer, None, None
+        try:
+            request = task.operation.send(answer)  # type: ignore[arg-type]  # None starts it
+        except StopIteration as stop:
+            self._end(task, stop.value, None)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the task's outcome and shown there
+            self._end(task, None, error)
+        else:
+            self._park(task, request)
+
+    def _end(self, task: Task, result: Value, error: BaseException | None) -> None:
+        task.result, task.error, task.finished = result, error, True
+        self.tasks.remove(task)
+
+    def _park(self, task: Task, request: Request) -> None:
+        task.request = request
+        if isinstance(request, Preempt):
+            self._wake(task, Answer.WOKEN)
+        elif isinstance(request, Sleep):
+            self.at(self.now + request.seconds, lambda: self._wake(task, Answer.WOKEN))
+        elif isinstance(request, Wait):
+            if self._has_pending(task, request.signals):
+                task.handled_pending = False
+                self._wake(task, Answer.INTERRUPTED)
+            else:
+                task.token = request.queue.add(lambda: self._wake(task, Answer.WOKEN))
+        else:
+            assert_never(request)
+
+    @staticmethod
+    def _has_pending(task: Task, signals: Signals) -> bool:
+        if signals is Signals.ANY:
+            return task.killed or task.handled_pending
+        return signals is Signals.FATAL and task.killed
+
+    def _interrupt(self, task: Task, wait: Wait) -> None:
+        if task.token is not None:
+            wait.queue.discard(task.token)
+        self._wake(task, Answer.INTERRUPTED)
+
+    def _wake(self, task: Task, answer: Answer) -> None:
+        task.answer, task.token, task.request = answer, None, None
+        self._ready.append(task)

@@ -1,0 +1,610 @@
+"""The replayer itself: that it reads everything, that it compares, and that it says so when something differs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakesysfs.kernel.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
+from fakesysfs.testing.replay import cli, player, raw, recipes, scenes, snapshots
+from fakesysfs.testing.replay.messages import Comparison, Stream
+from fakesysfs.testing.replay.normalise import NORMALISATIONS, Context, normalise
+from fakesysfs.testing.replay.recording import (
+    INFORMATIVE,
+    KINDS,
+    RecordingError,
+    Session,
+    Snapshot,
+    default_places,
+    find,
+    load,
+)
+from fakesysfs.testing.replay.report import Kind, Report, Verdict, total
+from fakesysfs.testing.replay.shell import command_lines
+from fakesysfs.testing.replay.target import (
+    FileStatus,
+    Messages,
+    NotRunError,
+    NotSupportedError,
+    Outcome,
+    Process,
+    RaceResult,
+    RaceWriter,
+    ShellResult,
+    Target,
+)
+from fakesysfs.testing.tasks import Signal, Task, Tasks
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+RECORDINGS = [
+    place for place in (CHECKOUT / "tests/recordings", CHECKOUT.parent / "shared/recordings") if place.is_dir()
+]
+needs_recordings = pytest.mark.skipif(not RECORDINGS, reason="no recordings here")
+
+
+def recordings() -> Iterator[Session | Snapshot]:
+    for path in find(RECORDINGS[:1]):
+        yield load(path)
+
+
+# Reading ----------------------------------------------------------------------------------------------------------
+
+
+@needs_recordings
+def test_every_recorded_line_is_read_and_of_a_known_kind() -> None:
+    sessions = [recording for recording in recordings() if isinstance(recording, Session)]
+    kinds = {operation["op"] for session in sessions for operation in session.operations}
+    assert len(sessions) > 30
+    assert kinds <= KINDS
+
+
+@needs_recordings
+def test_every_recorded_kind_has_a_handler_or_asks_for_nothing() -> None:
+    session = Session(Path("x"), {"profile": "7.2", "name": "x", "variant": "default"}, [])
+    handlers = player.Player(session, Quiet({}), None).handlers
+    assert KINDS - set(handlers) == INFORMATIVE
+
+
+@needs_recordings
+def test_every_snapshot_has_a_recipe_and_compared_paths() -> None:
+    for recording in recordings():
+        if isinstance(recording, Snapshot):
+            assert recipes.recipe(recording.header) is not None, recording.name
+            assert sum(map(snapshots.is_compared, recording.entries)) > 400
+
+
+@needs_recordings
+def test_every_raw_operation_has_calls_or_a_label_that_is_known() -> None:
+    for recording in recordings():
+        if isinstance(recording, Session):
+            for index, operation in enumerate(recording.operations):
+                if operation["op"] == "raw" and not operation.get("calls"):
+                    assert raw.labelled(operation["label"]) or scenes.scene_end(recording.operations, index)
+
+
+@needs_recordings
+def test_the_commands_of_recordings_are_parsed_or_refused_by_name() -> None:
+    for recording in recordings():
+        if isinstance(recording, Session):
+            for operation in recording.operations:
+                if operation["op"] == "sh" and operation["cmd"].startswith(("modprobe", "rmmod")):
+                    assert command_lines(operation["cmd"])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "empty file"),
+        ("{", "not JSON"),
+        ("[]", "one JSON object"),
+        ('{"op": "note"}', "no profile"),
+        ('{"a": 1}', "no profile"),
+    ],
+)
+def test_what_is_no_recording_is_refused_with_its_place(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(text)
+    with pytest.raises(RecordingError, match=why):
+        load(path)
+    assert cli.main([str(path)]) == 2
+
+
+def test_places_without_recordings_are_refused(tmp_path: Path) -> None:
+    assert cli.main([str(tmp_path)]) == 2
+    assert default_places(tmp_path) == []
+
+
+BUILT = "<6>Built {} zonelists, mobility grouping on.  Total pages: {}"
+RAM, PCI = "100000000-17fffffff : System RAM", "000a0000-000bffff : PCI Bus 0000:00"
+
+
+# Normalising ------------------------------------------------------------------------------------------------------
+
+
+def test_every_normalisation_gives_a_reason_and_a_stream() -> None:
+    assert {entry.stream for entry in NORMALISATIONS} == {"dmesg", "uevents", "iomem", "text", "stderr"}
+    assert all(len(entry.reason) >= 8 for entry in NORMALISATIONS)
+
+
+@pytest.mark.parametrize(
+    ("stream", "left", "right"),
+    [
+        ("dmesg", [BUILT.format(4, 1)], [BUILT.format(4, 2)]),
+        ("dmesg", ["<4>do_migrate_range: <n> callbacks suppressed"], []),
+        ("dmesg", ["<4>page dumped because: unmovable page"], ["<4>page dumped because: unmovable page"] * 3),
+        (
+            "dmesg",
+            ["<4>WARNING: drivers/dax/kmem.c:<line> at f [kmem]"],
+            ["<4>WARNING: drivers/dax/kmem.c:301 at f [kmem]"],
+        ),
+        (
+            "uevents",
+            [["add@/a", "ACTION=add"]],
+            [["add@/a", "ACTION=add", "SEQNUM=3"], ["add@/module/kmem", "ACTION=add"]],
+        ),
+        ("uevents", [], [["add@/x/ndbus0", "ACTION=add", "DEVPATH=/x/ndbus0", "SUBSYSTEM=nd"]]),
+        ("iomem", [RAM], [PCI, RAM]),
+        (
+            "text",
+            "-rw-r--r-- 1 root root 4096 Nov 22 10:29 align\n",
+            "-rw-r--r-- 1 root root 4096 Jan  1 00:00 align\n",
+        ),
+        ("text", "node 0 size: 1 MB\nnode 0 free: 3 MB\n", "node 0 size: 1 MB\n"),
+    ],
+)
+def test_what_may_differ_is_equal(stream: str, left: object, right: object) -> None:
+    assert normalise(stream, left, Context()) == normalise(stream, right, Context())
+
+
+@pytest.mark.parametrize(
+    ("stream", "left", "right"),
+    [
+        ("dmesg", [BUILT.format(4, 1)], [BUILT.format(3, 1)]),
+        ("dmesg", ["<6>Policy zone: Normal"], ["<5>Policy zone: Normal"]),
+        ("uevents", [["add@/a", "ACTION=add"]], [["add@/a", "ACTION=add", "DRIVER=kmem"]]),
+        ("iomem", ["100000000-17fffffff : System RAM"], ["  100000000-17fffffff : System RAM"]),
+        ("iomem", ["100000000-17fffffff : dax0.0"], ["100000000-17fffffff : node2"]),
+        ("text", "-rw-r--r-- 1 root root 4096 Nov 22 10:29 align\n", "-rw-r--r-- 1 root root 4096 Nov 22 10:29 size\n"),
+    ],
+)
+def test_what_must_not_differ_stays_different(stream: str, left: object, right: object) -> None:
+    assert normalise(stream, left, Context()) != normalise(stream, right, Context())
+
+
+def test_a_freed_name_may_be_anything_but_its_range_not() -> None:
+    freed = Context(names_freed=True)
+    left, right = ["200000000-23fffffff : dax0.0"], ["200000000-23fffffff : kkkk"]
+    assert normalise("iomem", left, freed) == normalise("iomem", right, freed)
+    assert normalise("iomem", left, freed) != normalise("iomem", ["200000000-24fffffff : kkkk"], freed)
+
+
+def test_a_row_of_ends_is_one_stream() -> None:
+    stream = Stream("uevents")
+    assert stream.compare(["a"], ["a", "b"], last=False) == []
+    assert stream.compare(["b"], [], last=True) == []
+    assert stream.compare(["a", "b"], ["a"], last=False) == []
+    assert stream.compare([], ["b"], last=True) == []
+    assert stream.compare(["a"], ["a", "b"], last=False) == []
+    assert stream.compare([], [], last=True) != []
+    assert stream.compare(["a"], ["b"], last=False) != []
+
+
+def test_reports_of_unmovable_pins_must_come_once_and_only_where_recorded() -> None:
+    burst = "<4>page dumped because: migration failure"
+    comparison = Comparison(Context(), leak_frees_name=False)
+    assert comparison.compare({"dmesg": [burst]}, Messages()) != []
+    assert comparison.compare({}, Messages([burst])) != []
+    assert comparison.compare({"dmesg": [burst]}, Messages([burst, burst])) == []
+    assert comparison.compare({"dmesg": [burst]}, Messages()) == []
+
+
+# Tasks ------------------------------------------------------------------------------------------------------------
+
+
+async def wait_once(queue: WaitQueue, signals: Signals) -> Answer:
+    return await ask(Wait("test", queue, signals))
+
+
+def test_a_task_waits_until_it_is_woken() -> None:
+    tasks, queue = Tasks(), WaitQueue()
+    task = tasks.spawn(wait_once(queue, Signals.NONE))
+    assert not tasks.finish(task)
+    assert task.letter == "D"
+    queue.wake_all()
+    assert tasks.finish(task)
+    assert (task.letter, task.outcome()) == ("finished", Answer.WOKEN)
+
+
+@pytest.mark.parametrize(
+    ("signals", "signal", "ends"),
+    [
+        (Signals.ANY, Signal.SIGALRM, True),
+        (Signals.ANY, Signal.SIGKILL, True),
+        (Signals.FATAL, Signal.SIGALRM, False),
+        (Signals.FATAL, Signal.SIGKILL, True),
+        (Signals.NONE, Signal.SIGALRM, False),
+        (Signals.NONE, Signal.SIGKILL, False),
+    ],
+)
+def test_which_signals_end_which_waits(signals: Signals, signal: Signal, *, ends: bool) -> None:
+    tasks, queue = Tasks(), WaitQueue()
+    task = tasks.spawn(wait_once(queue, signals))
+    tasks.settle()
+    assert task.letter == ("R" if signals is Signals.ANY else "D")
+    tasks.signal(task, signal)
+    assert tasks.finish(task) is ends
+    if ends:
+        assert task.outcome() is Answer.INTERRUPTED
+        assert len(queue) == 0
+    assert task.killed is (signal is Signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("signal", "killed"), [(Signal.SIGALRM, False), (Signal.SIGKILL, True)])
+def test_a_signal_that_came_too_early_is_pending(signal: Signal, *, killed: bool) -> None:
+    tasks, first, second = Tasks(), WaitQueue(), WaitQueue()
+
+    async def operation() -> Answer:
+        await ask(Wait("deaf", first, Signals.NONE))
+        return await ask(Wait("hears", second, Signals.ANY))
+
+    task = tasks.spawn(operation())
+    tasks.settle()
+    tasks.signal(task, signal)
+    first.wake_all()
+    assert tasks.finish(task)
+    assert task.outcome() is Answer.INTERRUPTED
+    assert task.killed is killed
+
+
+def test_time_passes_only_where_nothing_else_can_happen() -> None:
+    tasks, queue = Tasks(), WaitQueue()
+
+    async def sleeper() -> float:
+        await ask(Sleep("test", 30.0))
+        queue.wake_all()
+        return tasks.now
+
+    woken = tasks.spawn(wait_once(queue, Signals.NONE))
+    slept = tasks.spawn(sleeper())
+    tasks.settle()
+    assert tasks.now == 0
+    assert not tasks.finish(woken, until=10)
+    assert tasks.finish(woken)
+    assert slept.outcome() == 30.0
+    tasks.advance(5)
+    assert tasks.now == 35.0
+
+
+def test_a_mutex_is_passed_on_in_order_and_a_failure_is_the_tasks_own() -> None:
+    tasks, mutex, order = Tasks(), Mutex("m"), list[int]()
+
+    async def holder(number: int) -> None:
+        async with mutex:
+            order.append(number)
+            await ask(Preempt("inside"))
+            if number == 1:
+                raise ValueError(number)
+
+    started = [tasks.spawn(holder(number)) for number in range(4)]
+    tasks.settle()
+    assert order == [0, 1, 2, 3]
+    assert isinstance(started[1].error, ValueError)
+    with pytest.raises(ValueError, match="1"):
+        started[1].outcome()
+    assert tasks.tasks == []
+
+
+def test_a_chooser_gives_another_order_but_always_the_same() -> None:
+    def chooser(seed: int | None) -> random.Random | None:
+        return None if seed is None else random.Random(seed)  # noqa: S311  a schedule, no secret
+
+    def order(seed: int | None) -> list[int]:
+        tasks, seen = Tasks(chooser(seed)), list[int]()
+
+        async def step(number: int) -> None:
+            for _ in range(5):
+                await ask(Preempt("test"))
+                seen.append(number)
+
+        for number in range(3):
+            tasks.spawn(step(number))
+        tasks.settle()
+        return seen
+
+    assert order(None) == [0, 1, 2] * 5
+    assert order(7) == order(7) != order(None)
+
+
+def test_an_operation_may_be_any_coroutine() -> None:
+    async def operation() -> int:
+        return 3
+
+    made: Operation[int] = operation()
+    task: Task = Tasks().spawn(made)
+    assert not task.finished
+    task.operation.close()
+
+
+# Playing ----------------------------------------------------------------------------------------------------------
+
+
+class Ended(Process):
+    """A process of `Quiet`: it has always ended."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
+    @property
+    def letter(self) -> str:
+        return "finished"
+
+    def outcome(self) -> Outcome:
+        return self._outcome
+
+
+class Quiet(Target):
+    """A machine that is a dictionary of files; writes are kept, and tell of themselves."""
+
+    through_mount = False
+    owner_is_root = True
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files = {"/proc/meminfo": "MemTotal:  100 kB\n", **files}
+        self.open_files: dict[int, str] = {}
+        self.messages = Messages()
+
+    def open(self, path: str, flags: int) -> int:
+        del flags
+        if path not in self.files:
+            raise FileNotFoundError(2, path)
+        number = max(self.open_files, default=2) + 1
+        self.open_files[number] = path
+        return number
+
+    def close(self, descriptor: int) -> None:
+        del self.open_files[descriptor]
+
+    def read(self, descriptor: int, size: int, offset: int | None = None) -> bytes:
+        path = self.open_files[descriptor]
+        text = self.files[path].encode("latin-1")[offset or 0 :][:size]
+        if path == "/proc/meminfo":
+            self.open_files[descriptor] = "/read"
+            self.files["/read"] = ""
+        return text
+
+    def write(self, descriptor: int, data: bytes, offset: int | None = None) -> int:
+        del offset
+        self.files[self.open_files[descriptor]] = data.decode("latin-1")
+        self.messages.dmesg.append(f"<6>kmem wrote {data.decode().strip()}")
+        return len(data)
+
+    def stat(self, path: str) -> FileStatus:
+        if path not in self.files:
+            raise FileNotFoundError(2, path)
+        return FileStatus(0o100644, 1, 0, 0, 4096)
+
+    def readlink(self, path: str) -> str:
+        raise OSError(22, path)
+
+    def ls(self, path: str) -> list[str]:
+        return sorted({name[len(path) + 1 :].split("/")[0] for name in self.files if name.startswith(path + "/")})
+
+    def call(self, name: str, *arguments: object) -> object:
+        raise NotSupportedError(f"{name}{arguments}")
+
+    def sh(self, command: str, tool: str | None) -> ShellResult:
+        if tool:
+            raise NotSupportedError("tool needs a mount")
+        if "selftest" in command:
+            raise NotRunError("selftest absent", rest=True)
+        return ShellResult(0, "out\n", "")
+
+    def spawn(self, path: str, data: bytes, alarm: float = 0) -> Process:
+        del alarm
+        return Ended(self.write_file(path, data, 1))
+
+    def signal(self, process: Process, signal: Signal) -> None:
+        del process, signal
+
+    def wait(self, process: Process) -> bool:
+        del process
+        return True
+
+    def race(self, writers: list[RaceWriter], reads: str) -> RaceResult:
+        del reads
+        return RaceResult({(writer.name, data, "ok") for writer in writers for data in writer.data}, {b"online\n"})
+
+    def drain(self) -> Messages:
+        arrived, self.messages = self.messages, Messages()
+        return arrived
+
+    def fixture(self, what: str, node: int | None) -> None:
+        del what, node
+
+    def end(self) -> None:
+        self.files.clear()
+
+
+FILE = "/sys/bus/dax/devices/dax0.0/state"
+NOTHING: dict[str, Any] = {"dmesg": [], "uevents": []}
+LINES: list[dict[str, Any]] = [
+    {"op": "read", "path": FILE, "off": None, "data": "offline\n"},
+    {"op": "stat", "path": FILE, "mode": "0o100644", "size": 4096, "uid": 0, "gid": 0, "nlink": 1},
+    {"op": "stat", "path": FILE + "x", "errno": "ENOENT"},
+    {
+        "op": "write",
+        "path": FILE,
+        "data": "online\n",
+        "len": 7,
+        "flags": 1,
+        "off": None,
+        "ret": 7,
+        "dmesg": ["<6>kmem wrote online"],
+        "uevents": [],
+    },
+    {
+        "op": "write",
+        "path": FILE + "x",
+        "data": "online\n",
+        "len": 7,
+        "flags": 1,
+        "off": None,
+        "open_errno": "ENOENT",
+        **NOTHING,
+    },
+    {"op": "ls", "path": "/sys/bus/dax/devices/dax0.0", "names": ["state"]},
+    {"op": "note", "text": "a title"},
+    {"op": "sh", "cmd": "echo out", "rc": 0, "stdout": "out\n", "stderr": "", **NOTHING},
+    {"op": "memtotal", "kB": 100},
+    {
+        "op": "raw",
+        "label": "read",
+        "calls": [
+            {"fn": "open", "args": [FILE, 0], "kw": {}, "ret": "fd1"},
+            {"fn": "read", "args": ["fd1", 3], "kw": {}, "ret": "onl"},
+        ],
+        **NOTHING,
+    },
+    {"op": "async_start", "id": 1, "path": FILE, "data": "'offline\\n'", "alarm_s": 0},
+    {"op": "async_poll", "id": 1, "task": "finished"},
+    {"op": "async_end", "id": 1, "ret": 8, "dmesg": ["<6>kmem wrote offline"], "uevents": []},
+    {
+        "op": "race",
+        "title": "",
+        "sec": 1,
+        "writers": [["A", FILE, ["online\n"]]],
+        "stats": [],
+        "reads": {"online": 1},
+        "n_uevents": 0,
+    },
+]
+
+
+def session(lines: list[dict[str, Any]]) -> Session:
+    header = {"op": "header", "profile": "7.3", "name": "toy", "variant": "default"}
+    return Session(Path("toy.jsonl"), header, copy.deepcopy(lines))
+
+
+def play(lines: list[dict[str, Any]]) -> Report:
+    return player.play(session(lines), Quiet({FILE: "offline\n"}), None)
+
+
+def test_a_session_that_fits_is_reproduced() -> None:
+    report = play(LINES)
+    assert list(report.details()) == []
+    assert report.summary() == "7.3/toy: 13 of 13 operations reproduced"
+    assert total([report, report]) == "total: 26 of 26 operations reproduced"
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        (0, "data", "online\n"),
+        (1, "mode", "0o100444"),
+        (1, "nlink", 2),
+        (1, "errno", "EACCES"),
+        (2, "errno", "EACCES"),
+        (3, "ret", 6),
+        (3, "errno", "EBUSY"),
+        (3, "dmesg", []),
+        (3, "dmesg", ["<4>kmem wrote online"]),
+        (3, "uevents", [["add@/x", "ACTION=add", "DEVPATH=/x"]]),
+        (4, "open_errno", "EACCES"),
+        (5, "names", ["hotplug", "state"]),
+        (5, "names", []),
+        (7, "rc", 1),
+        (7, "stdout", "in\n"),
+        (9, "calls", [{"fn": "open", "args": [FILE, 0], "errno": "EACCES"}]),
+        (11, "task", "D"),
+        (12, "ret", 7),
+        (12, "exit", -9),
+        (12, "dmesg", []),
+    ],
+)
+def test_a_line_that_says_something_else_is_a_mismatch(line: int, key: str, value: object) -> None:
+    changed = copy.deepcopy(LINES)
+    changed[line][key] = value
+    report = play(changed)
+    assert report.count(Kind.MISMATCH) == 1, list(report.details())
+    assert report.reproduced == 12
+
+
+def test_what_cannot_be_played_counts_as_a_mismatch_and_what_lacks_a_tool_does_not() -> None:
+    unknown = {"op": "teleport"}
+    tool = {"op": "sh", "cmd": "daxctl list", "tool": "daxctl-85", "rc": 0, "stdout": "", "stderr": "", **NOTHING}
+    selftest = {"op": "sh", "cmd": "selftest", "rc": 0, "stdout": "", "stderr": "", **NOTHING}
+    report = play([unknown, tool, LINES[0], selftest, LINES[0], LINES[6]])
+    kinds = [(line.verdict.kind, line.verdict.reason) for line in report.lines]
+    assert kinds == [
+        (Kind.MISMATCH, "unknown kind of operation teleport"),
+        (Kind.MISMATCH, "tool needs a mount"),
+        (Kind.REPRODUCED, ""),
+        (Kind.NOT_RUN, "selftest absent"),
+        (Kind.NOT_RUN, "selftest absent"),
+    ]
+    assert report.summary() == "7.3/toy: 1 of 3 operations reproduced (2 not run)"
+
+
+def test_known_differences_count_as_reproduced_through_a_mount_only() -> None:
+    line = {"op": "write", "path": FILE, "data": "", "len": 0, "flags": 1, "off": None, "errno": "EINVAL", **NOTHING}
+    on_model, on_mount = Quiet({FILE: ""}), Quiet({FILE: ""})
+    on_mount.through_mount = True
+    assert player.play(session([line]), on_model, None).count(Kind.MISMATCH) == 1
+    report = player.play(session([line]), on_mount, None)
+    assert (report.count(Kind.KNOWN), report.reproduced, report.counted) == (1, 1, 1)
+
+
+def test_the_open_before_an_unbind_is_done_before_it() -> None:
+    lines: list[dict[str, Any]] = [
+        {"op": "write", "path": "/sys/bus/dax/drivers/kmem/unbind"},
+        {
+            "op": "raw",
+            "calls": [
+                {"fn": "open", "args": [FILE, 2], "ret": "fd1"},
+                {"fn": "read", "args": ["fd1", 9], "errno": "ENODEV"},
+            ],
+        },
+    ]
+    assert [call["ret"] for call in raw.early_opens(lines)[0]] == ["fd1"]
+
+
+def test_a_report_names_what_differs() -> None:
+    report = Report("x")
+    report.add("i=1", "read /a", Verdict(Kind.MISMATCH, "", ("expected 1, got 2",)))
+    assert list(report.details()) == ["  mismatch i=1: read /a", "      expected 1, got 2"]
+
+
+# On the model -----------------------------------------------------------------------------------------------------
+
+
+def first_session(profile: str, pattern: str) -> Session:
+    for recording in recordings():
+        if (
+            isinstance(recording, Session)
+            and recording.header["profile"] == profile
+            and re.match(pattern, recording.header["name"])
+        ):
+            return recording
+    pytest.skip("that session is not here")
+
+
+@needs_recordings
+def test_on_the_model_a_changed_line_is_found(tmp_path: Path) -> None:
+    pytest.importorskip("fakesysfs.sysroot")
+    original = first_session("7.2", "12-")
+    before = cli.replay(original)
+    changed = copy.deepcopy(original.operations)
+    line = next(line for line in changed if line["op"] == "blocks")
+    line["blocks"]["1"][0] = "offline"
+    path = tmp_path / "changed.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in [original.header, *changed]))
+    after = load(path)
+    assert isinstance(after, Session)
+    assert cli.replay(after).reproduced < before.reproduced

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, NoReturn
 
 import pyfuse3
 import trio
@@ -31,6 +31,16 @@ PATIENCE_MILLISECONDS = 2
 """How long to look for the next request while nothing else can happen in this process but a signal or an unmount."""
 
 
+class _Done:
+    """Awaiting this takes no turn of any loop and makes no coroutine."""
+
+    def __await__(self) -> Generator[NoReturn, None, None]:
+        return iter(())  # type: ignore[return-value]  # an iterator is all that `await` needs
+
+
+_DONE = _Done()
+
+
 class _Lock:
     """What pyfuse3 needs of `trio.Lock`, without a turn through the scheduler where nobody holds it.
 
@@ -43,14 +53,22 @@ class _Lock:
         self._held = False
         self._waiting = trio.lowlevel.ParkingLot()
 
-    async def __aenter__(self) -> None:
+    def __aenter__(self) -> Awaitable[None]:
+        if self._held:
+            return self._wait()
+        self._held = True
+        return _DONE
+
+    async def _wait(self) -> None:
         while self._held:
             await self._waiting.park()
         self._held = True
 
-    async def __aexit__(self, *_exc: object) -> None:
+    def __aexit__(self, *_exc: object) -> Awaitable[None]:
         self._held = False
-        self._waiting.unpark()
+        if self._waiting:
+            self._waiting.unpark()
+        return _DONE
 
 
 class _LowLevel:
@@ -58,17 +76,18 @@ class _LowLevel:
 
     def __init__(self, busy: Callable[[], bool]) -> None:
         self._busy = busy
-        self._poll: select.poll | None = None
+        self._poll: Callable[[int], object] | None = None
         self._turn = 0
 
-    async def wait_readable(self, descriptor: int) -> None:
+    def wait_readable(self, descriptor: int) -> Awaitable[None]:
         if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(descriptor, select.POLLIN)
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            self._poll = poll.poll
         self._turn += 1
-        if self._turn % FAIRNESS and self._poll.poll(0 if self._busy() else PATIENCE_MILLISECONDS):
-            return
-        await trio.lowlevel.wait_readable(descriptor)
+        if self._turn % FAIRNESS and self._poll(0 if self._busy() else PATIENCE_MILLISECONDS):
+            return _DONE
+        return trio.lowlevel.wait_readable(descriptor)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever trio has
         return getattr(trio.lowlevel, name)

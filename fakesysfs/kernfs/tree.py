@@ -368,6 +368,8 @@ class Tree:
         uid, gid = self.uid, self.gid
         born = self._born_ns
         if found is None:
+            if not ino & _SLOT_MASK:
+                return Stat(ino, stat.S_IFDIR | 0o755, 0, uid, gid, 0, 0, born, born, born)
             return Stat(ino, stat.S_IFREG | 0o444, 0, uid, gid, 0, 4096, born, born, born)
         about = _about(found.object)
         entry = found.place.entry if found.place else None

@@ -133,12 +133,13 @@ class FileSystem:
 
     def lseek(self, descriptor: Descriptor, offset: int, whence: int) -> int:
         """System call lseek."""
-        self.tree.existing(descriptor.file.ino, "kernfs_fop_llseek")
+        if not self._is_alive(descriptor):
+            raise KernelError(errno.ENODEV, "the attribute was removed while it was open", "kernfs_fop_llseek")
         self._needs_seek(descriptor)
         base = {
             os.SEEK_SET: 0,
             os.SEEK_CUR: descriptor.position,
-            os.SEEK_END: descriptor.file.attribute.size,
+            os.SEEK_END: self.tree.getattr(descriptor.file.ino).size,
         }[whence]
         if base + offset < 0:
             raise KernelError(errno.EINVAL, "a position cannot be negative", "vfs_setpos")
@@ -147,7 +148,19 @@ class FileSystem:
 
     def fstat(self, descriptor: Descriptor) -> Stat:
         """System call fstat: answers for a removed file too."""
-        return self.tree.getattr(descriptor.file.ino)
+        status = self.tree.getattr(descriptor.file.ino)
+        if self._is_alive(descriptor):
+            return status
+        return status._replace(mode=stat.S_IFREG | descriptor.file.attribute.mode, nlink=0)
+
+    @staticmethod
+    def _is_alive(descriptor: Descriptor) -> bool:
+        """Whether the file is still the one that was opened; a later one of the same name is another."""
+        try:
+            descriptor.file._object("kernfs_get_active")  # noqa: SLF001  the open file's own rule
+        except KernelError:
+            return False
+        return True
 
     def ftruncate(self, descriptor: Descriptor, size: int) -> None:
         """System call ftruncate: success, and no effect."""

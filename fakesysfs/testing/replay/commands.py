@@ -357,7 +357,19 @@ def _touch(shell: Shell, arguments: list[str], streams: Streams) -> int:
     return status
 
 
+def _test(shell: Shell, arguments: list[str], streams: Streams) -> int:
+    """`[ -d PATH ]`."""
+    del streams
+    if len(arguments) != 3 or arguments[0] != "-d":  # noqa: PLR2004  -d, the path, the bracket
+        raise Failure("only [ -d PATH ] is known here", 2)
+    try:
+        return 0 if stat.S_ISDIR(shell.files.stat(arguments[1]).mode) else 1
+    except KernelError:
+        return 1
+
+
 COMMANDS: dict[str, Callable[[Shell, list[str], Streams], int]] = {
+    "[": _test,
     "cat": _cat,
     "chmod": _chmod,
     "echo": _echo,

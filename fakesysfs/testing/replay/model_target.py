@@ -6,7 +6,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.profile import PROFILES
@@ -88,7 +88,6 @@ class ModelTarget(Target):
         self.tasks = Tasks()
         self._descriptors: dict[int, Descriptor] = {}
         self._numbers = itertools.count(3)
-        self._pins: list[Any] = []
         self._log = sysroot.kernel.printk.sequence
         self._events = sysroot.kernel.uevents.sequence
 
@@ -301,14 +300,15 @@ class ModelTarget(Target):
     def fixture(self, what: str, node: int | None) -> None:
         """See Target."""
         kernel = self.sysroot.kernel
-        if what == "pin":
-            self._pins.append(kernel.pin(node))
-        elif what == "unpin":
+        if what == "unpin":
             kernel.unpin()
-        elif what == "kernel-allocations":
+        elif what == "pin" and node is not None:
+            kernel.pin(node)
+        elif what == "kernel-allocations" and node is not None:
             kernel.kernel_allocations(node)
         elif what == "kernel-allocations-released":
-            kernel.kernel_allocations_released(node)
+            if node is not None:
+                kernel.kernel_allocations_released(node)
         else:
             raise NotSupportedError(f"fixture {what}")
         self.tasks.settle()

@@ -192,5 +192,8 @@ NORMALISATIONS = (
 )
 """The declared list."""
 
+STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
+"""A command line that ends so leaves whether the guest's whole log, boot messages included, has certain words."""
+
 OUTPUT_NOT_COMPARED = frozenset({"lsmod", "dmesg", "time", "numastat", "ndctl"})
 """Commands whose output is the guest's (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""

@@ -14,7 +14,7 @@ from typing import Any
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.testing.replay import raw, scenes, tables
 from fakesysfs.testing.replay.messages import ENDS_TOGETHER, Comparison
-from fakesysfs.testing.replay.normalise import OUTPUT_NOT_COMPARED, Context, normalise
+from fakesysfs.testing.replay.normalise import OUTPUT_NOT_COMPARED, STATUS_NOT_COMPARED, Context, normalise
 from fakesysfs.testing.replay.recording import INFORMATIVE, Operation, Session
 from fakesysfs.testing.replay.report import (
     NOTHING_TO_COMPARE,
@@ -69,6 +69,7 @@ class Player:
         self.scenes: dict[int, scenes.PinnedScene] = {}
         self.background: list[tuple[str, int]] = []
         self.pinned_node: int | None = None
+        self.fixture_nodes: dict[str, int | None] = {}
         self.after_race = False
         self.memtotal_expected = _recorded_memtotal(facts, session.header["variant"])
         self.memtotal_got: int | None = None
@@ -242,7 +243,9 @@ class Player:
     def _sh(self, operation: Operation) -> Verdict:
         command = operation["cmd"]
         result = self.target.sh(command, operation.get("tool"))
-        differences = difference("exit status", operation["rc"], result.rc)
+        differences = []
+        if not STATUS_NOT_COMPARED.search(_unquoted(command)):
+            differences += difference("exit status", operation["rc"], result.rc)
         names = command_names(command)
         if not names & OUTPUT_NOT_COMPARED and "--version" not in command:
             self.context.module_command = bool(names & {"modprobe", "rmmod"})
@@ -292,9 +295,11 @@ class Player:
         return compared(self._drained(operation))
 
     def _fixture(self, operation: Operation) -> Verdict:
-        self.target.fixture(operation["what"], operation.get("node"))
-        if operation["what"] == "pin":
-            self.pinned_node = operation.get("node")
+        what, node = operation["what"], operation.get("node")
+        self.target.fixture(what, self.fixture_nodes.get(what) if node is None else node)
+        self.fixture_nodes[f"{what}-released"] = node
+        if what == "pin":
+            self.pinned_node = node
         return REPRODUCED
 
     def _bg(self, operation: Operation) -> Verdict:
@@ -413,7 +418,11 @@ _COMMAND_NAME = re.compile(r"(?:^|[;|&(]|\bthen|\bdo)\s*(?:\w+=\S*\s+)*([\w./-]+
 
 def command_names(command: str) -> set[str]:
     """The commands that a command line runs, quoted parts aside."""
-    return set(_COMMAND_NAME.findall(re.sub(r"'[^']*'|\"[^\"]*\"", "", command)))
+    return set(_COMMAND_NAME.findall(_unquoted(command)))
+
+
+def _unquoted(command: str) -> str:
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
 
 
 def describe(operation: Operation) -> str:

@@ -26,8 +26,14 @@ from fakesysfs.testing.replay.target import (
 
 Call = dict[str, Any]
 
+_DESCRIPTOR = re.compile(r"fd\d+")
+
 _FSTAT_COMPARED = (0, 3, 4, 5, 6)
 """Of os.stat_result: mode, nlink, uid, gid, size; inode, device and times are the guest's."""
+
+
+class NotOpenError(Exception):
+    """A call on a descriptor whose open failed."""
 
 
 class Descriptors:
@@ -58,6 +64,8 @@ class Descriptors:
             got: Any = errno_name(error.errno)
         except BlockedError:
             got = "blocks"
+        except NotOpenError:
+            got = "not open"
         else:
             got = expected if call["fn"] == "open" and "errno" not in call else _comparable(call, result)
         return difference(what, expected, got)
@@ -67,7 +75,9 @@ class Descriptors:
         target = self.target
         if name == "open":
             return self.open(call.get("ret", ""), arguments[0], arguments[1])
-        if isinstance(arguments[0], str) and arguments[0] in self.numbers:
+        if isinstance(arguments[0], str) and _DESCRIPTOR.fullmatch(arguments[0]):
+            if arguments[0] not in self.numbers:
+                raise NotOpenError
             number = self.numbers[arguments[0]]
             self.last_path = self.paths[arguments[0]]
             rest = arguments[1:]

@@ -4,7 +4,7 @@
 
 Builds plain.c with `cc` and `pkg-config fuse3`, mounts both, measures them in turns (the machine may be busy with other
 things: trust the ratios, not the times) and prints per operation the median of the ratios of the rounds. All run on one
-CPU: elsewhere waking the other one costs more than all that is measured, and whether it is needed is the scheduler's whim.
+CPU: waking another one costs more than all that is measured, and whether that happens is the scheduler's whim.
 `--toy` measures tests/mount/toy.py instead of a machine.
 """
 
@@ -51,7 +51,7 @@ def served(command: list[str | Path], point: Path) -> Iterator[None]:
 
 def stat(name: str, directory: int) -> None:
     """Answered by the host."""
-    os.stat(name, dir_fd=directory)  # noqa: PTH116  the bare call is what is measured
+    os.stat(name, dir_fd=directory)
 
 
 def read(name: str, directory: int) -> None:
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true")
     options = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    command: list[str | Path]
     with contextlib.ExitStack() as stack:
         where = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ours, plain = where / "ours", where / "plain.mnt"

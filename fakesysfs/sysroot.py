@@ -71,6 +71,10 @@ class Sysroot:
         """Boot a machine under a profile; its files belong to `uid` and `gid`."""
         return cls(machine, profile, uid=uid, gid=gid, now_ns=now_ns)
 
+    def static_directories(self) -> dict[str, Directory]:
+        """The directories that stand for no object of the kernel, by path."""
+        return dict(self._static.by_path)
+
     def reset(self) -> None:
         """Take everything away and boot again: all open files die, whoever waits in the old machine is let go."""
         old = self.kernel

@@ -42,15 +42,12 @@ from fakesysfs.testing.replay.target import (
 )
 from fakesysfs.testing.tasks import Signal, Task, Tasks
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-RECORDINGS = [
-    place for place in (CHECKOUT / "tests/recordings", CHECKOUT.parent / "shared/recordings") if place.is_dir()
-]
-needs_recordings = pytest.mark.skipif(not RECORDINGS, reason="no recordings here")
+RECORDINGS = Path(__file__).resolve().parent / "recordings"
+needs_recordings = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="no recordings here")
 
 
 def recordings() -> Iterator[Session | Snapshot]:
-    for path in find(RECORDINGS[:1]):
+    for path in find([RECORDINGS]):
         yield load(path)
 
 

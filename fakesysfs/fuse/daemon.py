@@ -32,7 +32,7 @@ def log_file(point: str) -> Path:
 
 
 def in_background(serve: Callable[[Callable[[str], None]], None], log_path: Path) -> str:
-    """Run `serve` in a daemon. It calls what it is given with a text once it answers; returns that text.
+    """Run `serve` in a daemon; it calls what it is given with a text once it answers. Returns that text.
 
     Raises MountError: what `serve` raised, or that it ended.
     """
@@ -55,6 +55,15 @@ def _become_daemon(
     serve: Callable[[Callable[[str], None]], None], reader: int, writer: int, log_path: Path
 ) -> NoReturn:
     status = 1
+    waiting = True
+
+    def tell(number: int, text: str) -> None:
+        nonlocal waiting
+        if waiting:
+            waiting = False
+            os.write(writer, f"{number}\n{text}".encode())
+            os.close(writer)
+
     try:
         os.close(reader)
         os.setsid()
@@ -63,19 +72,15 @@ def _become_daemon(
         os.chdir("/")
         _redirect(log_path)
         log_to_standard_error()
-
-        def tell(number: int, text: str) -> None:
-            os.write(writer, f"{number}\n{text}".encode())
-            os.close(writer)
-
         try:
             serve(lambda text: tell(0, text))
             status = 0
         except MountError as error:
             status = error.status
             tell(status, str(error))
-    except BaseException:  # noqa: BLE001  nothing may get out of the fork
+    except BaseException as error:  # noqa: BLE001  nothing may get out of the fork
         log.critical("the server ends: %s", traceback.format_exc())
+        tell(status, f"bug: {error!r}; more is in {log_path}")
     finally:
         os._exit(status)
 

@@ -87,7 +87,7 @@ class _LowLevel:
         self._turn += 1
         if self._turn % FAIRNESS and self._poll(0 if self._busy() else PATIENCE_MILLISECONDS):
             return _DONE
-        return trio.lowlevel.wait_readable(descriptor)
+        return trio.lowlevel.wait_readable(descriptor)  # noqa: ASYNC105  pyfuse3 awaits it
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever trio has
         return getattr(trio.lowlevel, name)

@@ -65,10 +65,13 @@ def check(point: str) -> None:
     Raises MountError.
     """
     _check_device()
-    if mounted_at(os.path.realpath(point)):
-        if not _is_dead(point):
-            raise MountError(f"{point}: a fakesysfs is mounted here already; `fakesysfs umount {point}` takes it away")
+    real = os.path.realpath(point)
+    if real == "/":
+        raise MountError(f"{point}: this would hide the whole system", 2)
+    if mounted_at(real) and _is_dead(point):
         unmount(point)
+    if mounted_at(real):
+        raise MountError(f"{point}: a fakesysfs is mounted here already; `fakesysfs umount {point}` takes it away")
     try:
         is_directory = os.path.isdir(point) or not os.stat(point)  # noqa: PTH112, PTH116  the reason is wanted
     except OSError as error:
@@ -105,7 +108,7 @@ def unmount(point: str) -> None:
     Raises MountError.
     """
     real = os.path.realpath(point)
-    if mounted_at(real) is None:
+    if not mounted_at(real):
         raise MountError(f"{point}: no fakesysfs is mounted here")
     helpers = (["fusermount3", "-u", "-z", "--"], ["umount", "-l", "--"])
     errors = []
@@ -117,4 +120,5 @@ def unmount(point: str) -> None:
         if done.returncode == 0:
             return
         errors.append(done.stderr.strip())
-    raise MountError("; ".join(errors))
+    if mounted_at(real):  # else the helper of a server that was killed was faster (auto_unmount)
+        raise MountError("; ".join(errors))

@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import pyfuse3
@@ -49,7 +50,8 @@ async def _serve(operations: Operations, point: str, allow_other: bool) -> None:
                 await pyfuse3.main(max_tasks=MAX_TASKS)
                 nursery.cancel_scope.cancel()
         finally:
-            # Never by its path when it is gone: another may be mounted there by now.
+            # From here on nothing may go by the mount's path: another may be mounted there once this one is gone.
+            _end_helpers()
             pyfuse3.close(unmount=device is None or _is_mounted(device))
 
 
@@ -84,6 +86,15 @@ def _standard_error(said: list[str]) -> Iterator[None]:
         text = os.pread(taken, 4096, 0)
         os.close(taken)
         said.append(" ".join(text.decode(errors="replace").split()))
+
+
+def _end_helpers() -> None:
+    """End fusermount3, our only child: it waits to unmount by path when this process is gone (auto_unmount)."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    with contextlib.suppress(OSError):
+        for child in map(int, children.read_text().split()):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 async def _until_signal(signals: AsyncIterator[int], ending: trio.CancelScope) -> None:

@@ -42,6 +42,7 @@ class Config:
     """Kernel configuration and boot options, as far as they show."""
 
     pm: bool = True
+    memory_hotplug: bool = True
     memory_hotremove: bool = True
     memory_failure: bool = True
     crash_hotplug: bool = True
@@ -437,7 +438,7 @@ def _dax_hmem_drivers(module: Module) -> list[Driver]:
 MODULE_KINDS: Mapping[str, ModuleKind] = {
     "device_dax": ModuleKind(lambda module: [DeviceDax(module.kernel, module.name)]),
     "fsdev_dax": ModuleKind(lambda module: [FsdevDax(module.kernel, module.name)]),
-    "kmem": ModuleKind(lambda module: [Kmem(module.kernel, module.name)]),
+    "kmem": ModuleKind(lambda module: [Kmem(module.kernel, module.name)], wants_memory_hotplug=True),
     "dax_hmem": ModuleKind(_dax_hmem_drivers, parameters={"region_idle": "N"}),
     "dax_cxl": ModuleKind(lambda module: [CxlDaxRegion(module.kernel, module.kernel.buses["cxl"], module.name)]),
 }

@@ -72,8 +72,8 @@ class MemoryHotplug:
     # The default online type (auto_online_blocks) -----------------------------------------------------------------
 
     def mhp_get_default_online_type(self) -> Mmop:
-        """The policy of the system."""
-        return self.default_online_type
+        """The policy of the system; without MEMORY_HOTPLUG offline, which harms nothing (patch 4)."""
+        return self.default_online_type if self._kernel.config.memory_hotplug else Mmop.OFFLINE
 
     def mhp_set_default_online_type(self, buffer: bytes) -> None:
         """A write to auto_online_blocks: never locked (auto_online_blocks_store)."""
@@ -210,6 +210,8 @@ class MemoryHotplug:
         Raises KernelError: EINVAL for several zones or holes, EBUSY for an unmovable page, an injected errno.
         """
         kernel = self._kernel
+        if not kernel.config.memory_hotremove:
+            raise KernelError(errno.EINVAL, "the kernel was built without MEMORY_HOTREMOVE", "offline_pages", index)
         if status.zone is None:
             raise KernelError(errno.EINVAL, f"memory{index} spans several zones", "memory_block_offline", index)
         if status.group.holes:

@@ -36,6 +36,8 @@ class ModuleKind:
     drivers: Callable[[Module], list[Driver]]
     needs: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
+    wants_memory_hotplug: bool = False
+    """The module depends on MEMORY_HOTPLUG."""
     init: Callable[[Module], Awaitable[None]] | None = None
     exit: Callable[[Module], Awaitable[None]] | None = None
 
@@ -55,8 +57,8 @@ class Modules:
         """
         name = name.replace("-", "_")
         kind = self.kinds.get(name)
-        if kind is None:
-            known = ", ".join(sorted(self.kinds))
+        if kind is None or not self._is_built(kind):
+            known = ", ".join(sorted(name for name, other in self.kinds.items() if self._is_built(other)))
             raise KernelError(errno.ENOENT, f"there is no module {name!r} (there are {known})", "load_module")
         if name in self.loaded:
             return
@@ -77,6 +79,10 @@ class Modules:
         if kind.init is not None:
             await kind.init(module)
         kernel.uevents.send("add", f"/module/{name}", "module")
+
+    def _is_built(self, kind: ModuleKind) -> bool:
+        """Does the kernel's configuration have the module?"""
+        return self._kernel.config.memory_hotplug or not kind.wants_memory_hotplug
 
     async def unload(self, name: str) -> None:
         """Unload a module. Raises KernelError: ENOENT if it is not loaded, EBUSY while another one needs it."""

@@ -125,6 +125,7 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     nr_cpus: int = 8192
     max_numnodes: int = 1024
     pm: bool = msgspec.field(default=True, name="PM")
+    memory_hotplug: bool = msgspec.field(default=True, name="MEMORY_HOTPLUG")
     memory_hotremove: bool = msgspec.field(default=True, name="MEMORY_HOTREMOVE")
     memory_failure: bool = msgspec.field(default=True, name="MEMORY_FAILURE")
     crash_hotplug: bool = msgspec.field(default=True, name="CRASH_HOTPLUG")
@@ -289,6 +290,7 @@ class Machine:
             latency={"online_block": file.latency.online_block, "offline_block": file.latency.offline_block},
             config=Config(
                 pm=kernel.pm,
+                memory_hotplug=kernel.memory_hotplug,
                 memory_hotremove=kernel.memory_hotremove,
                 memory_failure=kernel.memory_failure,
                 crash_hotplug=kernel.crash_hotplug,
@@ -353,6 +355,8 @@ class Machine:
             kind = MODULE_KINDS.get(name.replace("-", "_"))
             if kind is None:
                 raise self._fail(f"modules[{number}]", line, f"expected one of {', '.join(sorted(MODULE_KINDS))}")
+            if kind.wants_memory_hotplug and not self._description.kernel.memory_hotplug:
+                raise self._fail(f"modules[{number}]", line, "needs kernel.MEMORY_HOTPLUG = true")
             parameters = []
             for word in words:
                 key, equals, value = word.partition("=")

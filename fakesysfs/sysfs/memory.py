@@ -49,7 +49,12 @@ MEMORY_BLOCK = DirectoryKind(
             doc="Number of the block, hexadecimal.",
         ),
         Attribute(name="phys_device", mode=0o444, show=on("0"), doc="Always 0."),
-        Attribute(name="removable", mode=0o444, show=on("1"), doc="Always 1, whether or not the block can be offlined."),
+        Attribute(
+            name="removable",
+            mode=0o444,
+            show=lambda block: f"{int(block.kernel.config.memory_hotremove)}\n",
+            doc="1 if the kernel can remove memory at all (MEMORY_HOTREMOVE), whether or not this block can be offlined.",
+        ),
         Attribute(
             name="valid_zones",
             mode=0o444,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fakesysfs.kernel.bitmap import number_list, number_mask
@@ -63,11 +63,14 @@ def _distance(node: NodeDevice) -> str:
 def _block_links() -> Indexed:
     def has(node: NodeDevice, index: int) -> bool:
         status = node.kernel.memory_blocks.runs.get(index)
-        return status is not None and node.nid in status.group.nids
+        return status is not None and node.nid in status.group.nids and node.kernel.config.memory_hotplug
+
+    def runs(node: NodeDevice) -> Iterable[tuple[int, int]]:
+        return node.kernel.memory_blocks.of_node(node.nid) if node.kernel.config.memory_hotplug else ()
 
     return Indexed(
         prefix="memory",
-        runs=lambda node: node.kernel.memory_blocks.of_node(node.nid),
+        runs=runs,
         has=has,
         count=lambda node: node.data.blocks,
         link=lambda _node, index: f"{MEMORY}/memory{index}",

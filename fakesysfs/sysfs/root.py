@@ -48,8 +48,9 @@ def _platform_roots(kernel: Kernel) -> dict[str, Kobject]:
 def make(static: StaticDirectories, kernel: Kernel) -> None:
     """Make every directory of /sys that stands for no object."""
     make_ = static.make
+    hotplug = kernel.config.memory_hotplug
     for name, entries in (
-        ("memory", memory.MEMORY_BUS_ENTRIES),
+        *((("memory", memory.MEMORY_BUS_ENTRIES),) if hotplug else ()),
         ("node", node.NODE_BUS_ENTRIES),
         ("memory_tiering", node.TIERING_BUS_ENTRIES),
         ("cpu", node.CPU_BUS_ENTRIES),
@@ -65,7 +66,8 @@ def make(static: StaticDirectories, kernel: Kernel) -> None:
         (uevent(lambda _kernel: "/devices/platform", "platform"), POWER, Subdirectories(of=_platform_roots)),
     )
     make_("/sys/devices/system/cpu", node.CPU_ENTRIES)
-    make_("/sys/devices/system/memory", memory.MEMORY_ENTRIES)
+    if hotplug:
+        make_("/sys/devices/system/memory", memory.MEMORY_ENTRIES)
     make_("/sys/devices/system/node", node.NODE_ENTRIES)
     make_("/sys/devices/system")
     make_("/sys/devices/virtual/memory_tiering", node.TIERING_ENTRIES)
@@ -75,6 +77,7 @@ def make(static: StaticDirectories, kernel: Kernel) -> None:
         make_("/sys/kernel/mm/numa", node.NUMA_ENTRIES)
     make_("/sys/kernel/mm")
     make_("/sys/kernel")
-    make_("/sys/module/memory_hotplug", module.MEMORY_HOTPLUG_ENTRIES)
+    if hotplug:
+        make_("/sys/module/memory_hotplug", module.MEMORY_HOTPLUG_ENTRIES)
     make_("/sys/module", (Subdirectories(of=lambda _kernel: kernel.modules.loaded),))
     make_("/sys")

@@ -152,7 +152,9 @@ class DaxDriver(Driver):
         return device.name.encode() in self.ids or self.matches_kind(device)
 
     def matches_kind(self, dev_dax: DevDax) -> bool:
-        """kmem takes regions flagged for it, device_dax the others (dax_match_type)."""
+        """kmem takes regions flagged for it, device_dax the others, or all in a kernel without kmem (dax_match_type)."""
+        if not self.kernel.config.memory_hotplug:
+            return not self.takes_kmem_regions
         return dev_dax.region.kmem == self.takes_kmem_regions
 
     async def probe(self, device: Device) -> None:

@@ -305,7 +305,7 @@ class Kmem(DaxDriver):
             await data.stores.drain()
         device.driver_data = None
         if not kernel.config.memory_hotremove:
-            return
+            return  # the reservation and the memory are leaked on purpose
         if kernel.profile.unbind is Unbind.WARN_UNLESS_OFFLINE and data.state not in {DAX_KMEM_UNPLUGGED, Mmop.OFFLINE}:
             self._leak_with_warning(data)
             return

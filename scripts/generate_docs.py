@@ -1,0 +1,185 @@
+"""Write the pages that are generated from tables: docs/abi.md and docs/kernels.md.
+
+    .venv/bin/python scripts/generate_docs.py
+
+A test holds that the pages are what this would write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from fakesysfs.control import root as control_root
+from fakesysfs.kernel import sched
+from fakesysfs.kernel.dax.bus import DevDax
+from fakesysfs.kernel.dax.kmem import Kmem
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile
+from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Indexed, Link, Links, Node, Nodes
+from fakesysfs.machine import load
+from fakesysfs.sysfs import dax, memory, module, node
+from fakesysfs.sysroot import Sysroot
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+PATTERNS = {
+    memory.MEMORY_BLOCK: "/sys/devices/system/memory/memoryN",
+    node.NODE_KIND: "/sys/devices/system/node/nodeN",
+    node.MEMORY_TIER: "/sys/devices/virtual/memory_tiering/memory_tierN",
+    node.CPU_KIND: "/sys/devices/system/cpu/cpuN",
+    dax.DEV_DAX: "/sys/bus/dax/devices/daxX.Y",
+    dax.DAX_MAPPING: "/sys/bus/dax/devices/daxX.Y/mappingN",
+    dax.PLATFORM_DEVICE: "/sys/devices/platform/DEVICE",
+    dax.CXL_DEVICE: "/sys/bus/cxl/devices/DEVICE",
+    dax.DRIVER: "/sys/bus/BUS/drivers/DRIVER",
+    dax.BUS: "/sys/bus/BUS",
+    module.MODULE: "/sys/module/MODULE",
+    control_root.CONTROL_BLOCK: "/control/blocks/memoryN",
+}
+"""Where the directories of each kind are."""
+
+STATES = (DAX_KMEM_UNPLUGGED, *Mmop)
+
+
+def static_directories() -> Iterator[tuple[str, tuple[Entry, ...]]]:
+    """The directories that stand for no object, by path."""
+    sysroot = Sysroot.boot(load("default"), next(iter(PROFILES.values())))
+    for path, directory in sysroot.static_directories().items():
+        yield path, directory.kind.entries
+
+
+def entries(path: str, table: tuple[Entry, ...]) -> Iterator[tuple[str, str, str]]:
+    """(path, mode or what it is, description) of each entry, groups included."""
+    for entry in table:
+        if isinstance(entry, Attribute):
+            yield f"{path}/{entry.name}", f"{entry.mode:04o}", entry.doc
+        elif isinstance(entry, Link):
+            yield f"{path}/{entry.name}", "symbolic link", entry.doc
+        elif isinstance(entry, Group):
+            yield f"{path}/{entry.name}/", "directory", entry.doc
+            yield from entries(f"{path}/{entry.name}", entry.entries)
+        elif isinstance(entry, Indexed):
+            what = "directories" if entry.directory else "symbolic links"
+            yield f"{path}/{entry.prefix}N", what, entry.doc
+        elif isinstance(entry, Links):
+            yield f"{path}/...", "symbolic links", entry.doc
+        elif isinstance(entry, Node):
+            yield f"{path}/{entry.name}", f"character device {entry.mode:04o}", entry.doc
+        elif isinstance(entry, Nodes):
+            yield f"{path}/...", "character devices", entry.doc
+        else:
+            yield f"{path}/...", "directories", entry.doc
+
+
+def abi() -> str:
+    """docs/abi.md, in the form of the kernel's Documentation/ABI."""
+    parts = [
+        "# ABI\n",
+        "Generated from the attribute tables by `scripts/generate_docs.py`. Paths are inside the mount. Which attributes exist also depends on the",
+        "machine's kernel configuration, the device and the kernel profile.\n",
+        "```",
+    ]
+    tables = [(path, kind.entries) for kind, path in PATTERNS.items()]
+    tables += [(path, table) for path, table in static_directories() if table]
+    seen: set[str] = set()
+    for base, table in sorted(tables, key=lambda item: item[0]):
+        for path, mode, doc in entries(base, table):
+            if path in seen or not doc:
+                continue
+            seen.add(path)
+            parts.append(f"What:\t\t{path}\nMode:\t\t{mode}\nDescription:\n\t\t{doc}\n")
+    return "\n".join([*parts, "```", ""])
+
+
+def word(profile: Profile, state: int) -> str:
+    """What the attribute reads in a state; the states that a profile cannot tell apart read alike."""
+    return profile.words_read.get(state, "?")
+
+
+def transition(profile: Profile, state: int, wanted: int) -> str:
+    """What a write does to a device bound in a state: tried on the model."""
+    policy = Mmop.ONLINE_MOVABLE if state == DAX_KMEM_UNPLUGGED else Mmop(state)
+    kernel = Kernel(replace(load("default").setup(), default_online_type=policy), profile)
+    sched.run(kernel.boot())
+    device = kernel.dax_bus.devices["dax0.0"]
+    driver = kernel.dax_bus.drivers["kmem"]
+    assert isinstance(device, DevDax)
+    assert isinstance(driver, Kmem)
+    if device.driver is None:
+        return "(such a device cannot be bound)"
+    written = {asked: name.encode() for name, asked in profile.words_written.items()}
+    if state == DAX_KMEM_UNPLUGGED:
+        sched.run(driver.hotplug_store(device, written[state]))
+    before = driver.hotplug_show(device)
+    try:
+        sched.run(driver.hotplug_store(device, written[wanted]))
+    except KernelError as error:
+        return error.name
+    after = driver.hotplug_show(device)
+    return "nothing" if before == after else f"`{after}`"
+
+
+def kernels() -> str:
+    """docs/kernels.md: which kernel does what."""
+    parts = [
+        "# Which kernel does what\n",
+        "Generated from the profiles by `scripts/generate_docs.py`.\n",
+        "| behaviour | " + " | ".join(PROFILES) + " |",
+        "|---" * (len(PROFILES) + 1) + "|",
+    ]
+    profiles = list(PROFILES.values())
+    for name in Profile.__dataclass_fields__:
+        if name in {"name", "title"}:
+            continue
+        row = [_shown(getattr(profile, name)) for profile in profiles]
+        parts.append(f"| {name.replace('_', ' ')} | " + " | ".join(row) + " |")
+    for profile in profiles:
+        if profile.attribute is None:
+            continue
+        parts += ["", f"## `{profile.attribute}` on {profile.name}", ""]
+        parts.append("What a write does, by what the attribute reads (tried on the model):\n")
+        states = [state for state in STATES if state in profile.words_read]
+        words = list(profile.words_written)
+        parts.append("| reads | " + " | ".join(f"`{text}`" for text in words) + " | any other word |")
+        parts.append("|---" * (len(words) + 2) + "|")
+        for state in states:
+            cells = [transition(profile, state, profile.words_written[text]) for text in words]
+            label = f"`{word(profile, state)}`" + (" (policy online_kernel)" if word(profile, state) != _ALL[state] else "")
+            parts.append(f"| {label} | " + " | ".join(cells) + " | EINVAL |")
+    return "\n".join([*parts, ""])
+
+
+_ALL = {DAX_KMEM_UNPLUGGED: "unplugged", **{state: state.name.lower() for state in Mmop}}
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(item.name.lower() for item in value))
+    if hasattr(value, "items"):
+        return ", ".join(dict.fromkeys(str(item) for item in (value.values() if _is_read(value) else value)))
+    return str(getattr(value, "value", value))
+
+
+def _is_read(value: object) -> bool:
+    return all(isinstance(key, int) for key in value)  # type: ignore[attr-defined]
+
+
+PAGES = {"abi.md": abi, "kernels.md": kernels}
+
+
+def main() -> None:
+    """Write all pages."""
+    DOCS.mkdir(exist_ok=True)
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

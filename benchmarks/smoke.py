@@ -96,7 +96,7 @@ def main() -> None:
         ours.mkdir()
         plain.mkdir()
         if options.toy:
-            command = [sys.executable, "tests/mount/toy.py", ours]
+            command = [sys.executable, "-m", "tests.mount.toy", ours]
             reading = writing = f"{ours}/family/memory5/state"
         else:
             command = [sys.executable, "-m", "fakesysfs", "mount", "--foreground", ours]

@@ -64,7 +64,7 @@ def check(point: str) -> None:
 
     Raises MountError.
     """
-    _check_device()
+    check_device()
     real = os.path.realpath(point)
     if real == "/":
         raise MountError(f"{point}: this would hide the whole system", 2)
@@ -81,7 +81,8 @@ def check(point: str) -> None:
         raise MountError(f"{point}: not a directory", 2)
 
 
-def _check_device() -> None:
+def check_device() -> None:
+    """Make sure that FUSE can be used. Raises MountError."""
     try:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:

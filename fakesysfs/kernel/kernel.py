@@ -24,6 +24,13 @@ from fakesysfs.kernel.memory_hotplug import MemoryHotplug, Parameters, Range
 from fakesysfs.kernel.memory_tiers import AccessCoordinate, MemoryTiers
 from fakesysfs.kernel.module import Module, ModuleKind, Modules
 from fakesysfs.kernel.node import Nodes
+from fakesysfs.kernel.notifier_error_inject import (
+    NotifierErrInjectDir,
+    err_inject_exit,
+    err_inject_init,
+    memory_err_inject_exit,
+    memory_err_inject_init,
+)
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
 from fakesysfs.kernel.printk import Printk
 from fakesysfs.kernel.profile import Mmop, Profile
@@ -152,6 +159,8 @@ class Kernel:
                 self.register(cpu)
         self.soft_reserved: Sequence[DaxSetup] = setup.soft_reserved
         self.cxl_regions: Sequence[DaxSetup] = setup.cxl_regions
+        self.notifier_err_inject_dir: NotifierErrInjectDir | None = None
+        """While the module notifier_error_inject is loaded."""
         self.modules = Modules(self, MODULE_KINDS)
 
     # Identity and observers -----------------------------------------------------------------------------------------
@@ -435,12 +444,27 @@ def _dax_hmem_drivers(module: Module) -> list[Driver]:
     return [HmemPlatform(kernel, kernel.platform_bus, module.name), Hmem(kernel, module.name, region_idle=idle)]
 
 
+def _no_drivers(_module: Module) -> list[Driver]:
+    return []
+
+
 MODULE_KINDS: Mapping[str, ModuleKind] = {
     "device_dax": ModuleKind(lambda module: [DeviceDax(module.kernel, module.name)]),
     "fsdev_dax": ModuleKind(lambda module: [FsdevDax(module.kernel, module.name)]),
     "kmem": ModuleKind(lambda module: [Kmem(module.kernel, module.name)], wants_memory_hotplug=True),
     "dax_hmem": ModuleKind(_dax_hmem_drivers, parameters={"region_idle": "N"}),
     "dax_cxl": ModuleKind(lambda module: [CxlDaxRegion(module.kernel, module.kernel.buses["cxl"], module.name)]),
+    "notifier_error_inject": ModuleKind(_no_drivers, init=err_inject_init, exit=err_inject_exit, out_of_tree=True),
+    "memory_notifier_error_inject": ModuleKind(
+        _no_drivers,
+        needs=("notifier_error_inject",),
+        parameters={"priority": "0"},
+        hidden_integers=frozenset({"priority"}),
+        wants_memory_hotplug=True,
+        init=memory_err_inject_init,
+        exit=memory_err_inject_exit,
+        out_of_tree=True,
+    ),
 }
 
 

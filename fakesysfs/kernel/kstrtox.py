@@ -1,4 +1,4 @@
-"""Reading what a user wrote: sysfs_streq, kstrtobool, kstrtoull, kstrtoint (lib/string_helpers.c, lib/kstrtox.c).
+"""Reading what a user wrote: sysfs_streq, kstrtobool, kstrtoull, kstrtoll, kstrtoint (lib/string_helpers.c, lib/kstrtox.c).
 
 A store gets bytes with a NUL behind them: everything after the first NUL is ignored, one trailing newline too.
 """
@@ -48,6 +48,28 @@ def kstrtoull(buffer: bytes, base: int, where: str, otherwise: int = errno.EINVA
     value = int(text, base)
     if value > _U64_MAX:
         raise KernelError(errno.ERANGE, f"{word_of(buffer)!r} does not fit 64 bits", where)
+    return value
+
+
+def kstrtoll(buffer: bytes, base: int, where: str) -> int:
+    """A signed 64-bit number, in the forms of `kstrtoull`; between a minus sign and the digits nothing may stand.
+
+    Raises KernelError: EINVAL on junk, ERANGE beyond 64 bits.
+    """
+    negative = buffer.startswith(b"-")
+    if buffer.startswith(b"-+"):
+        raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is not a number", where)
+    value = -kstrtoull(buffer[1:], base, where) if negative else kstrtoull(buffer, base, where)
+    if not -(1 << 63) <= value < 1 << 63:
+        raise KernelError(errno.ERANGE, f"{word_of(buffer)!r} does not fit 64 bits", where)
+    return value
+
+
+def kstrtoint(buffer: bytes, base: int, where: str) -> int:
+    """As `kstrtoll`, of 32 bits."""
+    value = kstrtoll(buffer, base, where)
+    if not -(1 << 31) <= value < 1 << 31:
+        raise KernelError(errno.ERANGE, f"{word_of(buffer)!r} does not fit 32 bits", where)
     return value
 
 

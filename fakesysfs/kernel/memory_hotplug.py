@@ -21,13 +21,20 @@ from fakesysfs.kernel.memory_block import (
     State,
     mhp_online_type_from_str,
 )
-from fakesysfs.kernel.printk import INFO, WARNING
+from fakesysfs.kernel.printk import WARNING
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.sched import WaitQueue
 from fakesysfs.kernel.zones import KERNEL_ZONES, MOVABLE, PAGE_SHIFT, Zone
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Kernel
+
+MEM_GOING_ONLINE = "MEM_GOING_ONLINE"
+MEM_GOING_OFFLINE = "MEM_GOING_OFFLINE"
+"""The events of the memory notifier chain that can be refused (include/linux/memory.h)."""
+
+MemoryNotifier = Callable[[str, int], None]
+"""Called with an event and the number of the block it is about; raises KernelError to refuse it."""
 
 ONLINE_POLICIES = ("contig-zones", "auto-movable")
 
@@ -65,8 +72,7 @@ class MemoryHotplug:
         self.default_online_type = default_online_type
         self.parameters = parameters
         self.pins_released = WaitQueue()
-        self.injected: dict[str, int] = {"MEM_GOING_ONLINE": 0, "MEM_GOING_OFFLINE": 0}
-        """Errors that the memory notifier injects (lib/memory-notifier-error-inject.c): negative errno or 0."""
+        self._memory_chain: list[MemoryNotifier] = []
         self.nr_memmap_pages = 0
 
     # The default online type (auto_online_blocks) -----------------------------------------------------------------
@@ -169,18 +175,24 @@ class MemoryHotplug:
 
     # Pages going online and offline -----------------------------------------------------------------------------
 
-    def _notify(self, what: str, index: int) -> None:
-        error = self.injected[what]
-        if error:
-            self._kernel.printk(INFO, f"Injecting error ({error}) to {what}")
-            raise KernelError(-error, f"an injected error stops memory{index} ({what})", "memory_notify", index)
+    def register_memory_notifier(self, notifier: MemoryNotifier) -> None:
+        """Let a notifier hear of blocks that are about to go online or offline, and refuse."""
+        self._memory_chain.append(notifier)
+
+    def unregister_memory_notifier(self, notifier: MemoryNotifier) -> None:
+        """The notifier hears no more."""
+        self._memory_chain.remove(notifier)
+
+    def _memory_notify(self, event: str, index: int) -> None:
+        for notifier in self._memory_chain:
+            notifier(event, index)
 
     def online_pages(self, first: int, last: int, group: BlockGroup, zone: Zone) -> Callable[[], None]:
         """Put the pages of offline blocks into a zone; returns what is to happen once their state has changed.
 
-        Raises KernelError with an injected errno.
+        Raises KernelError with a notifier's errno.
         """
-        self._notify("MEM_GOING_ONLINE", first)
+        self._memory_notify(MEM_GOING_ONLINE, first)
         kernel = self._kernel
         node = kernel.nodes[zone.nid]
         blocks = last - first + 1
@@ -207,7 +219,7 @@ class MemoryHotplug:
     def check_offline(self, index: int, status: BlockStatus) -> None:
         """What keeps a block from being offlined before any page is moved, in the kernel's order.
 
-        Raises KernelError: EINVAL for several zones or holes, EBUSY for an unmovable page, an injected errno.
+        Raises KernelError: EINVAL for several zones or holes, EBUSY for an unmovable page, a notifier's errno.
         """
         kernel = self._kernel
         if not kernel.config.memory_hotremove:
@@ -219,7 +231,7 @@ class MemoryHotplug:
         if index in kernel.memory_blocks.unmovable:
             kernel.printk(WARNING, "page dumped because: unmovable page")
             raise KernelError(errno.EBUSY, f"memory{index} has an unmovable page", "start_isolate_page_range", index)
-        self._notify("MEM_GOING_OFFLINE", index)
+        self._memory_notify(MEM_GOING_OFFLINE, index)
 
     def log_migration_failure(self, index: int) -> None:
         """A pinned page of the block did not migrate (do_migrate_range; the bursts are rate-limited in the kernel)."""
@@ -350,7 +362,7 @@ class MemoryHotplug:
     async def _try_reonline(self, done: Sequence[Offlined]) -> None:
         for first, last, online_type in done:
             # A failure to re-online concerns one block; the walk goes on with the next.
-            pieces = [(index, index) for index in range(first, last + 1)] if self.injected["MEM_GOING_ONLINE"] else [(first, last)]
+            pieces = [(index, index) for index in range(first, last + 1)] if self._memory_chain else [(first, last)]
             for begin, end in pieces:
                 try:
                     await self._kernel.memory_blocks.device_online(begin, end, online_type)

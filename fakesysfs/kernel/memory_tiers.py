@@ -73,7 +73,6 @@ class MemoryTiers:
         self._types: dict[int, MemoryDevType] = {}
         self._node_types: dict[int, tuple[MemoryDevType, int]] = {}
         self.tiers: dict[int, MemoryTier] = {}
-        self.default_dram_type = self.mt_get_memory_type(MEMTIER_ADISTANCE_DRAM)
         self.demotion_enabled = False
 
     def mt_get_memory_type(self, adistance: int) -> MemoryDevType:
@@ -126,7 +125,10 @@ class MemoryTiers:
 
     def set_node_memory_tier(self, nid: int) -> None:
         """The node got its first online memory (memtier_hotplug_callback, MEM_ONLINE)."""
-        self.init_node_memory_type(nid, self.default_dram_type)
+        if nid not in self._node_types:
+            # A node that no driver spoke for: as far as HMAT says, else DRAM (set_node_memory_tier).
+            adistance = self.mt_calc_adistance(nid, MEMTIER_ADISTANCE_DRAM)
+            self.init_node_memory_type(nid, self.mt_get_memory_type(adistance))
         memtype = self._node_types[nid][0]
         memtype.nodes.add(nid)
         number = memtype.adistance >> MEMTIER_CHUNK_BITS

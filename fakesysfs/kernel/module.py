@@ -11,10 +11,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.kstrtox import kstrtoint
+from fakesysfs.kernel.printk import WARNING
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.device import Driver
     from fakesysfs.kernel.kernel import Kernel
+
+TAINT_OOT_MODULE = 1 << 12
+"""An out-of-tree module was loaded (include/linux/panic.h)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +43,10 @@ class ModuleKind:
     parameters: Mapping[str, str] = field(default_factory=dict)
     wants_memory_hotplug: bool = False
     """The module depends on MEMORY_HOTPLUG."""
+    hidden_integers: frozenset[str] = frozenset()
+    """The parameters of type int that sysfs does not show (module_param with permissions 0)."""
+    out_of_tree: bool = False
+    """The recorded module was built outside the kernel's tree, which taints the kernel."""
     init: Callable[[Module], Awaitable[None]] | None = None
     exit: Callable[[Module], Awaitable[None]] | None = None
 
@@ -63,12 +72,16 @@ class Modules:
         if name in self.loaded:
             return
         given = dict(parameters or {})
-        for key in given:
+        for key, value in given.items():
             if key not in kind.parameters:
                 raise KernelError(errno.EINVAL, f"{name} has no parameter {key!r}", "parse_args")
+            if key in kind.hidden_integers:
+                kstrtoint(value.encode(), 0, "param_set_int")
         for needed in kind.needs:
             await self.load(needed)
         kernel = self._kernel
+        if kind.out_of_tree:
+            self._taint(name)
         module = Module(name, kernel, {**kind.parameters, **given}, kernel.new_serial())
         self.loaded[name] = module
         kernel.register(module)
@@ -84,15 +97,26 @@ class Modules:
         """Does the kernel's configuration have the module?"""
         return self._kernel.config.memory_hotplug or not kind.wants_memory_hotplug
 
+    def _taint(self, name: str) -> None:
+        """An out-of-tree module comes: only the first one is worth a message (module_augment_kernel_taints)."""
+        kernel = self._kernel
+        if not kernel.tainted & TAINT_OOT_MODULE:
+            kernel.printk(WARNING, f"{name}: loading out-of-tree module taints kernel.")
+        kernel.tainted |= TAINT_OOT_MODULE
+
+    def users(self, name: str) -> list[str]:
+        """The loaded modules that need this one (/sys/module/NAME/holders)."""
+        return [other for other in self.loaded if name in self.kinds[other].needs]
+
     async def unload(self, name: str) -> None:
         """Unload a module. Raises KernelError: ENOENT if it is not loaded, EBUSY while another one needs it."""
         name = name.replace("-", "_")
         module = self.loaded.get(name)
         if module is None:
             raise KernelError(errno.ENOENT, f"module {name!r} is not loaded", "delete_module")
-        user = next((other for other in self.loaded if name in self.kinds[other].needs), None)
-        if user is not None:
-            raise KernelError(errno.EWOULDBLOCK, f"{name} is in use by {user}", "try_stop_module")
+        users = self.users(name)
+        if users:
+            raise KernelError(errno.EWOULDBLOCK, f"{name} is in use by {', '.join(users)}", "try_stop_module")
         kernel = self._kernel
         kind = self.kinds[name]
         if kind.exit is not None:

@@ -35,8 +35,7 @@ class Kobject(Protocol):
 Show = Callable[[Any], str | bytes]
 SleepingShow = Callable[[Any], Operation[str]]
 Store = Callable[[Any, bytes], Awaitable[None] | None]
-Visible = Callable[[Any], object]
-"""Whether an entry exists: anything true. An open file dies when the answer changes, even to another true one."""
+Visible = Callable[[Any], bool]
 
 
 class Stream(Protocol):
@@ -53,7 +52,8 @@ class Attribute:
     `show` is called once per open file at offset 0 and its text kept there (fs/seq_file.c); `sleeping_show` is for the one that
     takes a lock. `store` gets at most 4,096 bytes as written; a coroutine function if it may sleep.
     `size` is st_size (0 in debugfs, /proc and control). `narrow` lets an object take mode bits away or add them
-    (dax `size` is 0444 in a static region). `doc` is the sentence for docs/abi.md.
+    (dax `size` is 0444 in a static region). `owner` gives the object with whose life the file comes and goes, if that is another
+    than the directory's (a driver's attribute on a device): None is no file now, another one is another file. `doc` is the sentence for docs/abi.md.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Attribute:
     store: Store | None = None
     stream: Callable[[Any], Stream] | None = None
     visible: Visible | None = None
+    owner: Callable[[Any], Kobject | None] | None = None
     narrow: Callable[[Any], int] | None = None
     size: int | Callable[[Any], int] = PAGE_SIZE
     max_store: int | None = PAGE_SIZE

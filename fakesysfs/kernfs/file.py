@@ -39,7 +39,7 @@ class Refusals(Protocol):
 class OpenFile:
     """One open attribute. Made by `open_file`; holds nothing that must be released."""
 
-    __slots__ = ("_alive", "_buffer", "_position", "_refusals", "_stream", "_tree", "attribute", "ino", "was_read")
+    __slots__ = ("__weakref__", "_buffer", "_position", "_refusals", "_stream", "_tree", "attribute", "ino", "stat_at_open", "was_read")
 
     def __init__(self, tree: Tree, ino: int, found: Found, refusals: Refusals | None) -> None:
         assert found.place is not None
@@ -49,8 +49,8 @@ class OpenFile:
         self._refusals = refusals
         self.ino = ino
         self.attribute = attribute
-        about = _about(found.object)
-        self._alive = attribute.visible(about) if attribute.visible else True
+        self.stat_at_open = tree.getattr(ino)
+        tree.opened[ino] = self
         self._buffer = b""
         self._position = -1
         self._stream: Stream | None = None
@@ -62,14 +62,16 @@ class OpenFile:
         """Reads must go through `read_sleeping`."""
         return self.attribute.show is None
 
+    @property
+    def alive(self) -> bool:
+        """Is the node still there?"""
+        return self._tree.find(self.ino) is not None
+
     def _object(self, where: str) -> Any:
         found = self._tree.find(self.ino)
-        if found is not None:
-            about = _about(found.object)
-            visible = self.attribute.visible
-            if visible is None or visible(about) is self._alive or visible(about) == self._alive:
-                return about
-        raise KernelError(errno.ENODEV, "the attribute was removed while it was open", where)
+        if found is None:
+            raise KernelError(errno.ENODEV, "the attribute was removed while it was open", where)
+        return _about(found.object)
 
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset`.

@@ -23,7 +23,8 @@ import stat
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.declare import (
@@ -41,6 +42,9 @@ from fakesysfs.kernfs.declare import (
     Subdirectories,
 )
 from fakesysfs.kernfs.order import IndexedOrder, name_hash
+
+if TYPE_CHECKING:
+    from fakesysfs.kernfs.file import OpenFile
 
 ROOT = 1
 """The inode number of the root directory (what FUSE wants it to be)."""
@@ -150,7 +154,8 @@ class Tree:
         self._changed: dict[int, _Changed] = {}
         self._aliases: dict[int, int] = {}
         self._orders: dict[bytes, IndexedOrder] = {}
-        self._max_index: dict[bytes, int] = {}
+        self.opened: WeakValueDictionary[int, OpenFile] = WeakValueDictionary()
+        """An open file of each node that has one: what fstat says of a node that is gone."""
 
     # Identity -----------------------------------------------------------------------------------------------------
 
@@ -204,6 +209,8 @@ class Tree:
             if isinstance(entry, Attribute | Group):
                 if entry.visible is not None and not entry.visible(about):
                     return None
+                if isinstance(entry, Attribute) and entry.owner is not None and entry.owner(about) is not kobject:
+                    return None
             elif isinstance(entry, Link):
                 if entry.target(about) is None:
                     return None
@@ -246,7 +253,12 @@ class Tree:
         if place is not None:
             entry = place.entry
             there: Any
-            if isinstance(entry, Attribute | Group):
+            if isinstance(entry, Attribute) and entry.owner is not None:
+                owner = entry.owner(about)
+                if owner is not None:
+                    return self._child(self.ino_of(owner), place.slot)
+                there = False
+            elif isinstance(entry, Attribute | Group):
                 there = entry.visible is None or entry.visible(about)
             elif isinstance(entry, Link):
                 there = entry.target(about) is not None
@@ -370,6 +382,9 @@ class Tree:
         if found is None:
             if not ino & _SLOT_MASK:
                 return Stat(ino, stat.S_IFDIR | 0o755, 0, uid, gid, 0, 0, born, born, born)
+            file = self.opened.get(ino)
+            if file is not None:
+                return file.stat_at_open._replace(nlink=0)
             return Stat(ino, stat.S_IFREG | 0o444, 0, uid, gid, 0, 4096, born, born, born)
         about = _about(found.object)
         entry = found.place.entry if found.place else None
@@ -453,7 +468,9 @@ class Tree:
         while group is not None:
             base += "/group"  # every group is one level down; its name does not matter for the way up
             group = group.group
-        return os.fsencode(os.path.relpath(target, base))
+        # The way up ends at an ancestor of the target, never at the target itself (kernfs_get_target_path).
+        around, _, name = target.rpartition("/")
+        return os.fsencode(os.path.normpath(f"{os.path.relpath(around or '/', base)}/{name}"))
 
     def setattr(
         self,
@@ -560,7 +577,8 @@ def index_in(prefix: bytes, name: bytes) -> int | None:
 
 
 def _about(kobject: Any) -> Any:
-    return kobject.about if isinstance(kobject, Directory) else kobject
+    """What the entries of a directory are asked about: the object, or what it stands for."""
+    return getattr(kobject, "about", kobject)
 
 
 class DirectoryReader:

@@ -16,7 +16,7 @@ _MEMINFO = (
 )  # fmt: skip
 _MEMINFO_AFTER = (
     "VmallocUsed", "VmallocChunk", "Percpu", "HardwareCorrupted", "AnonHugePages", "ShmemHugePages", "ShmemPmdMapped",
-    "FileHugePages", "FilePmdMapped", "CmaTotal", "CmaFree", "Unaccepted", "Balloon",
+    "FileHugePages", "FilePmdMapped", "CmaTotal", "CmaFree", "Unaccepted", "Balloon", "GPUActive", "GPUReclaim",
 )  # fmt: skip
 _VMALLOC_TOTAL_KB = 13743895347199
 
@@ -40,7 +40,7 @@ def meminfo(kernel: Kernel) -> str:
     values += [(label, 0) for label in _MEMINFO_AFTER]
     lines = [meminfo_line(label, value) for label, value in values]
     for label, count in (("HugePages_Total", pages), ("HugePages_Free", pages), ("HugePages_Rsvd", 0), ("HugePages_Surp", 0)):
-        lines.append(f"{label + ':':<15} {count:>7}\n")
+        lines.append(f"{label + ':':<18} {count:>5}\n")
     lines.append(meminfo_line("Hugepagesize", 2048))
     lines.append(meminfo_line("Hugetlb", huge_kb))
     return "".join(lines)

@@ -43,15 +43,15 @@ def _narrow(device: DevDax) -> int:
     return 0o444 if device.region.static else _WRITABLE_IF_DYNAMIC
 
 
-def _has_attribute(name: str) -> Callable[[DevDax], DaxKmemData | None]:
+def _owner(name: str) -> Callable[[DevDax], DaxKmemData | None]:
     """The attribute exists while kmem is bound; each binding's is another one, so open files of the last stay dead."""
 
-    def visible(device: DevDax) -> DaxKmemData | None:
+    def owner(device: DevDax) -> DaxKmemData | None:
         data = device.driver_data
         exists = isinstance(data, DaxKmemData) and data.attribute_exists and device.kernel.profile.attribute == name
         return data if exists else None
 
-    return visible
+    return owner
 
 
 def _kmem(device: DevDax) -> Kmem:
@@ -66,7 +66,7 @@ def _whole_device(name: str, doc: str) -> Attribute:
         mode=0o644,
         show=lambda device: f"{_kmem(device).hotplug_show(device)}\n",
         store=lambda device, buffer: _kmem(device).hotplug_store(device, buffer),
-        visible=_has_attribute(name),
+        owner=_owner(name),
         doc=doc,
     )
 

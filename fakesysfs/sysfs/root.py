@@ -7,6 +7,7 @@ from typing import Any
 
 from fakesysfs.kernel.cpu import Cpu
 from fakesysfs.kernel.dax.bus import DaxMapping, DevDax
+from fakesysfs.kernel.dax.kmem import DaxKmemData
 from fakesysfs.kernel.device import Bus, Driver
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_block import BlockGroup
@@ -25,6 +26,7 @@ KINDS: Mapping[type, DirectoryKind] = {
     MemoryTier: node.MEMORY_TIER,
     Cpu: node.CPU_KIND,
     DevDax: dax.DEV_DAX,
+    DaxKmemData: dax.DEV_DAX,
     DaxMapping: dax.DAX_MAPPING,
     PlatformDevice: dax.PLATFORM_DEVICE,
     CxlDevice: dax.CXL_DEVICE,

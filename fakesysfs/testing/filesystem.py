@@ -133,7 +133,7 @@ class FileSystem:
 
     def lseek(self, descriptor: Descriptor, offset: int, whence: int) -> int:
         """System call lseek."""
-        if not self._is_alive(descriptor):
+        if not descriptor.file.alive:
             raise KernelError(errno.ENODEV, "the attribute was removed while it was open", "kernfs_fop_llseek")
         self._needs_seek(descriptor)
         base = {
@@ -148,19 +148,7 @@ class FileSystem:
 
     def fstat(self, descriptor: Descriptor) -> Stat:
         """System call fstat: answers for a removed file too."""
-        status = self.tree.getattr(descriptor.file.ino)
-        if self._is_alive(descriptor):
-            return status
-        return status._replace(mode=stat.S_IFREG | descriptor.file.attribute.mode, nlink=0)
-
-    @staticmethod
-    def _is_alive(descriptor: Descriptor) -> bool:
-        """Whether the file is still the one that was opened; a later one of the same name is another."""
-        try:
-            descriptor.file._object("kernfs_get_active")  # noqa: SLF001  the open file's own rule
-        except KernelError:
-            return False
-        return True
+        return self.tree.getattr(descriptor.file.ino)
 
     def ftruncate(self, descriptor: Descriptor, size: int) -> None:
         """System call ftruncate: success, and no effect."""

@@ -1,6 +1,6 @@
 """A small tree for tests of the mount alone: nothing of it models anything, and each entry is there for a test.
 
-    python tests/mount/toy.py MOUNTPOINT    serves it in the foreground, prints a line once it answers
+    python -m tests.mount.toy MOUNTPOINT    serves it in the foreground, prints a line once it answers
 
 value counter readonly writeonly secret big broken bad_errno   attributes of all sorts
 stores                      what reached the stores of `value`, as a Python list; an empty line empties it
@@ -18,9 +18,6 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fakesysfs.fuse import daemon
 from fakesysfs.fuse.mount import MountError, check

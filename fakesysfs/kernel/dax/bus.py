@@ -49,7 +49,9 @@ class DaxRegion:
         self.allocations: list[Allocation] = []
         """By address."""
         self.seed: DevDax | None = None
+        """The first device made through `create` that was never bound."""
         self.youngest: DevDax | None = None
+        """The last device made through `create`; the device that comes with the region is none of both."""
         self._ids: set[int] = set()
 
     @property
@@ -209,9 +211,6 @@ async def create_dev_dax(
     dev_dax = DevDax(kernel, region, number, kernel.take_dax_minor(), online_type, memmap_on_memory=memmap_on_memory)
     if size:
         _alloc_range(dev_dax, Range(region.range.start, region.range.start + size - 1))
-    region.youngest = dev_dax
-    if region.seed is None and not region.static:
-        region.seed = dev_dax
     for mapping in dev_dax.mappings:
         _register_mapping(mapping)
     await kernel.dax_bus.add(dev_dax)
@@ -228,10 +227,6 @@ async def unregister_dev_dax(dev_dax: DevDax) -> None:
     await kernel.dax_bus.remove(dev_dax)
     region.release_id(dev_dax.id)
     kernel.release_dax_minor(dev_dax.minor)
-    if region.seed is dev_dax:
-        region.seed = None
-    if region.youngest is dev_dax:
-        region.youngest = None
 
 
 def _register_mapping(mapping: DaxMapping) -> None:
@@ -391,7 +386,9 @@ async def create_store(region: DaxRegion, buffer: bytes) -> None:
         raise KernelError(errno.EINVAL, f"{value} is not 1", "create_store")
     if not region.available_size:
         raise KernelError(errno.ENOSPC, "the region has nothing free", "create_store")
-    await create_dev_dax(region, 0, memmap_on_memory=False)
+    region.youngest = await create_dev_dax(region, 0, memmap_on_memory=False)
+    if region.seed is None:
+        region.seed = region.youngest
 
 
 async def delete_store(region: DaxRegion, buffer: bytes) -> None:
@@ -404,6 +401,10 @@ async def delete_store(region: DaxRegion, buffer: bytes) -> None:
         raise KernelError(errno.EBUSY, f"{name} is bound or not empty", "delete_store")
     if not victim.id:
         raise KernelError(errno.EBUSY, "the first device of a region stays", "delete_store")
+    if region.seed is victim:
+        region.seed = None
+    if region.youngest is victim:
+        region.youngest = None
     await unregister_dev_dax(victim)
 
 

@@ -58,12 +58,13 @@ class DaxKmemData:
     """struct dax_kmem_data: what kmem keeps of a bound device."""
 
     def __init__(self, kernel: Kernel, dev_dax: DevDax, mtype: MemoryDevType) -> None:
-        self.dev_dax = dev_dax
+        self.about = self.dev_dax = dev_dax
+        self.serial = 0
+        self.index = 0
         self.mtype = mtype
         self.state: int = DAX_KMEM_UNPLUGGED
         self.lock = Mutex(f"{dev_dax.name} kmem")
         self.stores = ActiveReferences()
-        self.attribute_exists = False
         self.resources: list[Resource | None] = [None] * len(dev_dax.mappings)
         size = kernel.memory_blocks.block_size
         self.ranges: list[Range | None] = [
@@ -71,6 +72,11 @@ class DaxKmemData:
             for aligned in (memory_block_align_range(mapping.range, size) for mapping in dev_dax.mappings)
         ]
         """By mapping: its whole memory blocks, None for a range without any (dax_kmem_range)."""
+
+    @property
+    def attribute_exists(self) -> bool:
+        """Is the whole-device attribute there?"""
+        return self.serial != 0
 
     def usable(self) -> list[tuple[int, Range]]:
         """(number of the mapping, its whole blocks) of the ranges that have any."""
@@ -110,8 +116,9 @@ class Kmem(DaxDriver):
             kernel.tiers.clear_node_memory_type(dev_dax.target_node, data.mtype)
             raise
         dev_dax.driver_data = data
-        data.attribute_exists = profile.attribute is not None
-        if data.attribute_exists:
+        if profile.attribute is not None:
+            data.serial = kernel.new_serial()
+            kernel.register(data)
             kernel.changed("hotplug", dev_dax)
 
     def _type_at_probe(self, dev_dax: DevDax) -> Mmop | None:
@@ -300,7 +307,8 @@ class Kmem(DaxDriver):
         kernel, data = self.kernel, device.driver_data
         assert isinstance(data, DaxKmemData)
         if data.attribute_exists:
-            data.attribute_exists = False
+            kernel.unregister(data)
+            data.serial = 0
             kernel.changed("hotplug", device)
             await data.stores.drain()
         device.driver_data = None

@@ -1,0 +1,33 @@
+"""What all tests share: where FUSE may be used, and that no mount outlives its test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.fuse.mount import TYPE, MountError, check_device, mounts, unmount
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what mounts where FUSE cannot be used; continuous integration must be able to."""
+    if os.environ.get("CI") == "true":
+        return
+    try:
+        check_device()
+    except MountError as error:
+        for item in items:
+            if item.get_closest_marker("mount"):
+                item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_mount_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    yield
+    base = str(tmp_path_factory.getbasetemp())
+    left = [mount.point for mount in mounts() if mount.type == TYPE and Path(mount.point).is_relative_to(base)]
+    for point in left:
+        unmount(point)
+    assert not left, "tests left mounts behind"

@@ -1,0 +1,170 @@
+"""How mounts begin and end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.fuse.mount import mounted_at
+from tests.mount.served import PATIENCE_SECONDS, ROOT, Served, eventually, served, shell
+
+pytestmark = pytest.mark.mount
+
+
+def fakesysfs(*arguments: object, state: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command; `state` is where daemons write their logs."""
+    return subprocess.run(
+        [sys.executable, "-m", "fakesysfs", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"XDG_STATE_HOME": str(state)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_unmounts(tmp_path: Path, number: signal.Signals) -> None:
+    with served(tmp_path) as mount, shell("echo NONE > sleep; echo $?", mount.path) as sleeper:
+        eventually(lambda: mount.read("sleep") == "1\n")
+        mount.server.send_signal(number)
+        assert mount.server.wait(PATIENCE_SECONDS) == 0
+        assert not mounted_at(str(mount.path))
+        assert sleeper.wait(PATIENCE_SECONDS) == 0
+
+
+def test_umount_while_files_are_open_and_a_store_sleeps(tmp_path: Path) -> None:
+    with served(tmp_path) as mount, shell("echo NONE > sleep", mount.path):
+        held = os.open(mount / "value", os.O_RDONLY)
+        eventually(lambda: mount.read("sleep") == "1\n")
+        done = fakesysfs("umount", mount.path, state=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert mount.server.wait(PATIENCE_SECONDS) == 0
+        assert not mounted_at(str(mount.path))
+        with pytest.raises(OSError, match="not connected|abort"):
+            os.read(held, 1)
+        os.close(held)
+
+
+def test_two_mounts_are_independent(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        mounts: list[Served] = []
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            mounts.append(stack.enter_context(served(tmp_path / name)))
+        first, second = mounts
+        first.write("present", "- 0 31")
+        first.write("value", "first")
+        assert os.listdir(first / "family") == []
+        assert len(os.listdir(second / "family")) == 32
+        assert second.read("value") == "zero\n"
+
+
+def test_killed_server_is_replaced(tmp_path: Path) -> None:
+    point = tmp_path / "real"
+    point.mkdir()
+    for _ in range(2):
+        done = fakesysfs("mount", point, state=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert str(point) in done.stdout
+        pid = int((point / "control/pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda pid=pid: not Path(f"/proc/{pid}/mem").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
+    assert fakesysfs("mount", point, state=tmp_path).returncode == 0
+    again = fakesysfs("mount", point, state=tmp_path)
+    assert again.returncode == 1
+    assert "is mounted here already" in again.stderr
+    assert fakesysfs("umount", point, state=tmp_path).returncode == 0
+    gone = fakesysfs("umount", point, state=tmp_path)
+    assert gone.returncode == 1
+    assert "no fakesysfs is mounted" in gone.stderr
+    assert [log.read_text() for log in (tmp_path / "fakesysfs").iterdir()] == [""]
+
+
+def test_remount_at_once_many_times(tmp_path: Path) -> None:
+    """The helper that unmounts for a dead server goes by path; it must never hit the next mount."""
+    point = tmp_path / "real"
+    point.mkdir()
+    for _ in range(5):
+        assert fakesysfs("mount", point, state=tmp_path).returncode == 0
+        assert fakesysfs("umount", point, state=tmp_path).returncode == 0
+    assert fakesysfs("mount", point, state=tmp_path).returncode == 0
+    assert (point / "sys").is_dir()
+    assert fakesysfs("umount", point, state=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["mount", "missing"], "mkdir"),
+        (["mount", "/etc/passwd"], "not a directory"),
+        (["mount", "/"], "hide the whole system"),
+        (["mount", ".", "--machine", "nonsense"], "nonsense"),
+        (["mount", ".", "--kernel", "nonsense"], "hotplug-v3"),
+        (["check", "/nonsense"], "/nonsense"),
+        (["mount"], "MNT"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_use(arguments: list[str], says: str, tmp_path: Path) -> None:
+    done = fakesysfs(*arguments, state=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_needs_no_fuse() -> None:
+    code = "import sys; from fakesysfs.cli import main\ntry: main(['mount', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'trio', 'pyfuse3'} & set(sys.modules), 'imported'"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "example:" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user(tmp_path: Path) -> None:
+    """Everything belongs to who mounts."""
+    for directory in [tmp_path, *list(tmp_path.parents)[:2]]:
+        directory.chmod(0o755)
+    where = tmp_path / "nobody"
+    where.mkdir()
+    os.chown(where, 65534, 65534)
+    where.chmod(0o777)
+    wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
+    probe = subprocess.run([*wrapper[:-1], "sh", "-c", ": <>/dev/fuse"], check=False, capture_output=True)
+    if probe.returncode:
+        pytest.skip("/dev/fuse is closed to other users here")
+    code = subprocess.run(
+        [*wrapper[:-1], sys.executable, "-c", f"import os; os.chdir({str(ROOT)!r}); import fakesysfs, trio, pyfuse3"],
+        check=False,
+    )
+    if code.returncode:
+        pytest.skip("the checkout is closed to other users")
+    with as_nobody_served(where, wrapper[:-1]) as mount:
+        done = subprocess.run(
+            [*wrapper[:-1], "sh", "-c", "stat -c %u value; echo mine > value; cat value; cat secret"],
+            cwd="/",
+            env=os.environ | {"PWD": "/"},
+            check=False,
+            capture_output=True,
+            text=True,
+            preexec_fn=None,
+        )
+        del done
+        read = subprocess.run(
+            [*wrapper[:-1], "sh", "-c", f"cd {mount.path} && stat -c %u value && echo mine > value && cat value secret"],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert read.stdout.split() == ["65534", "mine", "secret"], read.stderr
+
+
+def as_nobody_served(where: Path, wrapper: list[str]) -> contextlib.AbstractContextManager[Served]:
+    return served(where, wrapper=wrapper)

@@ -20,7 +20,7 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile
 from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Indexed, Link, Links, Node, Nodes
 from fakesysfs.machine import load
-from fakesysfs.sysfs import dax, memory, module, node
+from fakesysfs.sysfs import dax, debugfs, memory, module, node
 from fakesysfs.sysroot import Sysroot
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -37,6 +37,9 @@ PATTERNS = {
     dax.DRIVER: "/sys/bus/BUS/drivers/DRIVER",
     dax.BUS: "/sys/bus/BUS",
     module.MODULE: "/sys/module/MODULE",
+    debugfs.NOTIFIER_ERROR_INJECT: f"{debugfs.PATH}/notifier-error-inject",
+    debugfs.NOTIFIER_ERR_INJECT: f"{debugfs.PATH}/notifier-error-inject/CHAIN",
+    debugfs.NOTIFIER_ERR_INJECT_ACTION: f"{debugfs.PATH}/notifier-error-inject/CHAIN/actions/EVENT",
     control_root.CONTROL_BLOCK: "/control/blocks/memoryN",
 }
 """Where the directories of each kind are."""

@@ -19,7 +19,8 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from fakesysfs.fuse.driver import Driver, command_of
+from fakesysfs.fuse.callers import command_of
+from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.names import Names
 from fakesysfs.kernfs import ROOT, Caller, DirectoryReader, KernelError, OpenFile, Refusals, Stat, Tree, open_file
 
@@ -245,7 +246,7 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.ESTALE)
         handle = self._handle()
         self._open[handle] = _Open(file, caller)
-        return FileInfo(fh=handle, direct_io=True)
+        return FileInfo(fh=handle, direct_io=True, nonseekable=not file.attribute.seekable)
 
     @_handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -254,7 +255,7 @@ class Operations(pyfuse3.Operations):
         file = opened.file
         if not file.reading_sleeps:
             return file.read(off, size)[:size]
-        data = await self.driver.drive(file.read_sleeping(off, size), opened.caller.pid)
+        data = await self.driver.drive(file.read_sleeping(off, size), opened.caller.pid, file.ino)
         return data[:size]
 
     @_handler
@@ -272,7 +273,8 @@ class Operations(pyfuse3.Operations):
                 self._tree.realias(ino)
 
         try:
-            return await self.driver.drive(opened.file.write(buf, opened.caller), opened.caller.pid, about_to_sleep)
+            operation = opened.file.write(buf, opened.caller)
+            return await self.driver.drive(operation, opened.caller.pid, ino, about_to_sleep)
         finally:
             if sleeps:
                 self._slept_on[ino] -= 1

@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +26,8 @@ from fakesysfs.fuse.operations import Operations, Sysroot
 MAX_TASKS = 100_000
 """Requests in flight. With pyfuse3's default of 99 a hundred sleeping writers would stop every reader."""
 
+SWITCH_SECONDS = 0.0002
+
 
 def serve(sysroot: Sysroot, point: str, *, allow_other: bool, ready: Callable[[], None]) -> None:
     """Mount `sysroot` at `point` and serve it until it ends; `ready` is called once it answers.
@@ -32,6 +35,8 @@ def serve(sysroot: Sysroot, point: str, *, allow_other: bool, ready: Callable[[]
     May be called once in a process: pyfuse3 has one session. Raises MountError.
     """
     operations = Operations(sysroot, ready)
+    # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
+    sys.setswitchinterval(SWITCH_SECONDS)
     loop.install(lambda: operations.busy)
     trio.run(_serve, operations, os.path.realpath(point), allow_other)
 

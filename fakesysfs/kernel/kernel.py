@@ -37,7 +37,7 @@ from fakesysfs.kernel.profile import Mmop, Profile
 from fakesysfs.kernel.resource import IomemResource
 from fakesysfs.kernel.sched import Answer, Mutex, Preemption, Signals, Wait, ask
 from fakesysfs.kernel.uevent import Uevents
-from fakesysfs.kernel.zones import DMA, DMA32, DMA32_END_PFN, DMA_END_PFN, NORMAL, PAGE_SHIFT, zone_name_at_boot
+from fakesysfs.kernel.zones import DMA, DMA32, DMA32_END_PFN, DMA_END_PFN, NORMAL, PAGE_SHIFT, NodeZones, zone_name_at_boot
 
 FIRST_SERIAL = 2
 """1 is the root directory's."""
@@ -65,12 +65,15 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSetup:
-    """One possible node: its CPUs, the RAM that the firmware gives it, what is left of it after boot (kB; None: all)."""
+    """One possible node: its CPUs, the RAM that the firmware gives it, what the page allocator got of it (kB).
+
+    `managed_kb` is the node's total, or its parts by zone; None is all there is.
+    """
 
     nid: int
     cpus: tuple[int, ...] = ()
     ranges: tuple[Range, ...] = ()
-    managed_kb: int | None = None
+    managed_kb: int | Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,17 +266,32 @@ class Kernel:
                 self.nodes.register(node.nid)
         self._boot_zones(ram)
         self._boot_blocks(ram)
+        self.memory_hotplug.nr_memmap_boot_pages = self.memory_blocks.count * self.memory_hotplug.memmap_pages_of_block()
         for node in setup.nodes:
             if node.managed_kb is not None:
-                self.nodes[node.nid].managed_kb = node.managed_kb
+                self._set_managed(self.nodes[node.nid].zones, node.managed_kb)
         for nid in self.nodes.with_memory():
             self.early_kernel_pages[nid] = self.nodes[nid].zones.present_normal()
             self.nodes[nid].access = self.has_performance(nid)
             self.tiers.set_node_memory_tier(nid)
         self.memory_blocks.unmovable.update(setup.unmovable)
 
+    @staticmethod
+    def _set_managed(zones: NodeZones, managed_kb: int | Mapping[str, int]) -> None:
+        """Give the zones what the page allocator has: as told by zone, else in proportion to what is present."""
+        if not isinstance(managed_kb, int):
+            for name, kilobytes in managed_kb.items():
+                zones[name].managed_kb = kilobytes
+            return
+        left_kb, left_pages = managed_kb, zones.present()
+        for zone in zones:
+            if zone.present:
+                zone.managed_kb = left_kb * zone.present // left_pages
+                left_kb -= zone.managed_kb
+                left_pages -= zone.present
+
     def _boot_zones(self, ram: Sequence[tuple[int, Range]]) -> None:
-        """Zones span their part of the node's range, from its first to its last page."""
+        """Zones span their part of the node's range, from its first to its last page, and hold the RAM in it."""
         for nid in self.nodes.possible:
             pieces = [piece for owner, piece in ram if owner == nid]
             if not pieces:
@@ -285,8 +303,13 @@ class Kernel:
                 (DMA32, DMA_END_PFN, DMA32_END_PFN),
                 (NORMAL, DMA32_END_PFN, end),
             ):
+                zone = self.nodes[nid].zones[name]
                 if max(start, low) < min(end, high):
-                    self.nodes[nid].zones[name].grow(max(start, low), min(end, high))
+                    zone.grow(max(start, low), min(end, high))
+                for piece in pieces:
+                    first, last = -(-piece.start >> PAGE_SHIFT), (piece.end + 1) >> PAGE_SHIFT
+                    zone.present += max(min(last, high) - max(first, low), 0)
+                zone.managed_kb = zone.present << PAGE_SHIFT >> 10
 
     def _boot_blocks(self, ram: Sequence[tuple[int, Range]]) -> None:
         size = self.setup.block_size
@@ -322,7 +345,6 @@ class Kernel:
         previous = blocks.runs.run(first - 1) if first else None
         zone = self.nodes[nids[0]].zones[zone_name] if zone_name else None
         holes = present != self.setup.block_size
-        count = last - first + 1
         if previous is not None and not holes and zone is not None and previous[2].zone is zone and not previous[2].group.holes:
             group = previous[2].group
             group.last = last
@@ -330,9 +352,6 @@ class Kernel:
             group = BlockGroup(self.new_serial(), first, last, nids, blocks, present // 1024, holes=holes)
             self.register(group)
         blocks.create(first, last, group, BlockStatus(group, State.ONLINE, zone))
-        node = self.nodes[nids[0]]
-        node.managed_kb += count * present // 1024
-        (zone or node.zones[zone_name_at_boot(blocks.pfns(first, first)[1] - 1)]).present += count * present >> PAGE_SHIFT
 
     async def _boot_cxl(self) -> None:
         if not self.cxl_regions:

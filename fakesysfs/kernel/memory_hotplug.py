@@ -34,7 +34,10 @@ MEM_GOING_OFFLINE = "MEM_GOING_OFFLINE"
 """The events of the memory notifier chain that can be refused (include/linux/memory.h)."""
 
 MemoryNotifier = Callable[[str, int], None]
-"""Called with an event and the number of the block it is about; raises KernelError to refuse it."""
+"""Called with an event and the number of the block it is about; raises KernelError to refuse it.
+
+A step over equal blocks asks once, about its first block, so a notifier must answer for all blocks alike.
+"""
 
 ONLINE_POLICIES = ("contig-zones", "auto-movable")
 
@@ -74,6 +77,9 @@ class MemoryHotplug:
         self.pins_released = WaitQueue()
         self._memory_chain: list[MemoryNotifier] = []
         self.nr_memmap_pages = 0
+        """Pages of the memory maps of added blocks."""
+        self.nr_memmap_boot_pages = 0
+        """The same of boot memory: a whole map for each block that has any RAM."""
 
     # The default online type (auto_online_blocks) -----------------------------------------------------------------
 
@@ -201,7 +207,7 @@ class MemoryHotplug:
         slab = zone.name in KERNEL_ZONES and kernel.allocates_on(zone.nid)
         zone.grow(*kernel.memory_blocks.pfns(first, last))
         zone.present += pages
-        node.managed_kb += blocks * group.managed_kb
+        zone.managed_kb += blocks * group.managed_kb
         if slab:
             kernel.memory_blocks.unmovable.add(first)
         if not populated:
@@ -250,7 +256,7 @@ class MemoryHotplug:
         node = kernel.nodes[zone.nid]
         blocks = last - first + 1
         zone.present -= blocks * status.group.present_kb // 4
-        node.managed_kb -= blocks * status.group.managed_kb
+        zone.managed_kb -= blocks * status.group.managed_kb
         self._shrink_zone_span(zone, *kernel.memory_blocks.pfns(first, last))
         if not zone.present:
             kernel.nodes.build_all_zonelists()
@@ -299,7 +305,7 @@ class MemoryHotplug:
         altmap = size // VMEMMAP_BYTES_PER_PAGE // 1024 if memmap_on_memory and self.parameters.memmap_on_memory else 0
         group = BlockGroup(kernel.new_serial(), first, last, (nid,), blocks, size // 1024, altmap)
         kernel.register(group)
-        self.nr_memmap_pages += (last - first + 1) * self._memmap_pages()
+        self.nr_memmap_pages += (last - first + 1) * self.memmap_pages_of_block()
         blocks.create(first, last, group, BlockStatus(group, State.OFFLINE, None))
         if online_type is Mmop.OFFLINE:
             return
@@ -308,7 +314,8 @@ class MemoryHotplug:
         except KernelError as error:
             kernel.note_ignored(error)
 
-    def _memmap_pages(self) -> int:
+    def memmap_pages_of_block(self) -> int:
+        """Pages that the memory map of one block takes."""
         return self._kernel.memory_blocks.block_size // VMEMMAP_BYTES_PER_PAGE >> PAGE_SHIFT
 
     # Removing -----------------------------------------------------------------------------------------------------
@@ -332,7 +339,7 @@ class MemoryHotplug:
                 raise KernelError(errno.EBUSY, f"memory{begin} is online", "try_remove_memory", begin)
         nids = sorted({nid for _, _, status in blocks.runs.between(first, last) for nid in status.group.nids})
         blocks.remove(first, last)
-        self.nr_memmap_pages -= (last - first + 1) * self._memmap_pages()
+        self.nr_memmap_pages -= (last - first + 1) * self.memmap_pages_of_block()
         for _, resource in list(kernel.iomem.walk()):
             if (resource.start, resource.end) == (span.start, span.end) and resource.name.startswith("System RAM"):
                 kernel.iomem.release(resource)

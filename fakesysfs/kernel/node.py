@@ -42,18 +42,22 @@ class NodeDevice:
 
 @dataclass(slots=True, eq=False)
 class NodeData:
-    """pg_data_t, as far as it is visible. `managed_kb` is the node's MemTotal; `blocks` the number of its block devices."""
+    """pg_data_t, as far as it is visible. `blocks` is the number of the node's block devices."""
 
     nid: int
     cpus: tuple[int, ...]
     zones: NodeZones
-    managed_kb: int = 0
     blocks: int = 0
     device: NodeDevice | None = None
     access: bool = False
     """access0 and access1 exist: from the first online memory on, where there is HMAT data."""
     hugepages: dict[int, int] = field(default_factory=dict)
     """Pages of hugetlb by size in kB, persistent pool."""
+
+    @property
+    def managed_kb(self) -> int:
+        """The node's MemTotal."""
+        return self.zones.managed_kb()
 
     @property
     def online(self) -> bool:

@@ -1,11 +1,11 @@
 """Errors injected into the memory notifier chain (lib/notifier-error-inject.c, lib/memory-notifier-error-inject.c).
 
-Module notifier_error_inject owns the place where such injectors show themselves in debugfs; memory_notifier_error_inject puts one of them,
-"memory", into the chain that memory_hotplug calls before blocks go online or offline. While an action has an error, every block that
-is about to do that is refused with it, and a line in the log says so.
+Module notifier_error_inject owns the place where such injectors show themselves in debugfs; memory_notifier_error_inject
+puts one of them, "memory", into the chain that memory_hotplug calls before blocks go online or offline. While an action
+has an error, every block that is about to do that is refused with it, and a line in the log says so.
 
-Differs knowingly: the module parameter `priority` is read as the kernel reads it and has no effect, because this notifier is the only one
-of the modelled chain; removing notifier_error_inject does not wait for descriptors of its files.
+Differs knowingly: the module parameter `priority` is read as the kernel reads it and has no effect, because this
+notifier is the only one of the modelled chain; open files do not keep notifier_error_inject from being unloaded.
 Recordings 7.2/16-notifier-error-inject and 7.3/18-notifier-error-inject.
 """
 

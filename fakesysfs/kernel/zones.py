@@ -31,6 +31,8 @@ class Zone:
     end: int = 0
     present: int = 0
     """Pages online in the zone; it is populated as long as there are any."""
+    managed_kb: int = 0
+    """What of it the page allocator has, in kB: MemTotal's part."""
 
     def intersects(self, start: int, end: int) -> bool:
         """Does the span meet start..end (exclusive)? (zone_intersects)"""
@@ -67,6 +69,10 @@ class NodeZones:
     def present(self) -> int:
         """Pages online on the node."""
         return sum(zone.present for zone in self._zones.values())
+
+    def managed_kb(self) -> int:
+        """MemTotal of the node."""
+        return sum(zone.managed_kb for zone in self._zones.values())
 
     def present_normal(self) -> int:
         """Pages online in kernel zones."""

@@ -10,6 +10,7 @@ Sources: include/linux/sysfs.h, fs/sysfs/group.c, fs/kernfs/.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -67,6 +68,11 @@ class Attribute:
     narrow: Callable[[Any], int] | None = None
     size: int | Callable[[Any], int] = PAGE_SIZE
     max_store: int | None = PAGE_SIZE
+    """Bytes that one write hands to `store`; None: all of them, and a write of none reaches it too."""
+    seekable: bool = True
+    """False: lseek, pread and pwrite are ESPIPE and a text is read once per open file (fs/libfs.c, simple_attr_open)."""
+    removed: int = errno.ENODEV
+    """The errno of reads and writes of an open file whose node is gone (EIO in debugfs)."""
     doc: str = ""
 
 

@@ -70,7 +70,7 @@ class OpenFile:
     def _object(self, where: str) -> Any:
         found = self._tree.find(self.ino)
         if found is None:
-            raise KernelError(errno.ENODEV, "the attribute was removed while it was open", where)
+            raise KernelError(self.attribute.removed, "the attribute was removed while it was open", where)
         return _about(found.object)
 
     def read(self, offset: int, size: int) -> bytes:
@@ -79,6 +79,8 @@ class OpenFile:
         Raises KernelError: ENODEV when the node is gone, whatever `show` refuses with.
         """
         about = self._object("kernfs_seq_start")
+        if not self.attribute.seekable:
+            offset = max(self._position, 0)  # writes do not move it
         if offset == 0 or offset != self._position:
             show = self.attribute.show
             assert show is not None

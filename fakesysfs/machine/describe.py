@@ -150,7 +150,7 @@ class _File(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     reserved: tuple[Reserved, ...] = ()
     iomem: tuple[Iomem, ...] = ()
     unmovable: tuple[Unmovable, ...] = ()
-    mem_total_kB: dict[str, int] = {}  # noqa: N815  the unit of /proc/meminfo
+    mem_total_kB: dict[str, int | dict[Literal["DMA", "DMA32", "Normal"], int]] = {}  # noqa: N815  the unit of /proc/meminfo
     modules: tuple[str, ...] = ()
     memory_hotplug: MemoryHotplug = MemoryHotplug()
     kernel: KernelSection = KernelSection()

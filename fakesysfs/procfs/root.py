@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtoull
+from fakesysfs.kernel.zones import Zone
 from fakesysfs.kernfs.declare import Attribute, Entry
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.sysfs.node import meminfo_line
@@ -17,6 +18,22 @@ _MEMINFO = (
 _MEMINFO_AFTER = (
     "VmallocUsed", "VmallocChunk", "Percpu", "HardwareCorrupted", "AnonHugePages", "ShmemHugePages", "ShmemPmdMapped",
     "FileHugePages", "FilePmdMapped", "CmaTotal", "CmaFree", "Unaccepted", "Balloon", "GPUActive", "GPUReclaim",
+)  # fmt: skip
+_NODE_STATS = (
+    "nr_inactive_anon", "nr_active_anon", "nr_inactive_file", "nr_active_file", "nr_unevictable", "nr_slab_reclaimable",
+    "nr_slab_unreclaimable", "nr_isolated_anon", "nr_isolated_file", "workingset_nodes", "workingset_refault_anon",
+    "workingset_refault_file", "workingset_activate_anon", "workingset_activate_file", "workingset_restore_anon",
+    "workingset_restore_file", "workingset_nodereclaim", "nr_anon_pages", "nr_mapped", "nr_file_pages", "nr_dirty",
+    "nr_writeback", "nr_shmem", "nr_shmem_hugepages", "nr_shmem_pmdmapped", "nr_file_hugepages", "nr_file_pmdmapped",
+    "nr_anon_transparent_hugepages", "nr_vmscan_write", "nr_vmscan_immediate_reclaim", "nr_dirtied", "nr_written",
+    "nr_throttled_written", "nr_kernel_misc_reclaimable", "nr_foll_pin_acquired", "nr_foll_pin_released", "nr_kernel_stack",
+    "nr_page_table_pages", "nr_sec_page_table_pages", "nr_iommu_pages", "nr_swapcached", "pgpromote_success",
+    "pgpromote_candidate", "pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "nr_hugetlb",
+)  # fmt: skip
+_ZONE_STATS = (
+    "nr_free_pages", "nr_zone_inactive_anon", "nr_zone_active_anon", "nr_zone_inactive_file", "nr_zone_active_file",
+    "nr_zone_unevictable", "nr_zone_write_pending", "nr_mlock", "nr_free_cma", "numa_hit", "numa_miss", "numa_foreign",
+    "numa_interleave", "numa_local", "numa_other",
 )  # fmt: skip
 _VMALLOC_TOTAL_KB = 13743895347199
 
@@ -47,37 +64,56 @@ def meminfo(kernel: Kernel) -> str:
 
 
 def zoneinfo(kernel: Kernel) -> str:
-    """/proc/zoneinfo: the populated zones with their spans."""
+    """/proc/zoneinfo: all zones of the online nodes; the node's counters stand in its first populated one (zoneinfo_show_print).
+
+    Differs knowingly: no page sets (`pagesets`), and watermarks are 0.
+    """
     parts: list[str] = []
-    for nid in kernel.nodes.possible:
-        for zone in kernel.nodes[nid].zones:
-            if not zone.present:
-                continue
-            parts.append(
-                f"Node {nid}, zone {zone.name:>8}\n"
-                f"  pages free     {zone.present}\n"
-                f"        spanned  {zone.end - zone.start}\n"
-                f"        present  {zone.present}\n"
-                f"        managed  {zone.present}\n"
-                f"  start_pfn:           {zone.start}\n"
-            )
+    for nid in kernel.nodes.online():
+        zones = list(kernel.nodes[nid].zones)
+        first = next((zone for zone in zones if zone.present), None)
+        for zone in (*zones, Zone(nid, "Device")):
+            parts.append(f"Node {nid}, zone {zone.name:>8}")
+            if zone is first:
+                parts.append("\n  per-node stats" + "".join(f"\n      {name:<12} 0" for name in _NODE_STATS))
+            parts.append(_zone_pages(zone))
     return "".join(parts)
 
 
+def _zone_pages(zone: Zone) -> str:
+    managed = zone.managed_kb // 4
+    text = (
+        f"\n  pages free     {managed}\n        boost    0\n        min      0\n        low      0\n        high     0"
+        f"\n        promo    0\n        spanned  {zone.end - zone.start}\n        present  {zone.present}"
+        f"\n        managed  {managed}\n        cma      0\n        protection: (0, 0, 0, 0, 0)"
+    )
+    if not zone.present:
+        return f"{text}\n"
+    text += "".join(f"\n      {name:<12} {managed if name == 'nr_free_pages' else 0}" for name in _ZONE_STATS)
+    return (
+        f"{text}\n  node_unreclaimable:  0\n  start_pfn:           {zone.start}"
+        "\n  reserved_highatomic: 0\n  free_highatomic:     0\n"
+    )
+
+
 def vmstat(kernel: Kernel) -> str:
-    """/proc/vmstat: free pages and the pages of added memory maps."""
-    boot_kb = sum(kernel.early_kernel_pages.values()) * 4
-    boot_pages = boot_kb * 1024 // 64 // 4096
+    """/proc/vmstat: free pages and the pages of memory maps."""
     return (
         f"nr_free_pages {kernel.nodes.managed_kb() // 4}\n"
         f"nr_memmap_pages {kernel.memory_hotplug.nr_memmap_pages}\n"
-        f"nr_memmap_boot_pages {boot_pages}\n"
+        f"nr_memmap_boot_pages {kernel.memory_hotplug.nr_memmap_boot_pages}\n"
     )
 
 
 def modules(kernel: Kernel) -> str:
-    """/proc/modules: the loaded modules, the last first."""
-    return "".join(f"{name} 16384 0 - Live 0x0000000000000000\n" for name in reversed(kernel.modules.loaded))
+    """/proc/modules: the loaded modules, the last first, each with who uses it (m_show)."""
+
+    def line(name: str) -> str:
+        users = kernel.modules.users(name)
+        flags = " (O)" if kernel.modules.kinds[name].out_of_tree else ""
+        return f"{name} 16384 {len(users)} {''.join(f'{user},' for user in users) or '-'} Live 0x0000000000000000{flags}\n"
+
+    return "".join(line(name) for name in reversed(kernel.modules.loaded))
 
 
 def devices(kernel: Kernel) -> str:
@@ -135,7 +171,7 @@ def make(static: StaticDirectories) -> None:
                 lambda kernel: f"{kernel.tainted}\n",
                 0o644,
                 _tainted_store,
-                "Why the kernel is tainted: 512 after a WARN.",
+                "Why the kernel is tainted: 512 after a WARN, 4096 after an out-of-tree module.",
             ),
         ),
     )

@@ -14,6 +14,7 @@ from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.device import Device, Driver
 from fakesysfs.kernfs.declare import Kobject
 from fakesysfs.kernfs.tree import NameChange, Tree
+from fakesysfs.sysfs import debugfs
 
 Where = Callable[[str], Kobject]
 
@@ -35,6 +36,7 @@ class Changes:
             "driver_link": self._driver_link,
             "module": self._module,
             "region": self._region,
+            "debugfs": self._debugfs,
             "hotplug": self._hotplug,
         }
 
@@ -97,6 +99,14 @@ class Changes:
 
     def _module(self, module: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._at("/sys/module"), module.name, directories=True)
+        modules = module.kernel.modules
+        for name in modules.kinds[module.name].needs:
+            yield self._name(self._group(modules.loaded[name], "holders"), module.name)
+
+    def _debugfs(self, directory: Kobject | None, name: str, _last: Any) -> Iterator[NameChange]:
+        """A directory came or went in another one of debugfs, or (None) at its top."""
+        parent = self._at(debugfs.PATH) if directory is None else self._tree.ino_of(directory)
+        yield self._name(parent, name, directories=True)
 
     def _region(self, device: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._tree.ino_of(device), "dax_region", directories=True)

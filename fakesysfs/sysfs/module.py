@@ -7,13 +7,27 @@ from typing import Any
 
 from fakesysfs.kernel.kernel import MODULE_KINDS
 from fakesysfs.kernel.kstrtox import kstrtobool
-from fakesysfs.kernel.module import Module
+from fakesysfs.kernel.module import Module, ModuleKind
 from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Kobject, Links
 from fakesysfs.sysfs.common import on, uevent
 
 
+def _refcnt(module: Module) -> str:
+    return f"{len(module.kernel.modules.users(module.name))}\n"
+
+
 def _drivers(module: Module) -> dict[str, tuple[Kobject, str]]:
     return {f"{driver.bus.name}:{driver.name}": (driver, f"/sys{driver.devpath}") for driver in module.drivers}
+
+
+def _holders(module: Module) -> dict[str, tuple[Kobject, str]]:
+    modules = module.kernel.modules
+    return {name: (modules.loaded[name], f"/sys/module/{name}") for name in modules.users(module.name)}
+
+
+def _shown(kind: ModuleKind) -> set[str]:
+    """The parameters of a module that have a file."""
+    return set(kind.parameters) - kind.hidden_integers
 
 
 def _boolean(name: str) -> Attribute:
@@ -33,13 +47,17 @@ MODULE = DirectoryKind(
     lambda module: f"/sys/module/{module.name}",
     (
         Attribute(name="initstate", mode=0o444, show=on("live"), doc="live: the module is loaded."),
-        Attribute(name="refcnt", mode=0o444, show=on("0"), doc="Users of the module."),
+        Attribute(name="refcnt", mode=0o444, show=_refcnt, doc="Users of the module."),
         uevent(lambda module: f"/module/{module.name}", "module", write_only=True),
-        Group(name="holders", entries=(), doc="Modules that use this one: none."),
+        Group(
+            name="holders",
+            entries=(Links(of=_holders, doc="Links to the modules that use this one."),),
+            doc="The modules that use this one.",
+        ),
         Group(
             name="parameters",
-            entries=tuple(_boolean(name) for name in sorted({name for kind in MODULE_KINDS.values() for name in kind.parameters})),
-            visible=lambda module: bool(module.parameters),
+            entries=tuple(_boolean(name) for name in sorted({name for kind in MODULE_KINDS.values() for name in _shown(kind)})),
+            visible=lambda module: bool(_shown(module.kernel.modules.kinds[module.name])),
             doc="The module's parameters.",
         ),
         Group(

@@ -14,10 +14,11 @@ from fakesysfs.kernel.memory_block import BlockGroup
 from fakesysfs.kernel.memory_tiers import MemoryTier
 from fakesysfs.kernel.module import Module
 from fakesysfs.kernel.node import NodeDevice
+from fakesysfs.kernel.notifier_error_inject import NotifierErrInject, NotifierErrInjectAction, NotifierErrInjectDir
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
 from fakesysfs.kernfs.declare import DirectoryKind, Kobject, Subdirectories
 from fakesysfs.kernfs.static import StaticDirectories
-from fakesysfs.sysfs import dax, memory, module, node
+from fakesysfs.sysfs import dax, debugfs, memory, module, node
 from fakesysfs.sysfs.common import POWER, uevent
 
 KINDS: Mapping[type, DirectoryKind] = {
@@ -32,6 +33,9 @@ KINDS: Mapping[type, DirectoryKind] = {
     CxlDevice: dax.CXL_DEVICE,
     Bus: dax.BUS,
     Module: module.MODULE,
+    NotifierErrInjectDir: debugfs.NOTIFIER_ERROR_INJECT,
+    NotifierErrInject: debugfs.NOTIFIER_ERR_INJECT,
+    NotifierErrInjectAction: debugfs.NOTIFIER_ERR_INJECT_ACTION,
 }
 """Kinds of directories by the type of the object; drivers are of many types."""
 
@@ -78,6 +82,7 @@ def make(static: StaticDirectories, kernel: Kernel) -> None:
     if kernel.config.numa_migration:
         make_("/sys/kernel/mm/numa", node.NUMA_ENTRIES)
     make_("/sys/kernel/mm")
+    make_(debugfs.PATH, debugfs.ENTRIES, mode=0o700)
     make_("/sys/kernel")
     if hotplug:
         make_("/sys/module/memory_hotplug", module.MEMORY_HOTPLUG_ENTRIES)

@@ -125,7 +125,7 @@ class FileSystem:
 
     def is_seekable(self, descriptor: Descriptor) -> bool:
         """Has a position that a program can set; debugfs's simple attributes have none."""
-        return bool(getattr(descriptor.file.attribute, "seekable", True))
+        return descriptor.file.attribute.seekable
 
     def _needs_seek(self, descriptor: Descriptor) -> None:
         if not self.is_seekable(descriptor):
@@ -133,9 +133,9 @@ class FileSystem:
 
     def lseek(self, descriptor: Descriptor, offset: int, whence: int) -> int:
         """System call lseek."""
+        self._needs_seek(descriptor)
         if not descriptor.file.alive:
             raise KernelError(errno.ENODEV, "the attribute was removed while it was open", "kernfs_fop_llseek")
-        self._needs_seek(descriptor)
         base = {
             os.SEEK_SET: 0,
             os.SEEK_CUR: descriptor.position,

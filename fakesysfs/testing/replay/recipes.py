@@ -53,6 +53,9 @@ _SEVERAL_DEVICES = (
     _size("dax0.1", 0),
     _size("dax0.2", 2 * _GIB),
     _write(f"{_REGION_0}/delete", "dax0.1"),
+    # `create` reads as nothing in the snapshots: the last device that was created had been deleted again.
+    _write(f"{_REGION_0}/create", "1"),
+    _write(f"{_REGION_0}/delete", "dax0.1"),
 )
 _STATE = f"{_DEVICES}/dax0.0/state"
 _HOTPLUG = f"{_DEVICES}/dax0.0/hotplug"

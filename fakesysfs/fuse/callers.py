@@ -1,8 +1,8 @@
 """Who waits for an answer of ours, and whether a signal came for them.
 
-pyfuse3 hands on neither INTERRUPT nor, for read(2) and write(2), the caller; it names whoever opened the file. So a thread that
-waits is looked for in /proc: first the opener, else one that waits for FUSE and has the file open (another thread, a
-child that inherited it).
+pyfuse3 hands on neither INTERRUPT nor, for read(2) and write(2), the caller; it names whoever opened the file. So a
+thread that waits is looked for in /proc: first the opener, else one that waits for FUSE and has the file open (another
+thread, a child that inherited it).
 """
 
 from __future__ import annotations

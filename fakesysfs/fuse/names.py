@@ -19,8 +19,11 @@ from fakesysfs.kernfs import NameChange, Tree
 
 log = logging.getLogger(__name__)
 
-STUCK_SECONDS = 1.0
-"""A store waits no longer when the host forgot nothing for so long (the package's header says when that happens)."""
+LOOK_SECONDS = 0.05
+STUCK_LOOKS = 5
+"""A store waits no longer when so many looks in a row found that the host forgot nothing (the package's header says
+when that happens). Looks, because a machine that is stopped or overloaded for a while lets but one of them pass.
+"""
 
 _SWEEP_EVERY = 4096
 
@@ -170,14 +173,15 @@ class Names:
     async def settled(self) -> None:
         """Wait until everything collected until now has been told."""
         goal = self._collected
-        while self._told < goal:
-            before = self._progress
-            with trio.move_on_after(STUCK_SECONDS):
+        before, idle = self._progress, 0
+        while self._told < goal and idle < STUCK_LOOKS:
+            with trio.move_on_after(LOOK_SECONDS):
                 await self._batch_told.wait()
                 continue
-            if self._progress == before:
-                log.info("the host does not let go of a name: answering before it has")
-                return
+            idle = idle + 1 if self._progress == before else 0
+            before = self._progress
+        if self._told < goal:
+            log.info("the host does not let go of a name: answering before it has")
 
     async def tell(self) -> None:
         """Tell the host, for as long as the mount lives."""

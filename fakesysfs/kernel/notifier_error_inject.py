@@ -1,6 +1,6 @@
 """Errors injected into the memory notifier chain (lib/notifier-error-inject.c, lib/memory-notifier-error-inject.c).
 
-Module notifier_error_inject owns the place where such injectors show themselves in debugfs; memory_notifier_error_inject
+Module notifier_error_inject owns the place where injectors show themselves in debugfs; memory_notifier_error_inject
 puts one of them, "memory", into the chain that memory_hotplug calls before blocks go online or offline. While an action
 has an error, every block that is about to do that is refused with it, and a line in the log says so.
 

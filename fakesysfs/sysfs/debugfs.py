@@ -1,12 +1,12 @@
 """/sys/kernel/debug: what notifier-error-inject shows there (lib/notifier-error-inject.c).
 
-Files of debugfs are not kernfs's: `error` is a simple attribute (fs/libfs.c, DEFINE_SIMPLE_ATTRIBUTE_SIGNED). It has size
-0 and no position, its text is made at the first read of an open file, and a write of nothing reaches it: recording
+Files of debugfs are not kernfs's: `error` is a simple attribute (fs/libfs.c, DEFINE_SIMPLE_ATTRIBUTE_SIGNED). It has
+size 0 and no position, its text is made at the first read of an open file, and a write of nothing reaches it: recording
 7.2/16-notifier-error-inject (i=7 to 110). By the source, an open file whose directory was removed answers EIO
 (fs/debugfs/file.c, debugfs_file_get), and the first 23 bytes of a longer write count (simple_attr_write).
 
-Differs knowingly: readdir gives kernfs's order here too, debugfs shows the newest name first; through a mount a write of
-nothing never leaves the host's kernel, and an injected errno without a name on the host arrives as EIO.
+Differs knowingly: readdir gives kernfs's order here too, debugfs shows the newest name first; through a mount a write
+of nothing never leaves the host's kernel, and an injected errno without a name on the host arrives as EIO.
 """
 
 from __future__ import annotations

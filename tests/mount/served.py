@@ -45,7 +45,7 @@ class Served:
         return (self.path / name).read_text()
 
     def write(self, name: str, data: bytes | str) -> int:
-        """One write(2); returns what it returned."""
+        """What one write of `data` returns."""
         file = os.open(self.path / name, os.O_WRONLY)
         try:
             return os.write(file, data.encode() if isinstance(data, str) else data)
@@ -65,10 +65,14 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(where: Path, *, loop: str = "fast", wrapper: Sequence[str] = ()) -> Iterator[Served]:
-    """Mount the toy at `where`/mnt for as long as this lasts; it must live until then unless the test ended it."""
+def served(where: Path, *, loop: str = "fast", wrapper: Sequence[str] = (), owner: int = -1) -> Iterator[Served]:
+    """Mount the toy at `where`/mnt for as long as this lasts; it must live until then unless the test ended it.
+
+    `wrapper` is a command that runs the server, `owner` who owns the mountpoint.
+    """
     point = where / "mnt"
     point.mkdir()
+    os.chown(point, owner, owner)
     log, output = where / "log", where / "output"
     with log.open("w") as errors, output.open("w") as out:
         server = subprocess.Popen(

@@ -48,7 +48,7 @@ def test_umount_while_files_are_open_and_a_store_sleeps(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert mount.server.wait(PATIENCE_SECONDS) == 0
         assert not mounted_at(str(mount.path))
-        with pytest.raises(OSError, match="not connected|abort"):
+        with pytest.raises(OSError, match=r"not connected|abort"):
             os.read(held, 1)
         os.close(held)
 
@@ -76,7 +76,9 @@ def test_killed_server_is_replaced(tmp_path: Path) -> None:
         assert str(point) in done.stdout
         pid = int((point / "control/pid").read_text())
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda pid=pid: not Path(f"/proc/{pid}/mem").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
+        eventually(
+            lambda pid=pid: not Path(f"/proc/{pid}/mem").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
     assert fakesysfs("mount", point, state=tmp_path).returncode == 0
     again = fakesysfs("mount", point, state=tmp_path)
     assert again.returncode == 1
@@ -127,44 +129,46 @@ def test_help_needs_no_fuse() -> None:
     assert "example:" in done.stdout
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user(tmp_path: Path) -> None:
-    """Everything belongs to who mounts."""
-    for directory in [tmp_path, *list(tmp_path.parents)[:2]]:
-        directory.chmod(0o755)
-    where = tmp_path / "nobody"
-    where.mkdir()
-    os.chown(where, 65534, 65534)
-    where.chmod(0o777)
-    wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
-    probe = subprocess.run([*wrapper[:-1], "sh", "-c", ": <>/dev/fuse"], check=False, capture_output=True)
-    if probe.returncode:
-        pytest.skip("/dev/fuse is closed to other users here")
-    code = subprocess.run(
-        [*wrapper[:-1], sys.executable, "-c", f"import os; os.chdir({str(ROOT)!r}); import fakesysfs, trio, pyfuse3"],
-        check=False,
+NOBODY = 65534
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+
+
+def as_nobody(command: str, cwd: Path = Path("/")) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*AS_NOBODY, "sh", "-c", 'cd "$0" && ' + command, cwd], capture_output=True, text=True, check=False
     )
-    if code.returncode:
-        pytest.skip("the checkout is closed to other users")
-    with as_nobody_served(where, wrapper[:-1]) as mount:
-        done = subprocess.run(
-            [*wrapper[:-1], "sh", "-c", "stat -c %u value; echo mine > value; cat value; cat secret"],
-            cwd="/",
-            env=os.environ | {"PWD": "/"},
-            check=False,
-            capture_output=True,
-            text=True,
-            preexec_fn=None,
-        )
-        del done
-        read = subprocess.run(
-            [*wrapper[:-1], "sh", "-c", f"cd {mount.path} && stat -c %u value && echo mine > value && cat value secret"],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert read.stdout.split() == ["65534", "mine", "secret"], read.stderr
 
 
-def as_nobody_served(where: Path, wrapper: list[str]) -> contextlib.AbstractContextManager[Served]:
-    return served(where, wrapper=wrapper)
+@pytest.fixture
+def nobodys(tmp_path: Path) -> Path:
+    """A directory that another user can reach, where that user can run the fake."""
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    for needs, why in (
+        ("command -v fusermount3", "fusermount3 is not installed"),
+        (": <>/dev/fuse", "/dev/fuse is closed to other users"),
+        (f"cd {ROOT} && {sys.executable} -c 'import fakesysfs.fuse.server'", "the checkout is closed to other users"),
+    ):
+        if as_nobody(needs).returncode:
+            pytest.skip(why)
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    return tmp_path
+
+
+def test_another_user(nobodys: Path) -> None:
+    """Everything belongs to who mounts."""
+    with served(nobodys, wrapper=AS_NOBODY, owner=NOBODY) as mount:
+        done = as_nobody(
+            "stat -c %u value && echo mine > value && cat value secret && echo - 3 3 > present", mount.path
+        )
+        assert done.stdout.split() == [str(NOBODY), "mine", "secret"], done.stderr
+        assert as_nobody("ls family | wc -l", mount.path).stdout == "31\n"
+
+
+def test_killed_server_of_another_user(nobodys: Path) -> None:
+    """fusermount3 takes the mount away (auto_unmount)."""
+    with served(nobodys, wrapper=AS_NOBODY, owner=NOBODY) as mount:
+        mount.server.kill()
+        mount.server.wait(PATIENCE_SECONDS)
+        eventually(lambda: not mounted_at(str(mount.path)))

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from fakesysfs.fuse import daemon
 from fakesysfs.fuse.mount import MountError, check
@@ -185,12 +186,12 @@ class Toy:
         return "awake\n"
 
 
-def fail(*_: object) -> str:
+def fail(*_: object) -> NoReturn:
     """A bug."""
-    return str(1 // 0)
+    raise ZeroDivisionError
 
 
-def fail_with_errno(*_: object) -> str:
+def fail_with_errno(*_: object) -> NoReturn:
     """An errno that no host knows."""
     raise KernelError(600, "there is no such errno", "fail_with_errno")
 
@@ -203,6 +204,8 @@ MEMBER = DirectoryKind(
         Link(name="up", target=lambda _: "/family"),
     ],
 )
+
+TOY: Toy
 
 DEVICE = DirectoryKind(
     "device",
@@ -223,7 +226,9 @@ TOP = DirectoryKind(
     lambda _: "/",
     [
         Attribute(name="value", mode=0o644, show=lambda toy: toy.value, store=Toy.store_value),
-        Attribute(name="stores", mode=0o644, show=lambda toy: repr(toy.stores), store=lambda toy, _: toy.stores.clear()),
+        Attribute(
+            name="stores", mode=0o644, show=lambda toy: repr(toy.stores), store=lambda toy, _: toy.stores.clear()
+        ),
         Attribute(name="counter", mode=0o444, show=Toy.count),
         Attribute(name="readonly", mode=0o444, show=lambda _: "read only\n"),
         Attribute(name="writeonly", mode=0o200, store=lambda *_: None),
@@ -261,7 +266,7 @@ class Refused:
 
     def add(self, caller: Caller, path: str, data: bytes, error: KernelError) -> None:
         """Print it, for the test to read."""
-        print("refused", caller.command, path, data, error.name, flush=True)
+        print("refused", caller.command, path, data, error.name, flush=True)  # noqa: T201  the test reads it
 
 
 class Sysroot:
@@ -280,9 +285,9 @@ def main(point: str) -> int:
     daemon.log_to_standard_error()
     try:
         check(point)
-        serve(Sysroot(TOY), point, allow_other=False, ready=lambda: print("ready", flush=True))
+        serve(Sysroot(TOY), point, allow_other=False, ready=lambda: print("ready", flush=True))  # noqa: T201  the same
     except MountError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # noqa: T201  the same
         return error.status
     return 0
 

@@ -1,0 +1,101 @@
+"""System calls that Python 3.11 has no names for. Constants from include/uapi/linux/."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_SLAVE = 0x80000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN = 6, 7, 21
+
+SI_KERNEL = 0x80
+"""si_code of a signal that the kernel sent, the terminal's among them."""
+
+_SIGNAL_SET_BYTES = 8
+_SFD_NONBLOCK, _SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
+_SIGNALFD_SIGINFO_BYTES = 128
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2). The OSError names the target."""
+    strings = [os.fsencode(text) if text else None for text in (source, target, kind)]
+    _check(_libc.mount(*strings, ctypes.c_ulong(flags), os.fsencode(data) or None), target)
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) with one argument."""
+    _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
+
+
+class Arrived(NamedTuple):
+    """A signal that arrived: its number and si_code."""
+
+    number: int
+    code: int
+
+
+class SignalFile:
+    """signalfd(2): blocked signals, as a descriptor that can be polled."""
+
+    def __init__(self, signals: Iterable[int]) -> None:
+        mask = 0
+        for number in signals:
+            mask |= 1 << (number - 1)
+        # The C library's sigset_t is 128 bytes long, of which it hands the first 8 on.
+        buffer = struct.pack("=Q", mask).ljust(128, b"\0")
+        assert len(buffer) >= _SIGNAL_SET_BYTES
+        self._descriptor = _check(_libc.signalfd(-1, buffer, _SFD_NONBLOCK | _SFD_CLOEXEC), "signalfd")
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def take(self) -> list[Arrived]:
+        """What arrived since the last time."""
+        arrived = []
+        while True:
+            try:
+                data = os.read(self._descriptor, _SIGNALFD_SIGINFO_BYTES)
+            except BlockingIOError:
+                return arrived
+            number, _errno, code = struct.unpack_from("=Iii", data)
+            arrived.append(Arrived(number, code))
+
+
+def all_signals() -> set[int]:
+    """All that can be blocked but those that a bug of the process itself raises."""
+    own_fault = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+    return set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP} - own_fault

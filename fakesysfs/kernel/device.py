@@ -146,11 +146,11 @@ class Bus:
                     await self._attach_quietly(driver, device)
 
     async def remove(self, device: Device) -> None:
-        """Unbind and unregister a device (device_del)."""
-        for child in reversed(list(device.children.values())):
-            assert child.bus is not None
-            await child.bus.remove(child)
+        """Unbind and unregister a device (device_del). Devices below it that its driver did not take away go too."""
         await self.detach(device)
+        for child in reversed(list(device.children.values())):
+            if child.bus is not None:
+                await child.bus.remove(child)
         self.devices.pop(device.name, None)
         if device.parent is not None:
             device.parent.children.pop(device.name, None)

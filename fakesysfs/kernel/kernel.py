@@ -17,8 +17,10 @@ from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
 from fakesysfs.kernel.dax.device import DeviceDax, FsdevDax
 from fakesysfs.kernel.dax.hmem import PMD_SIZE, CxlDaxRegion, Hmem, HmemPlatform
 from fakesysfs.kernel.dax.kmem import Kmem
+from fakesysfs.kernel.dax.pmem import DaxPmem, E820Pmem, NdPmem, PmemMedia, create_pmem_devdax, libnvdimm_drivers, libnvdimm_exit
 from fakesysfs.kernel.device import Bus, Driver
 from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.memory_block import BlockGroup, BlockStatus, MemoryBlocks, State
 from fakesysfs.kernel.memory_hotplug import MemoryHotplug, Parameters, Range
 from fakesysfs.kernel.memory_tiers import AccessCoordinate, MemoryTiers
@@ -78,13 +80,20 @@ class NodeSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaxSetup:
-    """Memory that becomes a dax region. `device_size` is the first device's (None: all), `online_type` the region driver's policy."""
+    """Memory that becomes a dax region.
+
+    `device_size` is the first device's (None: all), `online_type` the region driver's policy, `driver` the one that the first
+    device is bound to at start whatever would match. `raw`: persistent memory that is a block device until somebody changes
+    it.
+    """
 
     range: Range
     target_node: int
     align: int = PMD_SIZE
     device_size: int | None = None
     online_type: Mmop | None = None
+    driver: str | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +106,7 @@ class Setup:
     performance: Mapping[int, AccessCoordinate] = field(default_factory=dict)
     soft_reserved: tuple[DaxSetup, ...] = ()
     cxl_regions: tuple[DaxSetup, ...] = ()
+    pmem: tuple[DaxSetup, ...] = ()
     iomem: tuple[tuple[int, int, str, bool], ...] = ()
     """Other entries of /proc/iomem: start, end, name, busy."""
     reserved: tuple[Range, ...] = ()
@@ -107,8 +117,6 @@ class Setup:
     default_online_type: Mmop = Mmop.ONLINE
     parameters: Parameters = field(default_factory=Parameters)
     modules: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
-    drivers: tuple[tuple[str, str], ...] = ()
-    """(dax device, driver) bound by name as soon as both exist."""
     latency: Mapping[str, float] = field(default_factory=dict)
     config: Config = field(default_factory=Config)
 
@@ -154,14 +162,15 @@ class Kernel:
         for name in ("platform", "cxl", "dax"):
             bus = self.buses[name] = Bus(self, name, self.new_serial())
             self.register(bus)
-        self._minors: set[int] = set()
+        self.dax_minors = Ida()
+        self.memregions = Ida()
+        """Numbers of the memory regions of all kinds: hmem.N, CXL's and nd's regionN (lib/memregion.c)."""
+        self.pmem = [PmemMedia(memory, None if memory.raw else memory.align) for memory in setup.pmem]
         self.cpus: dict[int, Cpu] = {}
         for node in setup.nodes:
             for number in node.cpus:
                 cpu = self.cpus[number] = Cpu(self.new_serial(), number, node.nid, self)
                 self.register(cpu)
-        self.soft_reserved: Sequence[DaxSetup] = setup.soft_reserved
-        self.cxl_regions: Sequence[DaxSetup] = setup.cxl_regions
         self.notifier_err_inject_dir: NotifierErrInjectDir | None = None
         """While the module notifier_error_inject is loaded."""
         self.modules = Modules(self, MODULE_KINDS)
@@ -216,6 +225,21 @@ class Kernel:
         """Itself, for directories that stand for nothing smaller."""
         return self
 
+    def add_bus(self, name: str) -> Bus:
+        """Register a bus that comes with a module (bus_register)."""
+        bus = self.buses[name] = Bus(self, name, self.new_serial())
+        self.register(bus)
+        self.changed("bus", bus)
+        self.uevents.send("add", f"/bus/{name}", "bus")
+        return bus
+
+    def remove_bus(self, name: str) -> None:
+        """Unregister a bus (bus_unregister)."""
+        bus = self.buses.pop(name)
+        self.changed("bus", bus)
+        self.uevents.send("remove", f"/bus/{name}", "bus")
+        self.unregister(bus)
+
     @property
     def dax_bus(self) -> Bus:
         """The dax bus."""
@@ -237,14 +261,17 @@ class Kernel:
         self.booted = True
         for name, parameters in self.setup.modules:
             await self.modules.load(name, dict(parameters))
-            await self._bind_by_name()
+            await self._bind_as_wanted()
 
-    async def _bind_by_name(self) -> None:
-        for device_name, driver_name in self.setup.drivers:
-            device = self.dax_bus.devices.get(device_name)
-            driver = self.dax_bus.drivers.get(driver_name)
-            if device is not None and device.driver is None and isinstance(driver, DaxDriver):
-                await driver.new_id_store(device_name.encode())
+    async def _bind_as_wanted(self) -> None:
+        """Bind the regions' first devices to the drivers that the machine names for them, as a user would by new_id."""
+        for device in list(self.dax_bus.devices.values()):
+            assert isinstance(device, DevDax)
+            driver = self.dax_bus.drivers.get(device.region.driver_at_start or "")
+            if device.id or not isinstance(driver, DaxDriver) or device.driver is driver or isinstance(device.driver, Kmem):
+                continue
+            await self.dax_bus.detach(device)
+            await driver.new_id_store(device.name.encode())
 
     def _boot_memory(self) -> None:
         setup = self.setup
@@ -354,22 +381,21 @@ class Kernel:
         blocks.create(first, last, group, BlockStatus(group, State.ONLINE, zone))
 
     async def _boot_cxl(self) -> None:
-        if not self.cxl_regions:
+        if not self.setup.cxl_regions:
             return
         cxl = self.buses["cxl"]
         acpi = PlatformDevice(self, "cxl_acpi.0", "ACPI0017")
         await self.platform_bus.add(acpi)
         root = CxlDevice(self, "root0", "cxl_port", cxl, acpi)
         await cxl.add(root)
-        for number, setup in enumerate(self.cxl_regions):
+        for setup in self.setup.cxl_regions:
+            number = self.memregions.take()
             decoder = CxlDevice(self, f"decoder{3 + number}.0", "cxl_decoder_root", cxl, root)
             await cxl.add(decoder)
             region = CxlDevice(self, f"region{number}", "cxl_region", cxl, decoder)
             await cxl.add(region)
-            dax_region = CxlDevice(
-                self, f"dax_region{number}", "cxl_dax_region", cxl, region, span=setup.range, target_node=setup.target_node
-            )
-            dax_region.number = number
+            dax_region = CxlDevice(self, f"dax_region{number}", "cxl_dax_region", cxl, region, number=number)
+            dax_region.dax_setup = setup
             await cxl.add(dax_region)
 
     # Locks and rules that several files share -------------------------------------------------------------------------
@@ -408,16 +434,6 @@ class Kernel:
                         errno.EBUSY, f"memory{index} belongs to {device.name} (DEV_DAX_KMEM_PROTECTED)", where, index
                     )
 
-    def take_dax_minor(self) -> int:
-        """The lowest free minor number of the dax major."""
-        minor = next(number for number in range(len(self._minors) + 1) if number not in self._minors)
-        self._minors.add(minor)
-        return minor
-
-    def release_dax_minor(self, minor: int) -> None:
-        """Give a minor number back."""
-        self._minors.discard(minor)
-
     # What happens to memory from outside --------------------------------------------------------------------------
 
     async def modprobe(self, name: str, parameters: Mapping[str, str] | None = None) -> None:
@@ -427,6 +443,10 @@ class Kernel:
     async def rmmod(self, name: str) -> None:
         """Unload a module (`Modules.unload`)."""
         await self.modules.unload(name)
+
+    async def create_pmem_devdax(self, namespace: str = "namespace0.0", align: int = 4096) -> None:
+        """A tool puts a namespace of persistent memory into mode devdax (`dax.pmem.create_pmem_devdax`)."""
+        await create_pmem_devdax(self, namespace, align)
 
     def pin(self, nid: int) -> int | None:
         """Pin a page in the node's lowest online Movable block; returns its number, None if there is no such block."""
@@ -473,6 +493,13 @@ MODULE_KINDS: Mapping[str, ModuleKind] = {
     "kmem": ModuleKind(lambda module: [Kmem(module.kernel, module.name)], wants_memory_hotplug=True),
     "dax_hmem": ModuleKind(_dax_hmem_drivers, parameters={"region_idle": "N"}),
     "dax_cxl": ModuleKind(lambda module: [CxlDaxRegion(module.kernel, module.kernel.buses["cxl"], module.name)]),
+    "libnvdimm": ModuleKind(libnvdimm_drivers, exit=libnvdimm_exit, core_size=110592),
+    "nd_btt": ModuleKind(_no_drivers, needs=("libnvdimm",), core_size=24576),
+    "nd_e820": ModuleKind(lambda module: [E820Pmem(module.kernel, module.name)], needs=("libnvdimm",)),
+    "nd_pmem": ModuleKind(
+        lambda module: [NdPmem(module.kernel, module.name)], needs=("libnvdimm", "nd_btt"), core_size=20480
+    ),
+    "dax_pmem": ModuleKind(lambda module: [DaxPmem(module.kernel, module.name)], needs=("libnvdimm",)),
     "notifier_error_inject": ModuleKind(_no_drivers, init=err_inject_init, exit=err_inject_exit, out_of_tree=True),
     "memory_notifier_error_inject": ModuleKind(
         _no_drivers,

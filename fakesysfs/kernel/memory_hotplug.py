@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.hugetlb import dissolve_free_hugetlb_folios
 from fakesysfs.kernel.kstrtox import kstrtoull, sysfs_streq, word_of
 from fakesysfs.kernel.memory_block import (
     BlockGroup,
@@ -255,6 +256,7 @@ class MemoryHotplug:
         assert zone is not None
         node = kernel.nodes[zone.nid]
         blocks = last - first + 1
+        dissolve_free_hugetlb_folios(kernel, zone.nid, first, last, status)
         zone.present -= blocks * status.group.present_kb // 4
         zone.managed_kb -= blocks * status.group.managed_kb
         self._shrink_zone_span(zone, *kernel.memory_blocks.pfns(first, last))

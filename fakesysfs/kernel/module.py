@@ -45,6 +45,8 @@ class ModuleKind:
     """The module depends on MEMORY_HOTPLUG."""
     hidden_integers: frozenset[str] = frozenset()
     """The parameters of type int that sysfs does not show (module_param with permissions 0)."""
+    core_size: int = 12288
+    """Bytes, as the recorded guest's lsmod has them."""
     out_of_tree: bool = False
     """The recorded module was built outside the kernel's tree, which taints the kernel."""
     init: Callable[[Module], Awaitable[None]] | None = None

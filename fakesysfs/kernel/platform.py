@@ -11,22 +11,20 @@ from fakesysfs.kernel.device import Device
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.device import Bus
-    from fakesysfs.kernel.kernel import Kernel
-    from fakesysfs.kernel.memory_hotplug import Range
+    from fakesysfs.kernel.kernel import DaxSetup, Kernel
 
 PLATFORM = "/devices/platform"
 
 
 class PlatformDevice(Device):
-    """A platform device. `numa_node` is None where it shows none; `span` the memory it stands for."""
+    """A platform device. `numa_node` is None where it shows none; `dax_setup` is the memory that a dax region is made of."""
 
     def __init__(
-        self, kernel: Kernel, name: str, kind: str, parent: Device | None = None, *, span: Range | None = None, target_node: int | None = None
+        self, kernel: Kernel, name: str, kind: str, parent: Device | None = None, *, target_node: int | None = None
     ) -> None:
         super().__init__(kernel, name, kernel.platform_bus, parent, "" if parent else PLATFORM)
         self.kind = kind
-        self.span = span
-        self.target_node = target_node
+        self.dax_setup: DaxSetup | None = None
         self.numa_node = None if target_node is None else kernel.nodes.nearest_online(target_node)
         self.driver_override: str | None = None
 
@@ -37,17 +35,13 @@ class PlatformDevice(Device):
 
 
 class CxlDevice(Device):
-    """A device on the CXL bus: `devtype` as in its uevent."""
+    """A device on the CXL bus: `devtype` as in its uevent, `number` the region's."""
 
-    def __init__(
-        self, kernel: Kernel, name: str, devtype: str, bus: Bus, parent: Device, *, span: Range | None = None, target_node: int | None = None
-    ) -> None:
+    def __init__(self, kernel: Kernel, name: str, devtype: str, bus: Bus, parent: Device, *, number: int = 0) -> None:
         super().__init__(kernel, name, bus, parent)
         self.devtype = devtype
-        self.span = span
-        self.target_node = target_node
-        self.number = 0
-        self.device_size: int | None = None
+        self.number = number
+        self.dax_setup: DaxSetup | None = None
 
     def environment(self) -> list[str]:
         """DEVTYPE."""

@@ -84,7 +84,8 @@ class DaxRegion(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
     `device_size` is the first device's size (default: all of the region), `online_type` the region driver's own policy (default: the
     system's), `driver` the driver that is bound at start by name, `soft_reserved` the ranges that are taken out of RAM
-    for it (default: the region itself).
+    for it (default: the region itself), `namespace` what persistent memory is used for when the machine starts: a dax region (devdax,
+    the default; its first bytes describe it) or a block device (raw).
     """
 
     kind: Literal["hmem", "cxl", "pmem"]
@@ -95,6 +96,7 @@ class DaxRegion(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     device_size: str | int | None = None
     online_type: OnlineType | None = None
     driver: Literal["device_dax", "kmem", "fsdev_dax"] | None = None
+    namespace: Literal["devdax", "raw"] | None = None
     soft_reserved: tuple[Span, ...] | None = None
 
 
@@ -223,7 +225,6 @@ class Machine:
         if not any(node.ranges for node in nodes):
             raise self._fail("node", [node.nid for node in nodes], "expected at least one node with memory")
         kinds: dict[str, list[DaxSetup]] = {"hmem": [], "cxl": [], "pmem": []}
-        drivers: list[tuple[str, str]] = []
         taken: list[tuple[str, Range]] = []
         for number, region in enumerate(file.dax_region):
             key = f"dax_region[{number}]"
@@ -245,8 +246,10 @@ class Machine:
             if device_size is not None and (device_size > span.length or device_size % max(align, 2 << 20)):
                 allowed = f"expected at most the region's size and a multiple of {max(align, 2 << 20)}"
                 raise self._fail(f"{key}.device_size", region.device_size, allowed)
-            if region.driver is not None:
-                drivers.append((f"dax{len(kinds[region.kind])}.0", region.driver))
+            if region.kind == "pmem" and device_size is not None:
+                raise self._fail(f"{key}.device_size", region.device_size, "expected none: a pmem region is static, one device for good")
+            if region.kind != "pmem" and region.namespace is not None:
+                raise self._fail(f"{key}.namespace", region.namespace, 'expected only with kind = "pmem"')
             online_type = None if region.online_type is None else ONLINE_TYPES[region.online_type]
             kinds[region.kind].append(
                 DaxSetup(
@@ -255,6 +258,8 @@ class Machine:
                     align=align,
                     device_size=device_size,
                     online_type=online_type,
+                    driver=region.driver,
+                    raw=region.namespace == "raw",
                 )
             )
         self._disjoint(taken)
@@ -277,6 +282,7 @@ class Machine:
             performance=self._performance(known),
             soft_reserved=tuple(kinds["hmem"]),
             cxl_regions=tuple(kinds["cxl"]),
+            pmem=tuple(kinds["pmem"]),
             iomem=tuple(iomem + pmem),
             reserved=tuple(holes),
             unmovable=tuple(entry.block for entry in file.unmovable),
@@ -286,7 +292,6 @@ class Machine:
                 hotplug.memmap_on_memory, hotplug.online_policy, hotplug.auto_movable_ratio, hotplug.auto_movable_numa_aware
             ),
             modules=tuple(self._modules()),
-            drivers=tuple(drivers),
             latency={"online_block": file.latency.online_block, "offline_block": file.latency.offline_block},
             config=Config(
                 pm=kernel.pm,

@@ -110,8 +110,9 @@ def modules(kernel: Kernel) -> str:
 
     def line(name: str) -> str:
         users = kernel.modules.users(name)
-        flags = " (O)" if kernel.modules.kinds[name].out_of_tree else ""
-        return f"{name} 16384 {len(users)} {''.join(f'{user},' for user in users) or '-'} Live 0x0000000000000000{flags}\n"
+        kind = kernel.modules.kinds[name]
+        flags = " (O)" if kind.out_of_tree else ""
+        return f"{name} {kind.core_size} {len(users)} {''.join(f'{user},' for user in users) or '-'} Live 0x0000000000000000{flags}\n"
 
     return "".join(line(name) for name in reversed(kernel.modules.loaded))
 

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from fakesysfs.fuse.errors import IN_A_CONTAINER, MountError
+from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.sandbox import linux
 
 _INIT_USER_NAMESPACE = "0 0 4294967295"
@@ -73,7 +73,7 @@ def enter_as_launcher(chosen: Plan) -> None:
             Path("/proc/self/uid_map").write_bytes(b"0 %d 1" % uid)
             Path("/proc/self/gid_map").write_bytes(b"0 %d 1" % gid)
     except OSError as error:
-        raise refused(error, "user namespaces") from None
+        raise refused(error, chosen) from None
 
 
 def enter_as_init(chosen: Plan) -> None:
@@ -90,7 +90,7 @@ def enter_as_init(chosen: Plan) -> None:
             _keep_mounts_here()
             _mount_proc(chosen)
     except OSError as error:
-        raise refused(error, "namespaces") from None
+        raise refused(error, chosen) from None
 
 
 def _keep_mounts_here() -> None:
@@ -112,30 +112,34 @@ def give_users(pid: int) -> None:
         Path(f"/proc/{pid}/{name}").write_text(same, encoding="ascii")
 
 
-def refused(error: OSError, what: str) -> MountError:
+def refused(error: OSError, chosen: Plan) -> MountError:
     """One sentence: what was refused and how to get it."""
     where = f" ({error.filename})" if isinstance(error.filename, str) else ""
-    return MountError(f"{what} cannot be used here: {error.strerror}{where}; {_remedy(error)}", 2)
+    remedy = _remedy(error, chosen)
+    return MountError(f"private namespaces cannot be made here: {error.strerror}{where}; {remedy}", 2)
 
 
-def _remedy(error: OSError) -> str:
-    if _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" and os.geteuid():
-        setting = "kernel.apparmor_restrict_unprivileged_userns=0"
-        return f"AppArmor restricts user namespaces: be root, or `sudo sysctl {setting}`"
-    if _sysctl("kernel/unprivileged_userns_clone") == "0" and os.geteuid():
-        return "only root may make user namespaces: be root, or `sudo sysctl kernel.unprivileged_userns_clone=1`"
+def _remedy(error: OSError, chosen: Plan) -> str:
+    if not chosen.as_root:
+        for setting, forbids in (
+            ("kernel.apparmor_restrict_unprivileged_userns", "1"),
+            ("kernel.unprivileged_userns_clone", "0"),
+        ):
+            if _sysctl(setting) == forbids:
+                allows = 1 - int(forbids)
+                return f"{setting} keeps them from ordinary users: be root, or `sudo sysctl {setting}={allows}`"
     if error.errno == errno.ENOSPC:
         return (
-            "there are too many already, or none are allowed: see `sysctl user` (user.max_user_namespaces, "
-            "user.max_mnt_namespaces, user.max_net_namespaces, user.max_pid_namespaces)"
+            "there are too many already, or none are allowed: see `sysctl user` (max_user_namespaces, "
+            "max_mnt_namespaces, max_net_namespaces, max_pid_namespaces)"
         )
     if error.errno in {errno.EINVAL, errno.ENOSYS}:
         return "the kernel was built without them (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS)"
-    return IN_A_CONTAINER
+    return f"{IN_A_CONTAINER}, or `--privileged`"
 
 
 def _sysctl(name: str) -> str:
     try:
-        return Path("/proc/sys", name).read_text(encoding="ascii").strip()
+        return Path("/proc/sys", name.replace(".", "/")).read_text(encoding="ascii").strip()
     except OSError:
         return ""

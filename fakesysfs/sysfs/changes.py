@@ -36,6 +36,7 @@ class Changes:
             "driver_link": self._driver_link,
             "module": self._module,
             "region": self._region,
+            "bus": self._bus,
             "debugfs": self._debugfs,
             "hotplug": self._hotplug,
         }
@@ -107,6 +108,9 @@ class Changes:
         """A directory came or went in another one of debugfs, or (None) at its top."""
         parent = self._at(debugfs.PATH) if directory is None else self._tree.ino_of(directory)
         yield self._name(parent, name, directories=True)
+
+    def _bus(self, bus: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._at("/sys/bus"), bus.name, directories=True)
 
     def _region(self, device: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._tree.ino_of(device), "dax_region", directories=True)

@@ -30,6 +30,10 @@ def _shown(kind: ModuleKind) -> set[str]:
     return set(kind.parameters) - kind.hidden_integers
 
 
+_SECTIONS = (".text", "__mcount_loc", "__patchable_function_entries")
+"""Some of a module's sections (recorded: 7.2-distribution/01-boot, i=12; `ls` does not show those with a dot)."""
+
+
 def _boolean(name: str) -> Attribute:
     def show(module: Module) -> str:
         return "Y\n" if module.parameters[name][:1] in {"1", "y", "Y"} else "N\n"
@@ -46,9 +50,28 @@ MODULE = DirectoryKind(
     "module",
     lambda module: f"/sys/module/{module.name}",
     (
+        Attribute(
+            name="coresize",
+            mode=0o444,
+            show=lambda module: f"{module.kernel.modules.kinds[module.name].core_size}\n",
+            doc="Bytes of the module.",
+        ),
+        Attribute(name="initsize", mode=0o444, show=on("0"), doc="Bytes of its start-up code, given back already."),
         Attribute(name="initstate", mode=0o444, show=on("live"), doc="live: the module is loaded."),
         Attribute(name="refcnt", mode=0o444, show=_refcnt, doc="Users of the module."),
+        Attribute(
+            name="taint",
+            mode=0o444,
+            show=lambda module: "O\n" if module.kernel.modules.kinds[module.name].out_of_tree else "\n",
+            doc="How the module taints the kernel: O is out of tree.",
+        ),
         uevent(lambda module: f"/module/{module.name}", "module", write_only=True),
+        Group(name="notes", entries=(), doc="ELF notes of the module: none here."),
+        Group(
+            name="sections",
+            entries=tuple(Attribute(name=name, mode=0o400, show=on("0x0000000000000000")) for name in _SECTIONS),
+            doc="Addresses of the module's sections, hidden.",
+        ),
         Group(
             name="holders",
             entries=(Links(of=_holders, doc="Links to the modules that use this one."),),

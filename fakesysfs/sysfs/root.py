@@ -8,6 +8,7 @@ from typing import Any
 from fakesysfs.kernel.cpu import Cpu
 from fakesysfs.kernel.dax.bus import DaxMapping, DevDax
 from fakesysfs.kernel.dax.kmem import DaxKmemData
+from fakesysfs.kernel.dax.pmem import NdDevice
 from fakesysfs.kernel.device import Bus, Driver
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_block import BlockGroup
@@ -18,7 +19,7 @@ from fakesysfs.kernel.notifier_error_inject import NotifierErrInject, NotifierEr
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
 from fakesysfs.kernfs.declare import DirectoryKind, Kobject, Subdirectories
 from fakesysfs.kernfs.static import StaticDirectories
-from fakesysfs.sysfs import dax, debugfs, memory, module, node
+from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
 from fakesysfs.sysfs.common import POWER, uevent
 
 KINDS: Mapping[type, DirectoryKind] = {
@@ -31,6 +32,7 @@ KINDS: Mapping[type, DirectoryKind] = {
     DaxMapping: dax.DAX_MAPPING,
     PlatformDevice: dax.PLATFORM_DEVICE,
     CxlDevice: dax.CXL_DEVICE,
+    NdDevice: nd.ND_DEVICE,
     Bus: dax.BUS,
     Module: module.MODULE,
     NotifierErrInjectDir: debugfs.NOTIFIER_ERROR_INJECT,

@@ -206,7 +206,7 @@ def test_one_block_at_a_time_is_the_same_as_a_run_at_once(profile: str, data: st
                 "kernel_allocations": st.booleans(),
                 "movable_node": st.booleans(),
                 "numa_migration": st.booleans(),
-                "target_node": st.sampled_from([1, 2]),
+                "target_node": st.sampled_from([0, 1, 2]),
                 "policy": st.sampled_from(list(Mmop)),
                 "hmat": st.booleans(),
             }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fakesysfs.kernel.device import Bus, Device, Driver
 from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, word_of
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import Mmop
@@ -46,13 +47,16 @@ class DaxRegion:
         self.static = static
         self.kmem = kmem
         """IORESOURCE_DAX_KMEM: kmem matches its devices by itself."""
+        self.driver_at_start: str | None = None
+        """The driver that the machine wants the first device bound to while it boots."""
         self.allocations: list[Allocation] = []
         """By address."""
         self.seed: DevDax | None = None
         """The first device made through `create` that was never bound."""
         self.youngest: DevDax | None = None
         """The last device made through `create`; the device that comes with the region is none of both."""
-        self._ids: set[int] = set()
+        self.ids = Ida()
+        """The Y of the region's daxX.Y."""
 
     @property
     def available_size(self) -> int:
@@ -62,16 +66,6 @@ class DaxRegion:
     def devices(self) -> list[DevDax]:
         """The region's devices, in the order of creation."""
         return [child for child in self.device.children.values() if isinstance(child, DevDax)]
-
-    def take_id(self) -> int:
-        """The lowest free number."""
-        number = next(number for number in range(len(self._ids) + 1) if number not in self._ids)
-        self._ids.add(number)
-        return number
-
-    def release_id(self, number: int) -> None:
-        """Give a number back."""
-        self._ids.discard(number)
 
     def insert(self, span: Range, device: DevDax) -> None:
         """Give a device a range. Raises KernelError ENOMEM if it is not free (__request_region)."""
@@ -207,8 +201,8 @@ async def create_dev_dax(
     kernel = region.device.kernel
     if online_type is None:
         online_type = kernel.memory_hotplug.mhp_get_default_online_type()
-    number = region.take_id()
-    dev_dax = DevDax(kernel, region, number, kernel.take_dax_minor(), online_type, memmap_on_memory=memmap_on_memory)
+    number = region.ids.take()
+    dev_dax = DevDax(kernel, region, number, kernel.dax_minors.take(), online_type, memmap_on_memory=memmap_on_memory)
     if size:
         _alloc_range(dev_dax, Range(region.range.start, region.range.start + size - 1))
     for mapping in dev_dax.mappings:
@@ -225,8 +219,8 @@ async def unregister_dev_dax(dev_dax: DevDax) -> None:
     for mapping in reversed(mappings):
         _trim(mapping)
     await kernel.dax_bus.remove(dev_dax)
-    region.release_id(dev_dax.id)
-    kernel.release_dax_minor(dev_dax.minor)
+    region.ids.release(dev_dax.id)
+    kernel.dax_minors.release(dev_dax.minor)
 
 
 def _register_mapping(mapping: DaxMapping) -> None:

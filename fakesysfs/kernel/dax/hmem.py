@@ -13,14 +13,15 @@ from fakesysfs.kernel.device import Device, Driver
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
 
 if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Kernel
-    from fakesysfs.kernel.profile import Mmop
+    from fakesysfs.kernel.kernel import DaxSetup, Kernel
 
 PMD_SIZE = 2 << 20
 
 
-async def _offer_region(device: Device, region: DaxRegion, size: int, *, memmap_on_memory: bool, online_type: Mmop | None) -> None:
-    """Make the region and its first device; both go when the device's driver does."""
+async def offer_region(region: DaxRegion, size: int, setup: DaxSetup, *, memmap_on_memory: bool) -> None:
+    """Make a region and its first device, of `size` bytes; both go when the driver of the device that offers it does."""
+    device = region.device
+    region.driver_at_start = setup.driver
     device.driver_data = region
     device.kernel.changed("region", device)
 
@@ -32,7 +33,7 @@ async def _offer_region(device: Device, region: DaxRegion, size: int, *, memmap_
 
     device.release_actions.append(take_back)
     # A probing driver's device counts as bound: the region's attributes work already.
-    await create_dev_dax(region, size, memmap_on_memory=memmap_on_memory, online_type=online_type)
+    await create_dev_dax(region, size, memmap_on_memory=memmap_on_memory, online_type=setup.online_type)
 
 
 class HmemPlatform(Driver):
@@ -45,20 +46,21 @@ class HmemPlatform(Driver):
         return isinstance(device, PlatformDevice) and device.kind == self.name
 
     async def probe(self, device: Device) -> None:
-        """Make hmem.0, hmem.1, ... (hmem_register_device)."""
+        """Make hmem.0, hmem.1, ..., numbered as memory regions of all kinds are (hmem_register_device)."""
         kernel = self.kernel
-        made: list[PlatformDevice] = []
+        made: list[tuple[int, PlatformDevice]] = []
 
         async def take_back() -> None:
-            for hmem in reversed(made):
+            for number, hmem in reversed(made):
                 await kernel.platform_bus.remove(hmem)
+                kernel.memregions.release(number)
 
         device.release_actions.append(take_back)
-        for number, reserved in enumerate(kernel.soft_reserved):
-            hmem = PlatformDevice(
-                kernel, f"hmem.{number}", "hmem", device, span=reserved.range, target_node=reserved.target_node
-            )
-            made.append(hmem)
+        for reserved in kernel.setup.soft_reserved:
+            number = kernel.memregions.take()
+            hmem = PlatformDevice(kernel, f"hmem.{number}", "hmem", device, target_node=reserved.target_node)
+            hmem.dax_setup = reserved
+            made.append((number, hmem))
             await kernel.platform_bus.add(hmem)
 
 
@@ -78,15 +80,14 @@ class Hmem(Driver):
     async def probe(self, device: Device) -> None:
         """Make the region; with region_idle its device is empty and not meant for kmem (dax_hmem_probe)."""
         assert isinstance(device, PlatformDevice)
-        assert device.span is not None
-        assert device.target_node is not None
+        reserved = device.dax_setup
+        assert reserved is not None
         number = int(device.name.partition(".")[2])
-        reserved = self.kernel.soft_reserved[number]
         region = DaxRegion(
-            device, number, device.span, device.target_node, reserved.align, static=False, kmem=not self.region_idle
+            device, number, reserved.range, reserved.target_node, reserved.align, static=False, kmem=not self.region_idle
         )
-        size = 0 if self.region_idle else reserved.device_size or device.span.length
-        await _offer_region(device, region, size, memmap_on_memory=False, online_type=reserved.online_type)
+        size = 0 if self.region_idle else reserved.device_size or reserved.range.length
+        await offer_region(region, size, reserved, memmap_on_memory=False)
 
 
 class CxlDaxRegion(Driver):
@@ -101,14 +102,7 @@ class CxlDaxRegion(Driver):
     async def probe(self, device: Device) -> None:
         """Make the region (cxl_dax_region_probe)."""
         assert isinstance(device, CxlDevice)
-        assert device.span is not None
-        assert device.target_node is not None
-        reserved = self.kernel.cxl_regions[device.number]
-        region = DaxRegion(device, device.number, device.span, device.target_node, reserved.align, static=False, kmem=True)
-        await _offer_region(
-            device,
-            region,
-            reserved.device_size or device.span.length,
-            memmap_on_memory=True,
-            online_type=reserved.online_type,
-        )
+        setup = device.dax_setup
+        assert setup is not None
+        region = DaxRegion(device, device.number, setup.range, setup.target_node, setup.align, static=False, kmem=True)
+        await offer_region(region, setup.device_size or setup.range.length, setup, memmap_on_memory=True)

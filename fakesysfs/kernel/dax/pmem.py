@@ -181,6 +181,8 @@ class NdPmem(NdDriver):
         kernel, span = self.kernel, device.span
         if device.media.align is not None:
             assert device.parent is not None
+            if f"dax{device.number}.0" in self.bus.devices:
+                raise KernelError(errno.ENXIO, f"{device.name} is claimed", "nvdimm_namespace_common_probe")
             await self.bus.add(NdDevice(f"dax{device.number}.0", "nd_dax", self.bus, device.parent, device.media, device.number))
             raise KernelError(errno.ENXIO, f"{device.name} is in mode devdax", "nd_pmem_probe")
         kernel.printk(WARNING, f"nd_pmem {device.name}: unable to guarantee persistence of writes")
@@ -227,6 +229,15 @@ def libnvdimm_drivers(module: Module) -> list[Driver]:
     kernel = module.kernel
     kernel.add_bus("nd")
     return [NdBus(kernel, module.name), NdRegion(kernel, module.name)]
+
+
+async def libnvdimm_exit(module: Module) -> None:
+    """The bus goes with the module; nothing can be on it any more, because the modules that need it are gone."""
+    kernel = module.kernel
+    for driver in reversed(list(module.drivers)):
+        await driver.bus.unregister_driver(driver)
+    module.drivers.clear()
+    kernel.remove_bus("nd")
 
 
 async def create_pmem_devdax(kernel: Kernel, name: str, align: int) -> None:

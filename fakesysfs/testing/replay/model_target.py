@@ -309,6 +309,8 @@ class ModelTarget(Target):
         elif what == "kernel-allocations-released":
             if node is not None:
                 kernel.kernel_allocations_released(node)
+        elif what == "pmem-devdax":
+            self.run(kernel.create_pmem_devdax(), "ndctl create-namespace")
         else:
             raise NotSupportedError(f"fixture {what}")
         self.tasks.settle()

@@ -1,0 +1,22 @@
+"""Numbers that are given out and come back: always the lowest free one (lib/idr.c, ida_alloc)."""
+
+from __future__ import annotations
+
+
+class Ida:
+    """struct ida."""
+
+    __slots__ = ("_taken",)
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+
+    def take(self) -> int:
+        """The lowest number that nobody has."""
+        number = next(number for number in range(len(self._taken) + 1) if number not in self._taken)
+        self._taken.add(number)
+        return number
+
+    def release(self, number: int) -> None:
+        """Give a number back."""
+        self._taken.discard(number)

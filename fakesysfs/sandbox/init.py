@@ -1,0 +1,234 @@
+"""The init of a run: makes the view, starts the server and the command, waits, and takes everybody along when it ends.
+
+It tells the launcher on a pipe, one message a line:
+
+    users               it is in its user namespace, which has no users yet
+    error STATUS TEXT   what kept the command from being started, or ended it
+    stopped SIGNAL      the command was stopped (Ctrl-Z)
+    ended STATUS        the command ended; STATUS as from waitpid(2)
+
+and is told on another: `users` (they are there), `signal NUMBER` (for the command). The end of that pipe is the end of the
+launcher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import traceback
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from fakesysfs.fuse.mount import MountError
+from fakesysfs.sandbox import linux, namespaces, server, view
+from fakesysfs.sandbox.namespaces import Plan
+
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+
+
+class Run(NamedTuple):
+    """What is to be run: the command and what it had if it ran alone."""
+
+    command: list[str]
+    fake: server.Fake
+    plan: Plan
+    mounted_at: str | None
+    """Where the launcher's server mounted, with --mount."""
+    signal_mask: set[int]
+    directory: str
+
+
+class _EndedError(Exception):
+    """The run is over; `message` is what the launcher is told last."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+def be_init(run: Run, orders: int, reports: int) -> NoReturn:
+    """The whole life of the init. `orders` and `reports` are its ends of the two pipes."""
+    message = ""
+    try:
+        _Init(run, orders, reports).live()
+    except _EndedError as ended:
+        message = ended.message
+    except MountError as error:
+        message = f"error {error.status} {error}"
+    except BaseException:  # noqa: BLE001  nothing may get out of the fork
+        message = f"error 1 bug: {traceback.format_exc()}"
+    finally:
+        with contextlib.suppress(OSError):
+            if not run.plan.pid:
+                kill_descendants()
+            os.write(reports, f"{message}\n".replace("\n", "\0", message.count("\n")).encode())
+        os._exit(0)
+
+
+class _Init:
+    def __init__(self, run: Run, orders: int, reports: int) -> None:
+        self._run = run
+        self._orders = orders
+        self._reports = reports
+        self._children = linux.SignalFile([signal.SIGCHLD])
+        self._server: server.Server | None = None
+        self._command = 0
+
+    def live(self) -> NoReturn:
+        run = self._run
+        plan = run.plan
+        if not plan.pid:
+            linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        namespaces.enter_as_init(plan)
+        if plan.as_root:
+            self._report("users")
+            if self._order() != ["users"]:
+                raise _EndedError("error 1 the launcher is gone")
+        if plan.pid:
+            # Only now: a change of credentials takes it back. Without a PID namespace the end of `orders` has to do.
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        try:
+            self._make_view()
+        except OSError as error:
+            raise namespaces.refused(error, plan) from None
+        self._start_command()
+        self._leave_the_command_alone()
+        self._wait()
+
+    def _report(self, message: str) -> None:
+        os.write(self._reports, f"{message}\n".encode())
+
+    def _order(self) -> list[str]:
+        # Orders are short and rare: each read(2) gets whole ones.
+        return os.read(self._orders, select.PIPE_BUF).decode().split()
+
+    # The beginning ------------------------------------------------------------------------------------------------
+
+    def _make_view(self) -> None:
+        run = self._run
+        view.prepare()
+        if run.mounted_at is None:
+            self._server = server.start(run.fake, view.MOUNTPOINT, private=True)
+        if run.plan.network:
+            _loopback_up()
+        if self._server is not None:
+            status, why = server.read_answer(self._server)
+            if status:
+                raise MountError(why, status)
+        else:
+            assert run.mounted_at is not None
+            view.use_mount(run.mounted_at)
+        linux.unshare(linux.CLONE_NEWNS)
+        view.show()
+
+    def _start_command(self) -> None:
+        self._command = os.fork()
+        if not self._command:
+            self._be_command()
+
+    def _be_command(self) -> NoReturn:
+        command = self._run.command
+        status = _NOT_EXECUTABLE
+        try:
+            if not self._run.plan.pid:
+                linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                # /sys, /dev and /proc are others now.
+                os.chdir(self._run.directory)
+            # What Python ignores, and its own handler.
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._run.signal_mask)
+            environment = view.environment(os.environ)
+            os.environ["PATH"] = environment["PATH"]
+            os.execvpe(command[0], command, environment)  # noqa: S606  no shell is wanted
+        except FileNotFoundError as error:
+            status = _NOT_FOUND
+            os.write(2, f"fakesysfs: {command[0]}: {error.strerror}\n".encode())
+        except OSError as error:
+            os.write(2, f"fakesysfs: {command[0]}: {error.strerror}\n".encode())
+        finally:
+            os._exit(status)
+
+    def _leave_the_command_alone(self) -> None:
+        """Its pipes must end when it closes them."""
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null, descriptor)
+        close_all_but({self._orders, self._reports, self._children.fileno()})
+
+    # The rest of its life -----------------------------------------------------------------------------------------
+
+    def _wait(self) -> NoReturn:
+        poll = select.poll()
+        poll.register(self._children, select.POLLIN)
+        poll.register(self._orders, select.POLLIN)
+        while True:
+            self._reap()
+            for descriptor, _ in poll.poll():
+                if descriptor == self._orders:
+                    self._obey()
+                else:
+                    self._children.take()
+
+    def _obey(self) -> None:
+        words = self._order()
+        if not words:
+            raise _EndedError("")
+        for number in words[1::2]:
+            os.kill(self._command, int(number))
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self._command:
+                if not os.WIFSTOPPED(status):
+                    raise _EndedError(f"ended {status}")
+                self._report(f"stopped {os.WSTOPSIG(status)}")
+            elif self._server is not None and pid == self._server.pid:
+                raise _EndedError(f"error 1 the server {how_it_ended(status)}, so the command was ended")
+
+
+def how_it_ended(status: int) -> str:
+    """In words, a status from waitpid(2)."""
+    if os.WIFSIGNALED(status):
+        return f"was killed by signal {os.WTERMSIG(status)}"
+    return f"ended with status {os.WEXITSTATUS(status)}"
+
+
+def close_all_but(kept: set[int]) -> None:
+    """Close all descriptors from 3 on but these."""
+    first = 3
+    for descriptor in sorted(kept):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def kill_descendants() -> None:
+    """For where there is no PID namespace: end all that descends from this process, which must be a subreaper."""
+    with contextlib.suppress(ChildProcessError, PermissionError):
+        while True:
+            for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split():
+                os.kill(int(pid), signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
+def _loopback_up() -> None:
+    """In a new network namespace even 127.0.0.1 is missing (netdevice(7))."""
+    import fcntl  # noqa: PLC0415  while the server starts there is time for these
+    import socket  # noqa: PLC0415
+    import struct  # noqa: PLC0415
+
+    set_flags, is_up = 0x8914, 0x1
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh22x", b"lo", is_up))

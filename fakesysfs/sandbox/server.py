@@ -1,0 +1,97 @@
+"""The FUSE server of a run, as a child of the init or, with --mount, of the launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from typing import BinaryIO, NamedTuple, NoReturn
+
+from fakesysfs.sandbox import linux
+
+
+class Fake(NamedTuple):
+    """What is served: the name or file of a machine, the name of a kernel."""
+
+    machine: str
+    kernel: str
+
+
+class Server(NamedTuple):
+    """The started server: its process, and a file that tells how it fares (see `read_answer`)."""
+
+    pid: int
+    answer: BinaryIO
+
+
+def start(fake: Fake, point: str, *, private: bool) -> Server:
+    """Start it; `point` is mounted when `answer` says so. `private`: in a mount namespace that nobody else uses."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _be_server(fake, point, writer, private)
+    os.close(writer)
+    return Server(pid, open(reader, "rb"))  # noqa: PTH123, SIM115  a descriptor, which outlives this function
+
+
+def read_answer(server: Server) -> tuple[int, str]:
+    """Wait until the server answers requests or gives up: 0, or an exit status and why."""
+    with server.answer as file:
+        status, _, text = file.read().decode().partition("\n")
+    return (int(status), text) if status else (1, "the server ended before it answered")
+
+
+def _be_server(fake: Fake, point: str, writer: int, private: bool) -> NoReturn:  # noqa: FBT001
+    status = 1
+    try:
+        _leave_the_command_alone(writer)
+        # Outlived by nobody: the init's end is everybody's, but with --mount the launcher is the parent, who may be killed.
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL if private else signal.SIGTERM)
+        status, text = _serve(fake, point, writer, private)
+        if text:
+            os.write(writer, f"{status}\n{text}".encode())
+    except BaseException:  # noqa: BLE001  nothing may get out of the fork
+        os.write(2, f"fakesysfs: bug: {traceback.format_exc()}".encode())
+    finally:
+        os._exit(status)
+
+
+def _leave_the_command_alone(writer: int) -> None:
+    """Its pipes must end when it closes them, and its terminal's signals are not for the server."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.closerange(3, writer)
+    os.closerange(writer + 1, os.sysconf("SC_OPEN_MAX"))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _serve(fake: Fake, point: str, writer: int, private: bool) -> tuple[int, str]:  # noqa: FBT001
+    from fakesysfs import machine  # noqa: PLC0415  nobody but the server needs these
+    from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415
+    from fakesysfs.fuse.mount import MountError  # noqa: PLC0415
+    from fakesysfs.fuse.server import serve  # noqa: PLC0415
+    from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
+    from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
+
+    if fake.kernel not in PROFILES:
+        return 2, f"there is no kernel {fake.kernel!r}; there are {', '.join(PROFILES)}"
+    try:
+        loaded = machine.load(fake.machine)
+    except machine.MachineError as error:
+        return 2, str(error)
+    os.chdir("/")
+    log_to_standard_error()
+    sysroot = Sysroot.boot(loaded, PROFILES[fake.kernel], uid=os.getuid(), gid=os.getgid())
+
+    def ready() -> None:
+        os.write(writer, b"0\n")
+        os.close(writer)
+
+    try:
+        # In a namespace of its own even root's mount is safe to show to all users in there, who are as on a real machine.
+        serve(sysroot, point, allow_other=private or os.getuid() == 0, auto_unmount=not private, ready=ready)
+    except MountError as error:
+        return error.status, str(error)
+    return 0, ""

@@ -1,0 +1,243 @@
+"""The real thing as a newcomer meets it: the command mounts the default machine, the shell does the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.fuse.mount import mounted_at
+
+pytestmark = pytest.mark.mount
+
+ROOT = Path(__file__).parents[2]
+HOTPLUG = "sys/bus/dax/devices/dax0.0/hotplug"
+MEMORY = "sys/devices/system/memory"
+
+
+def fakesysfs(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """One command."""
+    command = [sys.executable, "-m", "fakesysfs", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextlib.contextmanager
+def mounted(point: Path, *options: str) -> Iterator[Path]:
+    """A machine mounted by the command, unmounted at the end."""
+    point.mkdir(parents=True)
+    done = fakesysfs("mount", point, *options)
+    assert done.returncode == 0, done.stderr
+    try:
+        yield point
+    finally:
+        assert fakesysfs("umount", point).returncode == 0
+        assert not mounted_at(str(point))
+
+
+@pytest.fixture
+def mnt(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "mnt") as point:
+        yield point
+
+
+def write(path: Path, data: bytes | str) -> str:
+    """One write(2): "ok", or the errno."""
+    try:
+        file = os.open(path, os.O_WRONLY)
+        try:
+            os.write(file, data.encode() if isinstance(data, str) else data)
+        finally:
+            os.close(file)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return "ok"
+
+
+def mem_total(mnt: Path) -> int:
+    """MemTotal in kB."""
+    line = (mnt / "proc/meminfo").read_text().splitlines()[0]
+    return int(line.split()[1])
+
+
+def test_the_readmes_first_screen(tmp_path: Path) -> None:
+    """The lines to try print what the README says they do (process ids apart)."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = readme.partition("```console\n")[2].partition("```")[0]
+    commands: list[str] = []
+    expected: list[str] = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            commands.append(line[2:])
+        else:
+            expected.append(line)
+    assert commands.pop() == "./mount.sh --unmount"
+    with mounted(tmp_path / "mnt"):
+        script = "\n".join(commands)
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+
+    def normal(line: str) -> str:
+        line = re.sub(r"^bash: line \d+: ", "bash: ", line)
+        return re.sub(r"^\d+ bash ", "PID bash ", line)
+
+    assert [normal(line) for line in done.stdout.splitlines()] == [normal(line) for line in expected]
+
+
+def test_unplug_takes_blocks_node_tier_and_memory(mnt: Path) -> None:
+    """32 directories, the node, the tier and 4,194,304 kB; the reservation stays."""
+    total = mem_total(mnt)
+    blocks = {f"memory{index}" for index in range(64, 96)}
+    assert blocks <= set(os.listdir(mnt / MEMORY))
+    assert write(mnt / HOTPLUG, "unplug\n") == "ok"
+    assert (mnt / HOTPLUG).read_text() == "unplugged\n"
+    assert not blocks & set(os.listdir(mnt / MEMORY))
+    assert not (mnt / "sys/devices/system/node/node2").exists()
+    assert os.listdir(mnt / "sys/bus/memory_tiering/devices") == ["memory_tier4"]
+    assert total - mem_total(mnt) == 4_194_304
+    iomem = (mnt / "proc/iomem").read_text()
+    assert "200000000-2ffffffff : dax0.0\n" in iomem
+    assert "System RAM (kmem)" not in iomem
+    assert write(mnt / HOTPLUG, "online_movable\n") == "ok"
+    assert mem_total(mnt) == total
+    assert blocks <= set(os.listdir(mnt / MEMORY))
+
+
+@pytest.mark.parametrize("word", ["bogus", "unplugged", "offline", "online_kernel", "Online", ""])
+def test_words_that_are_refused(mnt: Path, word: str) -> None:
+    assert write(mnt / HOTPLUG, f"{word}\n") == "EINVAL"
+    assert (mnt / HOTPLUG).read_text() == "online_movable\n"
+
+
+def test_a_block_that_cannot_go_keeps_all(mnt: Path) -> None:
+    """EBUSY, and everything is as before; the same state again is EINVAL for a block."""
+    assert write(mnt / HOTPLUG, "online") == "EBUSY"
+    before = (sorted(os.listdir(mnt / MEMORY)), mem_total(mnt), (mnt / "proc/iomem").read_text())
+    assert write(mnt / "control/blocks/memory80/unmovable", "1") == "ok"
+    assert write(mnt / HOTPLUG, "unplug") == "EBUSY"
+    assert (sorted(os.listdir(mnt / MEMORY)), mem_total(mnt), (mnt / "proc/iomem").read_text()) == before
+    assert write(mnt / MEMORY / "memory80/state", "online") == "EINVAL"
+    assert write(mnt / MEMORY / "memory80/state", "offline") == "EBUSY"
+    assert write(mnt / "control/blocks/memory80/unmovable", "0") == "ok"
+    assert write(mnt / MEMORY / "memory80/state", "offline") == "ok"
+    assert (mnt / HOTPLUG).read_text() == "online_movable\n"
+    assert write(mnt / HOTPLUG, "unplug") == "ok"
+
+
+def test_what_is_listed_is_what_is_there(mnt: Path) -> None:
+    """No dangling link; every name that readdir gives can be looked up."""
+    count = 0
+    for base, directories, files in os.walk(mnt):
+        for name in directories + files:
+            path = os.path.join(base, name)
+            os.lstat(path)
+            if os.path.islink(path):
+                assert os.path.exists(path), f"{path} -> {os.readlink(path)}"
+            count += 1
+    assert count > 1000
+
+
+def test_tools_that_walk(mnt: Path) -> None:
+    """ls, grep and tar come to an end; what root may not read either is all that they complain of."""
+    for command in (f"ls -lR {mnt} > {os.devnull}", f"tar cf - {mnt}/sys 2> {os.devnull} | tar tf - > {os.devnull}"):
+        assert subprocess.run(command, shell=True, check=False, timeout=120).returncode == 0
+    found = subprocess.run(["grep", "-r", ".", mnt / MEMORY], capture_output=True, text=True, check=False, timeout=120)
+    assert f"{mnt}/{MEMORY}/memory64/state:online" in found.stdout
+    for line in found.stderr.splitlines():
+        assert "offline_page: Permission denied" in line or "Input/output error" in line, line
+
+
+def test_read_your_writes(mnt: Path) -> None:
+    """3,000 rounds of a write, then a stat of what it added or removed, while others look the same names up."""
+    lookers = subprocess.Popen(
+        ["sh", "-c", "while :; do ls memory64 memory95 >&- 2>&-; stat memory80/state >&- 2>&-; done"], cwd=mnt / MEMORY
+    )
+    link = mnt / "sys/bus/memory/devices/memory95"
+    stale = 0
+    try:
+        file = os.open(mnt / HOTPLUG, os.O_WRONLY)
+        for _ in range(1500):
+            os.write(file, b"unplug")
+            stale += os.path.lexists(mnt / MEMORY / "memory64") + os.path.lexists(link)
+            os.write(file, b"online_movable")
+            stale += not os.path.exists(mnt / MEMORY / "memory64/state") or not os.path.exists(link)
+        os.close(file)
+    finally:
+        lookers.kill()
+        lookers.wait()
+    assert stale == 0
+
+
+BAD = [b"\n", b"x" * 4096, b"y" * 10_000, b"\0", b"online\0junk", b"\xff\xfe\x80", b"-1\n", b"0x\n"]
+
+
+def test_every_writable_attribute_stands_anything_from_eight_writers(mnt: Path) -> None:
+    """The server lives, each answer is a success or an errno of the kernel's, and the model is sound afterwards."""
+    paths = [
+        os.path.join(base, name)
+        for base, _, files in os.walk(mnt)
+        for name in files
+        if os.stat(os.path.join(base, name)).st_mode & 0o200 and "/dev/" not in base + "/"
+    ]
+    assert len(paths) > 300
+    answers: set[str] = set()
+
+    def writer(share: int) -> None:
+        for path in paths[share::4]:
+            for data in BAD:
+                answers.add(write(Path(path), data))
+
+    threads = [threading.Thread(target=writer, args=(number % 4,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive()
+    allowed = {"ok", "EINVAL", "EBUSY", "ENODEV", "ENXIO", "ENOENT", "EIO", "ERANGE", "ENOSPC", "EOPNOTSUPP", "ENOTSUP"}
+    assert answers <= allowed
+    assert write(mnt / "control/reset", "1") == "ok"
+    assert (mnt / HOTPLUG).read_text() == "online_movable\n"
+
+
+def test_two_mounts_are_independent(tmp_path: Path) -> None:
+    with mounted(tmp_path / "one") as one, mounted(tmp_path / "two", "--kernel", "7.3") as two:
+        assert write(one / HOTPLUG, "unplug") == "ok"
+        assert (two / "sys/bus/dax/devices/dax0.0/state").read_text() == "online_movable\n"
+        assert (two / "control/kernel").read_text() == "7.3\n"
+
+
+def test_after_a_kill_it_mounts_again(tmp_path: Path) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    assert fakesysfs("mount", point).returncode == 0
+    os.kill(int((point / "control/pid").read_text()), 9)
+    again = fakesysfs("mount", point)
+    assert again.returncode == 0, again.stderr
+    assert (point / HOTPLUG).read_text() == "online_movable\n"
+    assert fakesysfs("umount", point).returncode == 0
+
+
+def test_wrong_use_is_said_and_nothing_is_mounted(tmp_path: Path) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    for options in (["--machine", "nosuch"], ["--kernel", "6.1"], ["--machine", str(point)]):
+        done = fakesysfs("mount", point, *options)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert options[1] in done.stderr
+        assert not mounted_at(str(point))

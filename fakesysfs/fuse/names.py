@@ -113,6 +113,8 @@ class Names:
         self._progress = 0
         self._work = trio.Event()
         self._batch_told = trio.Event()
+        # The tree collects changes from the first time that it is asked; before the first lookup nobody holds a name.
+        tree.take_changes()
 
     # What the host holds ------------------------------------------------------------------------------------------
 

@@ -291,6 +291,7 @@ class Kernel:
         for node in setup.nodes:
             if node.cpus or any(nid == node.nid for nid, _ in ram):
                 self.nodes.register(node.nid)
+        self.nodes.numa_balancing = int(len(self.nodes.online()) > 1)
         self._boot_zones(ram)
         self._boot_blocks(ram)
         self.memory_hotplug.nr_memmap_boot_pages = self.memory_blocks.count * self.memory_hotplug.memmap_pages_of_block()

@@ -72,6 +72,8 @@ class Nodes:
         self._kernel = kernel
         self._nodes = {nid: NodeData(nid, tuple(cpus), NodeZones(nid)) for nid, cpus in sorted(possible.items())}
         self._distances = distances
+        self.numa_balancing = 0
+        """The sysctl: on by default where more than one node was there at boot."""
 
     def __getitem__(self, nid: int) -> NodeData:
         return self._nodes[nid]

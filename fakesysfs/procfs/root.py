@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+
+from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtoull
 from fakesysfs.kernel.zones import Zone
@@ -35,6 +38,7 @@ _ZONE_STATS = (
     "nr_zone_unevictable", "nr_zone_write_pending", "nr_mlock", "nr_free_cma", "numa_hit", "numa_miss", "numa_foreign",
     "numa_interleave", "numa_local", "numa_other",
 )  # fmt: skip
+_NUMA_BALANCING_MAX = 4
 _VMALLOC_TOTAL_KB = 13743895347199
 
 
@@ -143,8 +147,17 @@ def _tainted_store(kernel: Kernel, buffer: bytes) -> None:
     kernel.tainted |= kstrtoull(buffer, 10, "proc_taint")
 
 
-def _proc(name: str, show: object, mode: int = 0o444, store: object = None, doc: str = "") -> Attribute:
-    return Attribute(name=name, mode=mode, show=show, store=store, size=0, doc=doc)  # type: ignore[arg-type]
+def _numa_balancing_store(kernel: Kernel, buffer: bytes) -> None:
+    mode = kstrtoull(buffer, 10, "sysctl_numa_balancing")
+    if mode > _NUMA_BALANCING_MAX:
+        raise KernelError(errno.EINVAL, f"{mode} is not one of 0 to {_NUMA_BALANCING_MAX}", "proc_dointvec_minmax")
+    kernel.nodes.numa_balancing = mode
+
+
+def _proc(
+    name: str, show: object, mode: int = 0o444, store: object = None, doc: str = "", visible: object = None
+) -> Attribute:
+    return Attribute(name=name, mode=mode, show=show, store=store, size=0, doc=doc, visible=visible)  # type: ignore[arg-type]
 
 
 def _cmdline(kernel: Kernel) -> str:
@@ -173,6 +186,14 @@ def make(static: StaticDirectories) -> None:
                 0o644,
                 _tainted_store,
                 "Why the kernel is tainted: 512 after a WARN, 4096 after an out-of-tree module.",
+            ),
+            _proc(
+                "numa_balancing",
+                lambda kernel: f"{kernel.nodes.numa_balancing}\n",
+                0o644,
+                _numa_balancing_store,
+                "Automatic NUMA balancing: 0 off, 1 normal, 2 memory tiering (nothing is balanced here).",
+                lambda kernel: kernel.config.numa_migration,
             ),
         ),
     )

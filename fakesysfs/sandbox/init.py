@@ -63,7 +63,8 @@ def be_init(run: Run, orders: int, reports: int) -> NoReturn:
         with contextlib.suppress(OSError):
             if not run.plan.pid:
                 kill_descendants()
-            os.write(reports, f"{message}\n".replace("\n", "\0", message.count("\n")).encode())
+            one_line = message.replace("\n", "\0")
+            os.write(reports, f"{one_line}\n".encode())
         os._exit(0)
 
 

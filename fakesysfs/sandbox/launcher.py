@@ -12,7 +12,6 @@ import os
 import resource
 import select
 import signal
-import sys
 from typing import NoReturn
 
 from fakesysfs.fuse import mount
@@ -86,24 +85,22 @@ class _Launcher:
         self._ended: int | None = None
         self._error: MountError | None = None
         self._heard = b""
+        self._terminal = _Terminal()
 
     def launch(self, command: list[str], mask: set[int], *, network: bool) -> int:
         """Start everything, wait; returns the command's status as from waitpid(2). Raises MountError."""
         mount.check_device()
         plan = namespaces.plan(network=network)
-        self._terminal = _Terminal()
         if self._point is not None:
             self._serve_outside(self._point)
-        with contextlib.suppress(OSError):
-            directory = os.getcwd()  # noqa: PTH109
-        run = Run(command, self._fake, plan, self._point, mask, locals().get("directory", "/"))
+        run = Run(command, self._fake, plan, self._point, mask, _working_directory())
         if not plan.pid:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
             self._init_reaps = False
+        self._signals = linux.SignalFile(linux.all_signals())
         namespaces.enter_as_launcher(plan)
         orders, self._orders = os.pipe()
         self._reports, reports = os.pipe()
-        self._signals = linux.SignalFile(linux.all_signals())
         self._init = os.fork()
         if not self._init:
             os.close(self._orders)
@@ -111,3 +108,109 @@ class _Launcher:
             be_init(run, orders, reports)
         self._leave_the_command_alone()
         return self._wait()
+
+    def _serve_outside(self, point: str) -> None:
+        mount.check(point)
+        self._server = server.start(self._fake, os.path.realpath(point), private=False)
+        status, why = server.read_answer(self._server)
+        if status:
+            raise MountError(why, status)
+
+    def _leave_the_command_alone(self) -> None:
+        """Its pipes must end when it closes them; standard error is kept for what we have to say."""
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        close_all_but({self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors()})
+
+    # While it runs ------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> int:
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        poll.register(self._reports, select.POLLIN)
+        while self._init:
+            for descriptor, _ in poll.poll():
+                if descriptor == self._reports:
+                    self._hear()
+                else:
+                    for arrived in self._signals.take():
+                        self._take_signal(arrived)
+        self._hear()
+        if self._error is not None:
+            raise self._error
+        assert self._ended is not None
+        return self._ended
+
+    def _take_signal(self, arrived: linux.Arrived) -> None:
+        if arrived.number == signal.SIGCHLD:
+            self._reap()
+        # The terminal hangs up on the leader of its session alone; everything else it tells the whole group.
+        elif arrived.code != linux.SI_KERNEL or arrived.number == signal.SIGHUP:
+            self._order(f"signal {arrived.number}")
+
+    def _order(self, order: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._orders, f"{order}\n".encode())
+
+    def _hear(self) -> None:
+        """What the init reports."""
+        self._heard += os.read(self._reports, select.PIPE_BUF)
+        *lines, self._heard = self._heard.split(b"\n")
+        for line in lines:
+            word, _, rest = line.decode(errors="replace").partition(" ")
+            if word == "users":
+                namespaces.give_users(self._init)
+                self._order("users")
+            elif word == "stopped":
+                _stop(int(rest))
+            elif word == "ended":
+                self._ended = int(rest)
+            elif word == "error":
+                status, _, why = rest.partition(" ")
+                self._error = MountError(why.replace("\0", "\n"), int(status))
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self._init:
+                self._init = 0
+                if status:
+                    self._error = MountError(f"the init of the run {how_it_ended(status)}, so the command was ended")
+            elif self._server is not None and pid == self._server.pid:
+                self._server = None
+                if self._init:
+                    self._error = MountError(f"the server {how_it_ended(status)}, so the command was ended")
+                    os.kill(self._init, signal.SIGKILL)
+
+    def clean_up(self) -> None:
+        """Leave nothing behind."""
+        if self._server is not None:
+            os.kill(self._server.pid, signal.SIGTERM)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._server.pid, 0)
+        if not self._init_reaps:
+            kill_descendants()
+        self._terminal.take_back()
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109  a string is wanted
+    except OSError:
+        return "."
+
+
+def _stop(number: int) -> None:
+    """Stop as the command did; returns when somebody lets the process group go on."""
+    if number not in _STOPS:
+        number = signal.SIGSTOP
+    os.kill(os.getpid(), number)
+    if number != signal.SIGSTOP:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {number})

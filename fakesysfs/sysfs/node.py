@@ -36,7 +36,8 @@ def meminfo_line(label: str, kilobytes: int) -> str:
 
 def _meminfo(node: NodeDevice) -> str:
     total = node.data.managed_kb
-    values = [("MemTotal", total), ("MemFree", total), ("MemUsed", 0), *((label, 0) for label in _MEMINFO)]
+    huge_kb = sum(pages * kb for kb, pages in node.data.hugepages.items())
+    values = [("MemTotal", total), ("MemFree", total - huge_kb), ("MemUsed", huge_kb), *((label, 0) for label in _MEMINFO)]
     lines = [f"Node {node.nid} {meminfo_line(label, value)}" for label, value in values]
     pages = node.data.hugepages.get(2048, 0)
     huge = (("HugePages_Total", pages), ("HugePages_Free", pages), ("HugePages_Surp", 0))

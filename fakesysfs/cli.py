@@ -70,20 +70,20 @@ def _parser() -> argparse.ArgumentParser:
         "fakesysfs mount mnt --machine default --kernel hotplug-v3",
     )
     mount.add_argument("mountpoint", metavar="MNT", help="a directory")
-    mount.add_argument(
-        "--machine",
-        metavar="NAME|FILE",
-        default=os.environ.get("FAKESYSFS_MACHINE") or DEFAULT_MACHINE,
-        help="a built-in machine (`fakesysfs list`) or a TOML file; default: $FAKESYSFS_MACHINE or %(default)s",
-    )
-    mount.add_argument(
-        "--kernel",
-        metavar="PROFILE",
-        default=os.environ.get("FAKESYSFS_KERNEL") or DEFAULT_KERNEL,
-        help="how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or %(default)s",
-    )
+    _add_machine_and_kernel(mount)
     mount.add_argument("--foreground", action="store_true", help="stay in the foreground; Ctrl-C unmounts")
     mount.add_argument("--allow-other", action="store_true", help="let other users in (sudo, containers)")
+
+    run = command(
+        "run",
+        _run,
+        "run a command that sees the fake at /sys, /dev and /proc",
+        "fakesysfs run --kernel 7.2 -- daxctl list -DR",
+    )
+    _add_machine_and_kernel(run)
+    run.add_argument("--host-network", action="store_true", help="keep the host's network; there are no uevents then")
+    run.add_argument("--mount", metavar="MNT", dest="mountpoint", help="also show the fake at this directory, outside")
+    run.add_argument("arguments", metavar="COMMAND", nargs=argparse.REMAINDER, help="the command; default: a shell")
 
     umount = command("umount", _umount, "take a mount away, also one whose server has died", "fakesysfs umount mnt")
     umount.add_argument("mountpoint", metavar="MNT")
@@ -97,6 +97,21 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("replay", help="replay recorded sessions; see `fakesysfs replay --help`", add_help=False)
     return parser
+
+
+def _add_machine_and_kernel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--machine",
+        metavar="NAME|FILE",
+        default=os.environ.get("FAKESYSFS_MACHINE") or DEFAULT_MACHINE,
+        help="a built-in machine (`fakesysfs list`) or a TOML file; default: $FAKESYSFS_MACHINE or %(default)s",
+    )
+    parser.add_argument(
+        "--kernel",
+        metavar="PROFILE",
+        default=os.environ.get("FAKESYSFS_KERNEL") or DEFAULT_KERNEL,
+        help="how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or %(default)s",
+    )
 
 
 def _load(name: str) -> Machine:
@@ -167,6 +182,19 @@ def _something_to_try(tree: Tree, attribute: str | None) -> str:
             path = f"{devices}/{device}/{attribute}"
             return f"cat {{}}{path}\necho unplug > {{}}{path}\nlsmem --sysroot {{}}"
     return "lsmem --sysroot {}"
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fakesysfs.sandbox import launcher  # noqa: PLC0415
+    from fakesysfs.sandbox.server import Fake  # noqa: PLC0415
+
+    command: list[str] = options.arguments
+    launcher.run(
+        command[1:] if command[:1] == ["--"] else command,
+        Fake(options.machine, options.kernel),
+        network=not options.host_network,
+        point=options.mountpoint,
+    )
 
 
 def _umount(options: argparse.Namespace) -> int:

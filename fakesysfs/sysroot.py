@@ -7,7 +7,8 @@ replayer) gets a `Sysroot`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import starmap
 from typing import Any
 
 from fakesysfs.control import root as control_root
@@ -16,9 +17,9 @@ from fakesysfs.control.root import ControlBlock, ControlBlocks
 from fakesysfs.kernel import sched
 from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel
 from fakesysfs.kernel.profile import Profile
-from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Kobject, Node, Nodes
+from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Kobject, Link, Node, Nodes
 from fakesysfs.kernfs.static import StaticDirectories
-from fakesysfs.kernfs.tree import ROOT, NameChange, Tree
+from fakesysfs.kernfs.tree import NameChange, Tree
 from fakesysfs.machine import Machine
 from fakesysfs.procfs import root as procfs_root
 from fakesysfs.sysfs import root as sysfs_root
@@ -31,10 +32,23 @@ _USUAL_NODES = (
     ("random", 0o666, 1, 8),
     ("urandom", 0o666, 1, 9),
     ("tty", 0o666, 5, 0),
-    ("ptmx", 0o666, 5, 2),
     ("kmsg", 0o644, 1, 11),
+    ("fuse", 0o666, 10, 229),
 )
 """Placeholders in /dev: name, mode, major, minor."""
+
+_USUAL_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "/dev/.fakesysfs/ptmx"),
+)
+"""Links in /dev; the last one leads somewhere in `fakesysfs run` only (sandbox/view.py says why)."""
+
+_MOUNTPOINTS = ("pts", "shm", "mqueue", ".fakesysfs")
+"""Empty directories in /dev that something is mounted on in `fakesysfs run`."""
 
 
 def _dax_nodes(kernel: Kernel) -> dict[str, tuple[Kobject, int, int, int]]:
@@ -44,6 +58,15 @@ def _dax_nodes(kernel: Kernel) -> dict[str, tuple[Kobject, int, int, int]]:
 
 def _usual_node(name: str, mode: int, major: int, minor: int) -> Node:
     return Node(name=name, mode=mode, device=lambda _kernel: (major, minor))
+
+
+def _usual_link(name: str, target: str) -> Link:
+    return Link(name=name, target=lambda _kernel: target)
+
+
+def _lasts(path: str) -> bool:
+    """Whether a directory outlives a reset: `fakesysfs run` mounts these elsewhere, and such mounts must not die."""
+    return path in {"/sys", "/control"} or path.startswith(("/dev", "/proc"))
 
 
 class Sysroot:
@@ -62,7 +85,7 @@ class Sysroot:
         self._now_ns = now_ns
         self.kernel = self._new_kernel(FIRST_SERIAL)
         self.tree = Tree(self._root, self._object, _kind_of, self._take_changes, now_ns, uid=uid, gid=gid)
-        self._start()
+        self._start({})
 
     @classmethod
     def boot(
@@ -76,26 +99,38 @@ class Sysroot:
         return dict(self._static.by_path)
 
     def reset(self) -> None:
-        """Take everything away and boot again: all open files die, whoever waits in the old machine is let go."""
+        """Take everything away and boot again: all open files of /sys die, whoever waits in the old machine is let go."""
         old = self.kernel
+        lasting = {path: directory for path, directory in self._static.by_path.items() if _lasts(path)}
+        nodes = {*_dax_nodes(old)}
         self.kernel = self._new_kernel(old.last_serial)
-        self._start()
+        for directory in lasting.values():
+            self.kernel.register(directory)
+        self._start({path: directory.serial for path, directory in lasting.items()})
         if self._collecting:
-            self._changes += [NameChange(ROOT, name.encode(), directories=True) for name in ("control", "dev", "proc", "sys")]
+            for path in self._static.by_path:
+                above, _, name = path.rpartition("/")
+                if above in lasting and path not in lasting:
+                    self._changes.append(NameChange(self.tree.ino_of(lasting[above]), name.encode(), directories=True))
+            dev = self.tree.ino_of(lasting["/dev"])
+            self._changes += [NameChange(dev, name.encode()) for name in nodes | {*_dax_nodes(self.kernel)}]
         old.shut_down()
 
     def _new_kernel(self, serial: int) -> Kernel:
         booted_at = self._now_ns()
         return Kernel(self.machine.setup(), self.profile, lambda: (self._now_ns() - booted_at) / 1e9, serial)
 
-    def _start(self) -> None:
+    def _start(self, lasting: Mapping[str, int]) -> None:
         kernel = self.kernel
-        static = self._static = StaticDirectories(kernel.new_serial, kernel)
+        static = self._static = StaticDirectories(kernel.new_serial, kernel, lasting)
         blocks = ControlBlocks(kernel.new_serial(), kernel)
         kernel.register(blocks)
         sysfs_root.make(static, kernel)
         procfs_root.make(static)
-        entries: tuple[Entry, ...] = (*(_usual_node(*node) for node in _USUAL_NODES), Nodes(of=_dax_nodes))
+        for name in _MOUNTPOINTS:
+            static.make(f"/dev/{name}")
+        usual: tuple[Entry, ...] = (*starmap(_usual_node, _USUAL_NODES), *starmap(_usual_link, _USUAL_LINKS))
+        entries = (*usual, Nodes(of=_dax_nodes))
         static.make("/dev", entries)
         control_root.make(static, self, blocks)
         for directory in static.by_serial.values():

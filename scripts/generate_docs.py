@@ -20,7 +20,7 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile
 from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Indexed, Link, Links, Node, Nodes
 from fakesysfs.machine import load
-from fakesysfs.sysfs import dax, debugfs, memory, module, node
+from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
 from fakesysfs.sysroot import Sysroot
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -34,6 +34,7 @@ PATTERNS = {
     dax.DAX_MAPPING: "/sys/bus/dax/devices/daxX.Y/mappingN",
     dax.PLATFORM_DEVICE: "/sys/devices/platform/DEVICE",
     dax.CXL_DEVICE: "/sys/bus/cxl/devices/DEVICE",
+    nd.ND_DEVICE: "/sys/bus/nd/devices/DEVICE",
     dax.DRIVER: "/sys/bus/BUS/drivers/DRIVER",
     dax.BUS: "/sys/bus/BUS",
     module.MODULE: "/sys/module/MODULE",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from fakesysfs.kernel.dax.bus import DaxRegion, DevDax
+from fakesysfs.kernel.dax.bus import DaxRegion, DevDax, mapping_store
 from fakesysfs.kernel.dax.kmem import Kmem
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Config, DaxSetup, Kernel, NodeSetup, Setup
@@ -153,6 +153,15 @@ def write_state(kernel: Kernel, word: str | bytes, name: str = "dax0.0", *, inte
 def read_state(kernel: Kernel, name: str = "dax0.0") -> str:
     """The word that the whole-device attribute shows."""
     return kmem(kernel).hotplug_show(dax(kernel, name))
+
+
+def with_ranges(profile: str | Profile, *ranges: Range, **settings: Any) -> Kernel:
+    """A kernel whose dax0.0 has these ranges of blocks 48-63 and is not bound; kmem's new_id has it (`bind` does)."""
+    kernel = booted(profile, blocks=16, region_idle=True, **settings)
+    drive(kmem(kernel).new_id_store(b"dax0.0"))  # its probe of an empty device fails, which nobody hears
+    for piece in ranges:
+        mapping_store(dax(kernel), b"%x-%x" % piece)
+    return kernel
 
 
 def bind(kernel: Kernel, name: str = "dax0.0", driver: str = "kmem") -> str:

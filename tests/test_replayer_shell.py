@@ -207,7 +207,7 @@ def test_commands_print_what_gnu_prints(shell: Shell, text: str, rc: int, out: s
 
 def test_modules_are_loaded_with_their_parameters(shell: Shell, toy: Toy) -> None:
     assert shell.run("modprobe device-dax; modprobe dax_hmem region_idle=1; modprobe nd_pmem; rmmod device_dax").rc == 0
-    assert toy.modules == [("dax_hmem", {"region_idle": "1"})]
+    assert toy.modules == [("dax_hmem", {"region_idle": "1"}), ("nd_pmem", {})]
     assert shell.run("modprobe absent").rc == 1
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -65,14 +66,19 @@ class _Follow:
         self._place = place
         self._left = b""
 
-    async def read(self, size: int) -> bytes:
-        """At least one byte, at most `size`. Raises KernelError: EINTR for a signal, ENODEV after a reset."""
+    async def read(self, size: int, *, wait: bool) -> bytes:
+        """At least one byte, at most `size`.
+
+        Raises KernelError: EAGAIN if there is none and `wait` is false, EINTR for a signal, ENODEV after a reset.
+        """
         while not self._left:
             text, self._place = self._take(self._place, size)
             self._left = text.encode("utf-8", "surrogateescape")
             if not self._left:
                 if self._kernel.gone:
                     raise KernelError(errno.ENODEV, "the machine was reset", "follow")
+                if not wait:
+                    raise KernelError(errno.EAGAIN, "there is nothing more yet", "follow")
                 if await ask(Wait("follow", self._arrived, Signals.ANY)) is Answer.INTERRUPTED:
                     raise KernelError(errno.EINTR, "a signal ended the wait", "follow")
         data, self._left = self._left[:size], self._left[size:]
@@ -84,6 +90,83 @@ def _follow_kmsg(kernel: Kernel) -> _Follow:
         return "".join(map(kmsg_line, kernel.printk.since(place))), kernel.printk.sequence
 
     return _Follow(kernel, kernel.printk.arrived, take, 0)
+
+
+_LOG_USER = 1 << 3
+_DEFAULT_LEVEL = 4
+_UNPRINTABLE = re.compile(rb"[^\x20-\x5b\x5d-\x7e]")
+_PRIORITY = re.compile(rb"<(\d{1,4})>")
+
+
+class _KmsgDevice:
+    """A reader of /dev/kmsg: one record at each read (kernel/printk/printk.c, devkmsg_read).
+
+    Differs knowingly: it begins behind what `dmesg -C` cleared. There, a reader that wants that seeks (SEEK_DATA), which
+    FUSE does not tell us. And where nothing is left, the first read of a reader that does not wait says "end" instead of
+    EAGAIN: dmesg takes that for an unreadable log and asks the host's kernel.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._place = kernel.printk.cleared
+        self._first = True
+
+    async def read(self, size: int, *, wait: bool) -> bytes:
+        """The next record.
+
+        Raises KernelError: EPIPE once when it was overwritten, EINVAL if `size` is too small for it, else as `_Follow`.
+        """
+        printk = self._kernel.printk
+        first, self._first = self._first, False
+        while self._place >= printk.sequence:
+            if self._kernel.gone:
+                raise KernelError(errno.ENODEV, "the machine was reset", "devkmsg_read")
+            if not wait:
+                if first:
+                    return b""
+                raise KernelError(errno.EAGAIN, "there is no newer message", "devkmsg_read")
+            if await ask(Wait("devkmsg_read", printk.arrived, Signals.ANY)) is Answer.INTERRUPTED:
+                raise KernelError(errno.EINTR, "a signal ended the wait", "devkmsg_read")
+        if self._place < printk.dropped:
+            self._place = printk.dropped
+            raise KernelError(errno.EPIPE, "the next message was overwritten", "devkmsg_read")
+        record = printk.since(self._place)[0]
+        line = kmsg_record(record)
+        if len(line) > size:
+            raise KernelError(errno.EINVAL, f"the next message takes {len(line)} bytes", "devkmsg_read")
+        self._place = record.sequence + 1
+        return line
+
+
+def kmsg_record(record: Record) -> bytes:
+    """A message as /dev/kmsg has it: priority, number, microseconds, text (Documentation/ABI/testing/dev-kmsg)."""
+    text = _UNPRINTABLE.sub(lambda found: b"\\x%02x" % found[0][0], record.text.encode("utf-8", "surrogateescape"))
+    return f"{record.level},{record.sequence},{int(record.seconds * 1e6)},-;".encode() + text + b"\n"
+
+
+def _write_kmsg(kernel: Kernel, buffer: bytes) -> None:
+    """A message of a user (devkmsg_write). Its level says so: `<12>` is LOG_USER and a warning."""
+    level = _DEFAULT_LEVEL
+    given = _PRIORITY.match(buffer)
+    if given:
+        level = int(given[1])
+        buffer = buffer[given.end() :]
+    if level < _LOG_USER:
+        level |= _LOG_USER
+    kernel.printk(level, buffer.rstrip(b"\n").decode("utf-8", "surrogateescape"))
+
+
+def _clear_kmsg(kernel: Kernel, buffer: bytes) -> None:
+    if not kstrtobool(buffer, "kmsg_clear_store"):
+        raise KernelError(errno.EINVAL, "write 1 to clear", "kmsg_clear_store")
+    kernel.printk.cleared = kernel.printk.sequence
+
+
+def _known_modules(kernel: Kernel) -> str:
+    return "".join(
+        " ".join([name, ",".join(kind.needs) or "-", *kind.parameters]) + "\n"
+        for name, kind in sorted(kernel.modules.kinds.items())
+    )
 
 
 def _follow_uevents(kernel: Kernel) -> _Follow:
@@ -114,6 +197,15 @@ async def _load(kernel: Kernel, buffer: bytes) -> None:
 
 async def _unload(kernel: Kernel, buffer: bytes) -> None:
     await kernel.rmmod(word_of(buffer).strip())
+
+
+async def _devdax(kernel: Kernel, buffer: bytes) -> None:
+    name, *words = word_of(buffer).split() or [""]
+    key, _, value = (words or ["align=4096"])[0].partition("=")
+    if key != "align" or not value.isdecimal() or len(words) > 1:
+        why = f"{word_of(buffer)!r} is not of the form NAMESPACE [align=BYTES]"
+        raise KernelError(errno.EINVAL, why, "devdax_store")
+    await kernel.create_pmem_devdax(name, int(value))
 
 
 def _latency(point: str) -> Attribute:
@@ -235,12 +327,34 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         "/control/modules",
         (
             Attribute(name="load", mode=0o200, size=0, store=_load, doc="A module to load: name [parameter=value ...]."),
+            text("known", _known_modules, "Modules that can be loaded: name, what it needs (- or a,b), parameters."),
             Attribute(name="unload", mode=0o200, size=0, store=_unload, doc="A module to unload."),
+        ),
+    )
+    static.make(
+        "/control/pmem",
+        (
+            Attribute(
+                name="devdax",
+                mode=0o200,
+                size=0,
+                store=_devdax,
+                doc="A raw namespace of persistent memory, namespaceX.Y [align=BYTES]: it becomes a static dax region.",
+            ),
         ),
     )
     entries: tuple[Entry, ...] = (
         text("kmsg", _kmsg, "The kernel log: <level>[seconds since boot] text."),
         text("uevents", _uevents, "The uevents, one a line."),
+        Attribute(
+            name="dev_kmsg",
+            mode=0o644,
+            size=0,
+            stream=_KmsgDevice,
+            store=_write_kmsg,
+            doc="What /dev/kmsg is: a record at each read, a message at each write. `fakesysfs run` shows it there.",
+        ),
+        Attribute(name="kmsg_clear", mode=0o200, size=0, store=_clear_kmsg, doc="1: as `dmesg -C`, for dev_kmsg."),
         Attribute(name="kmsg_follow", mode=0o444, size=0, stream=_follow_kmsg, doc="The log, waiting for more."),
         Attribute(name="uevents_follow", mode=0o444, size=0, stream=_follow_uevents, doc="The uevents, waiting for more."),
         text("refused", lambda _kernel: machine.refusals.text(), "Refused operations: pid, command, path, bytes, errno, why, where."),

@@ -27,11 +27,8 @@ when that happens). Looks, because a machine that is stopped or overloaded for a
 
 _SWEEP_EVERY = 4096
 
-_HARMLESS = frozenset({errno.ENOENT, errno.ENOTDIR})
-"""The host does not hold the name, or its directory. Nothing to forget."""
-
-_ENDING = frozenset({errno.ENODEV, errno.ENOTCONN, errno.EBADF})
-"""The mount is going away."""
+_HARMLESS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENOTCONN})
+"""The host does not hold the name, or its directory, or the mount at all: nothing to forget."""
 
 
 class _Indices:
@@ -111,6 +108,7 @@ class Names:
         self._collected = 0
         self._told = 0
         self._progress = 0
+        self._ended = False
         self._work = trio.Event()
         self._batch_told = trio.Event()
         # The tree collects changes from the first time that it is asked; before the first lookup nobody holds a name.
@@ -187,17 +185,20 @@ class Names:
 
     async def tell(self) -> None:
         """Tell the host, for as long as the mount lives."""
-        while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            batches, self._waiting = self._waiting, []
-            await trio.to_thread.run_sync(self._tell, batches, abandon_on_cancel=True)
-            self._told += len(batches)
-            told, self._batch_told = self._batch_told, trio.Event()
-            told.set()
+        try:
+            while True:
+                await self._work.wait()
+                self._work = trio.Event()
+                batches, self._waiting = self._waiting, []
+                await trio.to_thread.run_sync(self._tell, batches, abandon_on_cancel=True)
+                self._told += len(batches)
+                told, self._batch_told = self._batch_told, trio.Event()
+                told.set()
+        finally:
+            self._ended = True
 
     def _tell(self, batches: list[_Batch]) -> None:
-        """In the worker thread."""
+        """In the worker thread, which nobody waits for when the mount ends."""
         for batch in batches:
             for forget in batch.names:
                 for name in forget.names():
@@ -206,11 +207,11 @@ class Names:
                 self._try(self._forget_attributes, ino)
 
     def _try(self, tell: Callable[..., None], *what: object) -> None:
+        if self._ended:
+            return
         try:
             tell(*what)
         except OSError as error:
-            if error.errno in _ENDING:
-                log.info("not told, the mount ends: %s", what)
-            elif error.errno not in _HARMLESS:
+            if error.errno not in _HARMLESS and not self._ended:
                 log.warning("the host did not forget %s: %s", what, error)
         self._progress += 1

@@ -29,21 +29,22 @@ MAX_TASKS = 100_000
 SWITCH_SECONDS = 0.0002
 
 
-def serve(sysroot: Sysroot, point: str, *, allow_other: bool, ready: Callable[[], None]) -> None:
+def serve(sysroot: Sysroot, point: str, *, allow_other: bool, ready: Callable[[], None], private: bool = False) -> None:
     """Mount `sysroot` at `point` and serve it until it ends; `ready` is called once it answers.
 
-    May be called once in a process: pyfuse3 has one session. Raises MountError.
+    `private`: in a mount namespace that ends with this process, so that nobody need unmount what a killed server
+    leaves. May be called once in a process: pyfuse3 has one session. Raises MountError.
     """
     operations = Operations(sysroot, ready)
     # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
     loop.install(lambda: operations.busy)
-    trio.run(_serve, operations, os.path.realpath(point), allow_other)
+    trio.run(_serve, operations, os.path.realpath(point), allow_other, private)
 
 
-async def _serve(operations: Operations, point: str, allow_other: bool) -> None:  # noqa: FBT001
+async def _serve(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        _mount(operations, point, allow_other)
+        _mount(operations, point, allow_other, private)
         mount = mounted_at(point)
         device = mount.device if mount else None
         try:
@@ -60,12 +61,12 @@ async def _serve(operations: Operations, point: str, allow_other: bool) -> None:
             pyfuse3.close(unmount=device is None or _is_mounted(device))
 
 
-def _mount(operations: Operations, point: str, allow_other: bool) -> None:  # noqa: FBT001
+def _mount(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001
     options = {"fsname=fakesysfs", "subtype=fakesysfs", "default_permissions"}
     if allow_other:
         options.add("allow_other")
     # fusermount3 looks, as root, whether the mount is dead: another user's must let root in.
-    if shutil.which("fusermount3") and (allow_other or os.geteuid() == 0):
+    if not private and shutil.which("fusermount3") and (allow_other or os.geteuid() == 0):
         options.add("auto_unmount")
     said: list[str] = []
     try:

@@ -1,7 +1,8 @@
 """Free huge pages on blocks that go offline (mm/hugetlb.c).
 
-A node's pool has no places: pages count as taken from the node's Movable blocks first, the lowest first, then from those in kernel
-zones (huge pages can be migrated on x86, so their memory is asked for as movable). Recorded: 7.2/07-unmovable, i=48 to 51.
+A node's pool has no places: pages count as taken from the node's Movable blocks first, the lowest first, then from
+those in kernel zones (huge pages can be migrated on x86, so their memory is asked for as movable). Recorded:
+7.2/07-unmovable, i=48 to 51.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def dissolve_free_hugetlb_folios(kernel: Kernel, nid: int, first: int, last: int
 
 def _span(kernel: Kernel, nid: int, first: int, last: int, status: BlockStatus) -> tuple[int, int]:
     """Where blocks first..last are when the node's online blocks stand in the order in which pages are taken, in kB."""
-    blocks = [(begin, end, other) for begin, end, other in kernel.memory_blocks.runs if other.zone and other.zone.nid == nid]
+    runs = kernel.memory_blocks.runs
+    blocks = [run for run in runs if run[2].zone is not None and run[2].zone.nid == nid]
     blocks.append((first, last, status))
     blocks.sort(key=lambda run: (run[2].zone is not None and run[2].zone.name != MOVABLE, run[0]))
     position = 0

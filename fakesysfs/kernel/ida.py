@@ -11,6 +11,10 @@ class Ida:
     def __init__(self) -> None:
         self._taken: set[int] = set()
 
+    def __len__(self) -> int:
+        """How many numbers are given out."""
+        return len(self._taken)
+
     def take(self) -> int:
         """The lowest number that nobody has."""
         number = next(number for number in range(len(self._taken) + 1) if number not in self._taken)

@@ -17,7 +17,15 @@ from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
 from fakesysfs.kernel.dax.device import DeviceDax, FsdevDax
 from fakesysfs.kernel.dax.hmem import PMD_SIZE, CxlDaxRegion, Hmem, HmemPlatform
 from fakesysfs.kernel.dax.kmem import Kmem
-from fakesysfs.kernel.dax.pmem import DaxPmem, E820Pmem, NdPmem, PmemMedia, create_pmem_devdax, libnvdimm_drivers, libnvdimm_exit
+from fakesysfs.kernel.dax.pmem import (
+    DaxPmem,
+    E820Pmem,
+    NdPmem,
+    PmemMedia,
+    create_pmem_devdax,
+    libnvdimm_drivers,
+    libnvdimm_exit,
+)
 from fakesysfs.kernel.device import Bus, Driver
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.ida import Ida
@@ -39,7 +47,16 @@ from fakesysfs.kernel.profile import Mmop, Profile
 from fakesysfs.kernel.resource import IomemResource
 from fakesysfs.kernel.sched import Answer, Mutex, Preemption, Signals, Wait, ask
 from fakesysfs.kernel.uevent import Uevents
-from fakesysfs.kernel.zones import DMA, DMA32, DMA32_END_PFN, DMA_END_PFN, NORMAL, PAGE_SHIFT, NodeZones, zone_name_at_boot
+from fakesysfs.kernel.zones import (
+    DMA,
+    DMA32,
+    DMA32_END_PFN,
+    DMA_END_PFN,
+    NORMAL,
+    PAGE_SHIFT,
+    NodeZones,
+    zone_name_at_boot,
+)
 
 FIRST_SERIAL = 2
 """1 is the root directory's."""
@@ -82,9 +99,9 @@ class NodeSetup:
 class DaxSetup:
     """Memory that becomes a dax region.
 
-    `device_size` is the first device's (None: all), `online_type` the region driver's policy, `driver` the one that the first
-    device is bound to at start whatever would match. `raw`: persistent memory that is a block device until somebody changes
-    it.
+    `device_size` is the first device's (None: all), `online_type` the region driver's policy, `driver` the one that the
+    first device is bound to at start whatever would match. `raw` is persistent memory that is a block device until
+    somebody changes it.
     """
 
     range: Range
@@ -268,7 +285,9 @@ class Kernel:
         for device in list(self.dax_bus.devices.values()):
             assert isinstance(device, DevDax)
             driver = self.dax_bus.drivers.get(device.region.driver_at_start or "")
-            if device.id or not isinstance(driver, DaxDriver) or device.driver is driver or isinstance(device.driver, Kmem):
+            if device.id or device.driver is driver or not isinstance(driver, DaxDriver):
+                continue
+            if isinstance(device.driver, Kmem):
                 continue
             await self.dax_bus.detach(device)
             await driver.new_id_store(device.name.encode())
@@ -294,7 +313,8 @@ class Kernel:
         self.nodes.numa_balancing = int(len(self.nodes.online()) > 1)
         self._boot_zones(ram)
         self._boot_blocks(ram)
-        self.memory_hotplug.nr_memmap_boot_pages = self.memory_blocks.count * self.memory_hotplug.memmap_pages_of_block()
+        memmap_pages = self.memory_hotplug.memmap_pages_of_block()
+        self.memory_hotplug.nr_memmap_boot_pages = self.memory_blocks.count * memmap_pages
         for node in setup.nodes:
             if node.managed_kb is not None:
                 self._set_managed(self.nodes[node.nid].zones, node.managed_kb)

@@ -17,7 +17,7 @@ PLATFORM = "/devices/platform"
 
 
 class PlatformDevice(Device):
-    """A platform device. `numa_node` is None where it shows none; `dax_setup` is the memory that a dax region is made of."""
+    """A platform device. `numa_node` is None where it shows none; `dax_setup` is the memory for a dax region."""
 
     def __init__(
         self, kernel: Kernel, name: str, kind: str, parent: Device | None = None, *, target_node: int | None = None

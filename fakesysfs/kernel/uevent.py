@@ -68,7 +68,7 @@ class Uevents:
         previous = self._records[-1] if self._records else None
         record = Uevent(self.sequence, action, devpath, subsystem, environment, first, last)
         self.sequence += record.events
-        if previous is not None and first >= 0 and previous[1:5] == record[1:5] and previous.last + 1 == first:
+        if previous is not None and previous.first >= 0 and previous[1:5] == record[1:5] and previous.last + 1 == first:
             self._records[-1] = previous._replace(last=last)
         else:
             self._records.append(record)

@@ -42,8 +42,11 @@ Visible = Callable[[Any], bool]
 class Stream(Protocol):
     """One reader's place in something that goes on (`control/kmsg_follow`)."""
 
-    def read(self, size: int) -> Operation[bytes]:
-        """Wait for at least one byte and return at most `size`; b"" ends it."""
+    def read(self, size: int, *, wait: bool) -> Operation[bytes]:
+        """Wait for at least one byte and return at most `size`; b"" ends it.
+
+        `wait` is false for an open file with O_NONBLOCK: EAGAIN instead.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

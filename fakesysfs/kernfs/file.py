@@ -39,9 +39,9 @@ class Refusals(Protocol):
 class OpenFile:
     """One open attribute. Made by `open_file`; holds nothing that must be released."""
 
-    __slots__ = ("__weakref__", "_buffer", "_position", "_refusals", "_stream", "_tree", "attribute", "ino", "stat_at_open", "was_read")
+    __slots__ = ("__weakref__", "_buffer", "_position", "_refusals", "_stream", "_tree", "_waits", "attribute", "ino", "stat_at_open", "was_read")
 
-    def __init__(self, tree: Tree, ino: int, found: Found, refusals: Refusals | None) -> None:
+    def __init__(self, tree: Tree, ino: int, found: Found, refusals: Refusals | None, flags: int) -> None:
         assert found.place is not None
         attribute = found.place.entry
         assert isinstance(attribute, Attribute)
@@ -54,6 +54,7 @@ class OpenFile:
         self._buffer = b""
         self._position = -1
         self._stream: Stream | None = None
+        self._waits = not flags & os.O_NONBLOCK
         self.was_read = False
         """Something was read: from then on poll(2) no longer reports POLLPRI and POLLERR (kernfs_generic_poll)."""
 
@@ -97,7 +98,7 @@ class OpenFile:
         if self.attribute.stream is not None:
             if self._stream is None:
                 self._stream = self.attribute.stream(about)
-            return await self._stream.read(size)
+            return await self._stream.read(size, wait=self._waits)
         if self.attribute.sleeping_show is None:
             return self.read(offset, size)
         if offset == 0 or offset != self._position:
@@ -161,4 +162,4 @@ def _open(tree: Tree, ino: int, flags: int, refusals: Refusals | None) -> OpenFi
         raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
     if access in {os.O_RDONLY, os.O_RDWR} and (not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)):
         raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
-    return OpenFile(tree, ino, found, refusals)
+    return OpenFile(tree, ino, found, refusals, flags)

@@ -6,17 +6,24 @@ here, each with a serial of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Subdirectories
 
 
 class StaticDirectories:
-    """Makes `Directory` objects; `take_serial` gives each its identity, `about` is what their attributes are asked about."""
+    """Makes `Directory` objects; `take_serial` gives each its identity, `about` is what their attributes are asked about.
 
-    def __init__(self, take_serial: Callable[[], int], about: Any) -> None:
+    `lasting` has the identities, by path, of those that existed before in the same tree and shall not be new ones.
+    """
+
+    def __init__(
+        self, take_serial: Callable[[], int], about: Any, lasting: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self._take_serial = take_serial
+        self._lasting = lasting
         self._about = about
         self.by_serial: dict[int, Directory] = {}
         self.by_path: dict[str, Directory] = {}
@@ -31,7 +38,8 @@ class StaticDirectories:
         }
         children: tuple[Entry, ...] = (Subdirectories(of=lambda _about: below),) if below else ()
         kind = DirectoryKind(path, lambda _about: path, (*entries, *children), mode=mode)
-        directory = Directory(self._take_serial(), kind, self._about if about is None else about)
+        serial = self._lasting.get(path) or self._take_serial()
+        directory = Directory(serial, kind, self._about if about is None else about)
         self.by_serial[directory.serial] = directory
         self.by_path[path] = directory
         return directory

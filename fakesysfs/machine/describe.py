@@ -26,6 +26,7 @@ MAX_ADDRESS = 1 << 52
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([KMGTP]?)")
 
+KernelZone = Literal["DMA", "DMA32", "Normal"]
 OnlineType = Literal["offline", "online", "online_kernel", "online_movable"]
 
 
@@ -84,8 +85,8 @@ class DaxRegion(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
     `device_size` is the first device's size (default: all of the region), `online_type` the region driver's own policy (default: the
     system's), `driver` the driver that is bound at start by name, `soft_reserved` the ranges that are taken out of RAM
-    for it (default: the region itself), `namespace` what persistent memory is used for when the machine starts: a dax region (devdax,
-    the default; its first bytes describe it) or a block device (raw).
+    for it (default: the region itself), `namespace` what persistent memory is used for when the machine starts: a dax
+    region (devdax, the default; its first bytes describe it) or a block device (raw).
     """
 
     kind: Literal["hmem", "cxl", "pmem"]
@@ -152,7 +153,7 @@ class _File(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     reserved: tuple[Reserved, ...] = ()
     iomem: tuple[Iomem, ...] = ()
     unmovable: tuple[Unmovable, ...] = ()
-    mem_total_kB: dict[str, int | dict[Literal["DMA", "DMA32", "Normal"], int]] = {}  # noqa: N815  the unit of /proc/meminfo
+    mem_total_kB: dict[str, int | dict[KernelZone, int]] = {}  # noqa: N815  the unit of /proc/meminfo
     modules: tuple[str, ...] = ()
     memory_hotplug: MemoryHotplug = MemoryHotplug()
     kernel: KernelSection = KernelSection()
@@ -247,7 +248,8 @@ class Machine:
                 allowed = f"expected at most the region's size and a multiple of {max(align, 2 << 20)}"
                 raise self._fail(f"{key}.device_size", region.device_size, allowed)
             if region.kind == "pmem" and device_size is not None:
-                raise self._fail(f"{key}.device_size", region.device_size, "expected none: a pmem region is static, one device for good")
+                allowed = "expected none: a pmem region is static, one device for good"
+                raise self._fail(f"{key}.device_size", region.device_size, allowed)
             if region.kind != "pmem" and region.namespace is not None:
                 raise self._fail(f"{key}.namespace", region.namespace, 'expected only with kind = "pmem"')
             online_type = None if region.online_type is None else ONLINE_TYPES[region.online_type]
@@ -327,7 +329,8 @@ class Machine:
                     raise self._fail(f"{key}.cpus", node.cpus, f"CPU {cpu} is in {cpus[cpu]} already")
                 cpus[cpu] = f"{key}.cpus"
             total = file.mem_total_kB.get(str(node.id))
-            nodes.append(NodeSetup(nid=node.id, cpus=own, ranges=tuple(span for _, span in spans), managed_kb=total))
+            managed = {str(zone): part for zone, part in total.items()} if isinstance(total, dict) else total
+            nodes.append(NodeSetup(nid=node.id, cpus=own, ranges=tuple(span for _, span in spans), managed_kb=managed))
         self._disjoint(memory)
         for nid in file.mem_total_kB:
             if nid not in {str(node.nid) for node in nodes}:

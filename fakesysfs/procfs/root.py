@@ -29,8 +29,8 @@ _NODE_STATS = (
     "workingset_restore_file", "workingset_nodereclaim", "nr_anon_pages", "nr_mapped", "nr_file_pages", "nr_dirty",
     "nr_writeback", "nr_shmem", "nr_shmem_hugepages", "nr_shmem_pmdmapped", "nr_file_hugepages", "nr_file_pmdmapped",
     "nr_anon_transparent_hugepages", "nr_vmscan_write", "nr_vmscan_immediate_reclaim", "nr_dirtied", "nr_written",
-    "nr_throttled_written", "nr_kernel_misc_reclaimable", "nr_foll_pin_acquired", "nr_foll_pin_released", "nr_kernel_stack",
-    "nr_page_table_pages", "nr_sec_page_table_pages", "nr_iommu_pages", "nr_swapcached", "pgpromote_success",
+    "nr_throttled_written", "nr_kernel_misc_reclaimable", "nr_foll_pin_acquired", "nr_foll_pin_released",
+    "nr_kernel_stack", "nr_page_table_pages", "nr_sec_page_table_pages", "nr_iommu_pages", "nr_swapcached", "pgpromote_success",
     "pgpromote_candidate", "pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "nr_hugetlb",
 )  # fmt: skip
 _ZONE_STATS = (
@@ -68,7 +68,7 @@ def meminfo(kernel: Kernel) -> str:
 
 
 def zoneinfo(kernel: Kernel) -> str:
-    """/proc/zoneinfo: all zones of the online nodes; the node's counters stand in its first populated one (zoneinfo_show_print).
+    """/proc/zoneinfo: all zones of the online nodes, a node's counters in its first populated one (zoneinfo_show_print).
 
     Differs knowingly: no page sets (`pagesets`), and watermarks are 0.
     """

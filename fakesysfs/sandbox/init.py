@@ -7,8 +7,8 @@ It tells the launcher on a pipe, one message a line:
     stopped SIGNAL      the command was stopped (Ctrl-Z)
     ended STATUS        the command ended; STATUS as from waitpid(2)
 
-and is told on another: `users` (they are there), `signal NUMBER` (for the command). The end of that pipe is the end of the
-launcher.
+and is told on another: `users` (they are there), `signal NUMBER` (for the command). The end of that pipe is the
+end of the launcher.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The launcher of a run: the process that the user started.
 
-To its parent and its terminal it looks like the command: it stops when the command stops, ends as the command ended, and hands on
-the signals that it gets. Those of the terminal go to the whole process group, and so to the command too: they are not
-handed on.
+To its parent and its terminal it looks like the command: it stops when the command stops, ends as the command ended,
+and hands on the signals that it gets. Those of the terminal go to the whole process group, and so to the command too:
+they are not handed on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ def _end_like(status: int) -> NoReturn:
 
 
 class _Terminal:
-    """The terminal's foreground process group, which a shell in the run takes and, for lack of a number, cannot give back."""
+    """The terminal's foreground process group.
+
+    A shell in the run takes it, and cannot give it back: in there our group has no number.
+    """
 
     def __init__(self) -> None:
         self._descriptor = -1
@@ -90,7 +93,7 @@ class _Launcher:
     def launch(self, command: list[str], mask: set[int], *, network: bool) -> int:
         """Start everything, wait; returns the command's status as from waitpid(2). Raises MountError."""
         mount.check_device()
-        plan = namespaces.plan(network=network)
+        plan = self._plan = namespaces.plan(network=network)
         if self._point is not None:
             self._serve_outside(self._point)
         run = Run(command, self._fake, plan, self._point, mask, _working_directory())
@@ -149,6 +152,15 @@ class _Launcher:
         elif arrived.code != linux.SI_KERNEL or arrived.number == signal.SIGHUP:
             self._order(f"signal {arrived.number}")
 
+    def _give_users(self) -> None:
+        try:
+            namespaces.give_users(self._init)
+        except OSError as error:
+            self._error = namespaces.refused(error, self._plan)
+            os.kill(self._init, signal.SIGKILL)
+        else:
+            self._order("users")
+
     def _order(self, order: str) -> None:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._orders, f"{order}\n".encode())
@@ -160,8 +172,7 @@ class _Launcher:
         for line in lines:
             word, _, rest = line.decode(errors="replace").partition(" ")
             if word == "users":
-                namespaces.give_users(self._init)
-                self._order("users")
+                self._give_users()
             elif word == "stopped":
                 _stop(int(rest))
             elif word == "ended":
@@ -180,7 +191,7 @@ class _Launcher:
                 return
             if pid == self._init:
                 self._init = 0
-                if status:
+                if status and self._error is None:
                     self._error = MountError(f"the init of the run {how_it_ended(status)}, so the command was ended")
             elif self._server is not None and pid == self._server.pid:
                 self._server = None

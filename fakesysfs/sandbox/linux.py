@@ -45,18 +45,18 @@ def _check(result: int, what: str) -> int:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2)."""
+    """Leave the namespaces that `flags` names for new ones."""
     _check(_libc.unshare(flags), "unshare")
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2). The OSError names the target."""
+    """Mount. The OSError names the target."""
     strings = [os.fsencode(text) if text else None for text in (source, target, kind)]
     _check(_libc.mount(*strings, ctypes.c_ulong(flags), os.fsencode(data) or None), target)
 
 
 def prctl(option: int, value: int) -> None:
-    """prctl(2) with one argument."""
+    """Set a property of this process that takes one value."""
     _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
 
 
@@ -85,7 +85,7 @@ class SignalFile:
 
     def take(self) -> list[Arrived]:
         """What arrived since the last time."""
-        arrived = []
+        arrived: list[Arrived] = []
         while True:
             try:
                 data = os.read(self._descriptor, _SIGNALFD_SIGINFO_BYTES)
@@ -98,4 +98,4 @@ class SignalFile:
 def all_signals() -> set[int]:
     """All that can be blocked but those that a bug of the process itself raises."""
     own_fault = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
-    return set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP} - own_fault
+    return {int(number) for number in signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP} - own_fault

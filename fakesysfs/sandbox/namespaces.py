@@ -4,8 +4,8 @@ Two ways, because an ordinary user cannot do what root should do. Both start in 
 init, with the same set of namespaces around it.
 
     root              launcher: PID namespace. Init: mount namespace, a /proc of its own there, and only then the user
-                      namespace with the rest in it: where a container covers parts of /proc, a user namespace gets no other
-                      /proc, but root does. The launcher, still outside, may give the user namespace all its users.
+                      namespace with the rest in it: where a container covers parts of /proc, a user namespace gets no
+                      other /proc, but root does. The launcher, still outside, may give the user namespace its users.
     ordinary user     launcher: user and PID namespace, with the caller as its root; the init makes the rest in it.
 """
 
@@ -69,9 +69,9 @@ def enter_as_launcher(chosen: Plan) -> None:
     try:
         linux.unshare(flags)
         if not chosen.as_root:
-            Path("/proc/self/setgroups").write_bytes(b"deny")
-            Path("/proc/self/uid_map").write_bytes(b"0 %d 1" % uid)
-            Path("/proc/self/gid_map").write_bytes(b"0 %d 1" % gid)
+            _write("/proc/self/setgroups", "deny")
+            _write("/proc/self/uid_map", f"0 {uid} 1")
+            _write("/proc/self/gid_map", f"0 {gid} 1")
     except OSError as error:
         raise refused(error, chosen) from None
 
@@ -104,12 +104,20 @@ def _mount_proc(chosen: Plan) -> None:
 
 
 def give_users(pid: int) -> None:
-    """In the first way: the user namespace of process `pid` gets all users that this one has, under the same numbers."""
+    """In the first way: the user namespace of process `pid` gets all users of this one, under the same numbers."""
     for name in ("uid_map", "gid_map"):
         ours = Path(f"/proc/self/{name}").read_text(encoding="ascii").splitlines()
         ranges = [line.split() for line in ours]
         same = "".join(f"{first} {first} {count}\n" for first, _, count in ranges)
-        Path(f"/proc/{pid}/{name}").write_text(same, encoding="ascii")
+        _write(f"/proc/{pid}/{name}", same)
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="ascii")
+    except OSError as error:
+        # open(2) names the file in its errors, write(2) does not.
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def refused(error: OSError, chosen: Plan) -> MountError:

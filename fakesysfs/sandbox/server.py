@@ -7,6 +7,7 @@ import signal
 import traceback
 from typing import BinaryIO, NamedTuple, NoReturn
 
+from fakesysfs.fuse import mount
 from fakesysfs.sandbox import linux
 
 
@@ -25,13 +26,26 @@ class Server(NamedTuple):
 
 
 def start(fake: Fake, point: str, *, private: bool) -> Server:
-    """Start it; `point` is mounted when `answer` says so. `private`: in a mount namespace that nobody else uses."""
+    """Start it; `point` is mounted when `answer` says so.
+
+    `private`: in a mount namespace that ends with the run. Else a guardian stands between: it takes the mount away
+    when the server was killed, and ends the server when the launcher was.
+    """
     reader, writer = os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _be_server(fake, point, writer, private)
+        try:
+            _leave_the_command_alone(writer)
+            if private:
+                _be_server(fake, point, writer, private=True)
+            _be_guardian(fake, point, writer, parent)
+        except BaseException:  # noqa: BLE001  nothing may get out of the fork
+            os.write(2, f"fakesysfs: bug: {traceback.format_exc()}".encode())
+        finally:
+            os._exit(1)
     os.close(writer)
-    return Server(pid, open(reader, "rb"))  # noqa: PTH123, SIM115  a descriptor, which outlives this function
+    return Server(pid, open(reader, "rb"))  # noqa: PTH123  a descriptor, which outlives this function
 
 
 def read_answer(server: Server) -> tuple[int, str]:
@@ -41,19 +55,33 @@ def read_answer(server: Server) -> tuple[int, str]:
     return (int(status), text) if status else (1, "the server ended before it answered")
 
 
-def _be_server(fake: Fake, point: str, writer: int, private: bool) -> NoReturn:  # noqa: FBT001
-    status = 1
-    try:
-        _leave_the_command_alone(writer)
-        # Outlived by nobody: the init's end is everybody's, but with --mount the launcher is the parent, who may be killed.
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL if private else signal.SIGTERM)
-        status, text = _serve(fake, point, writer, private)
-        if text:
-            os.write(writer, f"{status}\n{text}".encode())
-    except BaseException:  # noqa: BLE001  nothing may get out of the fork
-        os.write(2, f"fakesysfs: bug: {traceback.format_exc()}".encode())
-    finally:
-        os._exit(status)
+def _be_guardian(fake: Fake, point: str, writer: int, parent: int) -> NoReturn:
+    watched = {signal.SIGTERM, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    server = os.fork()
+    if server == 0:
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+        _be_server(fake, point, writer, private=False)
+    os.close(writer)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(server, signal.SIGTERM)
+    pid = status = 0
+    while not pid:
+        if signal.sigwait(watched) == signal.SIGTERM:
+            os.kill(server, signal.SIGTERM)
+        pid, status = os.waitpid(server, os.WNOHANG)
+    if mount.mounted_at(point):
+        mount.unmount(point)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+def _be_server(fake: Fake, point: str, writer: int, *, private: bool) -> NoReturn:
+    status, text = _serve(fake, point, writer, private)
+    if text:
+        os.write(writer, f"{status}\n{text}".encode())
+    os._exit(status)
 
 
 def _leave_the_command_alone(writer: int) -> None:
@@ -70,7 +98,6 @@ def _leave_the_command_alone(writer: int) -> None:
 def _serve(fake: Fake, point: str, writer: int, private: bool) -> tuple[int, str]:  # noqa: FBT001
     from fakesysfs import machine  # noqa: PLC0415  nobody but the server needs these
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415
-    from fakesysfs.fuse.mount import MountError  # noqa: PLC0415
     from fakesysfs.fuse.server import serve  # noqa: PLC0415
     from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
     from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
@@ -90,8 +117,8 @@ def _serve(fake: Fake, point: str, writer: int, private: bool) -> tuple[int, str
         os.close(writer)
 
     try:
-        # In a namespace of its own even root's mount is safe to show to all users in there, who are as on a real machine.
-        serve(sysroot, point, allow_other=private or os.getuid() == 0, auto_unmount=not private, ready=ready)
-    except MountError as error:
+        # On a real machine all users see it: so do those in a namespace of its own.
+        serve(sysroot, point, allow_other=private or os.getuid() == 0, ready=ready, private=private)
+    except mount.MountError as error:
         return error.status, str(error)
     return 0, ""

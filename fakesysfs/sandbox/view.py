@@ -4,8 +4,8 @@ Everything private lies in one tmpfs, which covers /sys in the outer mount names
 the inner one:
 
     root/   the sysroot: what `fakesysfs mount` shows
-    dev/    the real /dev. /dev/ptmx is a link into it: a pseudo-terminal is found beside its ptmx (fs/namei.c, path_pts),
-            so that a mount of the single node does not work
+    dev/    the real /dev
+    ptmx    a link, to which /dev/ptmx leads
     bin/    stand-ins for modprobe, modinfo, rmmod, lsmod and dmesg, first in PATH
 
 /dev is the sysroot's, in which the fake's nodes come and go; the usual ones are mounted over their placeholders there.
@@ -63,6 +63,10 @@ def show() -> None:
             linux.mount(f"{_HOME}/dev/{name}", f"/dev/{name}", "", linux.MS_BIND | linux.MS_REC)
         except FileNotFoundError:
             linux.mount("tmpfs", f"/dev/{name}", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
+    # A pseudo-terminal is found beside its ptmx (fs/namei.c, path_pts), so a mount of the single node does not work.
+    # The one in pts/ may be closed to all but root; the other one's terminals have longer names.
+    ptmx = "/dev/pts/ptmx"
+    os.symlink(ptmx if os.access(ptmx, os.R_OK | os.W_OK) else f"{_HOME}/dev/ptmx", f"{_HOME}/ptmx")  # noqa: PTH211
     linux.mount(f"{_HOME}/root/control/dev_kmsg", "/dev/kmsg", "", linux.MS_BIND)
     for path in _files(f"{_HOME}/root/proc"):
         # The host's kernel may have been built without the file.

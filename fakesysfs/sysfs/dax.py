@@ -9,7 +9,7 @@ from fakesysfs.kernel.dax import bus as dax_bus
 from fakesysfs.kernel.dax.bus import DaxDriver, DaxMapping, DaxRegion, DevDax
 from fakesysfs.kernel.dax.kmem import DaxKmemData, Kmem
 from fakesysfs.kernel.device import Bus, Device, Driver
-from fakesysfs.kernel.platform import PlatformDevice
+from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
 from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Kobject, Link, Links, Subdirectories
 from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
 
@@ -322,7 +322,7 @@ def _bus_devices(bus: Bus) -> dict[str, tuple[Kobject, str]]:
 
 def _is_listed(device: Device) -> bool:
     """The CXL hierarchy's ports and decoders have no attributes here, so tools for them are not shown any."""
-    return getattr(device, "devtype", "cxl_dax_region") in {"cxl_dax_region", "cxl_region"}
+    return not isinstance(device, CxlDevice) or device.devtype in {"cxl_dax_region", "cxl_region"}
 
 
 BUS = DirectoryKind(

@@ -53,6 +53,13 @@ def test_umount_while_files_are_open_and_a_store_sleeps(tmp_path: Path) -> None:
         os.close(held)
 
 
+def test_plain_umount(tmp_path: Path) -> None:
+    with served(tmp_path) as mount:
+        assert mount.read("value")
+        subprocess.run(["fusermount3", "-u", mount.path], check=True)
+        assert mount.server.wait(PATIENCE_SECONDS) == 0
+
+
 def test_two_mounts_are_independent(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         mounts: list[Served] = []
@@ -126,6 +133,17 @@ def test_help_needs_no_fuse() -> None:
     assert "example:" in done.stdout
 
 
+def test_foreground(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fakesysfs", "mount", "--foreground", "."]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith(".: machine default, kernel hotplug-v3")
+        assert (tmp_path / "sys").is_dir()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(PATIENCE_SECONDS) == 0
+        assert "fakesysfs umount ." in server.stdout.read()
+
+
 NOBODY = 65534
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
@@ -165,13 +183,25 @@ def test_another_user(nobodys: Path) -> None:
         assert as_nobody("ls family | wc -l", mount.path).stdout == "31\n"
 
 
+def test_others_are_let_in_only_if_asked(tmp_path: Path, nobodys: Path) -> None:
+    point = tmp_path / "real"
+    point.mkdir()
+    attribute = "cat sys/devices/system/memory/block_size_bytes"
+    assert fakesysfs("mount", point, state=tmp_path).returncode == 0
+    assert as_nobody(attribute, point).returncode != 0
+    assert fakesysfs("umount", point, state=tmp_path).returncode == 0
+    assert fakesysfs("mount", "--allow-other", point, state=tmp_path).returncode == 0
+    assert as_nobody(attribute, point).stdout == "8000000\n"
+    assert fakesysfs("umount", point, state=tmp_path).returncode == 0
+
+
 def test_killed_server_of_another_user(nobodys: Path) -> None:
     """What is left of it can be cleared away by its user."""
     with served(nobodys, wrapper=AS_NOBODY, owner=NOBODY) as mount:
         mount.server.kill()
         mount.server.wait(PATIENCE_SECONDS)
         assert mounted_at(str(mount.path))
-        umount = [*AS_NOBODY, sys.executable, "-m", "fakesysfs", "umount", mount.path]
+        umount = [*AS_NOBODY, sys.executable, "-m", "fakesysfs", "umount", str(mount.path)]
         done = subprocess.run(umount, cwd=ROOT, check=False, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert not mounted_at(str(mount.path))

@@ -19,7 +19,7 @@ PMD_SIZE = 2 << 20
 
 
 async def offer_region(region: DaxRegion, size: int, setup: DaxSetup, *, memmap_on_memory: bool) -> None:
-    """Make a region and its first device, of `size` bytes; both go when the driver of the device that offers it does."""
+    """Make a region and its first device, of `size` bytes; both go with the driver of the device that offers it."""
     device = region.device
     region.driver_at_start = setup.driver
     device.driver_data = region
@@ -83,8 +83,9 @@ class Hmem(Driver):
         reserved = device.dax_setup
         assert reserved is not None
         number = int(device.name.partition(".")[2])
+        kmem = not self.region_idle
         region = DaxRegion(
-            device, number, reserved.range, reserved.target_node, reserved.align, static=False, kmem=not self.region_idle
+            device, number, reserved.range, reserved.target_node, reserved.align, static=False, kmem=kmem
         )
         size = 0 if self.region_idle else reserved.device_size or reserved.range.length
         await offer_region(region, size, reserved, memmap_on_memory=False)

@@ -1,12 +1,12 @@
-"""Persistent memory as a static dax region (drivers/nvdimm/{e820,bus,region_devs,namespace_devs,pmem,pfn_devs}.c, drivers/dax/pmem.c).
+"""Persistent memory as a static dax region (drivers/nvdimm/{e820,region_devs,pmem,pfn_devs}.c, drivers/dax/pmem.c).
 
-nd_e820 offers each "Persistent Memory (legacy)" range of the firmware as a region of the nd bus with one namespace. What a
-namespace is for stands in its first bytes and outlives a reboot: *raw* memory is nd_pmem's (a block device), *devdax*
-makes a device dax_pmem takes, and that makes a static dax region with its only dax device. `create_pmem_devdax` does
-what `ndctl create-namespace -f -e namespaceX.0 -m devdax -M mem` does (recording 7.2/09-pmem-static-region, i=4).
+nd_e820 offers each "Persistent Memory (legacy)" range of the firmware as a region of the nd bus with one namespace.
+What a namespace is for stands in its first bytes: *raw* memory is nd_pmem's (a block device); *devdax* makes a device
+that dax_pmem takes, which makes a static dax region of it, with one dax device. `create_pmem_devdax` does what
+`ndctl create-namespace -f -e namespaceX.0 -m devdax -M mem` does (recording 7.2/09-pmem-static-region, i=4).
 
-Differs knowingly: of the nd bus there is only what leads to a dax region. There are no seeds (btt, pfn, the next dax), no control
-device, no block device and no labels, so ndctl does not work here.
+Differs knowingly: of the nd bus there is only what leads to a dax region. There are no seeds (btt, pfn, the next dax),
+no control device, no block device and no labels, so ndctl does not work here.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class PmemMedia:
 class NdDevice(Device):
     """A device of the nd bus. `media` is None for the bus's own device; `number` the region's."""
 
-    def __init__(self, name: str, devtype: str, bus: Bus, parent: Device, media: PmemMedia | None = None, number: int = 0) -> None:
+    def __init__(
+        self, name: str, devtype: str, bus: Bus, parent: Device, media: PmemMedia | None = None, number: int = 0
+    ) -> None:
         super().__init__(bus.kernel, name, bus, parent)
         self.devtype = devtype
         self.media = media
@@ -86,7 +88,9 @@ class NdDevice(Device):
         """The namespace of a region, or beside a device of it."""
         region = self if self.devtype == "nd_pmem" else self.parent
         assert region is not None
-        return next(child for child in region.children.values() if isinstance(child, NdDevice) and child.devtype == "nd_namespace_io")
+        found = region.children[f"namespace{self.number}.0"]
+        assert isinstance(found, NdDevice)
+        return found
 
 
 class NdDriver(Driver):
@@ -180,16 +184,23 @@ class NdPmem(NdDriver):
         assert device.media is not None
         kernel, span = self.kernel, device.span
         if device.media.align is not None:
-            assert device.parent is not None
             if f"dax{device.number}.0" in self.bus.devices:
                 raise KernelError(errno.ENXIO, f"{device.name} is claimed", "nvdimm_namespace_common_probe")
-            await self.bus.add(NdDevice(f"dax{device.number}.0", "nd_dax", self.bus, device.parent, device.media, device.number))
+            await self.bus.add(_nd_dax(device))
             raise KernelError(errno.ENXIO, f"{device.name} is in mode devdax", "nd_pmem_probe")
         kernel.printk(WARNING, f"nd_pmem {device.name}: unable to guarantee persistence of writes")
         resource = kernel.iomem.request_region(span.start, span.end, device.name)
         if resource is None:
             raise KernelError(errno.EBUSY, "another resource is in the range", "pmem_attach_disk")
         _release_with(device, resource)
+
+
+def _nd_dax(namespace: NdDevice) -> NdDevice:
+    """The device that claims a devdax namespace (nd_dax_alloc)."""
+    assert namespace.parent is not None
+    assert namespace.bus is not None
+    name = f"dax{namespace.number}.0"
+    return NdDevice(name, "nd_dax", namespace.bus, namespace.parent, namespace.media, namespace.number)
 
 
 def _release_with(device: Device, resource: Resource) -> None:
@@ -243,8 +254,8 @@ async def libnvdimm_exit(module: Module) -> None:
 async def create_pmem_devdax(kernel: Kernel, name: str, align: int) -> None:
     """Put a namespace into mode devdax, its data aligned to `align` bytes.
 
-    Raises KernelError: ENXIO if there is no such namespace (nd_e820 is not loaded, or nothing is there), EINVAL for a bad
-    alignment, EBUSY if it is devdax already.
+    Raises KernelError: ENXIO if there is no such namespace (nd_e820 is not loaded, or nothing is there), EINVAL for a
+    bad alignment, EBUSY if it is devdax already.
     """
     where = "create_pmem_devdax"
     bus = kernel.buses.get("nd")
@@ -266,5 +277,4 @@ async def create_pmem_devdax(kernel: Kernel, name: str, align: int) -> None:
         await bus.attach(nd_pmem, namespace)
         await bus.detach(namespace)
     media.align = align
-    assert namespace.parent is not None
-    await bus.add(NdDevice(f"dax{namespace.number}.0", "nd_dax", bus, namespace.parent, media, namespace.number))
+    await bus.add(_nd_dax(namespace))

@@ -289,8 +289,7 @@ def _ls(shell: Shell, arguments: list[str], streams: Streams) -> int:
 
 def _directory(files: FileSystem, path: str, options: dict[str, str], *, titled: bool) -> list[str]:
     names = sorted(files.listdir(path))
-    if "a" in options:
-        names = [".", "..", *names]
+    names = [".", "..", *names] if "a" in options else [name for name in names if not name.startswith(".")]
     total = "total 0\n" if "l" in options else ""
     base = path.rstrip("/") + "/"
     shown = [(f"{path}:\n" if titled else "") + total + _listing(files, base, names, options)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.testing.replay import raw, scenes, tables
+from fakesysfs.testing.replay.bash import command_names, unquoted
 from fakesysfs.testing.replay.messages import ENDS_TOGETHER, Comparison
 from fakesysfs.testing.replay.normalise import OUTPUT_NOT_COMPARED, STATUS_NOT_COMPARED, Context, normalise
 from fakesysfs.testing.replay.recording import INFORMATIVE, Operation, Session
@@ -244,7 +245,7 @@ class Player:
         command = operation["cmd"]
         result = self.target.sh(command, operation.get("tool"))
         differences = []
-        if not STATUS_NOT_COMPARED.search(_unquoted(command)):
+        if not STATUS_NOT_COMPARED.search(unquoted(command)):
             differences += difference("exit status", operation["rc"], result.rc)
         names = command_names(command)
         if not names & OUTPUT_NOT_COMPARED and "--version" not in command:
@@ -411,18 +412,6 @@ def _recorded_memtotal(facts: dict[str, Any] | None, variant: str) -> int | None
         return None
     value = facts.get("variants", {}).get(variant, {}).get(_MEMTOTAL, facts.get(_MEMTOTAL))
     return value if isinstance(value, int) else None
-
-
-_COMMAND_NAME = re.compile(r"(?:^|[;|&(]|\bthen|\bdo)\s*(?:\w+=\S*\s+)*([\w./-]+)")
-
-
-def command_names(command: str) -> set[str]:
-    """The commands that a command line runs, quoted parts aside."""
-    return set(_COMMAND_NAME.findall(_unquoted(command)))
-
-
-def _unquoted(command: str) -> str:
-    return re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
 
 
 def describe(operation: Operation) -> str:

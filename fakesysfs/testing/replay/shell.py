@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from fakesysfs.kernel.errors import KernelError
+from fakesysfs.testing.replay.bash import SELFTESTS
 from fakesysfs.testing.replay.commands import COMMANDS, Failure, Streams
 from fakesysfs.testing.replay.target import BlockedError, NotRunError, NotSupportedError, ShellResult, errno_name
 
 if TYPE_CHECKING:
     from fakesysfs.testing.filesystem import FileSystem
     from fakesysfs.testing.replay.model_target import ModelTarget
-
-SELFTESTS = ("dax-kmem-hotplug.sh", "mem-on-off-test.sh")
-"""The kernel's own tests that sessions run; they are not part of the recordings."""
 
 _TOKEN = re.compile(
     r"""(?P<space>[ \t]+)

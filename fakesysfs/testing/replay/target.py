@@ -56,6 +56,8 @@ class ShellResult(NamedTuple):
     rc: int
     stdout: str
     stderr: str
+    stands_in: str | None = None
+    """The version of a tool that was run because the recorded one is not here."""
 
 
 @dataclass(slots=True)

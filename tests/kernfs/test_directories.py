@@ -1,0 +1,227 @@
+"""Directories: order and cookies of readdir, link counts, sizes, modes and link targets (KERNEL.md 1 and 9)."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernfs import Tree
+from fakesysfs.kernfs.order import IndexedOrder, name_hash
+from tests.model import Face
+
+MEMORY = "/sys/devices/system/memory"
+NODE = "/sys/devices/system/node"
+DAX = "/sys/bus/dax/devices/dax0.0"
+HOTPLUG = f"{DAX}/hotplug"
+
+
+def rule(name: bytes) -> int:
+    """KERNEL.md 9, word for word."""
+    x = 0
+    for byte in name:
+        x = ((x + (byte << 4) + (byte >> 4)) * 11) % 2**64
+    h = ((x * 0x61C8864680B583EB % 2**64) >> 32) & 0x7FFFFFFF
+    if h < 2:
+        h += 2
+    return 0x7FFFFFFE if h >= 0x7FFFFFFF else h
+
+
+@given(st.binary(max_size=40))
+def test_the_hash_is_the_rule(name: bytes) -> None:
+    assert name_hash(name) == rule(name)
+
+
+def test_hashes_of_a_family_are_those_of_its_names() -> None:
+    hashes = IndexedOrder(b"memory").hashes(2000)
+    assert [hashes[index] for index in range(2000)] == [name_hash(b"memory%d" % index) for index in range(2000)]
+
+
+@pytest.fixture(scope="module")
+def seen() -> Face:
+    """A machine that no test changes."""
+    return Face()
+
+
+def directories(tree: Tree, path: str = "") -> list[str]:
+    """Every directory below one, itself among them."""
+    found = [path or "/"]
+    for name, ino, _ in list(tree.opendir(tree.walk(path or "/")).entries(0)):
+        if stat.S_ISDIR(tree.getattr(ino).mode):
+            found += directories(tree, f"{path}/{os.fsdecode(name)}")
+    return found
+
+
+def test_every_directory_is_listed_in_the_order_of_the_rule(seen: Face) -> None:
+    for path in directories(seen.sysroot.tree):
+        names = [os.fsencode(name) for name in seen.names(path)]
+        assert names == sorted(names, key=lambda name: (rule(name), name)), path
+        assert len(set(names)) == len(names)
+
+
+def test_lookup_readdir_and_path_agree(seen: Face) -> None:
+    tree = seen.sysroot.tree
+    for path in directories(tree):
+        for name, ino, _ in tree.opendir(tree.walk(path)).entries(0):
+            below = f"{path.rstrip('/')}/{os.fsdecode(name)}"
+            assert tree.walk(below) == ino, below
+            if stat.S_ISREG(tree.getattr(ino).mode) or stat.S_ISDIR(tree.getattr(ino).mode):
+                assert tree.path_of(ino) == below
+
+
+def test_link_counts_sizes_and_modes(seen: Face) -> None:
+    """Directories: size 0, 2 + real subdirectories. Links: 0777 and size 0, relative. Attributes: 1 link, 4096 or as said."""
+    tree = seen.sysroot.tree
+    for path in directories(tree, "/sys"):
+        subdirectories = 0
+        for name, ino, _ in list(tree.opendir(tree.walk(path)).entries(0)):
+            status = tree.getattr(ino)
+            kind = stat.S_IFMT(status.mode)
+            subdirectories += kind == stat.S_IFDIR
+            if kind == stat.S_IFLNK:
+                assert (stat.S_IMODE(status.mode), status.size, status.nlink) == (0o777, 0, 1)
+                assert not tree.readlink(ino).startswith(b"/")
+            elif kind == stat.S_IFREG:
+                assert status.nlink == 1
+                assert status.size in {0, 4096, 28672}, (path, name)
+                assert stat.S_IMODE(status.mode) in {0o644, 0o444, 0o400, 0o200, 0o600}
+        status = tree.getattr(tree.walk(path))
+        assert (status.size, status.nlink) == (0, 2 + subdirectories), path
+
+
+@pytest.mark.parametrize(
+    ("machine", "profile", "path", "links"),
+    [
+        # recorded with the distribution's configuration (PM) and without: snapshots 7.2-distribution/01 and 7.2/02
+        ("default", "7.2", f"{MEMORY}/memory64", 3),
+        ("default", "7.2", f"{NODE}/node2", 6),
+        ("oracle", "7.2", f"{MEMORY}/memory1", 2),
+        ("oracle", "7.2", f"{NODE}/node0", 3),
+        ("oracle", "7.2", f"{NODE}/node0/hugepages", 4),
+        ("oracle", "7.2", "/sys/bus/node/devices", 2),
+    ],
+)
+def test_recorded_link_counts(machine: str, profile: str, path: str, links: int) -> None:
+    tree = Face(machine, profile).sysroot.tree
+    assert tree.getattr(tree.walk(path)).nlink == links
+
+
+def test_memory_has_a_link_per_block(seen: Face) -> None:
+    tree = seen.sysroot.tree
+    around = [name for name in seen.names(MEMORY) if stat.S_ISDIR(tree.getattr(tree.walk(f"{MEMORY}/{name}")).mode)]
+    assert tree.getattr(tree.walk(MEMORY)).nlink == 2 + len(around)
+    assert len([name for name in around if name[6:].isdigit()]) == seen.kernel.memory_blocks.count
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        (f"{MEMORY}/memory64/subsystem", "../../../../bus/memory"),
+        (f"{MEMORY}/memory64/node2", "../../node/node2"),
+        (f"{NODE}/node0/cpu0", "../../cpu/cpu0"),
+        (f"{NODE}/node0/subsystem", "../../../../bus/node"),
+        (f"{NODE}/node2/memory64", "../../memory/memory64"),
+        ("/sys/bus/dax/drivers/kmem/module", "../../../../module/kmem"),
+        ("/sys/devices/virtual/memory_tiering/memory_tier4/subsystem", "../../../../bus/memory_tiering"),
+        ("/sys/bus/memory/devices/memory64", "../../../devices/system/memory/memory64"),
+    ],
+)
+def test_recorded_link_targets(seen: Face, path: str, target: str) -> None:
+    tree = seen.sysroot.tree
+    assert os.fsdecode(tree.readlink(tree.walk(path))) == target
+
+
+# Cookies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 1, 7, 40])
+def test_a_listing_goes_on_where_its_cookie_says(seen: Face, at: int) -> None:
+    tree = seen.sysroot.tree
+    ino = tree.walk(MEMORY)
+    whole = list(tree.opendir(ino).entries(0))
+    reader = tree.opendir(ino)
+    cookie = ([(b"", 0, 0), *reader.entries(0)])[at][2]
+    assert list(reader.entries(cookie)) == whole[at:]
+    assert list(tree.opendir(ino).entries(cookie)) == whole[at:], "a cookie is good for another descriptor too"
+
+
+def test_cookies_grow_and_are_never_0(seen: Face) -> None:
+    tree = seen.sysroot.tree
+    for path in (MEMORY, DAX + "/", "/sys", "/dev"):
+        cookies = [cookie for _, _, cookie in tree.opendir(tree.resolve(path.rstrip("/"))).entries(0)]
+        assert cookies == sorted(set(cookies))
+        assert not cookies or cookies[0] > 0
+
+
+def test_names_removed_in_between_are_left_out_and_no_other() -> None:
+    face = Face()
+    tree = face.sysroot.tree
+    reader = tree.opendir(tree.walk(MEMORY))
+    before = list(reader.entries(0))
+    first = before[:20]
+    face.write(HOTPLUG, "unplug")
+    left = {f"memory{index}".encode() for index in range(64, 96)}
+    rest = list(reader.entries(first[-1][2]))
+    assert rest == [entry for entry in before[20:] if entry[0] not in left]
+    gone = next(entry for entry in before if entry[0] in left)
+    assert list(reader.entries(gone[2])) == [entry for entry in before[before.index(gone) :] if entry[0] not in left]
+
+
+def test_a_rewind_sees_what_came_meanwhile() -> None:
+    face = Face()
+    face.write(HOTPLUG, "unplug")
+    tree = face.sysroot.tree
+    reader = tree.opendir(tree.walk(MEMORY))
+    few = len(list(reader.entries(0)))
+    face.write(HOTPLUG, "online_movable")
+    assert len(list(reader.entries(0))) == few + 32
+
+
+def test_a_directory_that_is_gone_cannot_be_listed() -> None:
+    face = Face()
+    tree = face.sysroot.tree
+    ino = tree.walk(f"{MEMORY}/memory64")
+    reader = tree.opendir(ino)
+    face.write(HOTPLUG, "unplug")
+    for call in (lambda: list(reader.entries(0)), lambda: tree.opendir(ino), lambda: tree.lookup(ino, b"state")):
+        with pytest.raises(KernelError, match="ENOENT"):
+            call()
+    assert tree.getattr(ino).nlink == 0
+
+
+# What a user changes on a node ------------------------------------------------------------------------------------
+
+
+def test_chmod_and_xattrs_are_kept_until_the_node_is_removed() -> None:
+    face = Face()
+    tree = face.sysroot.tree
+    path = f"{MEMORY}/memory64/state"
+    ino = tree.walk(path)
+    assert tree.setattr(ino, mode=0o600, uid=5, gid=6, mtime_ns=7).mode == stat.S_IFREG | 0o600
+    tree.setxattr(ino, "security.x", b"value")
+    status = tree.getattr(ino)
+    assert (status.uid, status.gid, status.mtime_ns, status.size) == (5, 6, 7, 4096)
+    assert (tree.getxattr(ino, "security.x"), tree.listxattr(ino)) == (b"value", ["security.x"])
+    tree.removexattr(ino, "security.x")
+    for name, outcome in (("security.x", "ENODATA"), ("trusted.y", "ENODATA"), ("user.x", "ENOTSUP")):
+        with pytest.raises(KernelError, match=outcome):
+            tree.getxattr(ino, name)
+    with pytest.raises(KernelError, match="ENOTSUP"):
+        tree.setxattr(ino, "user.x", b"")
+    for word in ("unplug", "online_movable"):
+        face.write(HOTPLUG, word)
+    assert tree.walk(path) != ino
+    assert tree.getattr(tree.walk(path)).mode == stat.S_IFREG | 0o644
+
+
+def test_links_and_directories_are_not_taken_for_each_other(seen: Face) -> None:
+    tree = seen.sysroot.tree
+    with pytest.raises(KernelError, match="EINVAL"):
+        tree.readlink(tree.walk(MEMORY))
+    for path in ("/sys/bus/dax/devices/dax0.0/driver/x", f"{MEMORY}/memory064", f"{MEMORY}/memory", f"{MEMORY}/memory64x", f"{MEMORY}/memory-1"):
+        with pytest.raises(KernelError, match="ENOENT"):
+            tree.walk(path)

@@ -1,0 +1,139 @@
+"""The built-in machines of DESIGN.md 6, each under every kernel."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.kernel.uevent import Uevents
+from fakesysfs.machine import MachineError, builtin, load
+from tests.model import Face, dax, drive, read_state, write_state
+
+MACHINES = ("default", "cxl", "hmem", "pmem", "tiny", "huge")
+HUGE_BLOCKS = 524288
+
+
+def boot(machine: str, profile: str) -> Kernel:
+    kernel = Kernel(load(machine).setup(), PROFILES[profile])
+    drive(kernel.boot())
+    return kernel
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("machine", MACHINES)
+def test_machine_boots(machine: str, profile: str) -> None:
+    kernel = boot(machine, profile)
+    assert dax(kernel).driver is not None
+    assert not kernel.tainted
+
+
+@pytest.mark.parametrize("machine", sorted(builtin()))
+def test_machine_says_what_it_is(machine: str) -> None:
+    assert load(machine).title
+
+
+@pytest.mark.parametrize(
+    ("machine", "path", "drivers"),
+    [
+        ("default", "/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax0.0", ["kmem"]),
+        ("cxl", "/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax0.0", ["device_dax"]),
+        ("hmem", "/devices/platform/hmem_platform.0/hmem.0/dax0.0", ["kmem", "kmem"]),
+        ("pmem", "/devices/platform/e820_pmem/ndbus0/region0/dax0.0/dax0.0", ["device_dax"]),
+        ("tiny", "/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax0.0", ["kmem"]),
+        ("huge", "/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax0.0", ["kmem"]),
+    ],
+)
+def test_devices_and_their_drivers(machine: str, path: str, drivers: list[str]) -> None:
+    kernel = boot(machine, "hotplug-v3")
+    assert dax(kernel).devpath == path
+    assert [device.driver.name for device in kernel.dax_bus.devices.values() if device.driver] == drivers
+
+
+def test_cxl_device_is_the_whole_region() -> None:
+    device = dax(boot("cxl", "hotplug-v3"))
+    assert device.size == device.region.range.length
+    assert not device.region.static
+
+
+def test_pmem_region_is_static() -> None:
+    face = Face("pmem")
+    region = "/sys/devices/platform/e820_pmem/ndbus0/region0/dax0.0/dax_region"
+    assert sorted(face.names(region)) == ["align", "id", "size"]
+
+
+def test_tiny_has_one_block_to_plug() -> None:
+    kernel = boot("tiny", "hotplug-v3")
+    assert kernel.memory_blocks.count == 2
+    assert write_state(kernel, "unplug") == "ok"
+    assert kernel.memory_blocks.count == 1
+
+
+@pytest.mark.parametrize("profile", [name for name, profile in PROFILES.items() if profile.attribute])
+def test_huge_costs_by_the_run(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    send = Uevents.send
+
+    def counting(uevents: Uevents, action: str, *arguments: Any) -> None:  # noqa: ANN401  send's, passed on
+        sent.append(action)
+        send(uevents, action, *arguments)
+
+    monkeypatch.setattr(Uevents, "send", counting)
+    kernel = boot("huge", profile)
+    assert kernel.memory_blocks.count == HUGE_BLOCKS
+    assert kernel.nodes.managed_kb() == 64 << 30
+    off = next(word for word, state in PROFILES[profile].words_written.items() if state < 0)
+    for word in (off, "online_movable"):
+        sent.clear()
+        assert write_state(kernel, word) == "ok"
+        assert len(sent) <= 8
+        assert len(kernel.memory_blocks.runs) < 16
+    assert read_state(kernel) == "online_movable"
+    assert kernel.memory_blocks.count == HUGE_BLOCKS
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('driver = "kmem"', None),
+        ('namespace = "raw"', None),
+        ('namespace = "fsdax"', "namespace"),
+        ('device_size = "1G"', "a pmem region is static"),
+    ],
+)
+def test_pmem_in_a_file(tmp_path_factory: pytest.TempPathFactory, more: str, said: str | None) -> None:
+    text = (resources.files("fakesysfs.machine") / "machines" / "pmem.toml").read_text()
+    path = tmp_path_factory.mktemp("machine") / "own.toml"
+    path.write_text(text.replace('kind = "pmem"', f'kind = "pmem"\n{more}'))
+    if said is not None:
+        with pytest.raises(MachineError, match=said):
+            load(str(path))
+        return
+    kernel = Kernel(load(str(path)).setup(), PROFILES["7.3"])
+    drive(kernel.boot())
+    drivers = [device.driver.name for device in kernel.dax_bus.devices.values() if device.driver]
+    assert drivers == (["kmem"] if "kmem" in more else [])
+
+
+def test_namespace_is_for_pmem_only(tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = (resources.files("fakesysfs.machine") / "machines" / "cxl.toml").read_text()
+    path = tmp_path_factory.mktemp("machine") / "own.toml"
+    path.write_text(text.replace('kind = "cxl"', 'kind = "cxl"\nnamespace = "raw"'))
+    with pytest.raises(MachineError, match=r"dax_region\[0\].namespace"):
+        load(str(path))
+
+
+def test_kinds_on_one_machine_do_not_share_names(tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = (resources.files("fakesysfs.machine") / "machines" / "cxl.toml").read_text()
+    more = '\n[[dax_region]]\nkind = "hmem"\nstart = "16G"\nsize = "1G"\ntarget_node = 1\n'
+    path = tmp_path_factory.mktemp("machine") / "own.toml"
+    path.write_text(text.replace('"dax_cxl"', '"dax_cxl", "dax_hmem"') + more)
+    kernel = Kernel(load(str(path)).setup(), PROFILES["7.3"])
+    drive(kernel.boot())
+    assert {name: device.driver and device.driver.name for name, device in kernel.dax_bus.devices.items()} == {
+        "dax0.0": "device_dax",
+        "dax1.0": "kmem",
+    }

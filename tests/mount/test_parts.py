@@ -1,0 +1,199 @@
+"""Parts of the fuse layer without a mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyfuse3
+import pytest
+import trio
+
+from fakesysfs.fuse import loop
+from fakesysfs.fuse import mount as mount_module
+from fakesysfs.fuse.callers import interrupted
+from fakesysfs.fuse.driver import Driver
+from fakesysfs.fuse.mount import MountError, check_device, mounts
+from fakesysfs.fuse.names import Names
+from fakesysfs.fuse.operations import answer_errno
+from fakesysfs.kernel.sched import Answer, Preempt, Signals, Sleep, Wait, WaitQueue, ask
+from tests.mount.toy import Toy
+
+
+class Host:
+    """What the host was told to forget."""
+
+    def __init__(self, toy: Toy) -> None:
+        self.toy = toy
+        self.names: list[tuple[int, bytes]] = []
+        self.inodes: list[int] = []
+        self.in_use: list[int] = []
+        self.refuses = 0
+        self.cache = Names(toy.tree, self.forget_name, self.inodes.append, lambda: self.in_use)
+
+    def forget_name(self, parent: int, name: bytes) -> None:
+        self.names.append((parent, name))
+        if self.refuses:
+            raise OSError(self.refuses, "the host refuses")
+
+    async def told(self) -> list[bytes]:
+        """What was told since the last call."""
+        self.cache.collect()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.cache.tell)
+            await self.cache.settled()
+            nursery.cancel_scope.cancel()
+        # what it tells about ends with it
+        self.cache._ended = False
+        names, self.names = self.names, []
+        return [name for _, name in names]
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host(Toy())
+
+
+async def test_only_names_that_the_host_may_hold_are_told(host: Host) -> None:
+    family = host.toy.family
+    for number in (3, 7, 8, 15, 16, 31, 5000):
+        host.cache.note(family, b"memory%d" % number)
+    host.toy.set_present(b"- 7 15")
+    assert await host.told() == [b"memory7", b"memory8", b"memory15"]
+    host.toy.set_present(b"+ 0 9999")
+    assert await host.told() == [b"memory3", b"memory16", b"memory31", b"memory5000"]
+    host.toy.set_present(b"- 0 9999")
+    assert await host.told() == []
+
+
+async def test_single_names_are_told_always(host: Host) -> None:
+    host.toy.set_bound(b"0")
+    assert await host.told() == [b"link"]
+
+
+async def test_link_count_and_open_files_of_the_dead_are_told(host: Host) -> None:
+    ino = host.toy.tree.walk("/device/state")
+    host.in_use = [1, ino]
+    host.toy.remove()
+    assert await host.told() == [b"device"]
+    assert host.inodes == [1, ino]
+
+
+async def test_unchanged_tree_costs_nothing(host: Host) -> None:
+    host.cache.collect()
+    assert not host.cache.unsettled
+
+
+async def test_host_that_does_not_hold_a_name(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    host.refuses = errno.ENOENT
+    host.toy.set_bound(b"0")
+    assert await host.told() == [b"link"]
+    assert not caplog.records
+
+
+async def test_host_that_does_not_let_go(host: Host) -> None:
+    """settled() gives up, whoever tells is not done."""
+    host.toy.set_bound(b"0")
+    host.cache.collect()
+    await host.cache.settled()
+    assert host.cache.unsettled
+
+
+async def test_driver_turns_requests_into_waits(autojump_clock: trio.testing.MockClock) -> None:
+    queue = WaitQueue()
+    steps = 0
+
+    def stepped() -> None:
+        nonlocal steps
+        steps += 1
+
+    async def operation() -> list[Answer]:
+        answers = [await ask(Preempt("p")), await ask(Sleep("s", 100.0))]
+        answers.append(await ask(Wait("w", queue, Signals.ANY)))
+        return answers
+
+    async def wake() -> None:
+        await trio.sleep(200)
+        queue.wake_all()
+
+    slept: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wake)
+        driver = Driver(stepped)
+        answers = await driver.drive(operation(), os.getpid(), 0, lambda: slept.append(trio.current_time()))
+    assert answers == [Answer.WOKEN] * 3
+    assert steps == 4
+    assert len(slept) == 1
+    assert driver.asleep == 0
+    assert not queue
+
+
+async def test_cancelled_operation_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+    closed = False
+
+    async def operation() -> None:
+        nonlocal closed
+        try:
+            await ask(Wait("w", WaitQueue()))
+        finally:
+            closed = True
+
+    with trio.move_on_after(1):
+        await Driver(lambda: None).drive(operation(), 0, 0)
+    assert closed
+
+
+def test_signals_of_a_caller() -> None:
+    assert not interrupted(os.getpid(), Signals.ANY)
+    code = (
+        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); print(flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGUSR1)
+        assert not interrupted(process.pid, Signals.ANY)
+        process.kill()
+    assert interrupted(process.pid, Signals.FATAL)
+
+
+@pytest.mark.parametrize(("number", "answer"), [(16, 16), (0, 5), (512, 5), (524, 5), (41, 5)])
+def test_errnos_of_no_host_are_eio(number: int, answer: int) -> None:
+    assert answer_errno(number) == answer
+
+
+def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyfuse3, "trio", trio, raising=False)
+    monkeypatch.delenv("FAKESYSFS_LOOP", raising=False)
+    assert loop.install(lambda: False)
+    assert pyfuse3.trio is not trio  # type: ignore[attr-defined]
+    monkeypatch.setattr(pyfuse3, "trio", trio, raising=False)
+    monkeypatch.setattr(pyfuse3, "__version__", "99.0")
+    assert not loop.install(lambda: False)
+    monkeypatch.undo()
+    monkeypatch.setenv("FAKESYSFS_LOOP", "stock")
+    assert not loop.install(lambda: False)
+    assert pyfuse3.trio is trio  # type: ignore[attr-defined]
+
+
+def test_missing_device_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mount_module, "_DEVICE", str(tmp_path / "fuse"))
+    with pytest.raises(MountError, match="docker run --device /dev/fuse --cap-add SYS_ADMIN") as raised:
+        check_device()
+    assert raised.value.status == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+def test_closed_device_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "fuse").touch(0o000)
+    monkeypatch.setattr(mount_module, "_DEVICE", str(tmp_path / "fuse"))
+    with pytest.raises(MountError, match="may not be opened"):
+        check_device()
+
+
+def test_table_of_mounts() -> None:
+    assert any(mount.point == "/proc" and mount.type == "proc" for mount in mounts())

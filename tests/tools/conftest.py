@@ -1,0 +1,137 @@
+"""What the tests of `fakesysfs run` share: running it, and that nothing of a run is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 60
+
+MARK = "FAKESYSFS_TEST_MARK"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here mounts and starts tools."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.mount)
+            item.add_marker(pytest.mark.tools)
+
+
+def need(*tools: str) -> None:
+    """Skip where a tool is not installed; continuous integration has them all."""
+    missing = [tool for tool in tools if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
+    if missing:
+        why = f"not installed: {', '.join(missing)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+
+
+def eventually(holds: Callable[[], object], what: str = "it") -> None:
+    """Return as soon as it holds; fail if it does not within reason."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < end, f"{what} never came true"
+        time.sleep(0.01)
+
+
+def processes_with(mark: str) -> list[int]:
+    """Processes that were started with this mark in their environment and have not ended."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdecimal() and int(directory.name) != os.getpid():
+            try:
+                environment = (directory / "environ").read_bytes()
+                state = (directory / "stat").read_bytes().rpartition(b")")[2].split()[0]
+            except OSError:
+                continue
+            if f"{MARK}={mark}".encode() in environment and state not in {b"Z", b"X"}:
+                found.append(int(directory.name))
+    return found
+
+
+class Runner:
+    """Runs `fakesysfs run`. `wrapper` is put before the command line."""
+
+    def __init__(self, mark: str, wrapper: Sequence[str] = ()) -> None:
+        self.mark = mark
+        self.wrapper = wrapper
+        self.environment = os.environ | {MARK: mark}
+
+    def line(self, *arguments: str | Path) -> list[str | Path]:
+        """The whole command line."""
+        return [*self.wrapper, sys.executable, "-m", "fakesysfs", "run", *arguments]
+
+    def __call__(self, *arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        return subprocess.run(
+            self.line(*arguments),
+            cwd=ROOT,
+            env=self.environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+
+    def shell(self, script: str, *options: str) -> str:
+        """What a bash script prints; it must not fail, nor must any of its commands."""
+        done = self(*options, "--", "bash", "-euo", "pipefail", "-c", script)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, *arguments: str | Path, **how: object) -> subprocess.Popen[str]:
+        """Start it."""
+        return subprocess.Popen(self.line(*arguments), cwd=ROOT, env=self.environment, text=True, **how)  # type: ignore[call-overload, no-any-return]
+
+    def alive(self) -> list[int]:
+        """All processes of all runs."""
+        return processes_with(self.mark)
+
+
+def _runner(wrapper: Sequence[str] = ()) -> Iterator[Runner]:
+    runner = Runner(uuid.uuid4().hex, wrapper)
+    mounts = Path("/proc/self/mountinfo").read_text()
+    yield runner
+    try:
+        eventually(lambda: not runner.alive(), "the end of all processes")
+        eventually(lambda: Path("/proc/self/mountinfo").read_text() == mounts, "the end of all mounts")
+    finally:
+        for pid in runner.alive():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def run() -> Iterator[Runner]:
+    """`fakesysfs run`, of which nothing may be left at the end."""
+    yield from _runner()
+
+
+NOBODY = 65534
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+
+
+@pytest.fixture
+def run_as_nobody() -> Iterator[Runner]:
+    """The same as a user without any rights."""
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    needs = [*AS_NOBODY, sys.executable, "-c", "import fakesysfs.sysroot, fakesysfs.fuse.server; open('/dev/fuse', 'r+b', 0)"]
+    done = subprocess.run(needs, cwd=ROOT, check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"closed to other users: {done.stderr.splitlines()[-1]}")
+    if subprocess.run([*AS_NOBODY, "unshare", "-Ur", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("user namespaces are closed to ordinary users")
+    yield from _runner(AS_NOBODY)

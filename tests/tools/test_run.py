@@ -1,0 +1,533 @@
+"""`fakesysfs run` behaves as if the command ran alone, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tools.conftest import AS_NOBODY, PATIENCE_SECONDS, ROOT, Runner, eventually, need
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+class Parties:
+    """The four of one run of `sleep`, by their process ids outside."""
+
+    def __init__(self, run: Runner, *options: str) -> None:
+        self.launcher = run.start(*options, "--", "sleep", "1000", stderr=subprocess.PIPE)
+        eventually(lambda: any(comm(pid) == "sleep" for pid in run.alive()), "the start")
+        pid = next(pid for pid in run.alive() if comm(pid) == "sleep")
+        self.command = pid
+        self.init = int(re.findall(r"PPid:\t(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
+        (self.server,) = [child for child in children(self.init) if child != pid]
+
+    def end(self) -> tuple[int, str]:
+        """How the launcher ended and what it said."""
+        _, said = self.launcher.communicate(timeout=PATIENCE_SECONDS)
+        return self.launcher.returncode, said
+
+
+# Exit status -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("command", "status"), [("exit 7", 7), ("true", 0), ("kill -9 $$", -9), ("kill -TERM $$", -15)])
+def test_exit_status_is_the_commands(run: Runner, command: str, status: int) -> None:
+    assert run("--", "sh", "-c", command).returncode == status
+
+
+def test_what_cannot_be_executed(run: Runner, tmp_path: Path) -> None:
+    done = run("--", "no such command")
+    assert (done.returncode, done.stderr) == (127, "fakesysfs: no such command: No such file or directory\n")
+    done = run("--", tmp_path)
+    assert (done.returncode, done.stderr) == (126, f"fakesysfs: {tmp_path}: Permission denied\n")
+
+
+@pytest.mark.parametrize("options", [["--machine", "nosuch"], ["--kernel", "nosuch"], ["--nosuch"]])
+def test_wrong_use(run: Runner, options: list[str]) -> None:
+    done = run(*options, "--", "echo", "not run")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert options[-1] in done.stderr
+
+
+def test_without_a_command_it_is_a_shell(run: Runner) -> None:
+    run.environment["SHELL"] = "/bin/sh"
+    assert run(given="echo $FAKESYSFS_CONTROL; exit 3").returncode == 3
+    run.environment["SHELL"] = "/bin/echo"
+    assert run().stdout == "\n"
+
+
+def test_the_command_may_do_without_dashes(run: Runner) -> None:
+    assert run("--kernel", "7.2", "sh", "-c", "cat $FAKESYSFS_CONTROL/kernel").stdout == "7.2\n"
+
+
+# Streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_streams(run: Runner) -> None:
+    done = run("--", "sh", "-c", "cat; echo error >&2", given="text")
+    assert (done.stdout, done.stderr) == ("text", "error\n")
+
+
+def test_the_streams_end_when_the_command_closes_them(run: Runner) -> None:
+    """Neither of our own processes keeps them."""
+    script = "exec >&- <&-; exec sleep 1000"
+    process = run.start("--", "sh", "-c", script, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.read() == ""
+    assert process.poll() is None
+    process.stdout.close()
+
+    def nobody_reads() -> bool:
+        try:
+            os.write(process.stdin.fileno(), b"x")  # type: ignore[union-attr]
+        except BrokenPipeError:
+            return True
+        return False
+
+    eventually(nobody_reads)
+    process.stdin.close()
+    process.terminate()
+    assert process.wait(PATIENCE_SECONDS) == -signal.SIGTERM
+
+
+def test_other_descriptors_are_the_commands(run: Runner) -> None:
+    reader, writer = os.pipe()
+    with run.start("--", "bash", "-c", f"echo text >&{writer}; exec {writer}>&-; sleep 1000", pass_fds=[writer]) as process:
+        os.close(writer)
+        with open(reader) as file:
+            assert file.read() == "text\n"
+        process.terminate()
+
+
+def test_python_leaves_no_signal_ignored(run: Runner) -> None:
+    status = run("--", "grep", "-E", "Sig(Ign|Blk)", "/proc/self/status").stdout
+    alone = subprocess.run(["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"], capture_output=True, text=True, check=True)
+    assert status == alone.stdout
+
+
+# Signals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_reach_the_command(run: Runner, number: signal.Signals) -> None:
+    parties = Parties(run)
+    parties.launcher.send_signal(number)
+    assert parties.end() == (-number, "")
+
+
+def test_the_command_may_handle_a_signal(run: Runner) -> None:
+    script = "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
+    with run.start("--", "sh", "-c", script, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.stdout.read() == "got\n"
+        assert process.wait(PATIENCE_SECONDS) == 5
+
+
+def test_it_stops_when_the_command_stops(run: Runner) -> None:
+    parties = Parties(run)
+    os.kill(parties.command, signal.SIGSTOP)
+    assert os.WIFSTOPPED(os.waitpid(parties.launcher.pid, os.WUNTRACED)[1])
+    parties.launcher.send_signal(signal.SIGCONT)
+    eventually(lambda: "(stopped)" not in Path(f"/proc/{parties.command}/status").read_text(), "going on")
+    parties.launcher.terminate()
+    assert parties.end() == (-signal.SIGTERM, "")
+
+
+# Whoever dies ----------------------------------------------------------------------------------------------------
+
+
+def test_killed_launcher(run: Runner) -> None:
+    parties = Parties(run)
+    parties.launcher.kill()
+    assert parties.end() == (-9, "")
+
+
+def test_killed_server(run: Runner) -> None:
+    parties = Parties(run)
+    os.kill(parties.server, signal.SIGKILL)
+    assert parties.end() == (1, "fakesysfs: the server was killed by signal 9, so the command was ended\n")
+
+
+def test_killed_init(run: Runner) -> None:
+    parties = Parties(run)
+    os.kill(parties.init, signal.SIGKILL)
+    assert parties.end() == (1, "fakesysfs: the init of the run was killed by signal 9, so the command was ended\n")
+
+
+def test_killed_command(run: Runner) -> None:
+    parties = Parties(run)
+    os.kill(parties.command, signal.SIGKILL)
+    assert parties.end() == (-9, "")
+
+
+def test_what_the_command_leaves_behind_is_ended(run: Runner) -> None:
+    assert run("--", "sh", "-c", "setsid sleep 1000 & setsid sh -c 'trap : TERM HUP; sleep 1000' & exit 4").returncode == 4
+
+
+@pytest.mark.parametrize("victim", ["launcher", "server", "init", "command", "nobody"])
+def test_the_same_with_a_mount_outside(run: Runner, tmp_path: Path, victim: str) -> None:
+    with run.start("--mount", tmp_path, "--", "sh", "-c", "echo $$; sleep 1000", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert (tmp_path / "sys/bus/dax").is_dir()
+        command = next(pid for pid in run.alive() if comm(pid) == "sh")
+        parents = re.findall(r"PPid:\t(\d+)", Path(f"/proc/{command}/status").read_text())
+        server = int((tmp_path / "control/pid").read_text())
+        pids = {"launcher": process.pid, "server": server, "init": int(parents[0]), "command": command}
+        if victim == "nobody":
+            process.terminate()
+        else:
+            os.kill(pids[victim], signal.SIGKILL)
+        process.wait(PATIENCE_SECONDS)
+    eventually(lambda: not os.path.ismount(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mount_outside_is_the_same_machine(run: Runner, tmp_path: Path) -> None:
+    state = "sys/devices/system/memory/memory70/state"
+    done = run("--mount", tmp_path, "--", "sh", "-c", f"echo offline > /{state}; cat {tmp_path}/{state}")
+    assert (done.returncode, done.stdout) == (0, "offline\n")
+
+
+def test_a_mountpoint_that_cannot_be(run: Runner, tmp_path: Path) -> None:
+    done = run("--mount", tmp_path / "nosuch", "--", "true")
+    assert done.returncode == 2
+    assert "mkdir" in done.stderr
+
+
+# The terminal ----------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A terminal with a session of its own in it."""
+
+    def __init__(self, run: Runner, *command: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+        self.name = os.ttyname(slave)
+
+        def take_terminal() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=run.environment, stdin=slave, stdout=slave, stderr=slave,
+            start_new_session=True, preexec_fn=take_terminal,  # noqa: PLW1509  no threads here
+        )  # fmt: skip
+        os.close(slave)
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def expect(self, text: str) -> str:
+        """Read until `text` was seen; returns what came since the last time."""
+        while text not in self.seen:
+            assert select.select([self.master], [], [], PATIENCE_SECONDS)[0], f"{text!r} never came: {self.seen!r}"
+            try:
+                self.seen += os.read(self.master, 4096).decode()
+            except OSError:
+                raise AssertionError(f"{text!r} never came: {self.seen!r}") from None
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+
+@pytest.fixture
+def line(run: Runner) -> str:
+    return " ".join(map(str, run.line()))
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
+        terminal.process.kill()
+        terminal.process.wait()
+        os.close(terminal.master)
+
+
+def test_the_terminal_has_its_name_and_size(run: Runner, terminals: list[Terminal]) -> None:
+    terminals.append(terminal := Terminal(run, *map(str, run.line("--", "sh", "-c", "tty; stty size; echo done"))))
+    assert terminal.expect("done").split() == [terminal.name, "33", "101"]
+    assert terminal.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_control_c(run: Runner, terminals: list[Terminal]) -> None:
+    terminals.append(terminal := Terminal(run, *map(str, run.line("--", "sh", "-c", "echo ready; exec sleep 1000"))))
+    terminal.expect("ready")
+    terminal.type("\x03")
+    assert terminal.process.wait(PATIENCE_SECONDS) == -signal.SIGINT
+
+
+def test_control_c_is_the_commands(run: Runner, terminals: list[Terminal]) -> None:
+    """It is told once, and may go on."""
+    script = "trap 'echo caught' INT; echo ready; while :; do sleep 0.05; done"
+    terminals.append(terminal := Terminal(run, *map(str, run.line("--", "sh", "-c", script))))
+    terminal.expect("ready")
+    for _ in range(2):
+        terminal.type("\x03")
+        assert terminal.expect("caught").count("caught") == 0
+    terminal.type("\x1c")
+    assert terminal.process.wait(PATIENCE_SECONDS) == -signal.SIGQUIT
+
+
+def test_job_control(run: Runner, line: str, terminals: list[Terminal]) -> None:
+    """Ctrl-Z and fg of a shell outside."""
+    terminals.append(terminal := Terminal(run, "bash", "--norc", "-i"))
+    terminal.type("PS1='> '; stty -echo\n")
+    terminal.expect("> ")
+    terminal.type(f"{line} -- sh -c 'echo rea''dy; read answer; echo \"<$answer>\"'\n")
+    terminal.expect("ready")
+    terminal.type("\x1a")
+    terminal.expect("Stopped")
+    terminal.type("fg\n")
+    terminal.expect("run")
+    terminal.type("text\n")
+    terminal.expect("<text>")
+    terminal.type("exit\n")
+    assert terminal.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_an_interactive_shell_inside(run: Runner, line: str, terminals: list[Terminal]) -> None:
+    """It has job control, and the terminal belongs to whoever had it before when it ends."""
+    script = f"{line} -- bash --norc -i; read answer; echo \"<$answer>\""
+    terminals.append(terminal := Terminal(run, "sh", "-c", script))
+    terminal.type("PS1='> '; stty -echo\n")
+    terminal.expect("> ")
+    terminal.type("sleep 1000\n")
+    eventually(lambda: any(comm(pid) == "sleep" for pid in run.alive()), "the sleep")
+    terminal.type("\x1a")
+    terminal.expect("Stopped")
+    terminal.type("kill %1; exit 0; exit 0\n")
+    eventually(lambda: not any(comm(pid) == "bash" for pid in run.alive()), "the shell's end")
+    terminal.type("text\n")
+    terminal.expect("<text>")
+    assert terminal.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_new_terminals_inside(run: Runner) -> None:
+    script = "import os; a, b = os.openpty(); print(os.ttyname(b))"
+    name = run("--", sys.executable, "-c", script).stdout
+    assert re.fullmatch(r"(/dev/.fakesysfs)?/dev/pts/\d+\n", name)
+
+
+# The view --------------------------------------------------------------------------------------------------------
+
+
+def test_dev(run: Runner) -> None:
+    script = """
+    head -c 2 /dev/zero | od -An -tx1; : > /dev/null; head -c 9 /dev/urandom | wc -c
+    echo full 2>/dev/null > /dev/full || echo full; stat -c %F /dev/dax0.0; cat /dev/stdin; test -c /dev/fuse
+    : > /dev/shm/fakesysfs-test; rm /dev/shm/fakesysfs-test
+    """
+    done = run("--", "bash", "-euc", script, given="text")
+    assert done.stdout.split() == ["00", "00", "9", "full", "character", "special", "file", "text"], done.stderr
+
+
+def test_proc(run: Runner) -> None:
+    assert "dax0.0" in run.shell("cat /proc/iomem")
+    assert run.shell("cat /proc/cmdline") == run.shell("cat $FAKESYSFS_CONTROL/../proc/cmdline")
+    assert run.shell("grep MemTotal /proc/meminfo").split()[1] == str(10 << 20)
+    assert run.shell("test -d /proc/$$/fd; cat /proc/sys/kernel/tainted") == "0\n"
+
+
+def test_processes_outside_are_not_seen(run: Runner) -> None:
+    need("ps")
+    assert len(run.shell("ps -e -o pid=").split()) < 6
+
+
+def test_environment(run: Runner) -> None:
+    script = "echo $SYSTEMD_DEVICE_VERIFY_SYSFS; cat $FAKESYSFS_CONTROL/kernel; command -v modprobe"
+    assert run.shell(script).split() == ["0", "hotplug-v3", "/dev/.fakesysfs/bin/modprobe"]
+
+
+def test_working_directory(run: Runner) -> None:
+    done = subprocess.run(
+        [*map(str, run.line("--", "ls"))], cwd="/sys/bus", env=run.environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "dax" in done.stdout.split()
+
+
+def test_network(run: Runner) -> None:
+    assert "1: lo" not in run.shell("cat /proc/net/dev")
+    inside = run("--", "readlink", "/proc/self/ns/net").stdout.strip()
+    assert inside != os.readlink("/proc/self/ns/net")
+    assert run("--host-network", "--", "readlink", "/proc/self/ns/net").stdout.strip() == os.readlink("/proc/self/ns/net")
+
+
+def test_no_uevent_of_the_host_gets_in(run: Runner) -> None:
+    if os.geteuid():
+        pytest.skip("only root can make the host send one")
+    script = """
+import select, socket, sys
+events = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)
+events.bind((0, 1))
+print("ready", flush=True)
+sys.stdin.read(1)
+print(select.select([events], [], [], 0)[0])
+"""
+    line = ("--", sys.executable, "-c", script)
+    with run.start(*line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        Path("/sys/devices/virtual/mem/null/uevent").write_text("change")
+        assert process.communicate("x", timeout=PATIENCE_SECONDS)[0] == "[]\n"
+
+
+def test_loopback_is_up(run: Runner) -> None:
+    script = "import socket; socket.create_server(('127.0.0.1', 0)); print('up')"
+    assert run("--", sys.executable, "-c", script).stdout == "up\n"
+
+
+def test_reset_keeps_the_view(run: Runner) -> None:
+    """The mounts at /sys, /dev, /proc live on; open files of the old machine do not."""
+    script = """
+    cd /sys/bus; exec 5</sys/devices/system/memory/memory70/state
+    echo offline > /sys/devices/system/memory/memory70/state
+    echo 1 > $FAKESYSFS_CONTROL/reset
+    cat <&5 && exit 1
+    cat /sys/devices/system/memory/memory70/state
+    echo /sys/bus/* /dev/dax*
+    grep -c dax0.0 /proc/iomem; dmesg | wc -l
+    """
+    lines = run.shell(script).splitlines()
+    assert lines[0] == "online"
+    assert "/sys/bus/dax " in lines[1]
+    assert lines[1].endswith("/dev/dax0.0")
+    assert lines[2] == "1"
+    assert int(lines[3]) > 0
+
+
+def test_other_users_inside_see_it(run: Runner) -> None:
+    if os.geteuid():
+        pytest.skip("only root has other users inside")
+    command = f"{' '.join(AS_NOBODY)} sh -c 'cat /sys/devices/system/memory/block_size_bytes; id -u'"
+    assert run.shell(command).split() == ["8000000", "65534"]
+
+
+def test_a_run_inside_a_run(run: Runner) -> None:
+    """There can be no new /proc then, so it does without a PID namespace and ends what is left itself."""
+    inner = " ".join(map(str, run.line("--kernel", "7.2", "--")))
+    script = f"{inner} sh -c 'setsid sleep 1000 & cat $FAKESYSFS_CONTROL/kernel; exit 3' || echo $?; sleep 0; ps -e -o comm="
+    lines = run.shell(script).split()
+    assert lines[:2] == ["7.2", "3"]
+    assert "sleep" not in lines
+
+
+# What is missing -------------------------------------------------------------------------------------------------
+
+
+def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2
+    assert done.stderr.startswith("fakesysfs: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_no_user_namespaces(run: Runner) -> None:
+    run.wrapper = ["unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
+    assert "max_user_namespaces" in one_sentence(run("--", "true"))
+
+
+def test_fuse_is_missing(run: Runner) -> None:
+    if os.geteuid():
+        pytest.skip("only root can hide it")
+    run.wrapper = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /dev; exec "$@"', "sh"]
+    assert "/dev/fuse is missing" in one_sentence(run("--", "true"))
+
+
+def test_fuse_is_closed(run_as_nobody: Runner, tmp_path: Path) -> None:
+    run = run_as_nobody
+    os.mknod(tmp_path / "fuse", 0o20600, os.makedev(10, 229))
+    script = f'mount --bind {tmp_path}/fuse /dev/fuse; exec "$@"'
+    run.wrapper = ["unshare", "-m", "sh", "-c", script, "sh", *AS_NOBODY]
+    assert "may not be opened by user 65534" in one_sentence(run("--", "true"))
+
+
+# An ordinary user ------------------------------------------------------------------------------------------------
+
+
+def test_an_ordinary_user(run_as_nobody: Runner) -> None:
+    run = run_as_nobody
+    state = "/sys/devices/system/memory/memory70/state"
+    lines = run.shell(f"id -u; echo offline > {state}; cat {state}; cat /sys/bus/dax/devices/dax0.0/resource").split()
+    assert lines == ["0", "offline", "0x200000000"]
+    assert run("--", "sh", "-c", "exit 7").returncode == 7
+
+
+def test_a_mount_outside_of_an_ordinary_user(run_as_nobody: Runner, tmp_path: Path) -> None:
+    need("fusermount3")
+    run = run_as_nobody
+    point = tmp_path / "mnt"
+    point.mkdir()
+    os.chown(point, 65534, 65534)
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    state = "sys/devices/system/memory/memory70/state"
+    done = run("--mount", point, "--", "sh", "-c", f"echo offline > /{state}; cat {point}/{state}; exit 3")
+    assert (done.returncode, done.stdout) == (3, "offline\n"), done.stderr
+    with run.start("--mount", point, "--", "sh", "-c", "echo; cat /sys/kernel/../../proc/cmdline; sleep 1000", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (server,) = (pid for pid in run.alive() if len(os.listdir(f"/proc/{pid}/task")) > 1)
+        os.kill(server, signal.SIGKILL)
+        assert process.wait(PATIENCE_SECONDS) == 1
+    assert not os.path.ismount(point)
+
+
+def test_killed_parties_of_an_ordinary_user(run_as_nobody: Runner) -> None:
+    for victim in ("command", "server", "init"):
+        parties = Parties(run_as_nobody)
+        os.kill(getattr(parties, victim), signal.SIGKILL)
+        assert parties.end()[0] == (-9 if victim == "command" else 1)
+    parties = Parties(run_as_nobody)
+    parties.launcher.kill()
+    assert parties.end() == (-9, "")
+
+
+def test_an_ordinary_user_where_proc_is_covered(run_as_nobody: Runner) -> None:
+    """As in a container: no /proc of one's own, hence no PID namespace."""
+    run = run_as_nobody
+    script = 'mount -t tmpfs none /proc/irq; exec "$@"'
+    run.wrapper = ["unshare", "-m", "sh", "-c", script, "sh", *AS_NOBODY]
+    assert run("--", "sh", "-c", "setsid sleep 1000 & cat /sys/devices/system/memory/block_size_bytes").stdout == "8000000\n"
+    for victim in ("command", "server", "init"):
+        parties = Parties(run)
+        os.kill(getattr(parties, victim), signal.SIGKILL)
+        parties.end()
+        eventually(lambda: not run.alive())
+
+
+# Many ------------------------------------------------------------------------------------------------------------
+
+
+def test_fifty_at_once(run: Runner) -> None:
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        runs = [pool.submit(run, "--", "true") for _ in range(50)]
+    assert [(done.result().returncode, done.result().stderr) for done in runs] == [(0, "")] * 50
+    assert threading.active_count() < 50

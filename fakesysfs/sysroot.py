@@ -1,7 +1,7 @@
 """A running machine behind one tree: /sys, /proc, /dev and control/ of one kernel.
 
-This is where the layers meet: everything below knows only what it imports, everything above (FUSE, the in-process machine, the
-replayer) gets a `Sysroot`.
+This is where the layers meet: everything below knows only what it imports, everything above (FUSE, the in-process
+machine, the replayer) gets a `Sysroot`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from fakesysfs.control import root as control_root
 from fakesysfs.control.refused import Refusals
 from fakesysfs.control.root import ControlBlock, ControlBlocks
+from fakesysfs.control.writes import Writes
 from fakesysfs.kernel import sched
 from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel
 from fakesysfs.kernel.profile import Profile
@@ -73,12 +74,19 @@ class Sysroot:
     """One machine, booted. `boot` makes one; `reset` boots it again."""
 
     def __init__(
-        self, machine: Machine, profile: Profile, *, uid: int = 0, gid: int = 0, now_ns: Callable[[], int] = time.time_ns
+        self,
+        machine: Machine,
+        profile: Profile,
+        *,
+        uid: int = 0,
+        gid: int = 0,
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.machine = machine
         self.machine_text = machine.text
         self.profile = profile
         self.refusals = Refusals()
+        self.writes = Writes(lambda: self.kernel.printk.clock())
         self._collecting = False
         self._changes: list[NameChange] = []
         self._root = Directory(FIRST_SERIAL - 1, DirectoryKind("/", lambda _about: "/", ()), None)
@@ -99,7 +107,12 @@ class Sysroot:
         return dict(self._static.by_path)
 
     def reset(self) -> None:
-        """Take everything away and boot again: all open files of /sys die, whoever waits in the old machine is let go."""
+        """Take everything away and boot again.
+
+        All open files of /sys die, whoever waits in the old machine is let go. What was refused or written is forgotten.
+        """
+        self.refusals.clear()
+        self.writes.clear()
         old = self.kernel
         lasting = {path: directory for path, directory in self._static.by_path.items() if _lasts(path)}
         nodes = {*_dax_nodes(old)}

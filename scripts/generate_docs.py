@@ -18,7 +18,7 @@ from fakesysfs.kernel.dax.kmem import Kmem
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile
-from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Indexed, Link, Links, Node, Nodes
+from fakesysfs.kernfs.declare import Attribute, Entry, Group, Indexed, Link, Links, Node, Nodes
 from fakesysfs.machine import load
 from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
 from fakesysfs.sysroot import Sysroot
@@ -82,8 +82,8 @@ def abi() -> str:
     """docs/abi.md, in the form of the kernel's Documentation/ABI."""
     parts = [
         "# ABI\n",
-        "Generated from the attribute tables by `scripts/generate_docs.py`. Paths are inside the mount. Which attributes exist also depends on the",
-        "machine's kernel configuration, the device and the kernel profile.\n",
+        "Generated from the attribute tables by `scripts/generate_docs.py`. Paths are inside the mount.",
+        "Which attributes exist also depends on the machine's kernel configuration, the device and the kernel profile.\n",
         "```",
     ]
     tables = [(path, kind.entries) for kind, path in PATTERNS.items()]
@@ -151,7 +151,9 @@ def kernels() -> str:
         parts.append("|---" * (len(words) + 2) + "|")
         for state in states:
             cells = [transition(profile, state, profile.words_written[text]) for text in words]
-            label = f"`{word(profile, state)}`" + (" (policy online_kernel)" if word(profile, state) != _ALL[state] else "")
+            label = f"`{word(profile, state)}`" + (
+                " (policy online_kernel)" if word(profile, state) != _ALL[state] else ""
+            )
             parts.append(f"| {label} | " + " | ".join(cells) + " | EINVAL |")
     return "\n".join([*parts, ""])
 

@@ -49,6 +49,10 @@ def test_tests_named_in_the_series_page_exist(name: str) -> None:
 
 def test_every_row_of_the_series_page_is_proven() -> None:
     """A row without a test is one that says that nothing shows."""
-    rows = [line for line in SERIES.splitlines() if line.startswith("| ") and not re.match(r"\| (patch|claim|point) \|", line)]
+    rows = [
+        line
+        for line in SERIES.splitlines()
+        if line.startswith("| ") and not re.match(r"\| (patch|claim|point) \|", line)
+    ]
     assert len(rows) > 20
     assert [row for row in rows if "tests/" not in row and "nothing that shows" not in row] == []

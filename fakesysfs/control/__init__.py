@@ -1,1 +1,4 @@
-"""control/: what is not part of any real machine: the log, the events, what was refused and why, and hands on the model."""
+"""control/: what is not part of any real machine.
+
+The log, the events, what was refused and why, and hands on the model.
+"""

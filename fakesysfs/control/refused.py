@@ -27,7 +27,8 @@ class Refusal(NamedTuple):
         if len(self.data) > SHOWN_BYTES:
             data += "..."
         reason = f"{self.error.name} ({os.strerror(self.error.errno)})"
-        return f'{self.caller.pid} {self.caller.command} {self.path} "{data}" {reason}: {self.error.why} [{self.error.where}]'
+        what = f'{self.caller.pid} {self.caller.command} {self.path} "{data}"'
+        return f"{what} {reason}: {self.error.why} [{self.error.where}]"
 
 
 class Refusals:
@@ -41,6 +42,11 @@ class Refusals:
         """Note one."""
         self._kept.append(Refusal(caller, path, data, error))
         self._count += 1
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._kept.clear()
+        self._count = 0
 
     def __iter__(self) -> Iterator[Refusal]:
         return iter(self._kept)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fakesysfs.control.refused import Refusals
+from fakesysfs.control.writes import Writes
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, word_of
@@ -29,6 +30,7 @@ class Machine(Protocol):
 
     machine_text: str
     refusals: Refusals
+    writes: Writes
 
     def reset(self) -> None:
         """Take everything away and boot again."""
@@ -59,7 +61,9 @@ def _uevents(kernel: Kernel) -> str:
 class _Follow:
     """A reader that waits for more. `take` gives the text from a place on and the next place."""
 
-    def __init__(self, kernel: Kernel, arrived: WaitQueue, take: Callable[[int, int], tuple[str, int]], place: int) -> None:
+    def __init__(
+        self, kernel: Kernel, arrived: WaitQueue, take: Callable[[int, int], tuple[str, int]], place: int
+    ) -> None:
         self._kernel = kernel
         self._arrived = arrived
         self._take = take
@@ -101,9 +105,9 @@ _PRIORITY = re.compile(rb"<(\d{1,4})>")
 class _KmsgDevice:
     """A reader of /dev/kmsg: one record at each read (kernel/printk/printk.c, devkmsg_read).
 
-    Differs knowingly: it begins behind what `dmesg -C` cleared. There, a reader that wants that seeks (SEEK_DATA), which
-    FUSE does not tell us. And where nothing is left, the first read of a reader that does not wait says "end" instead of
-    EAGAIN: dmesg takes that for an unreadable log and asks the host's kernel.
+    Differs knowingly: it begins behind what `dmesg -C` cleared. There, a reader that wants that seeks (SEEK_DATA),
+    which FUSE does not tell us. And where nothing is left, the first read of a reader that does not wait says "end"
+    instead of EAGAIN: dmesg takes that for an unreadable log and asks the host's kernel.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -206,6 +210,24 @@ async def _devdax(kernel: Kernel, buffer: bytes) -> None:
         why = f"{word_of(buffer)!r} is not of the form NAMESPACE [align=BYTES]"
         raise KernelError(errno.EINVAL, why, "devdax_store")
     await kernel.create_pmem_devdax(name, int(value))
+
+
+def _on_node(name: str, act: Callable[[Kernel, int], object], doc: str) -> Attribute:
+    """A write-only file that takes the number of a node."""
+
+    def store(kernel: Kernel, buffer: bytes) -> None:
+        word = word_of(buffer).strip()
+        if not word.isdecimal() or int(word) not in kernel.nodes.possible:
+            raise KernelError(errno.EINVAL, f"{word!r} is the number of no node", f"{name}_store")
+        act(kernel, int(word))
+
+    return Attribute(name=name, mode=0o200, size=0, store=store, doc=doc)
+
+
+def _unpin_store(kernel: Kernel, buffer: bytes) -> None:
+    if not kstrtobool(buffer, "unpin_store"):
+        raise KernelError(errno.EINVAL, "write 1 to release all pins", "unpin_store")
+    kernel.unpin()
 
 
 def _latency(point: str) -> Attribute:
@@ -318,15 +340,34 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
             raise KernelError(errno.EINVAL, "write 1 to reset", "reset_store")
         machine.reset()
 
+    def writes(_kernel: Kernel, buffer: bytes) -> None:
+        machine.writes.on = kstrtobool(buffer, "writes_store")
+        if machine.writes.on:
+            machine.writes.clear()
+
     def text(name: str, show: Callable[[Kernel], str], doc: str) -> Attribute:
         return Attribute(name=name, mode=0o444, size=0, show=show, doc=doc)
 
     static.make("/control/blocks", (_family(blocks),))
     static.make("/control/latency", (_latency("online_block"), _latency("offline_block")))
     static.make(
+        "/control/pages",
+        (
+            _on_node("pin", Kernel.pin, "A node: a page is pinned in its lowest online Movable block, as by vmsplice(2)."),
+            Attribute(name="unpin", mode=0o200, size=0, store=_unpin_store, doc="1: all pins of all blocks are released."),
+            _on_node(
+                "kernel_allocations",
+                Kernel.kernel_allocations,
+                "A node: its lowest online block in a kernel zone gets slab and page tables, so offlining it fails with EBUSY.",
+            ),
+        ),
+    )
+    static.make(
         "/control/modules",
         (
-            Attribute(name="load", mode=0o200, size=0, store=_load, doc="A module to load: name [parameter=value ...]."),
+            Attribute(
+                name="load", mode=0o200, size=0, store=_load, doc="A module to load: name [parameter=value ...]."
+            ),
             text("known", _known_modules, "Modules that can be loaded: name, what it needs (- or a,b), parameters."),
             Attribute(name="unload", mode=0o200, size=0, store=_unload, doc="A module to unload."),
         ),
@@ -356,9 +397,17 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         ),
         Attribute(name="kmsg_clear", mode=0o200, size=0, store=_clear_kmsg, doc="1: as `dmesg -C`, for dev_kmsg."),
         Attribute(name="kmsg_follow", mode=0o444, size=0, stream=_follow_kmsg, doc="The log, waiting for more."),
-        Attribute(name="uevents_follow", mode=0o444, size=0, stream=_follow_uevents, doc="The uevents, waiting for more."),
-        text("refused", lambda _kernel: machine.refusals.text(), "Refused operations: pid, command, path, bytes, errno, why, where."),
-        Attribute(name="reset", mode=0o200, size=0, store=reset, doc="1: boot the machine again; open files get ENODEV."),
+        Attribute(
+            name="uevents_follow", mode=0o444, size=0, stream=_follow_uevents, doc="The uevents, waiting for more."
+        ),
+        text(
+            "refused",
+            lambda _kernel: machine.refusals.text(),
+            "Refused operations: pid, command, path, bytes, errno, why, where.",
+        ),
+        Attribute(
+            name="reset", mode=0o200, size=0, store=reset, doc="1: boot the machine again; open files get ENODEV."
+        ),
         text("machine.toml", lambda _kernel: machine.machine_text, "The machine that runs."),
         text("kernel", lambda kernel: f"{kernel.profile.name}\n", "The kernel profile that runs."),
         text("pid", lambda _kernel: f"{os.getpid()}\n", "Process id of the server."),

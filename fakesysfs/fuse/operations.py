@@ -42,6 +42,18 @@ _POLL_ALWAYS = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLW
 _POLL_UNREAD = select.POLLPRI | select.POLLERR
 
 
+class Writes(Protocol):
+    """The trace of writes; `Write` is whatever it keeps of one."""
+
+    on: bool
+
+    def begin(self, caller: Caller, path: str, data: bytes) -> Any:  # noqa: ANN401  the trace's own
+        """A write begins."""
+
+    def end(self, write: Any, result: str) -> None:  # noqa: ANN401  what `begin` returned
+        """It ended."""
+
+
 class Sysroot(Protocol):
     """What is mounted."""
 
@@ -52,6 +64,10 @@ class Sysroot(Protocol):
     @property
     def refusals(self) -> Refusals | None:
         """Where refused operations are noted."""
+
+    @property
+    def writes(self) -> Writes | None:
+        """Where writes are noted while somebody wants to know."""
 
 
 class _Refusals:
@@ -131,6 +147,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, sysroot: Sysroot, ready: Callable[[], None]) -> None:
         self._tree = tree = sysroot.tree
         self._refusals = None if sysroot.refusals is None else _Refusals(sysroot.refusals)
+        self._writes = sysroot.writes
         self._ready = ready
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
@@ -272,16 +289,33 @@ class Operations(pyfuse3.Operations):
             if self._tree.find(ino) is not None:
                 self._tree.realias(ino)
 
+        traced = self._trace(opened, buf)
+        result = "EIO"
         try:
             operation = opened.file.write(buf, opened.caller)
-            return await self.driver.drive(operation, opened.caller.pid, ino, about_to_sleep)
+            taken = await self.driver.drive(operation, opened.caller.pid, ino, about_to_sleep)
+            result = str(taken)
+            return taken
+        except KernelError as error:
+            result = error.name
+            raise
         finally:
+            if traced is not None:
+                traced(result)
             if sleeps:
                 self._slept_on[ino] -= 1
                 if not self._slept_on[ino]:
                     del self._slept_on[ino]
             if self.names.unsettled:
                 await self.names.settled()
+
+    def _trace(self, opened: _Open, data: bytes) -> Callable[[str], None] | None:
+        """Note the write, if anybody wants to know; returns what to call with its result."""
+        writes = self._writes
+        if writes is None or not writes.on:
+            return None
+        caller = Caller(opened.caller.pid, command_of(opened.caller.pid))
+        return functools.partial(writes.end, writes.begin(caller, self._tree.path_of(opened.file.ino), data))
 
     @_handler
     async def release(self, fh: int) -> None:

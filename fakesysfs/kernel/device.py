@@ -1,4 +1,6 @@
-"""Devices, buses and drivers (drivers/base/core.c, bus.c, dd.c), as far as their order of events, links and errors can be seen.
+"""Devices, buses and drivers (drivers/base/core.c, bus.c, dd.c).
+
+As far as their order of events, links and errors can be seen.
 
 A probe or remove may sleep (kmem's does), so binding and unbinding are operations.
 """
@@ -33,7 +35,9 @@ class Device:
 
     index = 0
 
-    def __init__(self, kernel: Kernel, name: str, bus: Bus | None, parent: Device | None = None, under: str = "") -> None:
+    def __init__(
+        self, kernel: Kernel, name: str, bus: Bus | None, parent: Device | None = None, under: str = ""
+    ) -> None:
         self.kernel = kernel
         self.name = name
         self.bus = bus
@@ -182,7 +186,10 @@ class Bus:
         self.kernel.uevents.send("remove", driver.devpath, "drivers")
 
     async def driver_attach(self, driver: Driver) -> None:
-        """Let a driver probe every device that matches and has no driver, in order of creation; failures are only logged."""
+        """Let a driver probe every device that matches and has no driver, in order of creation.
+
+        Failures are only logged.
+        """
         for device in list(self.devices.values()):
             if device.driver is None and device.alive and driver.matches(device):
                 await self._attach_quietly(driver, device)
@@ -199,7 +206,9 @@ class Bus:
             if not device.alive:
                 raise KernelError(errno.ENODEV, f"{device.name} was removed", "device_driver_attach")
             if device.driver is not None:
-                raise KernelError(errno.EBUSY, f"{device.name} is bound to {device.driver.name}", "device_driver_attach")
+                raise KernelError(
+                    errno.EBUSY, f"{device.name} is bound to {device.driver.name}", "device_driver_attach"
+                )
             await self._really_probe(driver, device)
 
     async def _really_probe(self, driver: Driver, device: Device) -> None:
@@ -208,7 +217,8 @@ class Bus:
         except KernelError as error:
             if error.errno not in QUIET_PROBE_ERRORS:
                 self.kernel.printk(
-                    ERR, f"{driver.name} {device.name}: probe with driver {driver.name} failed with error {-error.errno}"
+                    ERR,
+                    f"{driver.name} {device.name}: probe with driver {driver.name} failed with error {-error.errno}",
                 )
             for action in reversed(device.release_actions):
                 await action()
@@ -239,10 +249,15 @@ class Bus:
     # Attributes ---------------------------------------------------------------------------------------------------
 
     async def bind_store(self, driver: Driver, buffer: bytes) -> None:
-        """A write to drivers/X/bind: ENODEV unknown or not matching, EBUSY bound, else what the probe says (bind_store)."""
+        """A write to drivers/X/bind: ENODEV unknown or not matching, EBUSY bound, else what the probe says.
+
+        bind_store.
+        """
         device = self.find_device(buffer)
         if device is None or not driver.matches(device):
-            raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r} that {driver.name} would take", "bind_store")
+            raise KernelError(
+                errno.ENODEV, f"no device {word_of(buffer)!r} that {driver.name} would take", "bind_store"
+            )
         await self.attach(driver, device)
 
     async def unbind_store(self, driver: Driver, buffer: bytes) -> None:
@@ -253,7 +268,10 @@ class Bus:
         await self.detach(device)
 
     async def drivers_probe_store(self, buffer: bytes) -> None:
-        """A write to drivers_probe: ENODEV for an unknown device; else success, whatever comes of it (drivers_probe_store)."""
+        """A write to drivers_probe: ENODEV for an unknown device; else success, whatever comes of it.
+
+        drivers_probe_store.
+        """
         device = self.find_device(buffer)
         if device is None:
             raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r}", "drivers_probe_store")
@@ -297,4 +315,3 @@ def synthetic_uevent(
         kernel.printk(3, f"{label}: uevent: failed to send synthetic uevent: -22")
         raise KernelError(errno.EINVAL, f"{text!r}: {problem}", "kobject_synth_uevent")
     kernel.uevents.send(words[0], devpath, subsystem, (*extra, *environment()))
-

@@ -1,7 +1,7 @@
 """The one error of the kernel layer.
 
-Every refusal in the model is a `KernelError`: the errno that a system call would return, one sentence that says why, and
-where the kernel decides it. Whoever stands on the edge (FUSE, the in-process machine, the replayer) turns it into
+Every refusal in the model is a `KernelError`: the errno that a system call would return, one sentence that says why,
+and where the kernel decides it. Whoever stands on the edge (FUSE, the in-process machine, the replayer) turns it into
 its own form; any other exception is a bug of ours.
 """
 

@@ -1,7 +1,8 @@
 """The kernel as a whole: one machine's memory, buses and modules under one profile.
 
-Booting is the run-time path: boot memory is put in place as the firmware's table says, platform devices are registered, and
-modules are loaded through the same code as any later `modprobe`. From `booted` on uevents and messages are sent.
+Booting is the run-time path: boot memory is put in place as the firmware's table says, platform devices are
+registered, and modules are loaded through the same code as any later `modprobe`. From `booted` on uevents and
+messages are sent.
 """
 
 from __future__ import annotations
@@ -141,7 +142,9 @@ class Setup:
 class Kernel:
     """One running kernel."""
 
-    def __init__(self, setup: Setup, profile: Profile, clock: Callable[[], float] = lambda: 0.0, serial: int = FIRST_SERIAL) -> None:
+    def __init__(
+        self, setup: Setup, profile: Profile, clock: Callable[[], float] = lambda: 0.0, serial: int = FIRST_SERIAL
+    ) -> None:
         self.setup = setup
         self.profile = profile
         self.config = setup.config
@@ -393,7 +396,13 @@ class Kernel:
         previous = blocks.runs.run(first - 1) if first else None
         zone = self.nodes[nids[0]].zones[zone_name] if zone_name else None
         holes = present != self.setup.block_size
-        if previous is not None and not holes and zone is not None and previous[2].zone is zone and not previous[2].group.holes:
+        if (
+            previous is not None
+            and not holes
+            and zone is not None
+            and previous[2].zone is zone
+            and not previous[2].group.holes
+        ):
             group = previous[2].group
             group.last = last
         else:
@@ -429,7 +438,9 @@ class Kernel:
         while not self.device_hotplug_lock.trylock():
             answer = await ask(Wait("lock_device_hotplug_sysfs", self.device_hotplug_lock.released, Signals.FATAL))
             if answer is Answer.INTERRUPTED:
-                raise KernelError(errno.EINTR, "the caller was killed while another one held device_hotplug_lock", "restart_syscall")
+                raise KernelError(
+                    errno.EINTR, "the caller was killed while another one held device_hotplug_lock", "restart_syscall"
+                )
 
     def allocates_on(self, nid: int) -> bool:
         """Would the kernel put slab and page tables on the first kernel-zone block of this node? (KERNEL.md 2)"""
@@ -544,9 +555,7 @@ def _without(span: Range, holes: Sequence[Range]) -> list[Range]:
                 left.append(piece)
                 continue
             left += [
-                part
-                for part in (Range(piece.start, hole.start - 1), Range(hole.end + 1, piece.end))
-                if part.length > 0
+                part for part in (Range(piece.start, hole.start - 1), Range(hole.end + 1, piece.end)) if part.length > 0
             ]
         pieces = left
     return pieces

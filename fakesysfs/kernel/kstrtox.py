@@ -1,4 +1,4 @@
-"""Reading what a user wrote: sysfs_streq, kstrtobool, kstrtoull, kstrtoll, kstrtoint (lib/string_helpers.c, lib/kstrtox.c).
+"""Reading what a user wrote: sysfs_streq, kstrtobool, kstrtoull and their like (lib/string_helpers.c, lib/kstrtox.c).
 
 A store gets bytes with a NUL behind them: everything after the first NUL is ignored, one trailing newline too.
 """

@@ -1,8 +1,8 @@
 """Memory block devices (drivers/base/memory.c; device_online and device_offline of drivers/base/core.c).
 
-Blocks that were added together and are in the same state are one run (`runs.Runs`); a block has no object. Every operation is one
-loop over runs, and at each step the preemption point says how many blocks it may take, so that the same code does 32 GiB
-at once and one block at a time under latency.
+Blocks that were added together and are in the same state are one run (`runs.Runs`); a block has no object. Every
+operation is one loop over runs, and at each step the preemption point says how many blocks it may take, so that the
+same code does 32 GiB at once and one block at a time under latency.
 
 `MemoryBlocks` knows states, locks and uevents of the devices; what happens to pages and zones is memory_hotplug.py's.
 """
@@ -25,7 +25,12 @@ from fakesysfs.kernel.zones import MOVABLE, PAGE_SHIFT, Zone
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Kernel
 
-ONLINE_TYPES = {"offline": Mmop.OFFLINE, "online": Mmop.ONLINE, "online_kernel": Mmop.ONLINE_KERNEL, "online_movable": Mmop.ONLINE_MOVABLE}
+ONLINE_TYPES = {
+    "offline": Mmop.OFFLINE,
+    "online": Mmop.ONLINE,
+    "online_kernel": Mmop.ONLINE_KERNEL,
+    "online_movable": Mmop.ONLINE_MOVABLE,
+}
 """The words of memoryN/state and auto_online_blocks (mhp_online_type_from_str)."""
 
 DEVPATH = "/devices/system/memory/memory"
@@ -194,10 +199,12 @@ class MemoryBlocks:
     # Going online -------------------------------------------------------------------------------------------------
 
     async def device_online(self, first: int, last: int, online_type: Mmop | None = None) -> bool:
-        """Online the offline blocks of a range, as `online_type` or as each block's pending type (memory_subsys_online).
+        """Online the offline blocks of a range (memory_subsys_online).
 
-        Returns whether any block was offline. Stops at the first block that fails and raises its KernelError; those before
-        stay online.
+        As `online_type`, or None: as each block's pending type.
+
+        Returns whether any block was offline. Stops at the first block that fails and raises its KernelError; those
+        before stay online.
         """
         kernel = self.kernel
         found = False
@@ -242,9 +249,9 @@ class MemoryBlocks:
     async def device_offline(self, first: int, last: int, done: list[Offlined] | None = None) -> bool:
         """Offline the online blocks of a range (memory_subsys_offline); notes them in `done`.
 
-        Returns whether any block was online. Stops at the first block that fails and raises its KernelError: EINVAL for a
-        block with holes or in several zones, EBUSY for an unmovable page, EINTR for a signal while a page does not
-        migrate, or what a notifier injected.
+        Returns whether any block was online. Stops at the first block that fails and raises its KernelError: EINVAL
+        for a block with holes or in several zones, EBUSY for an unmovable page, EINTR for a signal while a page does
+        not migrate, or what a notifier injected.
         """
         kernel = self.kernel
         found = False
@@ -260,7 +267,9 @@ class MemoryBlocks:
                 end = flagged - 1 if flagged > begin else begin
             step = kernel.preempt.step("offline_block", end - begin + 1)
             end = begin + step - 1
-            back = Mmop.ONLINE_MOVABLE if status.zone is not None and status.zone.name == MOVABLE else Mmop.ONLINE_KERNEL
+            back = (
+                Mmop.ONLINE_MOVABLE if status.zone is not None and status.zone.name == MOVABLE else Mmop.ONLINE_KERNEL
+            )
             kernel.memory_hotplug.check_offline(begin, status)
             if step == 1 and (begin in self.pinned or kernel.preempt.latency.get("offline_block")):
                 async with self._device_lock(begin):
@@ -282,7 +291,9 @@ class MemoryBlocks:
                 kernel.memory_hotplug.log_migration_failure(index)
                 answer = await ask(Wait("do_migrate_range", kernel.memory_hotplug.pins_released, Signals.ANY))
                 if answer is Answer.INTERRUPTED:
-                    raise KernelError(errno.EINTR, f"a signal ended the offlining of memory{index}", "offline_pages", index)
+                    raise KernelError(
+                        errno.EINTR, f"a signal ended the offlining of memory{index}", "offline_pages", index
+                    )
         except BaseException:
             self.runs.set(index, index, status)
             raise

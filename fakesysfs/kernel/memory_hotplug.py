@@ -1,8 +1,8 @@
 """Adding, onlining, offlining and removing memory (mm/memory_hotplug.c).
 
-Ranges of blocks are taken as far at once as nothing can differ inside: up to the next edge of a zone's span, up to the next block
-with a flag. Messages, uevents and totals come out as if each block had been taken alone; a property test holds the two
-against each other.
+Ranges of blocks are taken as far at once as nothing can differ inside: up to the next edge of a zone's span, up to
+the next block with a flag. Messages, uevents and totals come out as if each block had been taken alone; a property
+test holds the two against each other.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class MemoryHotplug:
             if sysfs_streq(buffer, policy):
                 self.parameters.online_policy = policy
                 return
-        raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is none of {', '.join(ONLINE_POLICIES)}", "set_online_policy")
+        raise KernelError(
+            errno.EINVAL, f"{word_of(buffer)!r} is none of {', '.join(ONLINE_POLICIES)}", "set_online_policy"
+        )
 
     def set_auto_movable_ratio(self, buffer: bytes) -> None:
         """A write to the module parameter auto_movable_ratio, in percent."""
@@ -297,7 +299,9 @@ class MemoryHotplug:
         blocks = kernel.memory_blocks
         size = blocks.block_size
         if span.start % size or span.length % size or span.length <= 0:
-            raise KernelError(errno.EINVAL, "the range is not made of whole memory blocks", "check_hotplug_memory_range")
+            raise KernelError(
+                errno.EINVAL, "the range is not made of whole memory blocks", "check_hotplug_memory_range"
+            )
         first, last = span.start // size, span.end // size
         if any(True for _ in blocks.runs.between(first, last)):
             raise KernelError(errno.EEXIST, "a memory block of the range exists already", "add_memory_block")
@@ -351,9 +355,9 @@ class MemoryHotplug:
     async def offline_and_remove_memory(self, spans: Sequence[Range]) -> None:
         """Offline all blocks of the ranges, then remove them; or leave everything as it was.
 
-        One range is the kernel's `offline_and_remove_memory`; several in one operation are the merged form's. On a failure
-        the blocks that this call had offlined are put back online in the same order, each into its kind of zone.
-        Raises KernelError: the first block's refusal.
+        One range is the kernel's `offline_and_remove_memory`; several in one operation are the merged form's. On a
+        failure the blocks that this call had offlined are put back online in the same order, each into its kind of
+        zone. Raises KernelError: the first block's refusal.
         """
         kernel = self._kernel
         size = kernel.memory_blocks.block_size
@@ -379,4 +383,3 @@ class MemoryHotplug:
                     self._kernel.printk(
                         WARNING, f"try_reonline_memory_block: Failed to re-online memory: {-error.errno}"
                     )
-

@@ -1,8 +1,8 @@
 """Memory types and tiers (mm/memory-tiers.c).
 
-A node's memory type says how far its memory is ("abstract distance"); nodes with memory whose types are equally far form a
-tier. A tier exists from the first online block of its first node to the last of its last. Types are made once per abstract
-distance for everybody (patch 1 of the series: `mt_get_memory_type`).
+A node's memory type says how far its memory is ("abstract distance"); nodes with memory whose types are equally far
+form a tier. A tier exists from the first online block of its first node to the last of its last. Types are made once per
+abstract distance for everybody (patch 1 of the series: `mt_get_memory_type`).
 """
 
 from __future__ import annotations
@@ -87,7 +87,11 @@ class MemoryTiers:
         perf, dram = self._performance.get(nid), self._performance.get(0)
         if perf is None or dram is None:
             return default
-        value = MEMTIER_ADISTANCE_DRAM * (perf.read_latency + perf.write_latency) // (dram.read_latency + dram.write_latency)
+        value = (
+            MEMTIER_ADISTANCE_DRAM
+            * (perf.read_latency + perf.write_latency)
+            // (dram.read_latency + dram.write_latency)
+        )
         return value * (dram.read_bandwidth + dram.write_bandwidth) // (perf.read_bandwidth + perf.write_bandwidth)
 
     def init_node_memory_type(self, nid: int, memtype: MemoryDevType) -> None:
@@ -114,7 +118,10 @@ class MemoryTiers:
     def nodes_of(self, number: int) -> list[int]:
         """The nodes of a tier, ascending."""
         return sorted(
-            nid for memtype in self._types.values() if memtype.adistance >> MEMTIER_CHUNK_BITS == number for nid in memtype.nodes
+            nid
+            for memtype in self._types.values()
+            if memtype.adistance >> MEMTIER_CHUNK_BITS == number
+            for nid in memtype.nodes
         )
 
     def tier_of(self, nid: int) -> int | None:
@@ -160,14 +167,17 @@ class MemoryTiers:
         numbers = sorted(self.tiers)
         for nid in kernel.nodes.with_memory():
             number = self.tier_of(nid)
-            lower = [node for other in numbers if number is not None and other > number for node in self.nodes_of(other)]
+            lower = [
+                node for other in numbers if number is not None and other > number for node in self.nodes_of(other)
+            ]
             preferred = self._preferred(nid, number, numbers)
             if not preferred:
                 kernel.printk(INFO, f"Demotion targets for Node {nid}: null")
                 continue
             kernel.printk(
                 INFO,
-                f"Demotion targets for Node {nid}: preferred: {number_list(preferred)}, fallback: {number_list(sorted(lower))}",
+                f"Demotion targets for Node {nid}: "
+                f"preferred: {number_list(preferred)}, fallback: {number_list(sorted(lower))}",
             )
 
     def _preferred(self, nid: int, number: int | None, numbers: list[int]) -> list[int]:
@@ -178,4 +188,3 @@ class MemoryTiers:
         distance: Callable[[int], int] = lambda node: self._kernel.nodes.distance(nid, node)  # noqa: E731
         nearest = min(map(distance, candidates))
         return [node for node in candidates if distance(node) == nearest]
-

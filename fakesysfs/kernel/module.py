@@ -36,7 +36,10 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class ModuleKind:
-    """A module that can be loaded: its drivers in the order of registration, what it needs, its parameters with defaults."""
+    """A module that can be loaded.
+
+    Its drivers in the order of registration, what it needs, its parameters with defaults.
+    """
 
     drivers: Callable[[Module], list[Driver]]
     needs: tuple[str, ...] = ()

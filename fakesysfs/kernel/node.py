@@ -1,7 +1,7 @@
 """NUMA nodes (drivers/base/node.c; the masks and try_offline_node of mm/memory_hotplug.c).
 
-A node's device exists while the node is online: from boot for a node with memory or CPUs, else from the first memory block that is
-added to it to the removal of the last one.
+A node's device exists while the node is online: from boot for a node with memory or CPUs, else from the first memory
+block that is added to it to the removal of the last one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class NodeData:
 class Nodes:
     """All possible nodes."""
 
-    def __init__(self, kernel: Kernel, possible: Mapping[int, Sequence[int]], distances: Sequence[Sequence[int]] | None) -> None:
+    def __init__(
+        self, kernel: Kernel, possible: Mapping[int, Sequence[int]], distances: Sequence[Sequence[int]] | None
+    ) -> None:
         self._kernel = kernel
         self._nodes = {nid: NodeData(nid, tuple(cpus), NodeZones(nid)) for nid, cpus in sorted(possible.items())}
         self._distances = distances
@@ -152,7 +154,13 @@ class Nodes:
             (
                 node,
                 fallback_order(
-                    node, self.possible, memory.__contains__, self.distance, cpus.__contains__, load, self._kernel.config.max_numnodes
+                    node,
+                    self.possible,
+                    memory.__contains__,
+                    self.distance,
+                    cpus.__contains__,
+                    load,
+                    self._kernel.config.max_numnodes,
                 ),
             )
             for node in (self.possible if nid is None else [nid])

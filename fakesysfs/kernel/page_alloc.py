@@ -1,7 +1,7 @@
 """What the page allocator says when the set of populated zones changes (mm/page_alloc.c, build_all_zonelists).
 
-The order of fallback nodes is the rule of KERNEL.md 9 (find_next_best_node with its node_load), which fits every recorded
-`Fallback order for Node` line.
+The order of fallback nodes is the rule of KERNEL.md 9 (find_next_best_node with its node_load), which fits every
+recorded `Fallback order for Node` line.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from fakesysfs.kernel.printk import INFO, Printk
 
 
 def fallback_order(
-    nid: int, possible: Sequence[int], has_memory: Callable[[int], bool], distance: Callable[[int, int], int],
-    has_cpu: Callable[[int], bool], node_load: dict[int, int], max_numnodes: int,
+    nid: int,
+    possible: Sequence[int],
+    has_memory: Callable[[int], bool],
+    distance: Callable[[int, int], int],
+    has_cpu: Callable[[int], bool],
+    node_load: dict[int, int],
+    max_numnodes: int,
 ) -> list[int]:
     """The nodes that serve node `nid`, nearest first; updates `node_load` (build_zonelists)."""
     order: list[int] = []
@@ -26,7 +31,8 @@ def fallback_order(
             best = min(
                 unused,
                 key=lambda node: (
-                    (distance(nid, node) + (node < nid) + (1 if has_cpu(node) else 0)) * max_numnodes + node_load.get(node, 0),
+                    (distance(nid, node) + (node < nid) + (1 if has_cpu(node) else 0)) * max_numnodes
+                    + node_load.get(node, 0),
                     node,
                 ),
             )
@@ -38,7 +44,9 @@ def fallback_order(
     return order
 
 
-def log_zonelists(printk: Printk, orders: Sequence[tuple[int, Sequence[int]]], zonelists: int, total_pages: int) -> None:
+def log_zonelists(
+    printk: Printk, orders: Sequence[tuple[int, Sequence[int]]], zonelists: int, total_pages: int
+) -> None:
     """The lines of one rebuild: an order per node, the count of zonelists (online nodes), pages in all."""
     for nid, order in orders:
         printk(INFO, f"Fallback order for Node {nid}: " + "".join(f"{node} " for node in order))

@@ -1,6 +1,7 @@
 """Platform devices that firmware tables make (drivers/base/platform.c) and the CXL bus's few that lead to a dax region.
 
-Differs knowingly: of the CXL hierarchy only the devices on the path to the region exist, without attributes of their own.
+Differs knowingly: of the CXL hierarchy only the devices on the path to the region exist, without attributes of their
+own.
 """
 
 from __future__ import annotations

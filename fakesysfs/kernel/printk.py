@@ -1,6 +1,7 @@
 """The kernel log (kernel/printk/printk.c): a bounded list of messages with a level each.
 
-Differs knowingly: only messages of the modelled code exist, and a dump of a page is its last line, `page dumped because: ...`.
+Differs knowingly: only messages of the modelled code exist, and a dump of a page is its last line, `page dumped
+because: ...`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Printk:
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0, capacity: int = LOG_RECORDS) -> None:
         self._records: deque[Record] = deque(maxlen=capacity)
-        self._clock = clock
+        self.clock = clock
+        """Seconds since boot."""
         self.sequence = 0
         """The number of the next message."""
         self.cleared = 0
@@ -40,7 +42,7 @@ class Printk:
 
     def __call__(self, level: int, text: str) -> None:
         """Log one message (without the newline)."""
-        self._records.append(Record(self.sequence, self._clock(), level, text))
+        self._records.append(Record(self.sequence, self.clock(), level, text))
         self.sequence += 1
         self.arrived.wake_all()
 

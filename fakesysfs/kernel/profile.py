@@ -1,7 +1,7 @@
 """Kernel profiles: which of the behaviours that differ between kernels a kernel has.
 
-A profile is one value whose fields *name behaviours* (KERNEL.md's table of profiles); no code compares versions or names of
-profiles. Everything that does not differ is not here.
+A profile is one value whose fields *name behaviours* (KERNEL.md's table of profiles); no code compares versions or
+names of profiles. Everything that does not differ is not here.
 """
 
 from __future__ import annotations
@@ -156,9 +156,7 @@ MERGED_7_3 = Profile(
     evidence="recorded",
     attribute="state",
     words_read=_ALL_WORDS,
-    words_written=MappingProxyType(
-        {word: state for state, word in _ALL_WORDS.items() if state != Mmop.OFFLINE}
-    ),
+    words_written=MappingProxyType({word: state for state, word in _ALL_WORDS.items() if state != Mmop.OFFLINE}),
     policy_captured=PolicyCaptured.AT_BIND,
     reservation=Reservation.WHILE_PLUGGED,
     reserves_range_by_range=True,

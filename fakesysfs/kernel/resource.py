@@ -1,7 +1,7 @@
 """The tree of physical address ranges that /proc/iomem shows (kernel/resource.c).
 
-A resource that is not busy lets others be requested inside it: kmem clears the flag of its reservation so that the memory that it
-adds becomes a child of it.
+A resource that is not busy lets others be requested inside it: kmem clears the flag of its reservation so that the
+memory that it adds becomes a child of it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ class IomemResource(Resource):
         super().__init__(0, (1 << 64) - 1, "PCI mem", busy=False)
 
     def request_region(self, start: int, end: int, name: str, *, busy: bool = True) -> Resource | None:
-        """Reserve start..end in the innermost resource that is not busy and holds it; None on a conflict (__request_region)."""
+        """Reserve start..end in the innermost resource that is not busy and holds it; None on a conflict.
+
+        __request_region.
+        """
         parent: Resource = self
         while True:
             conflict = parent._conflict(start, end)  # noqa: SLF001  the same tree

@@ -1,15 +1,15 @@
 """How a modelled kernel operation sleeps, without a clock or an event loop.
 
 An operation that sleeps in Linux is a coroutine function here. Such a coroutine never waits by itself: it *asks*, by
-yielding a `Request` to whoever drives it, and is sent the answer. Three kinds of driver exist: the file system's (requests
-become trio waits), `run` below (nothing may sleep: unit tests, boot), and a scheduler that decides which of many
-coroutines goes on (the replayer, property tests). That is why the model is the same under all of them, and why an
-operation that meets no contention, latency or fault costs no event-loop turn at all.
+yielding a `Request` to whoever drives it, and is sent the answer. Three kinds of driver exist: the file system's
+(requests become trio waits), `run` below (nothing may sleep: unit tests, boot), and a scheduler that decides which of
+many coroutines goes on (the replayer, property tests). That is why the model is the same under all of them, and why
+an operation that meets no contention, latency or fault costs no event-loop turn at all.
 
 What may never live here: time, threads, trio.
 
-Models kernel/locking/mutex.c, kernel/sched/wait.c, drivers/base/core.c (device_hotplug_lock) and fs/kernfs/dir.c (active
-references), as far as their order of wake-ups can be seen from user space.
+Models kernel/locking/mutex.c, kernel/sched/wait.c, drivers/base/core.c (device_hotplug_lock) and fs/kernfs/dir.c
+(active references), as far as their order of wake-ups can be seen from user space.
 """
 
 from __future__ import annotations
@@ -185,7 +185,10 @@ class Mutex:
 
 
 class ActiveReferences:
-    """Running users of an attribute, whose removal waits for them (fs/kernfs/dir.c, kernfs_get_active, kernfs_drain)."""
+    """Running users of an attribute, whose removal waits for them.
+
+    fs/kernfs/dir.c, kernfs_get_active, kernfs_drain.
+    """
 
     __slots__ = ("_count", "_idle")
 

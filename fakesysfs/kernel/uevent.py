@@ -1,7 +1,7 @@
 """Uevents (lib/kobject_uevent.c), recorded as ranges.
 
-Half a million blocks that go online together are one record, expanded when somebody reads it. The records are bounded and
-count what they dropped.
+Half a million blocks that go online together are one record, expanded when somebody reads it. The records are bounded
+and count what they dropped.
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ class Uevents:
         self.arrived = WaitQueue()
 
     def send(
-        self, action: str, devpath: str, subsystem: str, environment: tuple[str, ...] = (), first: int = -1, last: int = -1
+        self,
+        action: str,
+        devpath: str,
+        subsystem: str,
+        environment: tuple[str, ...] = (),
+        first: int = -1,
+        last: int = -1,
     ) -> None:
         """Send one event, or one for each of the devices `devpath` + first .. `devpath` + last."""
         previous = self._records[-1] if self._records else None

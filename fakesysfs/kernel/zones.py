@@ -1,7 +1,7 @@
 """Zones by their spans (include/linux/mmzone.h, mm/memory_hotplug.c).
 
-Which zone a block goes to depends on where the zones of its node *span*, not on what they hold: a span is one interval that
-reaches from a zone's first to its last page, holes included, and shrinks only at its edges.
+Which zone a block goes to depends on where the zones of its node *span*, not on what they hold: a span is one
+interval that reaches from a zone's first to its last page, holes included, and shrinks only at its edges.
 
 Units: page frame numbers of 4 KiB.
 """

@@ -1,7 +1,7 @@
 """kernfs: how files that are functions behave, whatever they show.
 
-`declare` is the form of the tables, `tree` finds names and numbers, `file` reads and writes, `order` lists. The layers above it
-(FUSE, the in-process machine, the replayer) use these names and nothing else of the model.
+`declare` is the form of the tables, `tree` finds names and numbers, `file` reads and writes, `order` lists. The
+layers above it (FUSE, the in-process machine, the replayer) use these names and nothing else of the model.
 """
 
 from fakesysfs.kernel.errors import KernelError

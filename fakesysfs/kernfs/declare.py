@@ -1,9 +1,9 @@
 """How a directory is declared: once, as a table.
 
-A `DirectoryKind` is the table of one kind of directory: its attributes, links, groups of attributes (a directory that has no
-object of its own, like `power/`) and families (children that come and go: `memoryN`, bound devices). Nothing is stored
-per directory or file: a file is found as (object, place in the table), and `show`, `store`, `visible` are asked at each
-call. What the Linux driver core calls attribute groups and `is_visible`, in that shape.
+A `DirectoryKind` is the table of one kind of directory: its attributes, links, groups of attributes (a directory that
+has no object of its own, like `power/`) and families (children that come and go: `memoryN`, bound devices). Nothing
+is stored per directory or file: a file is found as (object, place in the table), and `show`, `store`, `visible` are
+asked at each call. What the Linux driver core calls attribute groups and `is_visible`, in that shape.
 
 Sources: include/linux/sysfs.h, fs/sysfs/group.c, fs/kernfs/.
 """
@@ -22,7 +22,10 @@ PAGE_SIZE = 4096
 
 
 class Kobject(Protocol):
-    """What a directory stands for. Identity is `serial`, unique among all that live and not reused while in living memory."""
+    """What a directory stands for.
+
+    Identity is `serial`, unique among all that live and not reused while in living memory.
+    """
 
     @property
     def serial(self) -> int:
@@ -53,11 +56,12 @@ class Stream(Protocol):
 class Attribute:
     """A file.
 
-    `show` is called once per open file at offset 0 and its text kept there (fs/seq_file.c); `sleeping_show` is for the one that
-    takes a lock. `store` gets at most 4,096 bytes as written; a coroutine function if it may sleep.
-    `size` is st_size (0 in debugfs, /proc and control). `narrow` lets an object take mode bits away or add them
-    (dax `size` is 0444 in a static region). `owner` gives the object with whose life the file comes and goes, if that is another
-    than the directory's (a driver's attribute on a device): None is no file now, another one is another file. `doc` is the sentence for docs/abi.md.
+    `show` is called once per open file at offset 0 and its text kept there (fs/seq_file.c); `sleeping_show` is for
+    the one that takes a lock. `store` gets at most 4,096 bytes as written; a coroutine function if it may sleep.
+    `size` is st_size (0 in debugfs, /proc and control). `narrow` lets an object take mode bits away or add them (dax
+    `size` is 0444 in a static region). `owner` gives the object with whose life the file comes and goes, if that is
+    another than the directory's (a driver's attribute on a device): None is no file now, another one is another file.
+    `doc` is the sentence for docs/abi.md.
     """
 
     name: str
@@ -73,7 +77,10 @@ class Attribute:
     max_store: int | None = PAGE_SIZE
     """Bytes that one write hands to `store`; None: all of them, and a write of none reaches it too."""
     seekable: bool = True
-    """False: lseek, pread and pwrite are ESPIPE and a text is read once per open file (fs/libfs.c, simple_attr_open)."""
+    """False: lseek, pread and pwrite are ESPIPE and a text is read once per open file.
+
+    fs/libfs.c, simple_attr_open.
+    """
     removed: int = errno.ENODEV
     """The errno of reads and writes of an open file whose node is gone (EIO in debugfs)."""
     doc: str = ""
@@ -144,9 +151,9 @@ class Nodes:
 class Indexed:
     """A family named `prefix` + decimal number, kept in runs: half a million blocks cost as much as one.
 
-    `runs` gives the numbers that exist, as ascending disjoint (first, last) pairs; `directory` the object of one number (a family of
-    directories) or `link` the absolute path of its target (a family of links). `count` is the number of members,
-    where that is known without a walk. `children` of a family of directories is their kind.
+    `runs` gives the numbers that exist, as ascending disjoint (first, last) pairs; `directory` the object of one
+    number (a family of directories) or `link` the absolute path of its target (a family of links). `count` is the
+    number of members, where that is known without a walk. `children` of a family of directories is their kind.
     """
 
     prefix: str
@@ -163,7 +170,10 @@ Entry = Attribute | Link | Group | Node | Subdirectories | Links | Nodes | Index
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an entry stands in its table: its number, and the group directory around it (None: the directory itself)."""
+    """Where an entry stands in its table: its number, and the group directory around it.
+
+    None: the directory itself.
+    """
 
     slot: int
     entry: Entry
@@ -171,13 +181,14 @@ class Place:
 
 
 class DirectoryKind:
-    """The table of one kind of directory. `path` gives the absolute path, inside the mount, of an object's directory."""
+    """The table of one kind of directory.
+
+    `path` gives the absolute path, inside the mount, of an object's directory.
+    """
 
     __slots__ = ("_by_name", "_families", "_names", "entries", "mode", "name", "path", "places")
 
-    def __init__(
-        self, name: str, path: Callable[[Any], str], entries: Iterable[Entry], *, mode: int = 0o755
-    ) -> None:
+    def __init__(self, name: str, path: Callable[[Any], str], entries: Iterable[Entry], *, mode: int = 0o755) -> None:
         self.name = name
         self.path = path
         self.mode = mode

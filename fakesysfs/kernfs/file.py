@@ -1,9 +1,9 @@
 """Open files: the seq_file buffer, the one-call store, and death with the node (fs/kernfs/file.c, fs/seq_file.c).
 
-A read at offset 0, or away from where the last one ended, calls `show` anew; a read that goes on where the last one ended
-continues in the text that was made then. A write hands at most 4,096 bytes to `store`, whatever the offset, and a longer one
-is cut short. When the node goes, so does every open file of it: ENODEV for ever, even if the name comes back.
-Proven by recordings 7.2/02-state-semantics (i=180 to 260).
+A read at offset 0, or away from where the last one ended, calls `show` anew; a read that goes on where the last one
+ended continues in the text that was made then. A write hands at most 4,096 bytes to `store`, whatever the offset, and
+a longer one is cut short. When the node goes, so does every open file of it: ENODEV for ever, even if the name comes
+back. Proven by recordings 7.2/02-state-semantics (i=180 to 260).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import stat
 from typing import Any, NamedTuple, Protocol
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.sched import Operation
 from fakesysfs.kernfs.declare import Attribute, Stream
 from fakesysfs.kernfs.tree import Found, Tree, _about
 
@@ -39,7 +39,19 @@ class Refusals(Protocol):
 class OpenFile:
     """One open attribute. Made by `open_file`; holds nothing that must be released."""
 
-    __slots__ = ("__weakref__", "_buffer", "_position", "_refusals", "_stream", "_tree", "_waits", "attribute", "ino", "stat_at_open", "was_read")
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_position",
+        "_refusals",
+        "_stream",
+        "_tree",
+        "_waits",
+        "attribute",
+        "ino",
+        "stat_at_open",
+        "was_read",
+    )
 
     def __init__(self, tree: Tree, ino: int, found: Found, refusals: Refusals | None, flags: int) -> None:
         assert found.place is not None
@@ -150,7 +162,8 @@ def _open(tree: Tree, ino: int, flags: int, refusals: Refusals | None) -> OpenFi
     found = tree.existing(ino, "kernfs_fop_open")
     entry = found.place.entry if found.place else None
     if not isinstance(entry, Attribute):
-        number = errno.EISDIR if entry is None or not hasattr(entry, "device") else errno.ENXIO
+        kinds = {stat.S_IFDIR: errno.EISDIR, stat.S_IFLNK: errno.ELOOP}
+        number = kinds.get(stat.S_IFMT(tree.getattr(ino).mode), errno.ENXIO)
         raise KernelError(number, "only attributes can be opened here", "do_open")
     if flags & os.O_DIRECTORY:
         raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
@@ -160,6 +173,8 @@ def _open(tree: Tree, ino: int, flags: int, refusals: Refusals | None) -> OpenFi
     access = flags & os.O_ACCMODE
     if access in {os.O_WRONLY, os.O_RDWR} and (not mode & _IWUGO or entry.store is None):
         raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
-    if access in {os.O_RDONLY, os.O_RDWR} and (not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)):
+    if access in {os.O_RDONLY, os.O_RDWR} and (
+        not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)
+    ):
         raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
     return OpenFile(tree, ino, found, refusals, flags)

@@ -1,7 +1,8 @@
 """The order in which kernfs lists a directory: by hash of the name, then by name (fs/kernfs/dir.c, kernfs_name_hash).
 
-It is neither sorted nor the order of creation, and some clients depend on it: daxctl walks a node's blocks in it. The function
-is KERNEL.md's rule for x86-64 (the directory-entry hash of fs/namei.c folded to 31 bits), which fits every recorded `readdir-raw-order`.
+It is neither sorted nor the order of creation, and some clients depend on it: daxctl walks a node's blocks in it. The
+function is KERNEL.md's rule for x86-64 (the directory-entry hash of fs/namei.c folded to 31 bits), which fits every
+recorded `readdir-raw-order`.
 """
 
 from __future__ import annotations

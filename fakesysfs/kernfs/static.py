@@ -1,7 +1,7 @@
 """Directories that are there as long as the mount, put together by path.
 
-Objects of the kernel have kinds of directories by their type; what is above them (`/sys/devices/system`) has none and is made
-here, each with a serial of its own.
+Objects of the kernel have kinds of directories by their type; what is above them (`/sys/devices/system`) has none and
+is made here, each with a serial of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Subdirecto
 
 
 class StaticDirectories:
-    """Makes `Directory` objects; `take_serial` gives each its identity, `about` is what their attributes are asked about.
+    """Makes `Directory` objects.
+
+    `take_serial` gives each its identity, `about` is what their attributes are asked about.
 
     `lasting` has the identities, by path, of those that existed before in the same tree and shall not be new ones.
     """

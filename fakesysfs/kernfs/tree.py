@@ -4,14 +4,15 @@ Nothing is kept per file. An inode number is arithmetic,
 
     serial of the object (20 bits) | alias (12) | index among objects of one serial (24) | slot in the table (8)
 
-so that a lookup is a few dictionary accesses, `forget` does nothing, and an object that was removed and came back has new
-numbers. What *is* kept is sparse: what a user changed on a node (mode, owner, times, security xattrs), dropped with
-the node, and aliases (see `Tree.realias`).
+so that a lookup is a few dictionary accesses, `forget` does nothing, and an object that was removed and came back has
+new numbers. What *is* kept is sparse: what a user changed on a node (mode, owner, times, security xattrs), dropped
+with the node, and aliases (see `Tree.realias`).
 
-The tree does not know what it shows: kinds of directories (declare.py) are given to it. It reports changes of names in the form
-in which a cache of names wants them (`NameChange`).
+The tree does not know what it shows: kinds of directories (declare.py) are given to it. It reports changes of names
+in the form in which a cache of names wants them (`NameChange`).
 
-Models fs/kernfs/dir.c, inode.c, symlink.c; the rules are KERNEL.md section 1, proven by recordings 7.2/02-state-semantics.
+Models fs/kernfs/dir.c, inode.c, symlink.c; the rules are KERNEL.md section 1, proven by recordings
+7.2/02-state-semantics.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class Stat(NamedTuple):
 class NameChange(NamedTuple):
     """Names in the directory `parent` that came or went.
 
-    One name (`name`), or with `name` None the names `prefix` + first .. `prefix` + last of a family. `directories` says that the
-    link count of `parent` changed too.
+    One name (`name`), or with `name` None the names `prefix` + first .. `prefix` + last of a family. `directories`
+    says that the link count of `parent` changed too.
     """
 
     parent: int
@@ -97,8 +98,9 @@ class NameChange(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A node that exists: its object, the kind of the object's directory, its place there (None: that directory itself) and, for
-    a member of a family, its number or name.
+    """A node that exists: its object, the kind of the object's directory and its place there.
+
+    `place` is None for that directory itself; `member` is the number of a member of a family.
     """
 
     object: Any
@@ -127,9 +129,9 @@ def _gone(what: str) -> KernelError:
 class Tree:
     """The name space of one mount.
 
-    `objects` finds a live object by its serial; `kind_of` its directory kind; `root` is the top directory; `changes` takes the
-    pending changes of names (each is given once). `uid` and `gid` own every file, `now_ns` is the clock for times
-    (nanoseconds since the epoch).
+    `objects` finds a live object by its serial; `kind_of` its directory kind; `root` is the top directory; `changes`
+    takes the pending changes of names (each is given once). `uid` and `gid` own every file, `now_ns` is the clock for
+    times (nanoseconds since the epoch).
     """
 
     def __init__(
@@ -177,8 +179,8 @@ class Tree:
     def realias(self, ino: int) -> int:
         """Give an attribute another inode number from now on; returns it.
 
-        The host's VFS holds the inode's lock while a write waits for its answer, so a second writer would wait where the
-        kernel answers at once. Later opens take the new number and so another lock. The old one stays valid.
+        The host's VFS holds the inode's lock while a write waits for its answer, so a second writer would wait where
+        the kernel answers at once. Later opens take the new number and so another lock. The old one stays valid.
         """
         base = ino & _NO_ALIAS
         self._aliases[base] = alias = self._aliases.get(base, 0) + 1 & _ALIAS_MASK
@@ -304,7 +306,9 @@ class Tree:
         return self._child(parent, place.slot, about.serial)
 
     def family_index(self, parent: int, name: bytes) -> int | None:
-        """The number of `name` in an indexed family of the directory, whether or not it exists; None if it has no such form.
+        """The number of `name` in an indexed family of the directory, whether or not it exists.
+
+        None if it has no such form.
 
         A cache of names can keep one bit for each instead of the name.
         """
@@ -510,7 +514,9 @@ class Tree:
         """Raises KernelError: ENOTSUP outside security.* and trusted.*, ENODATA where it was never set."""
         self.existing(ino, "kernfs_vfs_xattr_get")
         if not name.startswith(("security.", "trusted.")):
-            raise KernelError(errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_get")
+            raise KernelError(
+                errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_get"
+            )
         changed = self._changed.get(ino & _NO_ALIAS)
         value = changed.xattrs.get(name) if changed else None
         if value is None:
@@ -521,7 +527,9 @@ class Tree:
         """Raises KernelError: ENOTSUP for user.* (kernfs_vfs_user_xattr_set is off in sysfs)."""
         self.existing(ino, "kernfs_vfs_xattr_set")
         if not name.startswith(("security.", "trusted.")):
-            raise KernelError(errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_set")
+            raise KernelError(
+                errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_set"
+            )
         self._changed.setdefault(ino & _NO_ALIAS, _Changed()).xattrs[name] = value
 
     def listxattr(self, ino: int) -> list[str]:
@@ -584,8 +592,9 @@ def _about(kobject: Any) -> Any:
 class DirectoryReader:
     """One open directory: names in kernfs's order, from any cookie on.
 
-    The order is made at the first read and at each rewind. Names removed since then are left out, names added since then may
-    be missed, as POSIX lets readdir(3) do. A cookie is the hash of its name and a tie-breaker, so it stays good when others go.
+    The order is made at the first read and at each rewind. Names removed since then are left out, names added since
+    then may be missed, as POSIX lets readdir(3) do. A cookie is the hash of its name and a tie-breaker, so it stays
+    good when others go.
     """
 
     def __init__(self, tree: Tree, ino: int) -> None:
@@ -631,9 +640,7 @@ class DirectoryReader:
                     continue
                 hashes = tree.order(family.prefix.encode(), runs[-1][1] + 1)
                 for first, last in runs:
-                    keys.extend(
-                        hashes[index] << _HASH_SHIFT | high | index for index in range(first, last + 1)
-                    )
+                    keys.extend(hashes[index] << _HASH_SHIFT | high | index for index in range(first, last + 1))
             elif isinstance(family, Subdirectories):
                 for text, child in family.of(about).items():
                     single(os.fsencode(text), tree.ino_of(child))

@@ -1,7 +1,7 @@
 """The form of a machine file, and every check on it.
 
-Types and unknown keys are msgspec's business; what they cannot say (ranges that overlap, nodes that do not exist) is checked
-here. Every error names the file, the key, the value and what is allowed.
+Types and unknown keys are msgspec's business; what they cannot say (ranges that overlap, nodes that do not exist) is
+checked here. Every error names the file, the key, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ class Hmat(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class DaxRegion(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Memory for dax devices.
 
-    `device_size` is the first device's size (default: all of the region), `online_type` the region driver's own policy (default: the
-    system's), `driver` the driver that is bound at start by name, `soft_reserved` the ranges that are taken out of RAM
-    for it (default: the region itself), `namespace` what persistent memory is used for when the machine starts: a dax
-    region (devdax, the default; its first bytes describe it) or a block device (raw).
+    `device_size` is the first device's size (default: all of the region), `online_type` the region driver's own
+    policy (default: the system's), `driver` the driver that is bound at start by name, `soft_reserved` the ranges
+    that are taken out of RAM for it (default: the region itself), `namespace` what persistent memory is used for when
+    the machine starts: a dax region (devdax, the default; its first bytes describe it) or a block device (raw).
     """
 
     kind: Literal["hmem", "cxl", "pmem"]
@@ -234,7 +234,9 @@ class Machine:
                 taken.append((key, span))
             else:
                 keys = [f"{key}.soft_reserved[{position}]" for position in range(len(region.soft_reserved))]
-                taken += [(name, self._range(name, piece)) for name, piece in zip(keys, region.soft_reserved, strict=True)]
+                taken += [
+                    (name, self._range(name, piece)) for name, piece in zip(keys, region.soft_reserved, strict=True)
+                ]
             if region.target_node not in known:
                 raise self._fail(f"{key}.target_node", region.target_node, f"expected one of the nodes {sorted(known)}")
             align = self._size(f"{key}.align", region.align)
@@ -242,7 +244,9 @@ class Machine:
                 raise self._fail(f"{key}.align", region.align, "expected 4K, 2M or 1G")
             for what, value in (("start", span.start), ("size", span.length)):
                 if value % max(align, 2 << 20):
-                    raise self._fail(f"{key}.{what}", getattr(region, what), f"expected a multiple of {max(align, 2 << 20)}")
+                    raise self._fail(
+                        f"{key}.{what}", getattr(region, what), f"expected a multiple of {max(align, 2 << 20)}"
+                    )
             device_size = None if region.device_size is None else self._size(f"{key}.device_size", region.device_size)
             if device_size is not None and (device_size > span.length or device_size % max(align, 2 << 20)):
                 allowed = f"expected at most the region's size and a multiple of {max(align, 2 << 20)}"
@@ -291,7 +295,10 @@ class Machine:
             platform_devices=tuple(platform),
             default_online_type=ONLINE_TYPES[hotplug.online_type],
             parameters=Parameters(
-                hotplug.memmap_on_memory, hotplug.online_policy, hotplug.auto_movable_ratio, hotplug.auto_movable_numa_aware
+                hotplug.memmap_on_memory,
+                hotplug.online_policy,
+                hotplug.auto_movable_ratio,
+                hotplug.auto_movable_numa_aware,
             ),
             modules=tuple(self._modules()),
             latency={"online_block": file.latency.online_block, "offline_block": file.latency.offline_block},
@@ -321,7 +328,10 @@ class Machine:
             key = f"node[{number}]"
             if not 0 <= node.id < MAX_NODES or any(other.nid == node.id for other in nodes):
                 raise self._fail(f"{key}.id", node.id, f"expected 0 to {MAX_NODES - 1}, each once")
-            spans = [(f"{key}.memory[{position}]", self._range(f"{key}.memory[{position}]", span)) for position, span in enumerate(node.memory)]
+            spans = [
+                (f"{key}.memory[{position}]", self._range(f"{key}.memory[{position}]", span))
+                for position, span in enumerate(node.memory)
+            ]
             memory += spans
             own = self._cpus(f"{key}.cpus", node.cpus)
             for cpu in own:
@@ -351,7 +361,9 @@ class Machine:
         for number, entry in enumerate(self._description.hmat):
             if entry.node not in known:
                 raise self._fail(f"hmat[{number}].node", entry.node, f"expected one of the nodes {sorted(known)}")
-            values = AccessCoordinate(entry.read_latency, entry.write_latency, entry.read_bandwidth, entry.write_bandwidth)
+            values = AccessCoordinate(
+                entry.read_latency, entry.write_latency, entry.read_bandwidth, entry.write_bandwidth
+            )
             if min(values) <= 0:
                 raise self._fail(f"hmat[{number}]", tuple(values), "expected numbers above 0")
             performance[entry.node] = values
@@ -382,7 +394,9 @@ def _builtin_files() -> dict[str, Any]:
 
 def builtin() -> dict[str, str]:
     """The built-in machines: name -> one line about it."""
-    return {name: str(_tables(entry.read_text(), name).get("title", "")) for name, entry in sorted(_builtin_files().items())}
+    return {
+        name: str(_tables(entry.read_text(), name).get("title", "")) for name, entry in sorted(_builtin_files().items())
+    }
 
 
 def load(name_or_path: str) -> Machine:

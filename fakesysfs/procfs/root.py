@@ -14,8 +14,8 @@ from fakesysfs.sysfs.node import meminfo_line
 
 _MEMINFO = (
     "Buffers", "Cached", "SwapCached", "Active", "Inactive", "Active(anon)", "Inactive(anon)", "Active(file)",
-    "Inactive(file)", "Unevictable", "Mlocked", "SwapTotal", "SwapFree", "Zswap", "Zswapped", "Dirty", "Writeback", "AnonPages",
-    "Mapped", "Shmem", "KReclaimable", "Slab", "SReclaimable", "SUnreclaim", "KernelStack", "PageTables",
+    "Inactive(file)", "Unevictable", "Mlocked", "SwapTotal", "SwapFree", "Zswap", "Zswapped", "Dirty", "Writeback",
+    "AnonPages", "Mapped", "Shmem", "KReclaimable", "Slab", "SReclaimable", "SUnreclaim", "KernelStack", "PageTables",
     "SecPageTables", "NFS_Unstable", "Bounce", "WritebackTmp",
 )  # fmt: skip
 _MEMINFO_AFTER = (
@@ -30,8 +30,8 @@ _NODE_STATS = (
     "nr_writeback", "nr_shmem", "nr_shmem_hugepages", "nr_shmem_pmdmapped", "nr_file_hugepages", "nr_file_pmdmapped",
     "nr_anon_transparent_hugepages", "nr_vmscan_write", "nr_vmscan_immediate_reclaim", "nr_dirtied", "nr_written",
     "nr_throttled_written", "nr_kernel_misc_reclaimable", "nr_foll_pin_acquired", "nr_foll_pin_released",
-    "nr_kernel_stack", "nr_page_table_pages", "nr_sec_page_table_pages", "nr_iommu_pages", "nr_swapcached", "pgpromote_success",
-    "pgpromote_candidate", "pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "nr_hugetlb",
+    "nr_kernel_stack", "nr_page_table_pages", "nr_sec_page_table_pages", "nr_iommu_pages", "nr_swapcached",
+    "pgpromote_success", "pgpromote_candidate", "pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "nr_hugetlb",
 )  # fmt: skip
 _ZONE_STATS = (
     "nr_free_pages", "nr_zone_inactive_anon", "nr_zone_active_anon", "nr_zone_inactive_file", "nr_zone_active_file",
@@ -60,7 +60,12 @@ def meminfo(kernel: Kernel) -> str:
     values += [("CommitLimit", total // 2), ("Committed_AS", 0), ("VmallocTotal", _VMALLOC_TOTAL_KB)]
     values += [(label, 0) for label in _MEMINFO_AFTER]
     lines = [meminfo_line(label, value) for label, value in values]
-    for label, count in (("HugePages_Total", pages), ("HugePages_Free", pages), ("HugePages_Rsvd", 0), ("HugePages_Surp", 0)):
+    for label, count in (
+        ("HugePages_Total", pages),
+        ("HugePages_Free", pages),
+        ("HugePages_Rsvd", 0),
+        ("HugePages_Surp", 0),
+    ):
         lines.append(f"{label + ':':<18} {count:>5}\n")
     lines.append(meminfo_line("Hugepagesize", 2048))
     lines.append(meminfo_line("Hugetlb", huge_kb))
@@ -68,7 +73,9 @@ def meminfo(kernel: Kernel) -> str:
 
 
 def zoneinfo(kernel: Kernel) -> str:
-    """/proc/zoneinfo: all zones of the online nodes, a node's counters in its first populated one (zoneinfo_show_print).
+    """/proc/zoneinfo: all zones of the online nodes (zoneinfo_show_print).
+
+    A node's counters stand in its first populated zone.
 
     Differs knowingly: no page sets (`pagesets`), and watermarks are 0.
     """
@@ -116,7 +123,8 @@ def modules(kernel: Kernel) -> str:
         users = kernel.modules.users(name)
         kind = kernel.modules.kinds[name]
         flags = " (O)" if kind.out_of_tree else ""
-        return f"{name} {kind.core_size} {len(users)} {''.join(f'{user},' for user in users) or '-'} Live 0x0000000000000000{flags}\n"
+        who = "".join(f"{user}," for user in users) or "-"
+        return f"{name} {kind.core_size} {len(users)} {who} Live 0x0000000000000000{flags}\n"
 
     return "".join(line(name) for name in reversed(kernel.modules.loaded))
 
@@ -203,4 +211,3 @@ def make(static: StaticDirectories) -> None:
     )
     static.make("/proc/sys")
     static.make("/proc", ENTRIES)
-

@@ -1,7 +1,8 @@
 """Which names a change in the kernel touches.
 
-The kernel reports *what* came or went; here stands where that shows, so that whoever caches names can drop exactly those. The
-inode numbers of the directories are computed when the change is reported: afterwards the object may be gone.
+The kernel reports *what* came or went; here stands where that shows, so that whoever caches names can drop exactly
+those. The inode numbers of the directories are computed when the change is reported: afterwards the object may be
+gone.
 """
 
 from __future__ import annotations
@@ -119,4 +120,3 @@ class Changes:
         name = device.kernel.profile.attribute
         if name is not None:
             yield self._name(self._tree.ino_of(device), name)
-

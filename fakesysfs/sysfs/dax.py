@@ -1,4 +1,7 @@
-"""/sys/bus/dax, dax devices, regions, mappings; drivers and the devices above them (drivers/dax/bus.c, drivers/base/bus.c). KERNEL.md 4."""
+"""/sys/bus/dax, dax devices, regions, mappings.
+
+Drivers and the devices above them (drivers/dax/bus.c, drivers/base/bus.c). KERNEL.md 4.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ def _children(device: Device) -> dict[str, Device]:
 
 
 def _device_uevent() -> Attribute:
-    return uevent(lambda device: device.devpath, lambda device: device.bus.name, lambda device: device.uevent_environment())
+    return uevent(
+        lambda device: device.devpath, lambda device: device.bus.name, lambda device: device.uevent_environment()
+    )
 
 
 # The dax device ---------------------------------------------------------------------------------------------------
@@ -77,12 +82,14 @@ DEV_DAX = DirectoryKind(
     (
         _whole_device(
             "hotplug",
-            "State of all memory of a device bound to kmem (the posted series): unplugged, offline, online, online_movable. "
+            "State of all memory of a device bound to kmem (the posted series): unplugged, offline, online, "
+            "online_movable. "
             "Written: unplug, online, online_movable; EBUSY from one online type to another: unplug first.",
         ),
         _whole_device(
             "state",
-            "State of all memory of a device bound to kmem (the merged form): unplugged, offline, online, online_kernel, "
+            "State of all memory of a device bound to kmem (the merged form): unplugged, offline, online, "
+            "online_kernel, "
             "online_movable. Written: all but offline; EBUSY unless it is unplugged.",
         ),
         Attribute(
@@ -115,11 +122,21 @@ DEV_DAX = DirectoryKind(
             store=dax_bus.memmap_on_memory_store,
             doc="Whether kmem keeps the memory map of the device's blocks in the blocks.",
         ),
-        Attribute(name="target_node", mode=0o444, show=lambda device: f"{device.target_node}\n", doc="Node that the memory is on."),
         Attribute(
-            name="numa_node", mode=0o444, show=lambda device: f"{device.numa_node}\n", doc="Nearest node that was online at creation."
+            name="target_node",
+            mode=0o444,
+            show=lambda device: f"{device.target_node}\n",
+            doc="Node that the memory is on.",
         ),
-        Attribute(name="modalias", mode=0o444, show=lambda device: f"{device.modalias}\n", doc="What modules are matched by."),
+        Attribute(
+            name="numa_node",
+            mode=0o444,
+            show=lambda device: f"{device.numa_node}\n",
+            doc="Nearest node that was online at creation.",
+        ),
+        Attribute(
+            name="modalias", mode=0o444, show=lambda device: f"{device.modalias}\n", doc="What modules are matched by."
+        ),
         Attribute(
             name="dev",
             mode=0o444,
@@ -127,7 +144,10 @@ DEV_DAX = DirectoryKind(
             doc="Major and minor number of the character device.",
         ),
         Attribute(
-            name="resource", mode=0o400, show=lambda device: f"{device.resource:#x}\n", doc="Start of the first range, bytes."
+            name="resource",
+            mode=0o400,
+            show=lambda device: f"{device.resource:#x}\n",
+            doc="Start of the first range, bytes.",
         ),
         _device_uevent(),
         subsystem("dax"),
@@ -141,8 +161,12 @@ DAX_MAPPING = DirectoryKind(
     "dax mapping",
     device_path,
     (
-        Attribute(name="start", mode=0o400, show=lambda mapping: f"{mapping.range.start:#x}\n", doc="First byte of the range."),
-        Attribute(name="end", mode=0o400, show=lambda mapping: f"{mapping.range.end:#x}\n", doc="Last byte of the range."),
+        Attribute(
+            name="start", mode=0o400, show=lambda mapping: f"{mapping.range.start:#x}\n", doc="First byte of the range."
+        ),
+        Attribute(
+            name="end", mode=0o400, show=lambda mapping: f"{mapping.range.end:#x}\n", doc="Last byte of the range."
+        ),
         Attribute(
             name="page_offset",
             mode=0o400,
@@ -181,9 +205,19 @@ DAX_REGION = Group(
     visible=lambda device: isinstance(device.driver_data, DaxRegion),
     doc="The region that dax devices are made of.",
     entries=(
-        Attribute(name="id", mode=0o444, show=lambda device: f"{_region(device).id}\n", doc="Number of the region: the X of daxX.Y."),
+        Attribute(
+            name="id",
+            mode=0o444,
+            show=lambda device: f"{_region(device).id}\n",
+            doc="Number of the region: the X of daxX.Y.",
+        ),
         Attribute(name="size", mode=0o444, show=lambda device: f"{_region(device).range.length}\n", doc="Bytes."),
-        Attribute(name="align", mode=0o400, show=lambda device: f"{_region(device).align}\n", doc="Default alignment in bytes."),
+        Attribute(
+            name="align",
+            mode=0o400,
+            show=lambda device: f"{_region(device).align}\n",
+            doc="Default alignment in bytes.",
+        ),
         Attribute(
             name="available_size",
             mode=0o444,
@@ -236,7 +270,9 @@ PLATFORM_DEVICE = DirectoryKind(
             store=_override_store,
             doc="The only driver that may take the device.",
         ),
-        Attribute(name="modalias", mode=0o444, show=lambda device: f"{device.modalias}\n", doc="What modules are matched by."),
+        Attribute(
+            name="modalias", mode=0o444, show=lambda device: f"{device.modalias}\n", doc="What modules are matched by."
+        ),
         Attribute(
             name="numa_node",
             mode=0o444,
@@ -257,7 +293,12 @@ CXL_DEVICE = DirectoryKind(
     "cxl device",
     device_path,
     (
-        Attribute(name="devtype", mode=0o444, show=lambda device: f"{device.devtype}\n", doc="Type of the device on the CXL bus."),
+        Attribute(
+            name="devtype",
+            mode=0o444,
+            show=lambda device: f"{device.devtype}\n",
+            doc="Type of the device on the CXL bus.",
+        ),
         Attribute(
             name="modalias",
             mode=0o444,
@@ -311,7 +352,10 @@ DRIVER = DirectoryKind(
         ),
         uevent(lambda driver: driver.devpath, "drivers", write_only=True),
         Link(name="module", target=lambda driver: f"/sys/module/{driver.module}", doc="The driver's module."),
-        Links(of=lambda driver: {device.name: (device, device_path(device)) for device in driver.devices}, doc="Bound devices."),
+        Links(
+            of=lambda driver: {device.name: (device, device_path(device)) for device in driver.devices},
+            doc="Bound devices.",
+        ),
     ),
 )
 

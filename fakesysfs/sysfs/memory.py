@@ -33,7 +33,8 @@ MEMORY_BLOCK = DirectoryKind(
             mode=0o644,
             show=lambda block: f"{block.status.state.value}\n",
             store=lambda block, buffer: block.blocks.state_store(block.index, buffer),
-            doc="online, offline or going-offline. Written: offline, online, online_kernel, online_movable; EINVAL if it is so already.",
+            doc="online, offline or going-offline. Written: offline, online, online_kernel, online_movable; "
+            "EINVAL if it is so already.",
         ),
         Attribute(
             name="online",
@@ -53,7 +54,7 @@ MEMORY_BLOCK = DirectoryKind(
             name="removable",
             mode=0o444,
             show=lambda block: f"{int(block.kernel.config.memory_hotremove)}\n",
-            doc="1 if the kernel can remove memory at all (MEMORY_HOTREMOVE), whether or not this block can be offlined.",
+            doc="1 if the kernel can remove memory (MEMORY_HOTREMOVE), whether or not this block can be offlined.",
         ),
         Attribute(
             name="valid_zones",

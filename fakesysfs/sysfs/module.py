@@ -1,4 +1,7 @@
-"""/sys/module: loaded modules, and the parameters of memory_hotplug, which is built in (kernel/module/sysfs.c, kernel/params.c)."""
+"""/sys/module: loaded modules, and the parameters of memory_hotplug, which is built in.
+
+kernel/module/sysfs.c, kernel/params.c.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,12 @@ def _boolean(name: str) -> Attribute:
         module.parameters[name] = "Y" if kstrtobool(buffer, "param_set_bool") else "N"
 
     return Attribute(
-        name=name, mode=0o644, show=show, store=store, visible=lambda module: name in module.parameters, doc="A parameter, Y or N."
+        name=name,
+        mode=0o644,
+        show=show,
+        store=store,
+        visible=lambda module: name in module.parameters,
+        doc="A parameter, Y or N.",
     )
 
 
@@ -79,7 +87,9 @@ MODULE = DirectoryKind(
         ),
         Group(
             name="parameters",
-            entries=tuple(_boolean(name) for name in sorted({name for kind in MODULE_KINDS.values() for name in _shown(kind)})),
+            entries=tuple(
+                _boolean(name) for name in sorted({name for kind in MODULE_KINDS.values() for name in _shown(kind)})
+            ),
             visible=lambda module: bool(_shown(module.kernel.modules.kinds[module.name])),
             doc="The module's parameters.",
         ),
@@ -93,7 +103,9 @@ MODULE = DirectoryKind(
 )
 
 
-def _hotplug(name: str, mode: int, show: Callable[[Any], str], store: Callable[[Any, bytes], None] | None, doc: str) -> Attribute:
+def _hotplug(
+    name: str, mode: int, show: Callable[[Any], str], store: Callable[[Any, bytes], None] | None, doc: str
+) -> Attribute:
     return Attribute(name=name, mode=mode, show=show, store=store, doc=doc)
 
 

@@ -1,4 +1,7 @@
-"""/sys/devices/system/node, memory tiers and CPUs (drivers/base/node.c, mm/memory-tiers.c, drivers/base/cpu.c). KERNEL.md 3."""
+"""/sys/devices/system/node, memory tiers and CPUs (drivers/base/node.c, mm/memory-tiers.c, drivers/base/cpu.c).
+
+KERNEL.md 3.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,16 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, kstrtoull
 from fakesysfs.kernel.memory_tiers import MemoryTier
 from fakesysfs.kernel.node import NodeDevice
-from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Indexed, Kobject, Link, Links, Subdirectories
+from fakesysfs.kernfs.declare import (
+    Attribute,
+    DirectoryKind,
+    Entry,
+    Group,
+    Indexed,
+    Kobject,
+    Links,
+    Subdirectories,
+)
 from fakesysfs.sysfs.common import POWER, bus_entries, on, subsystem, uevent
 from fakesysfs.sysfs.memory import MEMORY
 
@@ -20,8 +32,8 @@ CPU = "/sys/devices/system/cpu"
 TIERING = "/sys/devices/virtual/memory_tiering"
 
 _MEMINFO = (
-    "SwapCached", "Active", "Inactive", "Active(anon)", "Inactive(anon)", "Active(file)", "Inactive(file)", "Unevictable",
-    "Mlocked", "Dirty", "Writeback", "FilePages", "Mapped", "AnonPages", "Shmem", "KernelStack", "PageTables",
+    "SwapCached", "Active", "Inactive", "Active(anon)", "Inactive(anon)", "Active(file)", "Inactive(file)",
+    "Unevictable", "Mlocked", "Dirty", "Writeback", "FilePages", "Mapped", "AnonPages", "Shmem", "KernelStack", "PageTables",
     "SecPageTables", "NFS_Unstable", "Bounce", "WritebackTmp", "KReclaimable", "Slab", "SReclaimable", "SUnreclaim",
     "AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped", "Unaccepted", "Balloon",
     "GPUActive", "GPUReclaim",
@@ -37,7 +49,12 @@ def meminfo_line(label: str, kilobytes: int) -> str:
 def _meminfo(node: NodeDevice) -> str:
     total = node.data.managed_kb
     huge_kb = sum(pages * kb for kb, pages in node.data.hugepages.items())
-    values = [("MemTotal", total), ("MemFree", total - huge_kb), ("MemUsed", huge_kb), *((label, 0) for label in _MEMINFO)]
+    values = [
+        ("MemTotal", total),
+        ("MemFree", total - huge_kb),
+        ("MemUsed", huge_kb),
+        *((label, 0) for label in _MEMINFO),
+    ]
     lines = [f"Node {node.nid} {meminfo_line(label, value)}" for label, value in values]
     pages = node.data.hugepages.get(2048, 0)
     huge = (("HugePages_Total", pages), ("HugePages_Free", pages), ("HugePages_Surp", 0))
@@ -157,7 +174,9 @@ def _initiators(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
 def _targets(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
     nodes = node.kernel.nodes
     others = [nodes[nid].device for nid in nodes.online() if nodes[nid].access]
-    return _node_links(node, [other.nid for other in others if other is not None and node.nid in _nearest_initiators(other)])
+    return _node_links(
+        node, [other.nid for other in others if other is not None and node.nid in _nearest_initiators(other)]
+    )
 
 
 def _node_links(node: NodeDevice, nids: list[int]) -> dict[str, tuple[Kobject, str]]:
@@ -212,7 +231,8 @@ NODE_KIND = DirectoryKind(
             visible=lambda node: node.kernel.config.memory_failure,
             doc="Counters of memory errors.",
             entries=tuple(
-                Attribute(name=name, mode=0o444, show=on("0")) for name in ("total", "ignored", "failed", "delayed", "recovered")
+                Attribute(name=name, mode=0o444, show=on("0"))
+                for name in ("total", "ignored", "failed", "delayed", "recovered")
             ),
         ),
         Group(name="x86", entries=(), visible=lambda node: node.kernel.config.memory_failure, doc="Empty."),
@@ -238,7 +258,11 @@ NODE_ENTRIES: tuple[Entry, ...] = (
     _mask("online", lambda kernel: kernel.nodes.online(), "Nodes that are up."),
     _mask("has_cpu", lambda kernel: kernel.nodes.with_cpus(), "Nodes with CPUs."),
     _mask("has_memory", lambda kernel: kernel.nodes.with_memory(), "Nodes with an online block."),
-    _mask("has_normal_memory", lambda kernel: kernel.nodes.with_normal_memory(), "Nodes with an online block in a kernel zone."),
+    _mask(
+        "has_normal_memory",
+        lambda kernel: kernel.nodes.with_normal_memory(),
+        "Nodes with an online block in a kernel zone.",
+    ),
     _mask("has_generic_initiator", lambda _kernel: [], "Nodes with a generic initiator: none."),
     uevent(lambda _kernel: "/devices/system/node", "node"),
     POWER,
@@ -312,12 +336,17 @@ def _cpus(kernel: Kernel) -> dict[str, Cpu]:
 
 CPU_ENTRIES: tuple[Entry, ...] = (
     *(
-        Attribute(name=name, mode=0o444, show=lambda kernel: number_list(kernel.cpus) + "\n", doc=f"CPUs that are {name}.")
+        Attribute(
+            name=name, mode=0o444, show=lambda kernel: number_list(kernel.cpus) + "\n", doc=f"CPUs that are {name}."
+        )
         for name in ("possible", "present", "online")
     ),
     Attribute(name="offline", mode=0o444, show=on(""), doc="CPUs that are offline: none."),
     Attribute(
-        name="kernel_max", mode=0o444, show=lambda kernel: f"{kernel.config.nr_cpus - 1}\n", doc="Highest possible CPU number."
+        name="kernel_max",
+        mode=0o444,
+        show=lambda kernel: f"{kernel.config.nr_cpus - 1}\n",
+        doc="Highest possible CPU number.",
     ),
     uevent(lambda _kernel: "/devices/system/cpu", "cpu"),
     POWER,
@@ -325,7 +354,10 @@ CPU_ENTRIES: tuple[Entry, ...] = (
 )
 CPU_BUS_ENTRIES = bus_entries(
     "cpu",
-    Links(of=lambda kernel: {name: (cpu, f"{CPU}/{name}") for name, cpu in _cpus(kernel).items()}, doc="Links to all CPUs."),
+    Links(
+        of=lambda kernel: {name: (cpu, f"{CPU}/{name}") for name, cpu in _cpus(kernel).items()},
+        doc="Links to all CPUs.",
+    ),
 )
 
 

@@ -119,7 +119,11 @@ def test_patch_5_driver_managed_memory_is_validated(name: str, online_type: int,
     """ "System RAM ($DRIVER)" and an online type from offline to online_movable, else EINVAL."""
     kernel = booted(V3, policy=Mmop.OFFLINE, modules=())
     add = kernel.memory_hotplug.add_memory_driver_managed(
-        2, span(48, 49), name, online_type, memmap_on_memory=False  # type: ignore[arg-type]  wrong ones are the point
+        2,
+        span(48, 49),
+        name,
+        online_type,
+        memmap_on_memory=False,  # type: ignore[arg-type]  wrong ones are the point
     )
     before = world(kernel)
     assert name_of(errno_of(add)) == outcome
@@ -271,14 +275,20 @@ def test_claim_unbind_warns_instead_of_a_bug() -> None:
 
 
 def test_thread_the_use_after_free_of_the_resource_name() -> None:
-    """ "i mucked up a UAF during the rebase": as posted /proc/iomem shows a freed name, on hotplug-v3 it stays valid."""
+    """"i mucked up a UAF during the rebase".
+
+    As posted /proc/iomem shows a freed name, on hotplug-v3 it stays valid.
+    """
     kernel = booted(POSTED)
     assert unbind(kernel) == "ok"
     assert iomem_lines(kernel) == [f"48-55 {FREED_NAME}", "  48-55 System RAM (kmem)"]
 
 
 def test_thread_blocks_toggled_by_hand_leave_the_state_as_it_was() -> None:
-    """ "userland can still try to twiddle the memoryN/state bits": the attribute is unaware, unplug works all the same."""
+    """"userland can still try to twiddle the memoryN/state bits".
+
+    The attribute is unaware, unplug works all the same.
+    """
     kernel = booted(V3)
     assert block_state(kernel, 50, "offline") == "ok"
     assert block_state(kernel, 51, "offline") == "ok"

@@ -48,6 +48,7 @@ def refusal(face: Face, path: str, flags: int) -> str:
         (POLICY, os.O_RDONLY | os.O_DIRECTORY, "ENOTDIR"),
         ("/sys/devices/system/memory", os.O_RDONLY, "EISDIR"),
         ("/dev/dax0.0", os.O_RDONLY, "ENXIO"),
+        ("/dev/null", os.O_RDONLY, "ENXIO"),
     ],
 )
 def test_open(face: Face, path: str, flags: int, outcome: str) -> None:
@@ -117,7 +118,7 @@ def test_open_files_die_with_their_device_and_stay_dead_when_the_name_comes_back
     face.write(HOTPLUG, "unplug\n")
     assert is_dead(state)
     assert (tree.getattr(state.ino).nlink, tree.getattr(state.ino).size) == (0, 4096)
-    assert not is_dead(hotplug)
+    assert hotplug.read(0, 100) == b"unplugged\n"
     face.write("/sys/bus/dax/drivers/kmem/unbind", "dax0.0")
     assert is_dead(hotplug)
     face.write("/sys/bus/dax/drivers/kmem/bind", "dax0.0")

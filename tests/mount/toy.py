@@ -275,6 +275,7 @@ class Sysroot:
     def __init__(self, toy: Toy) -> None:
         self.tree = toy.tree
         self.refusals = Refused()
+        self.writes = None
 
 
 TOY = Toy()

@@ -1,8 +1,8 @@
 """The dax bus: regions, devices, their ranges and the attributes that change them (drivers/dax/bus.c).
 
-A region is a piece of physical memory that a driver offers (hmem, cxl, pmem); devices are made of ranges of it. A dynamic region
-lets a user create, delete and resize devices; a static one is one device for good. Space is given out first-fit, in the
-gaps before, between and after what is taken (KERNEL.md 9, dev_dax_resize).
+A region is a piece of physical memory that a driver offers (hmem, cxl, pmem); devices are made of ranges of it. A
+dynamic region lets a user create, delete and resize devices; a static one is one device for good. Space is given out
+first-fit, in the gaps before, between and after what is taken (KERNEL.md 9, dev_dax_resize).
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Allocation(NamedTuple):
 class DaxRegion:
     """struct dax_region. `device` is the device whose driver offers it; the group dax_region/ is shown there."""
 
-    def __init__(self, device: Device, number: int, span: Range, target_node: int, align: int, *, static: bool, kmem: bool) -> None:
+    def __init__(
+        self, device: Device, number: int, span: Range, target_node: int, align: int, *, static: bool, kmem: bool
+    ) -> None:
         self.device = device
         self.id = number
         self.range = span
@@ -148,7 +150,10 @@ class DaxDriver(Driver):
         return device.name.encode() in self.ids or self.matches_kind(device)
 
     def matches_kind(self, dev_dax: DevDax) -> bool:
-        """kmem takes regions flagged for it, device_dax the others, or all in a kernel without kmem (dax_match_type)."""
+        """Only kmem takes regions flagged for it, device_dax the others, or all in a kernel without kmem.
+
+        dax_match_type.
+        """
         if not self.kernel.config.memory_hotplug:
             return not self.takes_kmem_regions
         return dev_dax.region.kmem == self.takes_kmem_regions
@@ -167,7 +172,10 @@ class DaxDriver(Driver):
         raise NotImplementedError
 
     async def new_id_store(self, buffer: bytes) -> None:
-        """A write to new_id: remembers the name and probes all that match now (do_id_store). Raises KernelError EINVAL."""
+        """A write to new_id: remembers the name and probes all that match now (do_id_store).
+
+        Raises KernelError EINVAL.
+        """
         name = self._parse(buffer)
         if name not in self.ids:
             self.ids.append(name)
@@ -343,11 +351,15 @@ def align_store(dev_dax: DevDax, buffer: bytes) -> None:
     before, dev_dax.align = dev_dax.align, align
     if not _aligned(dev_dax, dev_dax.size) or any(not _aligned(dev_dax, m.range.length) for m in dev_dax.mappings):
         dev_dax.align = before
-        raise KernelError(errno.EINVAL, f"a range of {dev_dax.name} is no multiple of {align}", "dev_dax_validate_align")
+        raise KernelError(
+            errno.EINVAL, f"a range of {dev_dax.name} is no multiple of {align}", "dev_dax_validate_align"
+        )
 
 
 def mapping_store(dev_dax: DevDax, buffer: bytes) -> None:
-    """A write of "start-end" (hex) to daxX.Y/mapping. Raises KernelError: EINVAL for junk, ENXIO, ENOMEM for what is not free.
+    """A write of "start-end" (hex) to daxX.Y/mapping.
+
+    Raises KernelError: EINVAL for junk, ENXIO, ENOMEM for what is not free.
 
     A length that is not aligned does nothing and succeeds; a bound device is no obstacle (recorded).
     """
@@ -386,7 +398,10 @@ async def create_store(region: DaxRegion, buffer: bytes) -> None:
 
 
 async def delete_store(region: DaxRegion, buffer: bytes) -> None:
-    """A write of a device's name to dax_region/delete. Raises KernelError: ENXIO, EBUSY (bound, not empty, or daxX.0)."""
+    """A write of a device's name to dax_region/delete.
+
+    Raises KernelError: ENXIO, EBUSY (bound, not empty, or daxX.0).
+    """
     name = word_of(buffer)
     victim = next((device for device in region.devices() if device.name == name), None)
     if victim is None:

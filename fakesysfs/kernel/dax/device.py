@@ -1,6 +1,7 @@
 """device_dax and fsdev_dax: dax devices as character devices (drivers/dax/device.c).
 
-Differs knowingly: the character device cannot be opened, so binding reserves the ranges and no more. fsdev_dax binds and lists.
+Differs knowingly: the character device cannot be opened, so binding reserves the ranges and no more. fsdev_dax binds
+and lists.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ class DeviceDax(DaxDriver):
     name = "device_dax"
 
     async def probe_dax(self, dev_dax: DevDax) -> None:
-        """Reserve every range (dev_dax_probe). Raises KernelError: EINVAL for a page map left over by a failure, EBUSY."""
+        """Reserve every range (dev_dax_probe).
+
+        Raises KernelError: EINVAL for a page map left over by a failure, EBUSY.
+        """
         kernel = self.kernel
         if not dev_dax.region.static:
             if dev_dax.pgmap:
@@ -40,10 +44,8 @@ class DeviceDax(DaxDriver):
             span = mapping.range
             resource = kernel.iomem.request_region(span.start, span.end, dev_dax.name)
             if resource is None:
-                kernel.printk(
-                    WARNING,
-                    f"{self.name} {dev_dax.name}: mapping{number}: {span.start:#x}-{span.end:#x} could not reserve range",
-                )
+                what = f"mapping{number}: {span.start:#x}-{span.end:#x}"
+                kernel.printk(WARNING, f"{self.name} {dev_dax.name}: {what} could not reserve range")
                 raise KernelError(errno.EBUSY, "another resource is in the range", "dev_dax_probe")
             held.append(resource)
 

@@ -1,7 +1,7 @@
-"""dax_hmem: soft-reserved memory as dax regions (drivers/dax/hmem/hmem.c), and dax_cxl: CXL regions (drivers/dax/cxl.c).
+"""dax_hmem and dax_cxl: soft-reserved memory and CXL regions as dax regions (drivers/dax/hmem/hmem.c, cxl.c).
 
-hmem_platform makes a platform device hmem.N for each range that firmware reserved for special use; the driver hmem makes a
-dynamic region and its first device of each. dax_cxl does the same for the dax_region of a CXL region.
+hmem_platform makes a platform device hmem.N for each range that firmware reserved for special use; the driver hmem
+makes a dynamic region and its first device of each. dax_cxl does the same for the dax_region of a CXL region.
 """
 
 from __future__ import annotations

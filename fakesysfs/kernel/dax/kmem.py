@@ -1,15 +1,16 @@
 """kmem: dax devices as system memory, and the whole-device attribute (drivers/dax/kmem.c and the series in its forms).
 
 A bound device has a state: unplugged (its memory blocks do not exist), or plugged as one of the online types (offline:
-the blocks exist and are offline). The state is what was last decided or written; it is never derived from the blocks. Which
-states, words and promises there are is the profile's; the transitions are one table:
+the blocks exist and are offline). The state is what was last decided or written; it is never derived from the blocks.
+Which states, words and promises there are is the profile's; the transitions are one table:
 
     asked \\ state     unplugged   offline   online_X           online_Y
     unplug            nothing     unplug    unplug             unplug
     online_X          plug        EBUSY     nothing (success)  EBUSY
 
-Locks: active reference of the attribute, then the device's kmem mutex (uninterruptible), then device_hotplug_lock. Words are read
-before any lock, so junk is refused at once even while another writer is stuck; reading the attribute takes no lock.
+Locks: active reference of the attribute, then the device's kmem mutex (uninterruptible), then device_hotplug_lock.
+Words are read before any lock, so junk is refused at once even while another writer is stuck; reading the attribute
+takes no lock.
 
 The functions have the names of the series' patches 7 and 8.
 """
@@ -94,11 +95,14 @@ class Kmem(DaxDriver):
     async def probe_dax(self, dev_dax: DevDax) -> None:
         """Reserve the ranges, add the memory, online it by the policy (dev_dax_kmem_probe).
 
-        Raises KernelError: EINVAL for a bad node, no whole block or a policy the driver cannot plug with; EBUSY for a range that is taken.
+        Raises KernelError: EINVAL for a bad node, no whole block or a policy the driver cannot plug with; EBUSY for a
+        range that is taken.
         """
         kernel, profile = self.kernel, self.kernel.profile
         if dev_dax.target_node not in kernel.nodes:
-            kernel.printk(WARNING, f"kmem {dev_dax.name}: rejecting DAX region with invalid node: {dev_dax.target_node}")
+            kernel.printk(
+                WARNING, f"kmem {dev_dax.name}: rejecting DAX region with invalid node: {dev_dax.target_node}"
+            )
             raise KernelError(errno.EINVAL, f"there is no node {dev_dax.target_node}", "dev_dax_kmem_probe")
         adistance = kernel.tiers.mt_calc_adistance(dev_dax.target_node, MEMTIER_DEFAULT_LOWTIER_ADISTANCE)
         data = DaxKmemData(kernel, dev_dax, kernel.tiers.mt_get_memory_type(adistance))
@@ -133,7 +137,10 @@ class Kmem(DaxDriver):
         return created
 
     def _state_of(self, online_type: Mmop) -> int:
-        """The state after plugging. A type that the profile has no own word for counts as the one whose word it reads as."""
+        """The state after plugging.
+
+        A type that the profile has no own word for counts as the one whose word it reads as.
+        """
         words = self.kernel.profile.words_read
         word = words.get(online_type)
         return next((state for state in words if words[state] == word), online_type)
@@ -146,7 +153,8 @@ class Kmem(DaxDriver):
             original += span.length
             if aligned is None:
                 kernel.printk(
-                    INFO, f"kmem {dev_dax.name}: mapping{number}: {span.start:#x}-{span.end:#x} too small after alignment"
+                    INFO,
+                    f"kmem {dev_dax.name}: mapping{number}: {span.start:#x}-{span.end:#x} too small after alignment",
                 )
             else:
                 total += aligned.length
@@ -175,7 +183,9 @@ class Kmem(DaxDriver):
                 )
                 if mapped and kernel.profile.range_failure is RangeFailure.SKIP_LATER:
                     continue
-                raise KernelError(errno.EBUSY, f"mapping{number} is taken by another resource", "dax_kmem_init_resources")
+                raise KernelError(
+                    errno.EBUSY, f"mapping{number} is taken by another resource", "dax_kmem_init_resources"
+                )
             resource.busy = False
             data.resources[number] = resource
             mapped += 1
@@ -195,7 +205,9 @@ class Kmem(DaxDriver):
         """
         kernel, profile, dev_dax = self.kernel, self.kernel.profile, data.dev_dax
         if online_type not in profile.plug_types:
-            raise KernelError(errno.EINVAL, f"kmem cannot plug memory as {online_type.name.lower()}", "dax_kmem_do_hotplug")
+            raise KernelError(
+                errno.EINVAL, f"kmem cannot plug memory as {online_type.name.lower()}", "dax_kmem_do_hotplug"
+            )
         added: list[Range] = []
         for number, span in data.usable():
             if profile.reserves_range_by_range and not self._reserve_one(data, number, span, mapped=bool(added)):
@@ -222,7 +234,9 @@ class Kmem(DaxDriver):
         kernel, name = self.kernel, data.dev_dax.name
         resource = kernel.iomem.request_region(span.start, span.end, name)
         if resource is None:
-            kernel.printk(WARNING, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} could not reserve region")
+            kernel.printk(
+                WARNING, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} could not reserve region"
+            )
             if mapped:
                 return False
             raise KernelError(errno.EBUSY, f"mapping{number} is taken by another resource", "dax_kmem_do_hotplug")
@@ -279,7 +293,10 @@ class Kmem(DaxDriver):
         return plugged[0]
 
     async def _hotremove_range_by_range(self, data: DaxKmemData) -> None:
-        """As posted: each range by itself, the reservation lost with it, what cannot be counted never removed (KERNEL.md 7)."""
+        """As posted: each range by itself, the reservation lost with it, what cannot be counted never removed.
+
+        KERNEL.md 7.
+        """
         kernel, name = self.kernel, data.dev_dax.name
         success = 0
         for number, span in data.usable():
@@ -379,7 +396,10 @@ class Kmem(DaxDriver):
         return self.kernel.profile.words_read.get(data.state, "unknown")
 
     async def hotplug_store(self, dev_dax: DevDax, buffer: bytes) -> None:
-        """A write to the attribute: see the table above. Raises KernelError: EINVAL, EBUSY, what the transition says."""
+        """A write to the attribute: see the table above.
+
+        Raises KernelError: EINVAL, EBUSY, what the transition says.
+        """
         data = dev_dax.driver_data
         if not isinstance(data, DaxKmemData):
             raise KernelError(errno.ENXIO, f"{dev_dax.name} has no kmem data", "hotplug_store")

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fakesysfs.testing.replay import player, snapshots
+from fakesysfs.fuse.mount import MountError
+from fakesysfs.testing.replay import (
+    bash,
+    model_target,
+    mount_target,
+    player,
+    private,
+    served_model,
+    snapshots,
+    tools,
+)
 from fakesysfs.testing.replay.recipes import recipe
 from fakesysfs.testing.replay.recording import (
     INFORMATIVE,
@@ -23,6 +35,7 @@ from fakesysfs.testing.replay.report import Kind, Report, Verdict, groups, total
 from fakesysfs.testing.replay.target import NotSupportedError, Target
 
 _WRONG_USE = 2
+_PIPE_SIZE = 65536
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,19 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _wrong_use(
             "no recordings here (neither tests/sessions nor tests/recordings): name a directory or a file"
         )
-    reports = []
     try:
-        for path in find(places):
-            recording = load(path)
-            if arguments.kernel and recording.header["profile"] not in arguments.kernel:
-                continue
-            reports.append(replay(recording, arguments.on))
-            print(reports[-1].summary(), flush=True)  # noqa: T201  what a command does
-            if arguments.verbose:
-                for line in reports[-1].details():
-                    print(line)  # noqa: T201  see above
+        recordings = [load(path) for path in find(places)]
     except RecordingError as error:
         return _wrong_use(str(error))
+    if arguments.kernel:
+        recordings = [recording for recording in recordings if recording.header["profile"] in arguments.kernel]
+    reports = []
+    for report in _replay_all(recordings, arguments.on, arguments.jobs):
+        reports.append(report)
+        print(report.summary(), flush=True)  # noqa: T201  what a command does
+        if arguments.verbose:
+            for line in report.details():
+                print(line)  # noqa: T201  see above
     if arguments.verbose:
         for line in groups(reports):
             print(line)  # noqa: T201  see above
@@ -59,29 +72,79 @@ def _wrong_use(text: str) -> int:
 
 
 def replay(recording: Session | Snapshot, on: str = "model") -> Report:
-    """Play one session or snapshot on a machine of its own."""
+    """Play one session or snapshot on a machine of its own.
+
+    A session that runs commands has a mount also on the model, where one can be had: the real bash and the real tools
+    act on the model that the session is played on. Elsewhere the little shell does what it can.
+    """
     way = recipe(recording.header) if isinstance(recording, Snapshot) else None
     variant = recording.header["variant"] if isinstance(recording, Session) else way.variant if way else "default"
+    profile = recording.header["profile"]
+
+    def play(target: Target) -> Report:
+        try:
+            if isinstance(recording, Snapshot):
+                return snapshots.play(recording, way, target)
+            return player.play(recording, target, machine_facts(recording.path))
+        finally:
+            target.end()
+
     try:
-        target = _boot(on, recording.header["profile"], variant)
-    except NotSupportedError as error:
-        return _nothing(recording, error.reason)
+        if on == "mount":
+            as_root = os.geteuid() == 0
+            return private.in_namespaces(lambda: mount_target.play_on(profile, variant, play, as_root=as_root))
+        if isinstance(recording, Session) and bash.is_needed(recording.operations) and private.why_not() is None:
+            return private.in_namespaces(lambda: served_model.play_on(model_target.boot(profile, variant), play))
+        return play(model_target.ModelTarget(model_target.boot(profile, variant)))
+    except (NotSupportedError, MountError, private.PlayError) as error:
+        return _nothing(recording, str(error))
     except Exception as error:  # noqa: BLE001  a bug of the model is a finding, not the end of the report
         return _nothing(recording, f"the machine does not boot: {type(error).__name__}: {error}")
+
+
+def _replay_all(recordings: Sequence[Session | Snapshot], on: str, jobs: int) -> Iterator[Report]:
+    """The reports in the order of the recordings; `jobs` of them are made at once, each in a process of its own."""
+    if jobs == 1:
+        yield from (replay(recording, on) for recording in recordings)
+        return
+    _import_for_all(on)
+    waiting = list(enumerate(recordings))
+    at_work: dict[int, tuple[int, int, bytearray]] = {}
+    reports: dict[int, Report] = {}
+    shown = 0
+    while shown < len(recordings):
+        while waiting and len(at_work) < jobs:
+            number, recording = waiting.pop(0)
+            child, reader = private.in_process(lambda recording=recording: replay(recording, on))  # type: ignore[misc]
+            at_work[reader] = number, child, bytearray()
+        for reader in select.select(list(at_work), [], [])[0]:
+            number, child, answer = at_work[reader]
+            if part := os.read(reader, _PIPE_SIZE):
+                answer += part
+                continue
+            os.close(reader)
+            os.waitpid(child, 0)
+            del at_work[reader]
+            reports[number] = _report(recordings[number], bytes(answer))
+        while shown in reports:
+            yield reports.pop(shown)
+            shown += 1
+
+
+def _report(recording: Session | Snapshot, answer: bytes) -> Report:
     try:
-        if isinstance(recording, Snapshot):
-            return snapshots.play(recording, way, target)
-        return player.play(recording, target, machine_facts(recording.path))
-    finally:
-        target.end()
+        report = private.result_of(answer)
+    except private.PlayError as error:
+        return _nothing(recording, str(error))
+    assert isinstance(report, Report)
+    return report
 
 
-def _boot(on: str, profile: str, variant: str) -> Target:
-    if on != "model":
-        raise NotSupportedError("replaying on a mount is not built yet")
-    from fakesysfs.testing.replay import model_target  # noqa: PLC0415  only then is the whole model needed
-
-    return model_target.boot(profile, variant)
+def _import_for_all(on: str) -> None:
+    """What all children need is imported, looked up and tried once, before the first of them is forked."""
+    tools.installed()
+    if on == "mount" or private.why_not() is None:
+        import fakesysfs.fuse.server  # noqa: PLC0415  needs pyfuse3
 
 
 def _nothing(recording: Session | Snapshot, reason: str) -> Report:
@@ -111,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="list every operation that was not reproduced")
     parser.add_argument("--on", choices=("model", "mount"), default="model", help="what to replay on (default: model)")
+    parser.add_argument(
+        "-j", "--jobs", type=int, metavar="N", default=os.cpu_count(), help="sessions at once (default: %(default)s)"
+    )
     parser.add_argument(
         "--kernel", action="append", metavar="PROFILE", help="only recordings of this kernel; may be repeated"
     )

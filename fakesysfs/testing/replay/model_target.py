@@ -40,20 +40,26 @@ _RACE_SEED = 0x5EED
 _READ_SIZE = 65536
 
 
-def boot(profile: str, variant: str) -> ModelTarget:
-    """The recorded guest with a variant of machine.json, under a kernel profile.
+def names(profile: str, variant: str) -> tuple[str, str]:
+    """The names of the machine and of the kernel of a recording: the guest with a variant of machine.json.
 
-    Raises NotSupportedError where the machine or the profile is not there.
+    Raises NotSupportedError where that kernel is not there.
     """
     machine = "oracle" if variant == "default" else f"oracle-{variant}"
-    kernel = PROFILES.get(profile) or PROFILES.get(profile.removesuffix("-distribution"))
-    if kernel is None:
+    kernel = profile if profile in PROFILES else profile.removesuffix("-distribution")
+    if kernel not in PROFILES:
         raise NotSupportedError(f"kernel profile {profile} is not there")
+    return machine, kernel
+
+
+def boot(profile: str, variant: str) -> Sysroot:
+    """The recorded guest, booted. Raises NotSupportedError where the machine or the profile is not there."""
+    machine, kernel = names(profile, variant)
     try:
         description = load(machine)
     except Exception as error:
         raise NotSupportedError(f"machine {machine} cannot be loaded: {error}") from error
-    return ModelTarget(Sysroot.boot(description, kernel))
+    return Sysroot.boot(description, PROFILES[kernel])
 
 
 class ModelProcess(Process):

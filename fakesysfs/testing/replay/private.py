@@ -7,6 +7,7 @@ pickled. pyfuse3 has one session per process, so each session has a process of i
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 import signal
@@ -17,6 +18,7 @@ from typing import NoReturn, TypeVar
 from fakesysfs.fuse.mount import MountError, check_device
 from fakesysfs.sandbox import linux, namespaces
 from fakesysfs.sandbox.init import kill_descendants
+from fakesysfs.testing.replay.target import NotSupportedError
 
 T = TypeVar("T")
 
@@ -25,8 +27,9 @@ class PlayError(Exception):
     """The process that played ended without a result; the text says how."""
 
 
+@functools.cache
 def why_not() -> str | None:
-    """Why nothing can be mounted here, or None."""
+    """Why nothing can be mounted here, or None: tried once."""
     try:
         check_device()
         in_namespaces(lambda: None)
@@ -73,8 +76,8 @@ def _answer(play: Callable[[], object], writer: int) -> NoReturn:
     """Call `play`, tell what came of it, end."""
     try:
         answer = pickle.dumps((play(), None))
-    except MountError as error:
-        answer = pickle.dumps((None, PlayError(str(error))))
+    except (MountError, NotSupportedError, PlayError) as error:
+        answer = pickle.dumps((None, error))
     except BaseException:  # noqa: BLE001  nothing may get out of the fork
         answer = pickle.dumps((None, PlayError(f"bug: {traceback.format_exc()}")))
     with contextlib.suppress(OSError), open(writer, "wb") as file:  # noqa: PTH123  a descriptor

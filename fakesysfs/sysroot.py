@@ -46,7 +46,7 @@ _USUAL_LINKS = (
     ("core", "/proc/kcore"),
     ("ptmx", "/dev/.fakesysfs/ptmx"),
 )
-"""Links in /dev; the last one leads somewhere in `fakesysfs run` only (sandbox/view.py says why)."""
+"""Links in /dev as `fakesysfs run` has it (sandbox/view.py says why ptmx is one)."""
 
 _MOUNTPOINTS = ("pts", "shm", "mqueue", ".fakesysfs")
 """Empty directories in /dev that something is mounted on in `fakesysfs run`."""
@@ -81,7 +81,9 @@ class Sysroot:
         uid: int = 0,
         gid: int = 0,
         now_ns: Callable[[], int] = time.time_ns,
+        whole_dev: bool = False,
     ) -> None:
+        self._whole_dev = whole_dev
         self.machine = machine
         self.machine_text = machine.text
         self.profile = profile
@@ -97,10 +99,21 @@ class Sysroot:
 
     @classmethod
     def boot(
-        cls, machine: Machine, profile: Profile, *, uid: int = 0, gid: int = 0, now_ns: Callable[[], int] = time.time_ns
+        cls,
+        machine: Machine,
+        profile: Profile,
+        *,
+        uid: int = 0,
+        gid: int = 0,
+        now_ns: Callable[[], int] = time.time_ns,
+        whole_dev: bool = False,
     ) -> Sysroot:
-        """Boot a machine under a profile; its files belong to `uid` and `gid`."""
-        return cls(machine, profile, uid=uid, gid=gid, now_ns=now_ns)
+        """Boot a machine under a profile; its files belong to `uid` and `gid`.
+
+        With `whole_dev` its /dev can be a mount namespace's: links to what only such a one has are there, and places to
+        mount on.
+        """
+        return cls(machine, profile, uid=uid, gid=gid, now_ns=now_ns, whole_dev=whole_dev)
 
     def static_directories(self) -> dict[str, Directory]:
         """The directories that stand for no object of the kernel, by path."""
@@ -140,10 +153,11 @@ class Sysroot:
         kernel.register(blocks)
         sysfs_root.make(static, kernel)
         procfs_root.make(static)
-        for name in _MOUNTPOINTS:
-            static.make(f"/dev/{name}")
-        usual: tuple[Entry, ...] = (*starmap(_usual_node, _USUAL_NODES), *starmap(_usual_link, _USUAL_LINKS))
-        entries = (*usual, Nodes(of=_dax_nodes))
+        entries: list[Entry] = [*starmap(_usual_node, _USUAL_NODES), Nodes(of=_dax_nodes)]
+        if self._whole_dev:
+            for name in _MOUNTPOINTS:
+                static.make(f"/dev/{name}")
+            entries += starmap(_usual_link, _USUAL_LINKS)
         static.make("/dev", entries)
         control_root.make(static, self, blocks)
         for directory in static.by_serial.values():

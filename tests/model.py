@@ -41,6 +41,7 @@ def span(first: int, last: int) -> Range:
 def small_setup(
     *,
     policy: Mmop = Mmop.ONLINE_MOVABLE,
+    first: int = FIRST_DAX_BLOCK,
     blocks: int = 8,
     second: Range | None = None,
     kernel_allocations: bool = False,
@@ -52,12 +53,14 @@ def small_setup(
 ) -> Setup:
     """Two nodes of DRAM (blocks 0-15, 32-39; 40-47) and an hmem region from block 48 on a node of its own.
 
-    `second` is the range of another region, on node 3.
+    `second` is the range of another region, on node 3. `first` is the region's first block; one below 48 must be from 2 GiB
+    up, and the DRAM from 4 GiB up then starts behind the region.
     """
-    regions = [DaxSetup(range=span(FIRST_DAX_BLOCK, FIRST_DAX_BLOCK + blocks - 1), target_node=target_node)]
+    regions = [DaxSetup(range=span(first, first + blocks - 1), target_node=target_node)]
+    end = (first + blocks) * BLOCK if first < FIRST_DAX_BLOCK else 0
     nodes = [
-        NodeSetup(nid=0, cpus=(0, 1), ranges=(Range(0, 2 * GIB - 1), Range(4 * GIB, 5 * GIB - 1))),
-        NodeSetup(nid=1, ranges=(Range(5 * GIB, 6 * GIB - 1),)),
+        NodeSetup(nid=0, cpus=(0, 1), ranges=(Range(0, 2 * GIB - 1), Range(max(4 * GIB, end), max(5 * GIB, end + GIB) - 1))),
+        NodeSetup(nid=1, ranges=(Range(max(5 * GIB, end + GIB), 6 * GIB + end - 1),)),
         NodeSetup(nid=2),
     ]
     if second is not None:

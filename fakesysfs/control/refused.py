@@ -14,6 +14,12 @@ CAPACITY = 1024
 SHOWN_BYTES = 64
 
 
+def quoted(data: bytes) -> str:
+    """Written bytes on one line; what is too long to show ends in dots."""
+    shown = data[:SHOWN_BYTES].decode("latin-1").encode("unicode_escape").decode("ascii")
+    return f'"{shown}..."' if len(data) > SHOWN_BYTES else f'"{shown}"'
+
+
 class Refusal(NamedTuple):
     """One refused system call on a file."""
 
@@ -23,11 +29,8 @@ class Refusal(NamedTuple):
     error: KernelError
 
     def __str__(self) -> str:
-        data = self.data[:SHOWN_BYTES].decode("latin-1").encode("unicode_escape").decode("ascii")
-        if len(self.data) > SHOWN_BYTES:
-            data += "..."
         reason = f"{self.error.name} ({os.strerror(self.error.errno)})"
-        what = f'{self.caller.pid} {self.caller.command} {self.path} "{data}"'
+        what = f"{self.caller.pid} {self.caller.command} {self.path} {quoted(self.data)}"
         return f"{what} {reason}: {self.error.why} [{self.error.where}]"
 
 

@@ -406,6 +406,15 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
             "Refused operations: pid, command, path, bytes, errno, why, where.",
         ),
         Attribute(
+            name="writes",
+            mode=0o644,
+            size=0,
+            show=lambda _kernel: machine.writes.text(),
+            store=writes,
+            doc="Writes in the order they began: seconds since boot, duration, pid, command, path, bytes, result. "
+            "1 empties the list and turns it on, 0 turns it off.",
+        ),
+        Attribute(
             name="reset", mode=0o200, size=0, store=reset, doc="1: boot the machine again; open files get ENODEV."
         ),
         text("machine.toml", lambda _kernel: machine.machine_text, "The machine that runs."),

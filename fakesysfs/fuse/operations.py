@@ -35,6 +35,8 @@ FOREVER = 1_000_000
 _BLOCK_SIZE = 4096
 _NAME_MAX = 255
 _ERRNO_LIMIT = 512
+_LOOKING_UP_AGAIN = 1000
+"""So many processes may be doing that at once; of more, one may have to be told twice."""
 _DOTS = 2
 """Cookies 1 and 2 stand behind "." and ".."; those of the tree are larger."""
 
@@ -153,6 +155,8 @@ class Operations(pyfuse3.Operations):
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
         self._next_handle = 0
         self._slept_on: Counter[int] = Counter()
+        self._looks_up_again: dict[int, int] = {}
+        """Process -> inode number that it was told to look up again."""
         self._absent = EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOREVER
@@ -182,7 +186,11 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
-        """The entry, or inode 0 for an absent name, which the host remembers as well."""
+        """The entry, or inode 0 for an absent name, which the host remembers as well.
+
+        Whoever is about to append hears that the file is empty: the VFS takes the size for the position of a write,
+        where kernfs lets it begin at 0.
+        """
         self.names.note(parent_inode, name)
         try:
             ino = self._tree.lookup(parent_inode, name)
@@ -190,7 +198,13 @@ class Operations(pyfuse3.Operations):
             if error.errno == errno.ENOENT:
                 return self._absent
             raise
-        return _entry(self._tree.getattr(ino))
+        return self._for_append(_entry(self._tree.getattr(ino)), ctx)
+
+    def _for_append(self, entry: EntryAttributes, ctx: RequestContext) -> EntryAttributes:
+        if self._looks_up_again and self._looks_up_again.get(ctx.pid) == entry.st_ino:
+            entry.st_size = 0
+            entry.attr_timeout = 0  # also for whoever is about to append, once the file is open
+        return entry
 
     @_handler
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
@@ -201,7 +215,7 @@ class Operations(pyfuse3.Operations):
                 if opened.file.ino == inode:
                     found = found._replace(mode=stat.S_IFREG | opened.file.attribute.mode)
                     break
-        return _entry(found)
+        return self._for_append(_entry(found), ctx)
 
     @_handler
     async def setattr(
@@ -256,8 +270,22 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        """Open an attribute. One whose store sleeps has another number by now: the VFS shall look it up again."""
+        """Open an attribute.
+
+        ESTALE has the VFS look the name up again and come back, if there is still something there:
+        where the store sleeps, the attribute has another number by now; where it was removed after the VFS had
+        found it, only the name can tell whether it is ENOENT (an open without name, by /proc/self/fd, comes back);
+        and for O_APPEND, see `lookup`.
+        """
         caller = Caller(ctx.pid, "")
+        gone = self._tree.find(inode) is None
+        if gone or flags & os.O_APPEND:
+            asked_before = self._looks_up_again.pop(ctx.pid, 0) == inode
+            if not asked_before:
+                if len(self._looks_up_again) == _LOOKING_UP_AGAIN:
+                    self._looks_up_again.clear()
+                self._looks_up_again[ctx.pid] = inode
+                raise FUSEError(errno.ESTALE)
         file = open_file(self._tree, inode, flags, caller, self._refusals)
         if self._slept_on and self._slept_on[inode] and flags & os.O_ACCMODE != os.O_RDONLY:
             raise FUSEError(errno.ESTALE)

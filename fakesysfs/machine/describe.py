@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ from fakesysfs.kernel.kernel import MODULE_KINDS, Config, DaxSetup, NodeSetup, S
 from fakesysfs.kernel.memory_block import ONLINE_TYPES
 from fakesysfs.kernel.memory_hotplug import Parameters, Range
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
+from fakesysfs.machine.explain import explain
 
 MAX_NODES = 1024
 MIN_BLOCK = 128 << 20
@@ -28,6 +29,8 @@ _SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([KMGTP]?)")
 
 KernelZone = Literal["DMA", "DMA32", "Normal"]
 OnlineType = Literal["offline", "online", "online_kernel", "online_movable"]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
 
 class MachineError(Exception):
@@ -104,7 +107,7 @@ class DaxRegion(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class Unmovable(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A block of boot memory that cannot be offlined, and why."""
 
-    block: int
+    block: Natural
     why: str
 
 
@@ -114,7 +117,7 @@ class MemoryHotplug(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     online_type: OnlineType = "online"
     memmap_on_memory: bool = False
     online_policy: Literal["contig-zones", "auto-movable"] = "contig-zones"
-    auto_movable_ratio: int = 301
+    auto_movable_ratio: Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)] = 301
     auto_movable_numa_aware: bool = True
 
 
@@ -124,9 +127,9 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     cmdline: str = ""
     movable_node: bool = False
     kernel_allocations_on_hotplugged_nodes: bool = True
-    dax_major: int = 254
-    nr_cpus: int = 8192
-    max_numnodes: int = 1024
+    dax_major: Annotated[int, msgspec.Meta(ge=1, le=511)] = 254
+    nr_cpus: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 8192
+    max_numnodes: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1024
     pm: bool = msgspec.field(default=True, name="PM")
     memory_hotplug: bool = msgspec.field(default=True, name="MEMORY_HOTPLUG")
     memory_hotremove: bool = msgspec.field(default=True, name="MEMORY_HOTREMOVE")
@@ -139,21 +142,21 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 class Latency(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Seconds that going online or offline takes, per block."""
 
-    online_block: float = 0.0
-    offline_block: float = 0.0
+    online_block: Seconds = 0.0
+    offline_block: Seconds = 0.0
 
 
 class _File(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     title: str = ""
     block_size: str | int
     node: tuple[Node, ...]
-    distances: tuple[tuple[int, ...], ...] | None = None
+    distances: tuple[tuple[Annotated[int, msgspec.Meta(ge=10, le=255)], ...], ...] | None = None
     hmat: tuple[Hmat, ...] = ()
     dax_region: tuple[DaxRegion, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     iomem: tuple[Iomem, ...] = ()
     unmovable: tuple[Unmovable, ...] = ()
-    mem_total_kB: dict[str, int | dict[KernelZone, int]] = {}  # noqa: N815  the unit of /proc/meminfo
+    mem_total_kB: dict[str, Natural | dict[KernelZone, Natural]] = {}  # noqa: N815  the unit of /proc/meminfo
     modules: tuple[str, ...] = ()
     memory_hotplug: MemoryHotplug = MemoryHotplug()
     kernel: KernelSection = KernelSection()
@@ -353,7 +356,7 @@ class Machine:
         distances = self._description.distances
         size = max(known) + 1
         if distances is not None and (len(distances) != size or any(len(row) != size for row in distances)):
-            raise self._fail("distances", distances, f"expected {size} rows of {size} numbers, node by node")
+            raise self._fail("distances", [list(row) for row in distances], f"expected {size} rows of {size} numbers, node by node")
         return distances
 
     def _performance(self, known: set[int]) -> Mapping[int, AccessCoordinate]:
@@ -448,5 +451,5 @@ def _parse(name: str, text: str, source: str) -> Machine:
     try:
         description = msgspec.convert(tables, _File)
     except msgspec.ValidationError as error:
-        raise MachineError(f"{source}: {error}") from None
+        raise MachineError(f"{source}: {explain(error, tables, _File)}") from None
     return Machine(name, description, source, text)

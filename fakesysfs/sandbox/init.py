@@ -3,6 +3,7 @@
 It tells the launcher on a pipe, one message a line:
 
     users               it is in its user namespace, which has no users yet
+    started             the command is there: from now on the terminal's signals reach it
     error STATUS TEXT   what kept the command from being started, or ended it
     stopped SIGNAL      the command was stopped (Ctrl-Z)
     ended STATUS        the command ended; STATUS as from waitpid(2)
@@ -76,6 +77,8 @@ class _Init:
         self._children = linux.SignalFile([signal.SIGCHLD])
         self._server: server.Server | None = None
         self._command = 0
+        self._has_users = False
+        self._early_signals: list[int] = []
 
     def live(self) -> NoReturn:
         run = self._run
@@ -85,8 +88,8 @@ class _Init:
         namespaces.enter_as_init(plan)
         if plan.as_root:
             self._report("users")
-            if self._order() != ["users"]:
-                raise _EndedError("error 1 the launcher is gone")
+            while not self._has_users:
+                self._obey()
         if plan.pid:
             # Only now: a change of credentials takes it back. Without a PID namespace the end of `orders` has to do.
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -101,9 +104,20 @@ class _Init:
     def _report(self, message: str) -> None:
         os.write(self._reports, f"{message}\n".encode())
 
-    def _order(self) -> list[str]:
-        # Orders are short and rare: each read(2) gets whole ones.
-        return os.read(self._orders, select.PIPE_BUF).decode().split()
+    def _obey(self) -> None:
+        """Wait for orders and carry them out."""
+        # They are short and rare: each read(2) gets whole ones.
+        orders = os.read(self._orders, select.PIPE_BUF).decode().splitlines()
+        if not orders:
+            raise _EndedError("")
+        for order in orders:
+            word, _, number = order.partition(" ")
+            if word == "users":
+                self._has_users = True
+            elif self._command:
+                os.kill(self._command, int(number))
+            else:
+                self._early_signals.append(int(number))
 
     # The beginning ------------------------------------------------------------------------------------------------
 
@@ -128,6 +142,9 @@ class _Init:
         self._command = os.fork()
         if not self._command:
             self._be_command()
+        for number in self._early_signals:
+            os.kill(self._command, number)
+        self._report("started")
 
     def _be_command(self) -> NoReturn:
         command = self._run.command
@@ -175,13 +192,6 @@ class _Init:
                     self._obey()
                 else:
                     self._children.take()
-
-    def _obey(self) -> None:
-        words = self._order()
-        if not words:
-            raise _EndedError("")
-        for number in words[1::2]:
-            os.kill(self._command, int(number))
 
     def _reap(self) -> None:
         while True:

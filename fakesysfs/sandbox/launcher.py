@@ -24,6 +24,7 @@ _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 def run(command: list[str], fake: server.Fake, *, network: bool, point: str | None) -> NoReturn:
     """Run `command` with `fake` around it and end as it ends; [] is a shell. `point`: show the sysroot there too."""
+    _have_standard_descriptors()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, linux.all_signals())
     launcher = _Launcher(fake, point)
     try:
@@ -34,6 +35,13 @@ def run(command: list[str], fake: server.Fake, *, network: bool, point: str | No
         os._exit(error.status)
     launcher.clean_up()
     _end_like(status)
+
+
+def _have_standard_descriptors() -> None:
+    """Where the caller closed one of them, nothing of ours may get its number. The command finds it closed."""
+    while (descriptor := os.open("/", os.O_PATH | os.O_CLOEXEC)) <= 2:  # noqa: PLR2004
+        pass
+    os.close(descriptor)
 
 
 def _say(text: str) -> None:
@@ -73,9 +81,13 @@ class _Terminal:
         return {self._descriptor} - {-1}
 
     def take_back(self) -> None:
+        """Take it from a group that is no more, never from a shell outside that has put us into the background."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
-                os.tcsetpgrp(self._descriptor, os.getpgrp())
+                try:
+                    os.killpg(os.tcgetpgrp(self._descriptor), 0)
+                except ProcessLookupError:
+                    os.tcsetpgrp(self._descriptor, os.getpgrp())
 
 
 class _Launcher:
@@ -88,6 +100,7 @@ class _Launcher:
         self._ended: int | None = None
         self._error: MountError | None = None
         self._heard = b""
+        self._started = False
         self._terminal = _Terminal()
 
     def launch(self, command: list[str], mask: set[int], *, network: bool) -> int:
@@ -134,12 +147,13 @@ class _Launcher:
         poll.register(self._reports, select.POLLIN)
         while self._init:
             for descriptor, _ in poll.poll():
-                if descriptor == self._reports:
-                    self._hear()
-                else:
+                if descriptor == self._signals.fileno():
                     for arrived in self._signals.take():
                         self._take_signal(arrived)
-        self._hear()
+                elif not self._hear():
+                    poll.unregister(descriptor)
+        while self._hear():
+            pass
         if self._error is not None:
             raise self._error
         assert self._ended is not None
@@ -149,7 +163,7 @@ class _Launcher:
         if arrived.number == signal.SIGCHLD:
             self._reap()
         # The terminal hangs up on the leader of its session alone; everything else it tells the whole group.
-        elif arrived.code != linux.SI_KERNEL or arrived.number == signal.SIGHUP:
+        elif arrived.code != linux.SI_KERNEL or arrived.number == signal.SIGHUP or not self._started:
             self._order(f"signal {arrived.number}")
 
     def _give_users(self) -> None:
@@ -165,14 +179,17 @@ class _Launcher:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._orders, f"{order}\n".encode())
 
-    def _hear(self) -> None:
-        """What the init reports."""
-        self._heard += os.read(self._reports, select.PIPE_BUF)
+    def _hear(self) -> bool:
+        """What the init reports; False after the last."""
+        heard = os.read(self._reports, select.PIPE_BUF)
+        self._heard += heard
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
             word, _, rest = line.decode(errors="replace").partition(" ")
             if word == "users":
                 self._give_users()
+            elif word == "started":
+                self._started = True
             elif word == "stopped":
                 _stop(int(rest))
             elif word == "ended":
@@ -180,6 +197,7 @@ class _Launcher:
             elif word == "error":
                 status, _, why = rest.partition(" ")
                 self._error = MountError(why.replace("\0", "\n"), int(status))
+        return bool(heard)
 
     def _reap(self) -> None:
         while True:

@@ -110,7 +110,7 @@ def _serve(fake: Fake, point: str, writer: int, private: bool) -> tuple[int, str
         return 2, str(error)
     os.chdir("/")
     log_to_standard_error()
-    sysroot = Sysroot.boot(loaded, PROFILES[fake.kernel], uid=os.getuid(), gid=os.getgid())
+    sysroot = Sysroot.boot(loaded, PROFILES[fake.kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
 
     def ready() -> None:
         os.write(writer, b"0\n")

@@ -128,7 +128,8 @@ def run_as_nobody() -> Iterator[Runner]:
     """The same as a user without any rights."""
     if os.geteuid():
         pytest.skip("only root can become another user")
-    needs = [*AS_NOBODY, sys.executable, "-c", "import fakesysfs.sysroot, fakesysfs.fuse.server; open('/dev/fuse', 'r+b', 0)"]
+    script = "import fakesysfs.sysroot, fakesysfs.fuse.server; open('/dev/fuse', 'r+b', 0)"
+    needs = [*AS_NOBODY, sys.executable, "-c", script]
     done = subprocess.run(needs, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"closed to other users: {done.stderr.splitlines()[-1]}")

@@ -50,7 +50,9 @@ class Parties:
 # Exit status -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("command", "status"), [("exit 7", 7), ("true", 0), ("kill -9 $$", -9), ("kill -TERM $$", -15)])
+@pytest.mark.parametrize(
+    ("command", "status"), [("exit 7", 7), ("true", 0), ("kill -9 $$", -9), ("kill -TERM $$", -15)]
+)
 def test_exit_status_is_the_commands(run: Runner, command: str, status: int) -> None:
     assert run("--", "sh", "-c", command).returncode == status
 
@@ -114,17 +116,28 @@ def test_the_streams_end_when_the_command_closes_them(run: Runner) -> None:
 
 def test_other_descriptors_are_the_commands(run: Runner) -> None:
     reader, writer = os.pipe()
-    with run.start("--", "bash", "-c", f"echo text >&{writer}; exec {writer}>&-; sleep 1000", pass_fds=[writer]) as process:
+    script = f"echo text >&{writer}; exec {writer}>&-; sleep 1000"
+    with run.start("--", "bash", "-c", script, pass_fds=[writer]) as process:
         os.close(writer)
         with open(reader) as file:
             assert file.read() == "text\n"
         process.terminate()
 
 
+def test_closed_streams_stay_closed(run: Runner) -> None:
+    line = " ".join(map(str, run.line("--")))
+    script = f"{line} sh -c 'ls /proc/self/fd | wc -l; exec 9>&1 8>&0' <&-; {line} sh -c 'exit 5' <&- >&- 2>&-; echo $?"
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=ROOT, env=run.environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "3\n5\n"
+    assert "8: " in done.stderr or "0: " in done.stderr
+
+
 def test_python_leaves_no_signal_ignored(run: Runner) -> None:
-    status = run("--", "grep", "-E", "Sig(Ign|Blk)", "/proc/self/status").stdout
-    alone = subprocess.run(["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"], capture_output=True, text=True, check=True)
-    assert status == alone.stdout
+    command = ["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"]
+    alone = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run("--", *command).stdout == alone.stdout
 
 
 # Signals ---------------------------------------------------------------------------------------------------------
@@ -157,6 +170,15 @@ def test_it_stops_when_the_command_stops(run: Runner) -> None:
     assert parties.end() == (-signal.SIGTERM, "")
 
 
+def test_signals_before_the_command_is_there(run: Runner) -> None:
+    """They wait for it."""
+    for _ in range(3):
+        process = run.start("--", "sleep", "1000")
+        eventually(lambda: len(run.alive()) > 1, "the start")
+        process.terminate()
+        assert process.wait(PATIENCE_SECONDS) == -signal.SIGTERM
+
+
 # Whoever dies ----------------------------------------------------------------------------------------------------
 
 
@@ -185,7 +207,8 @@ def test_killed_command(run: Runner) -> None:
 
 
 def test_what_the_command_leaves_behind_is_ended(run: Runner) -> None:
-    assert run("--", "sh", "-c", "setsid sleep 1000 & setsid sh -c 'trap : TERM HUP; sleep 1000' & exit 4").returncode == 4
+    script = "setsid sleep 1000 & setsid sh -c 'trap : TERM HUP; sleep 1000' & exit 4"
+    assert run("--", "sh", "-c", script).returncode == 4
 
 
 @pytest.mark.parametrize("victim", ["launcher", "server", "init", "command", "nobody"])
@@ -314,7 +337,7 @@ def test_job_control(run: Runner, line: str, terminals: list[Terminal]) -> None:
 
 def test_an_interactive_shell_inside(run: Runner, line: str, terminals: list[Terminal]) -> None:
     """It has job control, and the terminal belongs to whoever had it before when it ends."""
-    script = f"{line} -- bash --norc -i; read answer; echo \"<$answer>\""
+    script = f'{line} -- bash --norc -i; read answer; echo "<$answer>"'
     terminals.append(terminal := Terminal(run, "sh", "-c", script))
     terminal.type("PS1='> '; stty -echo\n")
     terminal.expect("> ")
@@ -375,9 +398,9 @@ def test_working_directory(run: Runner) -> None:
 
 def test_network(run: Runner) -> None:
     assert "1: lo" not in run.shell("cat /proc/net/dev")
-    inside = run("--", "readlink", "/proc/self/ns/net").stdout.strip()
-    assert inside != os.readlink("/proc/self/ns/net")
-    assert run("--host-network", "--", "readlink", "/proc/self/ns/net").stdout.strip() == os.readlink("/proc/self/ns/net")
+    mine = os.readlink("/proc/self/ns/net") + "\n"
+    assert run("--", "readlink", "/proc/self/ns/net").stdout != mine
+    assert run("--host-network", "--", "readlink", "/proc/self/ns/net").stdout == mine
 
 
 def test_no_uevent_of_the_host_gets_in(run: Runner) -> None:
@@ -433,7 +456,8 @@ def test_other_users_inside_see_it(run: Runner) -> None:
 def test_a_run_inside_a_run(run: Runner) -> None:
     """There can be no new /proc then, so it does without a PID namespace and ends what is left itself."""
     inner = " ".join(map(str, run.line("--kernel", "7.2", "--")))
-    script = f"{inner} sh -c 'setsid sleep 1000 & cat $FAKESYSFS_CONTROL/kernel; exit 3' || echo $?; sleep 0; ps -e -o comm="
+    innermost = "'setsid sleep 1000 & cat $FAKESYSFS_CONTROL/kernel; exit 3'"
+    script = f"{inner} sh -c {innermost} || echo $?; ps -e -o comm="
     lines = run.shell(script).split()
     assert lines[:2] == ["7.2", "3"]
     assert "sleep" not in lines
@@ -515,7 +539,8 @@ def test_an_ordinary_user_where_proc_is_covered(run_as_nobody: Runner) -> None:
     run = run_as_nobody
     script = 'mount -t tmpfs none /proc/irq; exec "$@"'
     run.wrapper = ["unshare", "-m", "sh", "-c", script, "sh", *AS_NOBODY]
-    assert run("--", "sh", "-c", "setsid sleep 1000 & cat /sys/devices/system/memory/block_size_bytes").stdout == "8000000\n"
+    done = run("--", "sh", "-c", "setsid sleep 1000 & cat /sys/devices/system/memory/block_size_bytes")
+    assert done.stdout == "8000000\n"
     for victim in ("command", "server", "init"):
         parties = Parties(run)
         os.kill(getattr(parties, victim), signal.SIGKILL)

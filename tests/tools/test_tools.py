@@ -172,7 +172,8 @@ def test_dmesg(run: Runner) -> None:
 
 def test_dmesg_follows(run: Runner) -> None:
     need("dmesg")
-    with run.start("--", "sh", "-c", "(sleep 0.2; echo late > /dev/kmsg) & dmesg -w", stdout=subprocess.PIPE) as process:
+    script = "(sleep 0.2; echo late > /dev/kmsg) & dmesg -w"
+    with run.start("--", "sh", "-c", script, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         while "late" not in process.stdout.readline():
             assert process.poll() is None
@@ -190,7 +191,8 @@ def test_dmesg_shows_what_the_fake_does(run: Runner) -> None:
 
 def test_numactl(run: Runner) -> None:
     need("numactl")
-    output = run.shell(f"numactl -H; for i in $(seq 64 95); do echo offline > {MEMORY}/memory$i/state; done; numactl -H")
+    offline = f"for i in $(seq 64 95); do echo offline > {MEMORY}/memory$i/state; done"
+    output = run.shell(f"numactl -H; {offline}; numactl -H")
     assert re.findall(r"node (\d) size: (\d+) MB", output) == [
         ("0", "4096"), ("1", "2048"), ("2", "4096"), ("0", "4096"), ("1", "2048"), ("2", "0"),
     ]  # fmt: skip
@@ -317,7 +319,8 @@ def static_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_static_program(run: Runner, static_program: Path) -> None:
     state = f"{MEMORY}/memory70/state"
-    assert run.shell(f"{static_program} {state}; {static_program} {state} write; cat {state}") == "online\nonline\noffline\n"
+    output = run.shell(f"{static_program} {state}; {static_program} {state} write; cat {state}")
+    assert output == "online\nonline\noffline\n"
 
 
 def test_a_go_program(run: Runner, tmp_path: Path) -> None:

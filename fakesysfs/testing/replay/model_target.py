@@ -59,7 +59,7 @@ def boot(profile: str, variant: str) -> Sysroot:
         description = load(machine)
     except Exception as error:
         raise NotSupportedError(f"machine {machine} cannot be loaded: {error}") from error
-    return Sysroot.boot(description, PROFILES[kernel])
+    return Sysroot.boot(description, PROFILES[kernel], whole_dev=True)
 
 
 class ModelProcess(Process):

@@ -132,19 +132,20 @@ class MountProcess(Process):
 
 def _open_and_write(path: str, data: bytes, writer: int) -> NoReturn:
     """The life of such a process. System calls are made so that Python does not repeat one that a signal ended."""
-    libc = ctypes.CDLL(None, use_errno=True)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, lambda _number, _frame: None)
         signal.siginterrupt(signal.SIGALRM, True)  # noqa: FBT003  its own signature
         result: tuple[int | None, int | None, int | None]
-        file = libc.open(os.fsencode(path), os.O_WRONLY)
-        if file < 0:
-            result = None, None, ctypes.get_errno()
+        try:
+            file = _checked(_libc.open(os.fsencode(path), os.O_WRONLY))
+        except OSError as error:
+            result = None, None, error.errno
         else:
             os.write(writer, b"\n")
-            written = libc.write(file, data, ctypes.c_size_t(len(data)))
-            result = (None, ctypes.get_errno(), None) if written < 0 else (written, None, None)
+            try:
+                result = _write(file, data, None), None, None
+            except OSError as error:
+                result = None, error.errno, None
         os.write(writer, json.dumps(result).encode() + b"\n")
     finally:
         os._exit(0)
@@ -177,7 +178,7 @@ class MountTarget(Target):
     def open(self, path: str, flags: int) -> int:
         """See Target."""
         with _patience():
-            return os.open(path, flags)
+            return _checked(_libc.open(os.fsencode(path), flags))
 
     def close(self, descriptor: int) -> None:
         """See Target."""
@@ -191,7 +192,7 @@ class MountTarget(Target):
     def write(self, descriptor: int, data: bytes, offset: int | None = None) -> int:
         """See Target."""
         with _patience():
-            return os.write(descriptor, data) if offset is None else os.pwrite(descriptor, data, offset)
+            return _write(descriptor, data, offset)
 
     def stat(self, path: str) -> FileStatus:
         """See Target."""
@@ -298,7 +299,28 @@ class MountTarget(Target):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-# System calls by name ---------------------------------------------------------------------------------------------
+# System calls ---------------------------------------------------------------------------------------------
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+"""Python's own functions repeat a write that failed with EINTR; that may be just what was recorded."""
+
+for _name in ("write", "pwrite"):
+    getattr(_libc, _name).restype = ctypes.c_ssize_t
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _write(descriptor: int, data: bytes, offset: int | None) -> int:
+    count = ctypes.c_size_t(len(data))
+    if offset is None:
+        return _checked(_libc.write(descriptor, data, count))
+    return _checked(_libc.pwrite(descriptor, data, count, ctypes.c_longlong(offset)))
 
 
 def _status(found: os.stat_result) -> FileStatus:

@@ -197,3 +197,23 @@ STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
 
 OUTPUT_NOT_COMPARED = frozenset({"lsmod", "dmesg", "time", "numastat", "ndctl"})
 """Commands whose output is the guest's (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""
+
+DIFFERS_BETWEEN_VERSIONS = (
+    (
+        re.compile(r"\b(enable|disable|destroy)-device\b"),
+        frozenset({"status", "stderr"}),
+        "daxctl 76.1 fails (250, 240) where 85 finds nothing to do and succeeds",
+    ),
+    (
+        re.compile(r"\breconfigure-device\b"),
+        frozenset({"stderr", "messages"}),
+        "daxctl 76.1 says `was already in ... mode` and leaves the device alone, 85 says nothing and may bind it again",
+    ),
+)
+"""What is not compared where another version of a tool took the place of the recorded one (KERNEL.md 5): commands,
+what of them (status, stdout, stderr, messages: log and uevents), why."""
+
+
+def differs_with(command: str) -> frozenset[str]:
+    """What the versions of a command's tool differ in."""
+    return frozenset().union(*(what for pattern, what, _ in DIFFERS_BETWEEN_VERSIONS if pattern.search(command)))

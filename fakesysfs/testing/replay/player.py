@@ -15,7 +15,13 @@ from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.testing.replay import raw, scenes, tables
 from fakesysfs.testing.replay.bash import command_names, unquoted
 from fakesysfs.testing.replay.messages import ENDS_TOGETHER, Comparison
-from fakesysfs.testing.replay.normalise import OUTPUT_NOT_COMPARED, STATUS_NOT_COMPARED, Context, normalise
+from fakesysfs.testing.replay.normalise import (
+    OUTPUT_NOT_COMPARED,
+    STATUS_NOT_COMPARED,
+    Context,
+    differs_with,
+    normalise,
+)
 from fakesysfs.testing.replay.recording import INFORMATIVE, Operation, Session
 from fakesysfs.testing.replay.report import (
     NOTHING_TO_COMPARE,
@@ -34,6 +40,7 @@ from fakesysfs.testing.replay.target import (
     Outcome,
     Process,
     Target,
+    ToolAbsentError,
     errno_name,
     errno_number,
 )
@@ -141,7 +148,8 @@ class Player:
         except NotSupportedError as error:
             verdict = Verdict(Kind.MISMATCH, error.reason)
         except NotRunError as error:
-            verdict = Verdict(Kind.NOT_RUN, error.reason)
+            kind = Kind.TOOL_ABSENT if isinstance(error, ToolAbsentError) else Kind.NOT_RUN
+            verdict = Verdict(kind, error.reason)
             rest = error.reason if error.rest else None
         except BlockedError as error:
             verdict = Verdict(Kind.MISMATCH, "blocks", (str(error),))
@@ -244,16 +252,25 @@ class Player:
     def _sh(self, operation: Operation) -> Verdict:
         command = operation["cmd"]
         result = self.target.sh(command, operation.get("tool"))
+        differing = differs_with(command) if result.stands_in else frozenset()
         differences = []
-        if not STATUS_NOT_COMPARED.search(unquoted(command)):
+        if not STATUS_NOT_COMPARED.search(unquoted(command)) and "status" not in differing:
             differences += difference("exit status", operation["rc"], result.rc)
         names = command_names(command)
         if not names & OUTPUT_NOT_COMPARED and "--version" not in command:
             self.context.module_command = bool(names & {"modprobe", "rmmod"})
             for key, stream, got in (("stdout", "text", result.stdout), ("stderr", "stderr", result.stderr)):
-                expected = normalise(stream, operation[key], self.context)
-                differences += difference(key, expected.split("\n"), normalise(stream, got, self.context).split("\n"))
-        return compared(differences + self._drained(operation))
+                if key not in differing:
+                    expected = normalise(stream, operation[key], self.context)
+                    found = normalise(stream, got, self.context)
+                    differences += difference(key, expected.split("\n"), found.split("\n"))
+        if "messages" in differing:
+            self._discard(operation)
+        else:
+            differences += self._drained(operation)
+        if result.stands_in and not differences:
+            return Verdict(Kind.TOOL_ABSENT, f"{operation['tool']}; {result.stands_in} does as is known of it")
+        return compared(differences)
 
     # Single calls --------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,14 @@ class Kind(enum.Enum):
     KNOWN = "known"
     """Differs as FORMAT.md says that it must through a mount; counts as reproduced."""
     NOT_RUN = "not run"
-    """A tool is not here; counts neither way."""
+    """One of the kernel's own tests is not here, or what comes after it cannot be compared; counts neither way."""
+    TOOL_ABSENT = "tool absent"
+    """The recorded version of a tool is not here; counts neither way."""
     INFORMATIVE = "informative"
     """Nothing to compare; not counted."""
+
+
+_EXTRAS = (Kind.KNOWN, Kind.NOT_RUN, Kind.TOOL_ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class Report:
 
     def summary(self) -> str:
         """The one line of this session."""
-        extras = [f"{self.count(kind)} {kind.value}" for kind in (Kind.KNOWN, Kind.NOT_RUN) if self.count(kind)]
+        extras = [f"{self.count(kind)} {kind.value}" for kind in _EXTRAS if self.count(kind)]
         tail = f" ({', '.join(extras)})" if extras else ""
         return f"{self.name}: {self.reproduced} of {self.counted} operations reproduced{tail}"
 
@@ -97,7 +102,7 @@ def total(reports: list[Report]) -> str:
     counted = sum(report.counted for report in reports)
     extras = [
         f"{number} {kind.value}"
-        for kind in (Kind.KNOWN, Kind.NOT_RUN)
+        for kind in _EXTRAS
         if (number := sum(report.count(kind) for report in reports))
     ]
     tail = f" ({', '.join(extras)})" if extras else ""

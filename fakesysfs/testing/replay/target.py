@@ -1,7 +1,7 @@
 """What a session is replayed on, as the replayer sees it.
 
-Two kinds: the model in this process (`model_target`), and a mount of it (an issue of its own: the same interface over
-the host's system calls, which then may also run the recorded tools).
+Two kinds: the model in this process (`model_target`; with a mount of the same model for the commands of a session:
+`served_model`), and a mount, on which every operation is a real system call (`mount_target`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ class NotRunError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.rest = rest
+
+
+class ToolAbsentError(NotRunError):
+    """The tool is not here, and no other version that could take its place."""
 
 
 class BlockedError(Exception):

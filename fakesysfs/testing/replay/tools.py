@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from fakesysfs.testing.replay.target import NotRunError
+from fakesysfs.testing.replay.target import ToolAbsentError
 
 TOOLS = frozenset({"chmem", "daxctl", "lsmem", "numactl", "numastat", "setpriv"})
 """Commands that a system may lack."""
@@ -58,7 +58,7 @@ def installed() -> str | None:
 
 
 def find(tool: str | None) -> Found:
-    """The tool that a session names, e.g. `daxctl-85`; None is the installed one. Raises NotRunError."""
+    """The tool that a session names, e.g. `daxctl-85`; None is the installed one. Raises ToolAbsentError."""
     here = installed()
     if tool is None or tool == here:
         return Found()
@@ -70,11 +70,11 @@ def find(tool: str | None) -> Found:
     if fetched:
         name, folder = max(fetched.items())
         return Found(folder, name)
-    raise NotRunError(f"tool absent: {tool}", rest=True)
+    raise ToolAbsentError(str(tool), rest=True)
 
 
 def require(names: set[str]) -> None:
-    """Make sure that the commands of a command line are here. Raises NotRunError."""
+    """Make sure that the commands of a command line are here. Raises ToolAbsentError."""
     for name in sorted(names & TOOLS):
         if name != "daxctl" and which(name) is None:
-            raise NotRunError(f"tool absent: {name}", rest=name in _CHANGES)
+            raise ToolAbsentError(name, rest=name in _CHANGES)

@@ -1,0 +1,150 @@
+"""Fixtures for pytest: machines to test programs on. `docs/testing.md` tells how to use them.
+
+pytest loads this file in every project that is tested where fakesysfs is installed, so nothing is imported here that
+pytest has not imported itself: what a fixture needs, it imports. That is also why this is not below
+`fakesysfs.testing`, whose import brings the model along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from fakesysfs.testing import MountedMachine, RunningMachine
+
+_KINDS = {"machine": "default", "kernel": "hotplug-v3"}
+"""What a test may choose, and what it gets if nobody chooses."""
+
+
+class _Wanted(NamedTuple):
+    machine: str
+    kernel: str
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The command line and the ini-file."""
+    group = parser.getgroup("fakesysfs")
+    group.addoption("--fakesysfs-machine", metavar="NAME|FILE", help="machine of tests that name none")
+    group.addoption("--fakesysfs-kernel", metavar="PROFILE", help="kernel of tests that name none")
+    group.addoption("--fakesysfs-require", action="store_true", help="fail, not skip, where FUSE cannot be used")
+    parser.addini("fakesysfs_machine", "machine of tests that name none; NAME.toml is beside the ini-file")
+    parser.addini("fakesysfs_kernel", "kernel of tests that name none")
+    parser.addini("fakesysfs_require", "fail, not skip, where FUSE cannot be used", type="bool")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker."""
+    line = "fakesysfs(machine=..., kernel=...): what the fakesysfs fixtures of this test run"
+    config.addinivalue_line("markers", line)
+
+
+@pytest.fixture
+def fakesysfs_machine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MountedMachine]:
+    """A mounted machine of the test's own, as booted."""
+    with _mounted(_wanted(request), tmp_path_factory) as machine:
+        yield machine
+
+
+@pytest.fixture
+def fakesysfs_shared_machine(
+    request: pytest.FixtureRequest, _fakesysfs_mounts: Callable[[_Wanted], MountedMachine]
+) -> MountedMachine:
+    """A mounted machine that the session's tests share, booted again for each of them."""
+    machine = _fakesysfs_mounts(_wanted(request))
+    machine.reset()
+    machine.trace_writes(False)
+    return machine
+
+
+@pytest.fixture
+def fakesysfs_in_process(request: pytest.FixtureRequest) -> Iterator[RunningMachine]:
+    """A machine in this process, without a mount, as booted."""
+    from fakesysfs.testing import Machine  # noqa: PLC0415  see above
+
+    with Machine(*_wanted(request)) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def _fakesysfs_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[_Wanted], MountedMachine]]:
+    """One for each machine and kernel that tests share."""
+    with contextlib.ExitStack() as stack:
+        mounts: dict[_Wanted, MountedMachine] = {}
+
+        def mount(wanted: _Wanted) -> MountedMachine:
+            if wanted not in mounts:
+                mounts[wanted] = stack.enter_context(_mounted(wanted, tmp_path_factory))
+            return mounts[wanted]
+
+        yield mount
+
+
+def _mounted(wanted: _Wanted, tmp_path_factory: pytest.TempPathFactory) -> MountedMachine:
+    """Not yet entered. Each worker of pytest-xdist has a base directory, and so mounts, of its own."""
+    from fakesysfs.testing import MountedMachine  # noqa: PLC0415  see above
+
+    return MountedMachine(tmp_path_factory.mktemp("fakesysfs"), *wanted)
+
+
+# What a test wants -----------------------------------------------------------------------------------------------
+
+
+def _wanted(request: pytest.FixtureRequest) -> _Wanted:
+    """By the first that says so: the fixture's parameter, the marker, the command line, the ini-file, the environment."""
+    config = request.config
+    given = [dict(getattr(request, "param", None) or {})]
+    given += [dict(marker.kwargs) for marker in request.node.iter_markers("fakesysfs")]
+    for kinds in given:
+        unknown = set(kinds) - set(_KINDS)
+        if unknown:
+            raise pytest.UsageError(f"fakesysfs: {', '.join(sorted(unknown))}: expected {' or '.join(_KINDS)}")
+    beside_test, beside_ini = request.path.parent, config.inipath.parent if config.inipath else config.rootpath
+    chosen = {}
+    for kind, default in _KINDS.items():
+        places = [(kinds.get(kind), beside_test) for kinds in given]
+        places.append((config.getoption(f"fakesysfs_{kind}"), config.invocation_params.dir))
+        places.append((config.getini(f"fakesysfs_{kind}"), beside_ini))
+        places.append((os.environ.get(f"FAKESYSFS_{kind.upper()}"), config.invocation_params.dir))
+        value, directory = next(((value, place) for value, place in places if value), (default, Path()))
+        chosen[kind] = str(directory / value) if str(value).endswith(".toml") else str(value)
+    return _Wanted(**chosen)
+
+
+# Where it cannot be ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _skipping(config: pytest.Config) -> Iterator[None]:
+    """Skip, or fail, with the reason why there can be no mount or no private namespaces."""
+    try:
+        yield
+    except Exception as error:
+        testing = sys.modules.get("fakesysfs.testing")
+        if testing is None or not isinstance(error, testing.CannotMountError):
+            raise
+        if config.getoption("fakesysfs_require") or config.getini("fakesysfs_require"):
+            pytest.fail(f"{error}", pytrace=False)
+        pytest.skip(f"{error}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """For the mount of a fixture."""
+    with _skipping(item.config):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """For the first command that a test runs."""
+    with _skipping(item.config):
+        return (yield)

@@ -1,0 +1,239 @@
+"""The model's uevents as uevents of the host's kernel, in a private network namespace and nowhere else.
+
+Whoever may administer a network namespace may have the kernel broadcast a uevent in it: a message of type 0x10 to port 0
+of NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c, uevent_net_rcv_skb). The kernel adds SEQNUM and sends it on as its own,
+so udevd, udevadm and libudev believe it. On the host that would be a lie to the host's udevd, so `Injector` looks
+where it is before it opens a socket.
+
+The server announces by itself where it lives in the namespace (`Announcer`): the names are in place before an event is
+sent, and the event is sent before the store is answered, as with a real kernel. Where the server lives elsewhere
+(--mount, --at), a helper in the namespace reads control/uevents_new (`follow`), and events come right after.
+
+A listener that does not keep up loses events, on a real kernel too; but there udevd may have a buffer of 128 MiB, which
+takes root outside of all namespaces. So we wait for listeners that lag behind, up to a point.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    import trio
+
+    from fakesysfs.kernel.kernel import Kernel
+
+log = logging.getLogger(__name__)
+
+NETLINK_KOBJECT_UEVENT = 15
+_REQUEST = 1
+_ANY_TYPE = 0x10
+_ERROR = 2
+_HEADER = "=IHHII"
+_NS_GET_USERNS = 0xB701
+_FIRST_USER_NAMESPACE = 0xEFFFFFFD
+"""The inode number of the initial user namespace (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""
+
+EVENTS_AT_ONCE = 32
+"""Events between two looks at the listeners. One takes about 1 KiB of a listener's buffer, which has 208 KiB at least."""
+FULL_BYTES = 64 << 10
+PATIENCE_SECONDS = 10.0
+"""How long a listener that does not read is waited for, once; from then on it is on its own."""
+LOOK_SECONDS = 0.002
+
+
+class NotPrivateError(RuntimeError):
+    """Uevents are not injected here: it says why."""
+
+
+def network_namespace() -> int:
+    """The number of this process's network namespace."""
+    return os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116  the launcher does without pathlib
+
+
+class Injector:
+    """Broadcasts uevents in this process's network namespace.
+
+    `outside` is the number of the network namespace that the user lives in. Raises NotPrivateError in that one, in one
+    that does not belong to this process's own user namespace, and in the host's first user namespace.
+    """
+
+    def __init__(self, outside: int) -> None:
+        _make_sure_that_it_is_private(outside)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
+        self._patience = PATIENCE_SECONDS
+
+    def send(self, lines: Iterable[str]) -> None:
+        """Send "action@devpath", "ACTION=..." and so on. Raises OSError."""
+        text = "".join(f"{line}\0" for line in lines).encode("utf-8", "surrogateescape")
+        header = struct.pack(_HEADER, struct.calcsize(_HEADER) + len(text), _ANY_TYPE, _REQUEST, 0, 0)
+        self._socket.sendto(header + text, (0, 0))
+        try:
+            answer = self._socket.recv(4096, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return  # success is not reported
+        if struct.unpack_from(_HEADER, answer)[1] == _ERROR:
+            number = -struct.unpack_from("=i", answer, struct.calcsize(_HEADER))[0]
+            raise OSError(number, os.strerror(number), "uevent")
+
+    def listens(self) -> bool:
+        """Whether anybody does."""
+        return bool(_unread())
+
+    def must_wait(self) -> bool:
+        """Whether a listener lags behind, and is to be waited for. To be asked each LOOK_SECONDS while it is so."""
+        if self._patience <= 0:
+            return False
+        if max(_unread(), default=0) < FULL_BYTES:
+            self._patience = PATIENCE_SECONDS
+            return False
+        self._patience -= LOOK_SECONDS
+        return True
+
+
+def _unread() -> list[int]:
+    """Bytes in the buffer of each listener to uevents in this network namespace."""
+    found = []
+    with open("/proc/self/net/netlink", encoding="ascii") as table:  # noqa: PTH123  once for every few events
+        next(table)
+        for line in table:
+            _, protocol, port, groups, unread, *_ = line.split()
+            if int(protocol) == NETLINK_KOBJECT_UEVENT and port != "0" and int(groups, 16):
+                found.append(int(unread))
+    return found
+
+
+def _make_sure_that_it_is_private(outside: int) -> None:
+    if network_namespace() == outside:
+        raise NotPrivateError("uevents are not sent outside of a private network namespace")
+    own = os.stat("/proc/self/ns/user").st_ino  # noqa: PTH116  the launcher does without pathlib
+    descriptor = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        owner = fcntl.ioctl(descriptor, _NS_GET_USERNS)
+    except OSError as error:
+        raise NotPrivateError(f"uevents are not sent: whose network namespace this is cannot be known: {error}") from None
+    finally:
+        os.close(descriptor)
+    belongs_to = os.fstat(owner).st_ino
+    os.close(owner)
+    if belongs_to != own or own == _FIRST_USER_NAMESPACE:
+        raise NotPrivateError("uevents are not sent in a network namespace that does not belong to a private user namespace")
+
+
+class _Sysroot(Protocol):
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that runs; another one after a reset."""
+
+
+class Announcer:
+    """Sends the uevents of a machine that is served in this process."""
+
+    def __init__(self, sysroot: _Sysroot, injector: Injector) -> None:
+        self._sysroot = sysroot
+        self._injector = injector
+        self._sent = 0
+        """Events of `_kernel` before this one were sent, or cannot be any more."""
+        self._kernel = sysroot.kernel
+        self._on_their_own = False
+        """A listener lags behind; whoever writes is not to wait for it, it may be the listener itself."""
+        self._progress: trio.Event
+
+    async def run(self, settled: Callable[[], Awaitable[None]]) -> None:
+        """Announce, for as long as the machine is served. `settled` waits until the host knows all names."""
+        import trio  # noqa: PLC0415  the launcher, which imports this module, needs none
+
+        self._progress = trio.Event()
+        try:
+            while True:
+                kernel = self._kernel = self._sysroot.kernel
+                self._sent = kernel.uevents.sequence if self._sent else 1
+                while self._sysroot.kernel is kernel:
+                    arrived = trio.Event()
+                    token = kernel.uevents.arrived.add(arrived.set)
+                    try:
+                        if self._sent == kernel.uevents.sequence and not kernel.gone:
+                            await arrived.wait()
+                    finally:
+                        kernel.uevents.arrived.discard(token)
+                    end = kernel.uevents.sequence
+                    await settled()
+                    await self._send(kernel, end)
+        except OSError as error:
+            log.error("uevents are no longer sent: %s", error)  # noqa: TRY400  the error says it all
+        finally:
+            self._on_their_own = True
+            self._progress.set()
+
+    async def _send(self, kernel: Kernel, end: int) -> None:
+        import trio  # noqa: PLC0415  see above
+
+        if self._injector.listens():
+            events = itertools.takewhile(lambda event: event[0] < end, kernel.uevents.numbered(self._sent))
+            while batch := list(itertools.islice(events, EVENTS_AT_ONCE)):
+                while self._injector.must_wait():
+                    self._on_their_own = True
+                    self._tell()
+                    await trio.sleep(LOOK_SECONDS)
+                self._on_their_own = False
+                for _, lines in batch:
+                    self._injector.send(lines)
+                self._sent = batch[-1][0] + 1
+                await trio.lowlevel.checkpoint()
+        self._sent = end
+        self._tell()
+
+    def _tell(self) -> None:
+        import trio  # noqa: PLC0415  see above
+
+        progress, self._progress = self._progress, trio.Event()
+        progress.set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether there are events that a store, before it is answered, waits for."""
+        kernel = self._sysroot.kernel
+        return not self._on_their_own and (kernel is not self._kernel or self._sent < kernel.uevents.sequence)
+
+    async def caught_up(self) -> None:
+        """Wait until all events were sent that there are now."""
+        kernel = self._sysroot.kernel
+        goal = kernel.uevents.sequence
+        while self.behind and kernel is self._sysroot.kernel and (kernel is not self._kernel or self._sent < goal):
+            await self._progress.wait()
+
+
+def follow(control: str, outside: int, ready: Callable[[], None]) -> NoReturn:
+    """Send the uevents of a machine whose control/ is there; `ready` is called when none will be missed any more.
+
+    Ends the process when the machine is gone.
+    """
+    injector = Injector(outside)
+    place = f"{control}/uevents_new"
+    while True:
+        with open(place, "rb", buffering=0) as file:  # noqa: PTH123  a raw descriptor is wanted
+            ready()
+            try:
+                _forward(injector, file.read)
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    os._exit(0)
+        # Booted again: nothing is lost of the new machine's.
+        place = f"{control}/uevents_follow"
+
+
+def _forward(injector: Injector, read: Callable[[int], bytes]) -> NoReturn:
+    while True:
+        for number, line in enumerate(read(1 << 16).decode("utf-8", "surrogateescape").splitlines()):
+            if number % EVENTS_AT_ONCE == 0:
+                while injector.must_wait():
+                    time.sleep(LOOK_SECONDS)
+            injector.send(line.split(" ")[:-1])  # without the model's own SEQNUM

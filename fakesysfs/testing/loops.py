@@ -1,0 +1,162 @@
+"""Drives kernel operations (kernel/sched.py) under the event loop that runs: trio or asyncio.
+
+Neither is imported unless it runs already.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from fakesysfs.kernel.sched import Answer, Preempt, Request, Signals, Sleep, Wait
+
+T = TypeVar("T")
+
+
+class EventLoop(Protocol):
+    """What is needed of an event loop."""
+
+    cancelled: type[BaseException]
+    """What is raised where a task is cancelled."""
+
+    def time(self) -> float:
+        """Its clock."""
+
+    async def checkpoint(self) -> None:
+        """Others may run; a cancellation is noticed."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+    async def woken(self, add: Callable[[Callable[[], None]], object]) -> None:
+        """Wait until the callback that is given to `add` is called."""
+
+    async def to_the_end(self, wait: Callable[[], Awaitable[None]]) -> BaseException | None:
+        """Wait, whoever cancels the task meanwhile; returns a cancellation that has to be raised again."""
+
+
+class _Trio:
+    def __init__(self) -> None:
+        import trio  # noqa: PLC0415  it runs
+
+        self._trio = trio
+        self.cancelled: type[BaseException] = trio.Cancelled
+
+    def time(self) -> float:
+        return self._trio.current_time()
+
+    async def checkpoint(self) -> None:
+        await self._trio.lowlevel.checkpoint()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._trio.sleep(seconds)
+
+    async def woken(self, add: Callable[[Callable[[], None]], object]) -> None:
+        event = self._trio.Event()
+        add(event.set)
+        await event.wait()
+
+    async def to_the_end(self, wait: Callable[[], Awaitable[None]]) -> BaseException | None:
+        with self._trio.CancelScope(shield=True):
+            await wait()
+        return None
+
+
+class _Asyncio:
+    def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415  it runs
+
+        self._asyncio = asyncio
+        self.cancelled: type[BaseException] = asyncio.CancelledError
+
+    def time(self) -> float:
+        return self._asyncio.get_running_loop().time()
+
+    async def checkpoint(self) -> None:
+        await self._asyncio.sleep(0)
+
+    async def sleep(self, seconds: float) -> None:
+        await self._asyncio.sleep(seconds)
+
+    async def woken(self, add: Callable[[Callable[[], None]], object]) -> None:
+        event = self._asyncio.Event()
+        add(event.set)
+        await event.wait()
+
+    async def to_the_end(self, wait: Callable[[], Awaitable[None]]) -> BaseException | None:
+        task = self._asyncio.ensure_future(wait())
+        cancelled: BaseException | None = None
+        while not task.done():
+            try:
+                await self._asyncio.shield(task)
+            except self._asyncio.CancelledError as error:
+                cancelled = error
+        return cancelled
+
+
+def event_loop() -> EventLoop:
+    """The one that runs. Raises RuntimeError if none does."""
+    if "trio" in sys.modules and _runs(sys.modules["trio"].lowlevel.current_task):
+        return _Trio()
+    if "asyncio" in sys.modules and _runs(sys.modules["asyncio"].get_running_loop):
+        return _Asyncio()
+    raise RuntimeError("neither trio nor asyncio runs here: use `with`, not `async with`")
+
+
+def _runs(current: Callable[[], object]) -> bool:
+    try:
+        current()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def drive(operation: Coroutine[Request, Answer, T]) -> T:
+    """The result of an operation. Cancelled, it goes on as if its program had got SIGKILL."""
+    loop = event_loop()
+    try:
+        await loop.checkpoint()
+    except BaseException:
+        operation.close()
+        raise
+    answer: Answer | None = None
+    killed: BaseException | None = None
+    while True:
+        try:
+            request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
+        except StopIteration as stop:
+            if killed is not None:
+                raise killed from None
+            return stop.value  # type: ignore[no-any-return]
+        except OSError:
+            if killed is not None:
+                raise killed from None
+            raise
+        if isinstance(request, Wait) and request.signals is not Signals.NONE:
+            if killed is not None:
+                answer = Answer.INTERRUPTED
+                continue
+            try:
+                await _grant(loop, request)
+                answer = Answer.WOKEN
+            except loop.cancelled as error:
+                killed, answer = error, Answer.INTERRUPTED
+        else:
+            cancelled = await loop.to_the_end(lambda request=request: _grant(loop, request))  # type: ignore[misc]
+            killed = killed or cancelled
+            answer = Answer.WOKEN
+
+
+async def _grant(loop: EventLoop, request: Request) -> None:
+    if isinstance(request, Sleep):
+        await loop.sleep(request.seconds)
+    elif isinstance(request, Preempt):
+        await loop.checkpoint()
+    else:
+        token: list[Any] = []
+        try:
+            await loop.woken(lambda wake: token.append(request.queue.add(wake)))
+        finally:
+            for each in token:
+                request.queue.discard(each)

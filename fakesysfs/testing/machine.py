@@ -1,0 +1,275 @@
+"""A machine in this process, for unit tests: no mount, no root, no other process.
+
+`with Machine()` gives a `RunningMachine`: its calls return when the kernel's would, and what takes time there takes
+virtual time here, so a test of an hour is over at once. `async with Machine()` gives an `AsyncRunningMachine`: calls
+that may sleep are awaited, time is the event loop's (trio, its mock clock, or asyncio), and several tasks share the
+machine.
+
+Refusals are ordinary OSErrors (FileNotFoundError, PermissionError ...), with the kernel's reason as a note: what a
+program sees is what a test sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+from fakesysfs import machine as descriptions
+from fakesysfs.kernel import sched
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.kernel.sched import Wait
+from fakesysfs.kernfs import Caller
+from fakesysfs.sysroot import Sysroot
+from fakesysfs.testing.controls import Controls, StrPath
+from fakesysfs.testing.filesystem import FileSystem
+from fakesysfs.testing.loops import drive, event_loop
+from fakesysfs.testing.tasks import Signal, Task, Tasks
+
+_READ_SIZE = 65536
+_NANOSECONDS = 10**9
+_COMM_LENGTH = 15
+
+
+class WaitsForeverError(RuntimeError):
+    """An operation waits for something that nothing that goes on will bring, a pinned page for instance."""
+
+
+class Machine:
+    """A machine to be run in this process, by `with` or `async with`; each of these boots it anew.
+
+    `machine` is a built-in machine or a TOML file, `kernel` one of the kernels (`fakesysfs list` names both), `uid` the
+    user who reads and writes: files belong to user 0. Raises ValueError for a machine or kernel that is not there.
+    """
+
+    def __init__(self, machine: StrPath = "default", kernel: str = "hotplug-v3", *, uid: int = 0) -> None:
+        if kernel not in PROFILES:
+            raise ValueError(f"there is no kernel {kernel!r}; there are {', '.join(PROFILES)}")
+        try:
+            self._machine = descriptions.load(os.fspath(machine))
+        except descriptions.MachineError as error:
+            raise ValueError(str(error)) from None
+        self._profile = PROFILES[kernel]
+        self._uid = uid
+        self._running: RunningMachine | AsyncRunningMachine | None = None
+
+    def __enter__(self) -> RunningMachine:
+        tasks = Tasks()
+        sysroot = self._boot(lambda: tasks.now)
+        running = self._running = RunningMachine(sysroot, self._uid, tasks)
+        return running
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert isinstance(self._running, RunningMachine)
+        self._running._end()  # noqa: SLF001  ours
+        self._running = None
+
+    async def __aenter__(self) -> AsyncRunningMachine:
+        sysroot = self._boot(event_loop().time)
+        running = self._running = AsyncRunningMachine(sysroot, self._uid)
+        return running
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert isinstance(self._running, AsyncRunningMachine)
+        self._running._end()  # noqa: SLF001  ours
+        self._running = None
+
+    def _boot(self, seconds: Callable[[], float]) -> Sysroot:
+        started, first = time.time_ns(), seconds()
+        return Sysroot.boot(
+            self._machine, self._profile, now_ns=lambda: started + round((seconds() - first) * _NANOSECONDS)
+        )
+
+
+class _Running(Controls):
+    """What both forms of a machine in process share."""
+
+    def __init__(self, sysroot: Sysroot, uid: int) -> None:
+        self._sysroot = sysroot
+        self._caller = Caller(os.getpid(), os.path.basename(sys.argv[0])[:_COMM_LENGTH] or "python")  # noqa: PTH119
+        self._outside = FileSystem(sysroot.tree, None, self._caller)
+        self._files = FileSystem(sysroot.tree, sysroot.refusals, self._caller, uid)
+
+    def _show(self, path: str) -> str:
+        return _text(sched.run(_read(self._outside, path)))
+
+    def _store(self, path: str, data: str) -> None:
+        with _as_os_error(path):
+            sched.run(self._outside.write(self._outside.open(path, os.O_WRONLY), data.encode()))
+
+    def ls(self, path: StrPath) -> list[str]:
+        """See Controls."""
+        with _as_os_error(path):
+            return self._files.listdir(os.fspath(path))
+
+    def stat(self, path: StrPath, *, follow_symlinks: bool = True) -> os.stat_result:
+        """See Controls."""
+        with _as_os_error(path):
+            found = (self._files.stat if follow_symlinks else self._files.lstat)(os.fspath(path))
+        times = (found.atime_ns, found.mtime_ns, found.ctime_ns)
+        seconds = [moment // _NANOSECONDS for moment in times]
+        return os.stat_result(
+            (found.mode, found.ino, 0, found.nlink, found.uid, found.gid, found.size, *seconds),
+            dict(zip(("st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_rdev"), (*times, found.rdev), strict=True)),
+        )
+
+    def readlink(self, path: StrPath) -> str:
+        """See Controls."""
+        with _as_os_error(path):
+            return self._files.readlink(os.fspath(path))
+
+    async def _write(self, path: StrPath, data: str | bytes) -> int:
+        files, name = self._files, os.fspath(path)
+        taken = data.encode() if isinstance(data, str) else data
+        with _as_os_error(path):
+            descriptor = files.open(name, os.O_WRONLY)
+            writes = self._sysroot.writes
+            traced = writes.begin(self._caller, files.tree.path_of(descriptor.file.ino), taken) if writes.on else None
+            result = "EIO"
+            try:
+                count = await files.write(descriptor, taken)
+                result = str(count)
+            except KernelError as error:
+                result = error.name
+                raise
+            finally:
+                if traced is not None:
+                    writes.end(traced, result)
+        return count
+
+    async def _read(self, path: StrPath) -> bytes:
+        with _as_os_error(path):
+            return await _read(self._files, os.fspath(path))
+
+    def _end(self) -> None:
+        self._sysroot.kernel.shut_down()
+
+
+class RunningMachine(_Running):
+    """A machine in process, as `with Machine()` gives it. Not to be used by several threads."""
+
+    def __init__(self, sysroot: Sysroot, uid: int, tasks: Tasks) -> None:
+        super().__init__(sysroot, uid)
+        self._tasks = tasks
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the machine was booted first."""
+        return self._tasks.now
+
+    def advance(self, seconds: float) -> None:
+        """Let virtual time pass; writes that were started go on."""
+        self._tasks.advance(seconds)
+
+    def read(self, path: StrPath) -> str:
+        """The whole text of a file.
+
+        Raises OSError as open(2) and read(2) fail; WaitsForeverError where a program would hang.
+        """
+        return _text(self._finish(self._tasks.spawn(self._read(path), f"read {os.fspath(path)}")))
+
+    def write(self, path: StrPath, data: str | bytes) -> int:
+        """One write(2) of `data`, as it is; returns how many bytes were taken.
+
+        Raises OSError as open(2) and write(2) fail; WaitsForeverError where a program would hang: it is killed then.
+        """
+        return self.start_write(path, data).result()
+
+    def start_write(self, path: StrPath, data: str | bytes) -> StartedWrite:
+        """The same by another program, which this one does not wait for; it has gone as far as it can."""
+        task = self._tasks.spawn(self._write(path, data), f"write {os.fspath(path)}")
+        self._tasks.settle()
+        return StartedWrite(task, self)
+
+    def _finish(self, task: Task) -> Any:  # noqa: ANN401  whatever the task's operation returns
+        if not self._tasks.finish(task):
+            request = task.request
+            self._signal(task, Signal.SIGKILL)
+            what = f"for {request.point}" if isinstance(request, Wait) else "for ever"
+            raise WaitsForeverError(f"{task.name}: waits {what}, which nothing ends but a signal or another operation")
+        return task.outcome()
+
+    def _signal(self, task: Task, signal: Signal) -> None:
+        self._tasks.signal(task, signal)
+        self._tasks.settle()
+
+    def _end(self) -> None:
+        for task in list(self._tasks.tasks):
+            task.operation.close()
+        super()._end()
+
+
+class StartedWrite:
+    """A write by another program, as `RunningMachine.start_write` gives it."""
+
+    def __init__(self, task: Task, machine: RunningMachine) -> None:
+        self._task = task
+        self._machine = machine
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._task.finished
+
+    def result(self) -> int:
+        """Let time pass until it ends; how many bytes were taken. Raises as `RunningMachine.write` does."""
+        taken: int = self._machine._finish(self._task)  # noqa: SLF001  ours
+        return taken
+
+    def interrupt(self) -> None:
+        """A signal that the program handles (SIGALRM): it ends some waits with EINTR, others not at all."""
+        self._machine._signal(self._task, Signal.SIGALRM)  # noqa: SLF001  ours
+
+    def kill(self) -> None:
+        """SIGKILL: it ends all waits but those that nothing ends."""
+        self._machine._signal(self._task, Signal.SIGKILL)  # noqa: SLF001  ours
+
+
+class AsyncRunningMachine(_Running):
+    """A machine in process, as `async with Machine()` gives it, for the tasks of one event loop.
+
+    To cancel an operation is to kill the program that makes it: a wait that SIGKILL ends in Linux ends, with whatever
+    the kernel undoes then; others are waited for.
+    """
+
+    async def read(self, path: StrPath) -> str:
+        """The whole text of a file. Raises OSError as open(2) and read(2) fail."""
+        return _text(await drive(self._read(path)))
+
+    async def write(self, path: StrPath, data: str | bytes) -> int:
+        """One write(2) of `data`, as it is; returns how many bytes were taken.
+
+        Raises OSError as open(2) and write(2) fail.
+        """
+        return await drive(self._write(path, data))
+
+
+@contextlib.contextmanager
+def _as_os_error(path: StrPath) -> Iterator[None]:
+    try:
+        yield
+    except KernelError as error:
+        seen = OSError(error.errno, os.strerror(error.errno), os.fspath(path))
+        seen.add_note(f"{error.why} [{error.where}]")
+        raise seen from None
+
+
+async def _read(files: FileSystem, path: str) -> bytes:
+    descriptor = files.open(path, os.O_RDONLY)
+    parts = []
+    while part := await files.read(descriptor, _READ_SIZE):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

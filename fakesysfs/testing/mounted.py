@@ -1,0 +1,230 @@
+"""A machine behind a real mount, for tests of programs.
+
+The server is a process of its own, which ends with the one that started it; each `run` is a `fakesysfs run` around the
+same mount, so that nothing that a command started outlives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from fakesysfs.fuse import mount
+from fakesysfs.testing.controls import Controls, StrPath
+
+_PATIENCE_SECONDS = 60.0
+
+
+class CannotMountError(Exception):
+    """Why there can be no mount here, or no private namespaces around a command, and what to do about it."""
+
+
+class MountedMachine(Controls):
+    """A machine that is mounted below `directory` as long as `with` lasts.
+
+    `machine` is a built-in machine or a TOML file, `kernel` one of the kernels (`fakesysfs list` names both). To enter
+    it raises CannotMountError where FUSE cannot be used, ValueError for a machine or kernel that is not there. To leave
+    it ends the commands that were started and raises RuntimeError if the server had anything to complain about.
+    """
+
+    def __init__(self, directory: StrPath, machine: StrPath = "default", kernel: str = "hotplug-v3") -> None:
+        self._directory = Path(directory).resolve()
+        self.machine = os.fspath(machine)
+        """As it was given."""
+        self.kernel = kernel
+        """The name of the kernel."""
+        self.path = self._directory / "mnt"
+        """The mountpoint: a directory with sys, dev, proc and control."""
+        self.sys = self.path / "sys"
+        """What is /sys in `run`."""
+        self.dev = self.path / "dev"
+        """What is /dev in `run`."""
+        self.proc = self.path / "proc"
+        """What is seen in /proc in `run`."""
+        self.control = self.path / "control"
+        """What no real machine has."""
+        self._log = self._directory / "server.log"
+        self._server: subprocess.Popen[str] | None = None
+        self._started: list[subprocess.Popen[str]] = []
+
+    # Its life ------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> MountedMachine:
+        try:
+            mount.check_device()
+        except mount.MountError as error:
+            raise CannotMountError(str(error)) from None
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._log.open("w") as log:
+            self._server = subprocess.Popen(
+                [*_python("fakesysfs.testing.serve"), self.path, self.machine, self.kernel],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                # Ctrl-C is for the tests; they end the server when they are done.
+                start_new_session=True,
+            )
+        status, why = self._answer(self._server)
+        if status != "0":
+            self._end_server()
+            raise {"2": ValueError}.get(status, CannotMountError)(why)
+        return self
+
+    def _answer(self, server: subprocess.Popen[str]) -> tuple[str, str]:
+        assert server.stdout is not None
+        status = server.stdout.readline().strip()
+        if status == "0":
+            return "0", ""
+        return status, server.stdout.read().strip() or f"the server ended at once: {self._log.read_text()}"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for command in self._started:
+            with command:
+                if command.poll() is None:
+                    command.kill()
+        self._started.clear()
+        self._end_server()
+        said = self._log.read_text()
+        if said and error is None:
+            raise RuntimeError(f"the server of the fake complained:\n{said}")
+
+    def _end_server(self) -> None:
+        if self._server is None:
+            return
+        with self._server as server:
+            assert server.stdin is not None
+            server.stdin.close()
+            try:
+                server.wait(_PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+        self._server = None
+        if mount.mounted_at(str(self.path)):
+            with contextlib.suppress(mount.MountError):
+                mount.unmount(str(self.path))
+
+    # Files ---------------------------------------------------------------------------------------------------------
+
+    def _outside(self, path: StrPath) -> str:
+        return f"{self.path}/{os.fspath(path).lstrip('/')}"
+
+    def _show(self, path: str) -> str:
+        return self.read(path)
+
+    def _store(self, path: str, data: str) -> None:
+        self.write(path, data)
+
+    def read(self, path: StrPath) -> str:
+        """The whole text of a file. Raises OSError as open(2) and read(2) fail."""
+        with open(self._outside(path), "rb") as file:  # noqa: PTH123  there may be thousands
+            return file.read().decode("utf-8", "surrogateescape")
+
+    def write(self, path: StrPath, data: str | bytes) -> int:
+        """One write(2) of `data`, as it is; returns how many bytes were taken.
+
+        Raises OSError as open(2) and write(2) fail.
+        """
+        descriptor = os.open(self._outside(path), os.O_WRONLY)
+        try:
+            return os.write(descriptor, data.encode() if isinstance(data, str) else data)
+        finally:
+            os.close(descriptor)
+
+    def ls(self, path: StrPath) -> list[str]:
+        """See Controls."""
+        return os.listdir(self._outside(path))  # noqa: PTH208  names are wanted
+
+    def stat(self, path: StrPath, *, follow_symlinks: bool = True) -> os.stat_result:
+        """See Controls."""
+        return os.stat(self._outside(path), follow_symlinks=follow_symlinks)  # noqa: PTH116  as in process
+
+    def readlink(self, path: StrPath) -> str:
+        """See Controls."""
+        return os.readlink(self._outside(path))  # noqa: PTH115  a string is wanted
+
+    # Commands ------------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        command: str | Sequence[StrPath],
+        *,
+        input: str | None = None,  # noqa: A002  subprocess.run's name
+        cwd: StrPath | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = _PATIENCE_SECONDS,
+        check: bool = False,
+        udev: bool = False,
+        rules: Sequence[StrPath] = (),
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; it sees this machine at /sys, /dev and /proc. A string is a script for sh.
+
+        `udev` runs a systemd-udevd beside it, with `rules`: directories and files, `none`, `distribution` (the default).
+        The rest is as in subprocess.run, standard output and error are captured. Raises CannotMountError where
+        there can be no private namespaces; what subprocess.run raises for `timeout` and `check`.
+        """
+        process = self.start(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=env,
+            udev=udev, rules=rules,
+        )  # fmt: skip
+        try:
+            output, errors = process.communicate(input, timeout)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        finally:
+            self._started.remove(process)
+        done = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+        if done.returncode == _WRONG_USE and "private namespaces cannot be made here" in errors:
+            raise CannotMountError(errors.strip().removeprefix("fakesysfs: "))
+        if check:
+            done.check_returncode()
+        return done
+
+    def start(
+        self,
+        command: str | Sequence[StrPath],
+        *,
+        stdin: int | IO[Any] | None = None,
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
+        cwd: StrPath | None = None,
+        env: Mapping[str, str] | None = None,
+        udev: bool = False,
+        rules: Sequence[StrPath] = (),
+    ) -> subprocess.Popen[str]:
+        """As `run`, but return at once, as subprocess.Popen does. It is killed when the machine ends."""
+        arguments = ["sh", "-c", command] if isinstance(command, str) else [os.fspath(word) for word in command]
+        options = ["--udev"] if udev else []
+        for rule in rules:
+            options += ["--rules", os.fspath(rule)]
+        process = subprocess.Popen(
+            [*_python("fakesysfs"), "run", "--at", os.fspath(self.path), *options, "--", *arguments],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+
+_WRONG_USE = 2
+
+
+def _python(module: str) -> list[str]:
+    """A module of ours as a command, whatever lies in the working directory."""
+    return [sys.executable, "-P", "-m", module]
+
+

@@ -1,0 +1,61 @@
+"""The server of a `MountedMachine`: python -m fakesysfs.testing.serve MOUNTPOINT MACHINE KERNEL.
+
+It says "0" on standard output once it answers, or an exit status and why it does not, and ends with its standard
+input: with the process that wanted it, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from fakesysfs import machine
+from fakesysfs.fuse import mount
+from fakesysfs.fuse.daemon import log_to_standard_error
+from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.sysroot import Sysroot
+
+
+def main(point: str, name: str, kernel: str) -> int:
+    """Serve until standard input ends; returns the exit status."""
+    if kernel not in PROFILES:
+        return _refuse(2, f"there is no kernel {kernel!r}; there are {', '.join(PROFILES)}")
+    try:
+        mount.check(point)
+        loaded = machine.load(name)
+    except machine.MachineError as error:
+        return _refuse(2, str(error))
+    except mount.MountError as error:
+        return _refuse(error.status, str(error))
+    from fakesysfs.fuse.server import serve  # noqa: PLC0415  slow, and there are errors to be told first
+
+    log_to_standard_error()
+    sysroot = Sysroot.boot(loaded, PROFILES[kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
+    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+    try:
+        # For those users that a command of root in `run` becomes.
+        serve(sysroot, point, allow_other=os.getuid() == 0, ready=lambda: _say("0"))
+    except mount.MountError as error:
+        return _refuse(error.status, str(error))
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201  to the process that started us
+
+
+def _refuse(status: int, why: str) -> int:
+    _say(f"{status}\n{why}")
+    return status
+
+
+def _end_with_standard_input() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

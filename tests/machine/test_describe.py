@@ -1,0 +1,191 @@
+"""A wrong machine file gets one clear message: the file, the key, the value and what is allowed (DESIGN.md 6)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.kernel.memory_hotplug import Range
+from fakesysfs.kernel.profile import Mmop
+from fakesysfs.machine import MachineError, builtin, load
+
+GOOD = """
+block_size = "128M"
+modules = ["dax_hmem", "kmem"]
+
+[[node]]
+id = 0
+cpus = "0-1"
+memory = [{ start = "0", size = "2G" }]
+
+[[node]]
+id = 1
+
+[[dax_region]]
+kind = "hmem"
+start = "4G"
+size = "1G"
+target_node = 1
+"""
+
+
+def said(folder: Path, text: str | bytes, name: str = "m.toml") -> str:
+    """The message that loading a file gives, without the folder."""
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(MachineError) as error:
+        load(str(path))
+    message = str(error.value)
+    assert message.startswith(f"{path}: "), message
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def test_a_good_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(GOOD)
+    machine = load(str(path))
+    setup = machine.setup()
+    assert (machine.name, machine.text) == ("m", GOOD)
+    assert setup.block_size == 128 << 20
+    assert [(node.nid, node.cpus) for node in setup.nodes] == [(0, (0, 1)), (1, ())]
+    assert setup.soft_reserved[0].range == Range(4 << 30, (5 << 30) - 1)
+    assert setup.default_online_type is Mmop.ONLINE
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        # keys that are not known
+        ("[[node]]\nid = 1", "[[node]]\nid = 1\ncolour = 3", ["node[1].colour: unknown key", "cpus, id, memory"]),
+        ("block_size", "blok_size", ["blok_size: unknown key", "block_size"]),
+        ("modules =", "moduls = []\nmodules =", ["moduls: unknown key", "modules"]),
+        ('kind = "hmem"', 'kind = "hmem"\nsze = 1', ["dax_region[0].sze: unknown key", "size"]),
+        # types
+        ("id = 1", 'id = "one"', ["node[1].id = 'one'", "expected int"]),
+        ('cpus = "0-1"', "cpus = 1", ["node[0].cpus = 1", "expected str"]),
+        ("target_node = 1", "target_node = 1.5", ["dax_region[0].target_node = 1.5", "expected int"]),
+        ('"128M"', "[1]", ["block_size = [1]", "expected int | str"]),
+        ("[[node]]\nid = 1", "[kernel]\nPM = 3\n\n[[node]]\nid = 1", ["kernel.PM = 3", "expected bool"]),
+        ('kind = "hmem"', 'kind = "nvme"', ["dax_region[0].kind = 'nvme'", "hmem, cxl, pmem"]),
+        ("id = 1", "cpus = '1'", ["node[1].id: missing"]),
+        ("modules =", "kernel = 5\nmodules =", ["kernel = 5", "expected object"]),
+        ("modules =", "distances = [[10, '20'], [20, 10]]\nmodules =", ["distances[0][1] = '20'", "expected int"]),
+        ("modules =", "mem_total_kB = { 0 = { Movable = 1 } }\nmodules =", ["mem_total_kB", "Movable"]),
+        # sizes
+        ('"128M"', '"100M"', ["block_size", "100M", "power of two", "128M"]),
+        ('"128M"', '"64M"', ["block_size", "64M", "at least 128M"]),
+        ('"128M"', '"many"', ["block_size", "many", "128M"]),
+        ('"128M"', "-1", ["block_size", "-1", "expected"]),
+        ('size = "1G"', 'size = "1000K"', ["dax_region[0].size", "1000K", "multiple"]),
+        ('start = "4G"', 'start = "0x100000001"', ["dax_region[0].start", "0x100000001", "multiple"]),
+        ('size = "1G"', 'size = "0"', ["dax_region[0].size", "'0'", "more than 0"]),
+        ('size = "1G"', 'size = "8P"', ["dax_region[0].size", "8P", "4P"]),
+        ('start = "4G"', 'start = "4095T"', []),
+        ('start = "4G"', f'start = "{(1 << 52) - (1 << 29)}"', ["dax_region[0].size", "4P"]),
+        ('size = "1G"', 'size = "1G"\nalign = "3M"', ["dax_region[0].align", "3M", "2M"]),
+        ('size = "1G"', 'size = "1G"\ndevice_size = "2G"', ["dax_region[0].device_size", "2G", "at most"]),
+        # ranges
+        ("target_node = 1", 'target_node = 1\n[[dax_region]]\nkind = "hmem"\nstart = "4G"\nsize = "1G"\ntarget_node = 1',
+         ["dax_region[1]", "0x100000000-0x13fffffff", "overlaps dax_region[0]"]),
+        ("target_node = 1", 'target_node = 1\n[[dax_region]]\nkind = "cxl"\nstart = "4608M"\nsize = "1G"\ntarget_node = 1',
+         ["dax_region[1]", "0x120000000-0x15fffffff", "overlaps dax_region[0]"]),
+        ("id = 1", 'id = 1\nmemory = [{ start = "1G", size = "2G" }]', ["node[1].memory[0]", "0x40000000-0xbfffffff", "overlaps node[0].memory[0]"]),
+        # nodes and cpus
+        ("target_node = 1", "target_node = 7", ["dax_region[0].target_node", "7", "[0, 1]"]),
+        ("target_node = 1", "target_node = -1", ["dax_region[0].target_node", "-1", "[0, 1]"]),
+        ("id = 1", "id = 0", ["node[1].id", "0", "each once"]),
+        ("id = 1", "id = 1024", ["node[1].id", "1024", "0 to 1023"]),
+        ("id = 1", "id = -1", ["node[1].id", "-1", "0 to 1023"]),
+        ('cpus = "0-1"', 'cpus = "a"', ["node[0].cpus", "'a'", "0-1,4"]),
+        ('cpus = "0-1"', 'cpus = "3-1"', ["node[0].cpus", "3-1"]),
+        ('cpus = "0-1"', 'cpus = ""', ["node", "cpus"]),
+        ("id = 1", 'id = 1\ncpus = "1"', ["node[1].cpus", "CPU 1", "node[0].cpus"]),
+        ('memory = [{ start = "0", size = "2G" }]', "memory = []", ["node", "at least one node with memory"]),
+        # the rest
+        ('"kmem"]', '"nvme"]', ["modules[1]", "nvme", "kmem"]),
+        ('"kmem"]', '"kmem x=1"]', ["modules[1]", "kmem x=1", "parameters of kmem"]),
+        ('"kmem"]', '""]', ["modules[1]", "expected one of"]),
+        ("[[node]]\nid = 1", "[memory_hotplug]\nonline_type = \"on\"\n\n[[node]]\nid = 1", ["memory_hotplug.online_type = 'on'", "offline, online, online_kernel, online_movable"]),
+        ("modules =", "distances = [[10]]\nmodules =", ["distances", "[[10]]", "2 rows of 2"] ),
+        ("modules =", "distances = [[10, 20], [20]]\nmodules =", ["distances", "2 rows of 2"]),
+        ("modules =", "hmat = [{ node = 5, read_latency = 1, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }]\nmodules =",
+         ["hmat[0].node", "5", "[0, 1]"]),
+        ("modules =", "hmat = [{ node = 0, read_latency = 0, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }]\nmodules =",
+         ["hmat[0]", "above 0"]),
+        ("modules =", "mem_total_kB = { 9 = 5 }\nmodules =", ["mem_total_kB", "9", "[0, 1]"]),
+        ("modules =", 'extends = "nobody"\nmodules =', ["extends", "nobody", "built-in"]),
+        ("modules =", "latency = { online_block = -1.0 }\nmodules =", ["latency.online_block = -1.0", ">= 0"]),
+        ("modules =", "memory_hotplug = { auto_movable_ratio = -1 }\nmodules =", ["memory_hotplug.auto_movable_ratio = -1", ">= 0"]),
+        ("modules =", "kernel = { nr_cpus = 0 }\nmodules =", ["kernel.nr_cpus = 0", ">= 1"]),
+        ("modules =", "kernel = { dax_major = 5000 }\nmodules =", ["kernel.dax_major = 5000", "<= 511"]),
+        ("modules =", "unmovable = [{ block = -1, why = \"x\" }]\nmodules =", ["unmovable[0].block = -1", ">= 0"]),
+        ("modules =", "distances = [[10, -1], [20, 10]]\nmodules =", ["distances[0][1] = -1", ">= 10"]),
+        ("modules =", "mem_total_kB = { 0 = -5 }\nmodules =", ["mem_total_kB", "-5", ">= 0"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
+    assert old in GOOD
+    text = GOOD.replace(old, new, 1)
+    if not expected:
+        (tmp_path / "m.toml").write_text(text)
+        load(str(tmp_path / "m.toml"))
+        return
+    message = said(tmp_path, text)
+    for part in expected:
+        assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"", "empty"),
+        (b"\n# only a comment\n", "empty"),
+        (b"block_size = ", "not TOML"),
+        (b"[[node]\n", "not TOML"),
+        (b"\x00\x01", "not TOML"),
+        (b"title = \"\xff\"", "not TOML"),
+        (b"title = 1", "block_size|title"),
+        (b"title = 'x'", "block_size"),
+    ],
+)
+def test_what_is_no_machine_file(tmp_path: Path, text: bytes, expected: str) -> None:
+    assert re.search(expected, said(tmp_path, text))
+
+
+def test_a_directory_a_missing_and_an_unreadable_file(tmp_path: Path) -> None:
+    for path, expected in ((tmp_path, "Is a directory"), (tmp_path / "no.toml", "No such file or directory")):
+        with pytest.raises(MachineError, match=re.escape(f"{path}: {expected}")):
+            load(str(path))
+    path = tmp_path / "secret.toml"
+    path.write_text(GOOD)
+    path.chmod(0)
+    if os.geteuid():
+        with pytest.raises(MachineError, match="Permission denied"):
+            load(str(path))
+    with pytest.raises(MachineError, match="/proc/self/mem: Input/output error"):
+        load("/proc/self/mem")
+
+
+def test_a_name_that_is_neither_built_in_nor_a_file() -> None:
+    with pytest.raises(MachineError, match=r"defualt: neither a built-in machine \(.*default.*\) nor a file"):
+        load("defualt")
+
+
+def test_every_built_in_machine_is_good_and_says_what_it_is() -> None:
+    titles = builtin()
+    assert {"default", "oracle", "oracle-hmat", "oracle-distribution"} <= set(titles)
+    for name, title in titles.items():
+        assert title
+        assert load(name).setup().block_size >= 128 << 20
+
+
+def test_a_file_may_extend_a_built_in_machine(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text('extends = "default"\n[memory_hotplug]\nonline_type = "offline"\n')
+    setup, base = load(str(path)).setup(), load("default").setup()
+    assert setup.default_online_type is Mmop.OFFLINE
+    assert (setup.nodes, setup.cxl_regions, setup.config) == (base.nodes, base.cxl_regions, base.config)

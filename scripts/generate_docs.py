@@ -1,4 +1,4 @@
-"""Write the pages that are generated from tables: docs/abi.md and docs/kernels.md.
+"""Write the pages that are generated from tables: docs/abi.md, docs/kernels.md and docs/machines.md.
 
     .venv/bin/python scripts/generate_docs.py
 
@@ -7,9 +7,14 @@ A test holds that the pages are what this would write.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from fakesysfs.control import root as control_root
 from fakesysfs.kernel import sched
@@ -19,11 +24,12 @@ from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile
 from fakesysfs.kernfs.declare import Attribute, Entry, Group, Indexed, Link, Links, Node, Nodes
-from fakesysfs.machine import load
+from fakesysfs.machine import builtin, describe, load
 from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
 from fakesysfs.sysroot import Sysroot
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 
 PATTERNS = {
     memory.MEMORY_BLOCK: "/sys/devices/system/memory/memoryN",
@@ -83,7 +89,7 @@ def abi() -> str:
     parts = [
         "# ABI\n",
         "Generated from the attribute tables by `scripts/generate_docs.py`. Paths are inside the mount.",
-        "Which attributes exist also depends on the machine's kernel configuration, the device and the kernel profile.\n",
+        "Which attributes exist also depends on the machine's kernel configuration, the device and the kernel.\n",
         "```",
     ]
     tables = [(path, kind.entries) for kind, path in PATTERNS.items()]
@@ -177,7 +183,78 @@ def _is_read(value: object) -> bool:
     return all(isinstance(key, int) for key in value)  # type: ignore[attr-defined]
 
 
-PAGES = {"abi.md": abi, "kernels.md": kernels}
+def machines() -> str:
+    """docs/machines.md: what a machine file may say."""
+    parts = [
+        "# Machine files\n",
+        "Generated from the types that check them (`fakesysfs/machine/describe.py`) by `scripts/generate_docs.py`.\n",
+        'A machine is a TOML file; `fakesysfs check FILE` says what is wrong with one. `extends = "NAME"` starts from a',
+        "built-in machine: tables are merged, everything else is replaced. A size or an address is a number of bytes or a",
+        'string like `"128M"`, `"0x180000000"`. The built-in machines:\n',
+        *(f"* `{name}`: {title}" for name, title in builtin().items()),
+        "",
+        "A small one:\n",
+        "```toml",
+        (ROOT / "fakesysfs/machine/machines/tiny.toml").read_text(encoding="utf-8").rstrip(),
+        "```",
+    ]
+    for title, form in (
+        ("The file", describe._File),  # noqa: SLF001  the form of the whole file
+        ("`[[node]]`", describe.Node),
+        ("`[[dax_region]]`", describe.DaxRegion),
+        ("`[[hmat]]`", describe.Hmat),
+        ("`reserved = [...]`", describe.Reserved),
+        ("`iomem = [...]`", describe.Iomem),
+        ("`unmovable = [...]`", describe.Unmovable),
+        ("`memory = [...]`, `soft_reserved = [...]`", describe.Span),
+        ("`[memory_hotplug]`", describe.MemoryHotplug),
+        ("`[kernel]`", describe.KernelSection),
+        ("`[latency]`", describe.Latency),
+    ):
+        about = inspect.cleandoc(form.__doc__ or "") if form is not describe._File else ""  # noqa: SLF001
+        parts += ["", f"## {title}", "", about, "", "| key | value | default |", "|---|---|---|"]
+        hints = get_type_hints(form, include_extras=True)
+        for field in msgspec.structs.fields(form):
+            default = "required" if field.required else f"`{_toml(field.default)}`"
+            parts.append(f"| `{field.encode_name}` | {_allowed(hints[field.name])} | {default} |")
+    return "\n".join([*parts, ""])
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, int | float):
+        return str(value)
+    return "none" if value is None else "empty"
+
+
+def _allowed(kind: object) -> str:
+    """What a key takes, in words."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        limits = [
+            f"{what} {getattr(meta, name)}"
+            for meta in arguments[1:]
+            for what, name in (("at least", "ge"), ("at most", "le"))
+            if getattr(meta, name, None) is not None
+        ]
+        return ", ".join([_allowed(arguments[0]), *limits])
+    if origin is Literal:
+        return " or ".join(f"`{choice}`" for choice in arguments)
+    if origin is tuple:
+        return f"list of: {_allowed(arguments[0])}"
+    if origin is dict:
+        return f"table of: {_allowed(arguments[1])}"
+    if origin is UnionType:
+        words = [_allowed(one) for one in arguments if one is not NoneType]
+        return "size" if {"number", "text"} == set(words) else " or ".join(words)
+    names: dict[object, str] = {int: "number", float: "number", str: "text", bool: "true or false"}
+    return names.get(kind, "table")
+
+
+PAGES = {"abi.md": abi, "kernels.md": kernels, "machines.md": machines}
 
 
 def main() -> None:

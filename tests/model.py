@@ -59,7 +59,9 @@ def small_setup(
     regions = [DaxSetup(range=span(first, first + blocks - 1), target_node=target_node)]
     end = (first + blocks) * BLOCK if first < FIRST_DAX_BLOCK else 0
     nodes = [
-        NodeSetup(nid=0, cpus=(0, 1), ranges=(Range(0, 2 * GIB - 1), Range(max(4 * GIB, end), max(5 * GIB, end + GIB) - 1))),
+        NodeSetup(
+            nid=0, cpus=(0, 1), ranges=(Range(0, 2 * GIB - 1), Range(max(4 * GIB, end), max(5 * GIB, end + GIB) - 1))
+        ),
         NodeSetup(nid=1, ranges=(Range(max(5 * GIB, end + GIB), 6 * GIB + end - 1),)),
         NodeSetup(nid=2),
     ]

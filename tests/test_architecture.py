@@ -24,13 +24,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 
 EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "procfs.root": ("sysfs.node",),  # meminfo_line, the form that node*/meminfo shares
-
 }
 """Known ones, each with its reason."""
 
 
 def modules() -> list[str]:
-    return sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") for path in PACKAGE.rglob("*.py"))
+    return sorted(
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        for path in PACKAGE.rglob("*.py")
+    )
 
 
 def file_of(module: str) -> Path:

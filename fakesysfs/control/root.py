@@ -173,7 +173,7 @@ def _known_modules(kernel: Kernel) -> str:
     )
 
 
-def _follow_uevents(kernel: Kernel) -> _Follow:
+def _follow_uevents(kernel: Kernel, place: int = 0) -> _Follow:
     def take(place: int, size: int) -> tuple[str, int]:
         parts: list[str] = []
         length = 0
@@ -185,7 +185,11 @@ def _follow_uevents(kernel: Kernel) -> _Follow:
                 break
         return "".join(parts), place
 
-    return _Follow(kernel, kernel.uevents.arrived, take, 0)
+    return _Follow(kernel, kernel.uevents.arrived, take, place)
+
+
+def _new_uevents(kernel: Kernel) -> _Follow:
+    return _follow_uevents(kernel, kernel.uevents.sequence)
 
 
 async def _load(kernel: Kernel, buffer: bytes) -> None:
@@ -399,6 +403,9 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         Attribute(name="kmsg_follow", mode=0o444, size=0, stream=_follow_kmsg, doc="The log, waiting for more."),
         Attribute(
             name="uevents_follow", mode=0o444, size=0, stream=_follow_uevents, doc="The uevents, waiting for more."
+        ),
+        Attribute(
+            name="uevents_new", mode=0o444, size=0, stream=_new_uevents, doc="The uevents from its opening on, waiting for more."
         ),
         text(
             "refused",

@@ -13,7 +13,7 @@ import os
 import select
 import stat
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
@@ -54,6 +54,20 @@ class Writes(Protocol):
 
     def end(self, write: Any, result: str) -> None:  # noqa: ANN401  what `begin` returned
         """It ended."""
+
+
+class Announcer(Protocol):
+    """Tells the world what happened in the tree, besides the host."""
+
+    async def run(self, settled: Callable[[], Awaitable[None]]) -> None:
+        """Tell, for as long as the mount lives. `settled` waits until the host knows all names."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is left to be told."""
+
+    async def caught_up(self) -> None:
+        """Wait until all was told that happened until now."""
 
 
 class Sysroot(Protocol):
@@ -146,10 +160,11 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = False
 
-    def __init__(self, sysroot: Sysroot, ready: Callable[[], None]) -> None:
+    def __init__(self, sysroot: Sysroot, ready: Callable[[], None], announcer: Announcer | None = None) -> None:
         self._tree = tree = sysroot.tree
         self._refusals = None if sysroot.refusals is None else _Refusals(sysroot.refusals)
         self._writes = sysroot.writes
+        self.announcer = announcer
         self._ready = ready
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
@@ -170,7 +185,9 @@ class Operations(pyfuse3.Operations):
     @property
     def busy(self) -> bool:
         """Something may happen in the event loop without a request."""
-        return self.driver.asleep > 0 or self.names.unsettled
+        return (
+            self.driver.asleep > 0 or self.names.unsettled or (self.announcer is not None and self.announcer.behind)
+        )
 
     def _in_use(self) -> Iterator[int]:
         for opened in self._open.values():
@@ -301,6 +318,9 @@ class Operations(pyfuse3.Operations):
         if not file.reading_sleeps:
             return file.read(off, size)[:size]
         data = await self.driver.drive(file.read_sleeping(off, size), opened.caller.pid, file.ino)
+        if self.names.unsettled:
+            # Whoever reads that something happened must find it.
+            await self.names.settled()
         return data[:size]
 
     @_handler
@@ -336,6 +356,8 @@ class Operations(pyfuse3.Operations):
                     del self._slept_on[ino]
             if self.names.unsettled:
                 await self.names.settled()
+            if self.announcer is not None and self.announcer.behind:
+                await self.announcer.caught_up()
 
     def _trace(self, opened: _Open, data: bytes) -> Callable[[str], None] | None:
         """Note the write, if anybody wants to know; returns what to call with its result."""

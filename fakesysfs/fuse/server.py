@@ -21,7 +21,7 @@ import trio
 
 from fakesysfs.fuse import loop
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, mounted_at, mounts
-from fakesysfs.fuse.operations import Operations, Sysroot
+from fakesysfs.fuse.operations import Announcer, Operations, Sysroot
 
 MAX_TASKS = 100_000
 """Requests in flight. With pyfuse3's default of 99 a hundred sleeping writers would stop every reader."""
@@ -29,13 +29,21 @@ MAX_TASKS = 100_000
 SWITCH_SECONDS = 0.0002
 
 
-def serve(sysroot: Sysroot, point: str, *, allow_other: bool, ready: Callable[[], None], private: bool = False) -> None:
+def serve(
+    sysroot: Sysroot,
+    point: str,
+    *,
+    allow_other: bool,
+    ready: Callable[[], None],
+    private: bool = False,
+    announcer: Announcer | None = None,
+) -> None:
     """Mount `sysroot` at `point` and serve it until it ends; `ready` is called once it answers.
 
     `private`: in a mount namespace that ends with this process, so that nobody need unmount what a killed server
-    leaves. May be called once in a process: pyfuse3 has one session. Raises MountError.
+    leaves. `announcer` runs beside it. May be called once in a process: pyfuse3 has one session. Raises MountError.
     """
-    operations = Operations(sysroot, ready)
+    operations = Operations(sysroot, ready, announcer)
     # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
     loop.install(lambda: operations.busy)
@@ -53,6 +61,8 @@ async def _serve(operations: Operations, point: str, allow_other: bool, private:
                 if device is not None:
                     nursery.start_soon(_until_detached, device, nursery.cancel_scope)
                 nursery.start_soon(operations.names.tell)
+                if operations.announcer is not None:
+                    nursery.start_soon(operations.announcer.run, operations.names.settled)
                 await pyfuse3.main(max_tasks=MAX_TASKS)
                 nursery.cancel_scope.cancel()
         finally:

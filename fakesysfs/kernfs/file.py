@@ -65,7 +65,7 @@ class OpenFile:
         tree.opened[ino] = self
         self._buffer = b""
         self._position = -1
-        self._stream: Stream | None = None
+        self._stream: Stream | None = attribute.stream(_about(found.object)) if attribute.stream is not None else None
         self._waits = not flags & os.O_NONBLOCK
         self.was_read = False
         """Something was read: from then on poll(2) no longer reports POLLPRI and POLLERR (kernfs_generic_poll)."""
@@ -107,9 +107,7 @@ class OpenFile:
     async def read_sleeping(self, offset: int, size: int) -> bytes:
         """As `read`, for an attribute whose `show` sleeps and for streams."""
         about = self._object("kernfs_seq_start")
-        if self.attribute.stream is not None:
-            if self._stream is None:
-                self._stream = self.attribute.stream(about)
+        if self._stream is not None:
             return await self._stream.read(size, wait=self._waits)
         if self.attribute.sleeping_show is None:
             return self.read(offset, size)

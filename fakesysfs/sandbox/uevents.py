@@ -5,9 +5,9 @@ of NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c, uevent_net_rcv_skb). The kernel
 so udevd, udevadm and libudev believe it. On the host that would be a lie to the host's udevd, so `Injector` looks
 where it is before it opens a socket.
 
-The server announces by itself where it lives in the namespace (`Announcer`): the names are in place before an event is
-sent, and the event is sent before the store is answered, as with a real kernel. Where the server lives elsewhere
-(--mount, --at), a helper in the namespace reads control/uevents_new (`follow`), and events come right after.
+Where the server lives in the namespace it announces by itself (`announcer.py`): the names are in place before an event
+is sent, and the event is sent before the store is answered, as with a real kernel. Where the server lives elsewhere
+(--mount, --at), a helper in the namespace reads control/uevents_new (`follow`), and events come right after the answer.
 
 A listener that does not keep up loses events, on a real kernel too; but there udevd may have a buffer of 128 MiB, which
 takes root outside of all namespaces. So we wait for listeners that lag behind, up to a point.
@@ -17,21 +17,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import itertools
-import logging
 import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, NoReturn, Protocol
-
-if TYPE_CHECKING:
-    import trio
-
-    from fakesysfs.kernel.kernel import Kernel
-
-log = logging.getLogger(__name__)
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 NETLINK_KOBJECT_UEVENT = 15
 _REQUEST = 1
@@ -90,13 +81,12 @@ class Injector:
 
     def must_wait(self) -> bool:
         """Whether a listener lags behind, and is to be waited for. To be asked each LOOK_SECONDS while it is so."""
-        if self._patience <= 0:
-            return False
         if max(_unread(), default=0) < FULL_BYTES:
             self._patience = PATIENCE_SECONDS
-            return False
-        self._patience -= LOOK_SECONDS
-        return True
+        elif self._patience > 0:
+            self._patience -= LOOK_SECONDS
+            return True
+        return False
 
 
 def _unread() -> list[int]:
@@ -128,89 +118,6 @@ def _make_sure_that_it_is_private(outside: int) -> None:
         raise NotPrivateError("uevents are not sent in a network namespace that does not belong to a private user namespace")
 
 
-class _Sysroot(Protocol):
-    @property
-    def kernel(self) -> Kernel:
-        """The kernel that runs; another one after a reset."""
-
-
-class Announcer:
-    """Sends the uevents of a machine that is served in this process."""
-
-    def __init__(self, sysroot: _Sysroot, injector: Injector) -> None:
-        self._sysroot = sysroot
-        self._injector = injector
-        self._sent = 0
-        """Events of `_kernel` before this one were sent, or cannot be any more."""
-        self._kernel = sysroot.kernel
-        self._on_their_own = False
-        """A listener lags behind; whoever writes is not to wait for it, it may be the listener itself."""
-        self._progress: trio.Event
-
-    async def run(self, settled: Callable[[], Awaitable[None]]) -> None:
-        """Announce, for as long as the machine is served. `settled` waits until the host knows all names."""
-        import trio  # noqa: PLC0415  the launcher, which imports this module, needs none
-
-        self._progress = trio.Event()
-        try:
-            while True:
-                kernel = self._kernel = self._sysroot.kernel
-                self._sent = kernel.uevents.sequence if self._sent else 1
-                while self._sysroot.kernel is kernel:
-                    arrived = trio.Event()
-                    token = kernel.uevents.arrived.add(arrived.set)
-                    try:
-                        if self._sent == kernel.uevents.sequence and not kernel.gone:
-                            await arrived.wait()
-                    finally:
-                        kernel.uevents.arrived.discard(token)
-                    end = kernel.uevents.sequence
-                    await settled()
-                    await self._send(kernel, end)
-        except OSError as error:
-            log.error("uevents are no longer sent: %s", error)  # noqa: TRY400  the error says it all
-        finally:
-            self._on_their_own = True
-            self._progress.set()
-
-    async def _send(self, kernel: Kernel, end: int) -> None:
-        import trio  # noqa: PLC0415  see above
-
-        if self._injector.listens():
-            events = itertools.takewhile(lambda event: event[0] < end, kernel.uevents.numbered(self._sent))
-            while batch := list(itertools.islice(events, EVENTS_AT_ONCE)):
-                while self._injector.must_wait():
-                    self._on_their_own = True
-                    self._tell()
-                    await trio.sleep(LOOK_SECONDS)
-                self._on_their_own = False
-                for _, lines in batch:
-                    self._injector.send(lines)
-                self._sent = batch[-1][0] + 1
-                await trio.lowlevel.checkpoint()
-        self._sent = end
-        self._tell()
-
-    def _tell(self) -> None:
-        import trio  # noqa: PLC0415  see above
-
-        progress, self._progress = self._progress, trio.Event()
-        progress.set()
-
-    @property
-    def behind(self) -> bool:
-        """Whether there are events that a store, before it is answered, waits for."""
-        kernel = self._sysroot.kernel
-        return not self._on_their_own and (kernel is not self._kernel or self._sent < kernel.uevents.sequence)
-
-    async def caught_up(self) -> None:
-        """Wait until all events were sent that there are now."""
-        kernel = self._sysroot.kernel
-        goal = kernel.uevents.sequence
-        while self.behind and kernel is self._sysroot.kernel and (kernel is not self._kernel or self._sent < goal):
-            await self._progress.wait()
-
-
 def follow(control: str, outside: int, ready: Callable[[], None]) -> NoReturn:
     """Send the uevents of a machine whose control/ is there; `ready` is called when none will be missed any more.
 
@@ -231,9 +138,12 @@ def follow(control: str, outside: int, ready: Callable[[], None]) -> NoReturn:
 
 
 def _forward(injector: Injector, read: Callable[[int], bytes]) -> NoReturn:
+    rest = b""
     while True:
-        for number, line in enumerate(read(1 << 16).decode("utf-8", "surrogateescape").splitlines()):
+        *lines, rest = (rest + read(1 << 16)).split(b"\n")
+        for number, line in enumerate(lines):
             if number % EVENTS_AT_ONCE == 0:
                 while injector.must_wait():
                     time.sleep(LOOK_SECONDS)
-            injector.send(line.split(" ")[:-1])  # without the model's own SEQNUM
+            # without the model's own SEQNUM
+            injector.send(line.decode("utf-8", "surrogateescape").split(" ")[:-1])

@@ -74,6 +74,14 @@ class FileSystem:
         self._permit(ino, flags)
         return Descriptor(open_file(self.tree, ino, flags, self.caller, self.refusals), flags)
 
+    def reopen(self, descriptor: Descriptor, flags: int) -> Descriptor:
+        """System call open on /proc/self/fd/N: the node, whether or not its name is still there."""
+        ino = descriptor.file.ino
+        if not descriptor.file.alive:
+            raise KernelError(errno.ENODEV, "the attribute was removed while it was open", "kernfs_fop_open")
+        self._permit(ino, flags)
+        return Descriptor(open_file(self.tree, ino, flags, self.caller, self.refusals), flags)
+
     def _permit(self, ino: int, flags: int) -> None:
         if self.uid == _ROOT_UID:
             return

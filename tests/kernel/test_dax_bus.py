@@ -246,7 +246,15 @@ def test_the_same_size_is_fine(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize(
     ("buffer", "outcome"),
-    [(b"junk", "ENXIO"), (b"", "ENXIO"), (b"0", "EINVAL"), (b"8192", "EINVAL"), (b"4096", "ok"), (b"2097152\n", "ok"), (b"0x40000000", "ok")],
+    [
+        (b"junk", "ENXIO"),
+        (b"", "ENXIO"),
+        (b"0", "EINVAL"),
+        (b"8192", "EINVAL"),
+        (b"4096", "ok"),
+        (b"2097152\n", "ok"),
+        (b"0x40000000", "ok"),
+    ],
 )
 def test_align(kernel: Kernel, buffer: bytes, outcome: str) -> None:
     device = create(kernel, GIB)
@@ -323,7 +331,9 @@ def test_an_attribute_of_a_region_whose_driver_is_gone(kernel: Kernel) -> None:
     assert refusal(bus.mapping_store, device, b"180000000-1801fffff") == "ENXIO"
 
 
-@pytest.mark.parametrize(("buffer", "outcome"), [(b"1", "ENOTSUP"), (b"0", "ok"), (b"y", "ENOTSUP"), (b"junk", "EINVAL"), (b"", "EINVAL")])
+@pytest.mark.parametrize(
+    ("buffer", "outcome"), [(b"1", "ENOTSUP"), (b"0", "ok"), (b"y", "ENOTSUP"), (b"junk", "EINVAL"), (b"", "EINVAL")]
+)
 def test_memmap_on_memory_without_the_boot_parameter(kernel: Kernel, buffer: bytes, outcome: str) -> None:
     """KERNEL.md 4: 95, which the kernel calls EOPNOTSUPP and Python ENOTSUP."""
     assert refusal(bus.memmap_on_memory_store, dax(kernel), buffer) == outcome
@@ -342,7 +352,8 @@ def sound(region: DaxRegion) -> None:
     assert mapped == [(allocation.range, allocation.device.name) for allocation in region.allocations]
     for device in region.devices():
         assert [mapping.pgoff * 4096 for mapping in device.mappings] == [
-            sum(before.range.length for before in device.mappings[:position]) for position in range(len(device.mappings))
+            sum(before.range.length for before in device.mappings[:position])
+            for position in range(len(device.mappings))
         ]
         assert {mapping.name for mapping in device.mappings} == set(device.children)
     assert region.available_size == region.range.length - sum(device.size for device in region.devices())

@@ -136,10 +136,14 @@ def test_new_id_attaches_every_unbound_device_that_matches_and_hides_failures() 
     log = kernel.printk.sequence
     for _ in range(2):
         assert new_id(kernel, b"dax5.5") == "ok"
-    assert kmem_log(kernel, log) == [
-        "<4>kmem dax0.0: mapping0: 0x180000000-0x19fffffff could not reserve region",
-        "<3>kmem dax0.0: probe with driver kmem failed with error -16",
-    ] * 2
+    assert (
+        kmem_log(kernel, log)
+        == [
+            "<4>kmem dax0.0: mapping0: 0x180000000-0x19fffffff could not reserve region",
+            "<3>kmem dax0.0: probe with driver kmem failed with error -16",
+        ]
+        * 2
+    )
     assert [error.name for error in kernel.ignored][-2:] == ["EBUSY", "EBUSY"]
 
 
@@ -154,7 +158,9 @@ def test_drivers_probe(kernel: Kernel) -> None:
     assert dax(kernel).driver is kmem(kernel)
 
 
-@pytest.mark.parametrize(("buffer", "value"), [(b"0", False), (b"0\n", False), (b"00", False), (b"", True), (b"1", True), (b"x", True)])
+@pytest.mark.parametrize(
+    ("buffer", "value"), [(b"0", False), (b"0\n", False), (b"00", False), (b"", True), (b"1", True), (b"x", True)]
+)
 def test_drivers_autoprobe(kernel: Kernel, buffer: bytes, value: bool) -> None:  # noqa: FBT001  the table's
     """A first byte '0' clears, anything else sets (KERNEL.md 9); with it off, a new driver takes nothing."""
     kernel.dax_bus.drivers_autoprobe_store(buffer)
@@ -214,7 +220,13 @@ def test_module_events() -> None:
         "remove dax1.0", "unbind hmem.1", "remove dax0.0", "unbind hmem.0", "remove hmem",
         "remove hmem.1", "remove hmem.0", "unbind hmem_platform.0", "remove hmem_platform", "remove dax_hmem",
     ]  # fmt: skip
-    assert environments(kernel, loaded, "remove")[6] == ["SUBSYSTEM=dax", "MAJOR=254", "MINOR=1", "DEVNAME=dax1.0", "MODALIAS=dax:t0"]
+    assert environments(kernel, loaded, "remove")[6] == [
+        "SUBSYSTEM=dax",
+        "MAJOR=254",
+        "MINOR=1",
+        "DEVNAME=dax1.0",
+        "MODALIAS=dax:t0",
+    ]
 
 
 def test_unloading_dax_hmem_takes_bound_devices_away_and_loading_it_starts_anew() -> None:

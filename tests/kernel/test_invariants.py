@@ -75,7 +75,14 @@ def dangling(tree: Tree, *places: str) -> list[str]:
     return found
 
 
-DYNAMIC = ("/sys/bus/dax", "/sys/bus/memory_tiering", "/sys/bus/node", "/sys/dev", "/sys/module", "/sys/devices/platform")
+DYNAMIC = (
+    "/sys/bus/dax",
+    "/sys/bus/memory_tiering",
+    "/sys/bus/node",
+    "/sys/dev",
+    "/sys/module",
+    "/sys/devices/platform",
+)
 """Where links come and go."""
 
 
@@ -90,7 +97,9 @@ class KernelMachine(RuleBasedStateMachine):
         self.replayed: dict[str, str] = {}
         self.seen = 0
 
-    @initialize(policy=st.sampled_from(list(Mmop)), kernel_allocations=st.booleans(), target_node=st.sampled_from([1, 2]))
+    @initialize(
+        policy=st.sampled_from(list(Mmop)), kernel_allocations=st.booleans(), target_node=st.sampled_from([1, 2])
+    )
     def boot(self, policy: Mmop, kernel_allocations: bool, target_node: int) -> None:  # noqa: FBT001  drawn
         config = Config(pm=False, kernel_allocations_on_hotplugged_nodes=kernel_allocations)
         setup = small_setup(
@@ -99,7 +108,10 @@ class KernelMachine(RuleBasedStateMachine):
         self.sysroot = Sysroot(_Described(setup), PROFILES[self.profile], now_ns=lambda: 0)
         kernel = self.kernel
         self.boot_blocks = {
-            index for first, last, status in kernel.memory_blocks.runs for index in range(first, last + 1) if index < FIRST_DAX_BLOCK
+            index
+            for first, last, status in kernel.memory_blocks.runs
+            for index in range(first, last + 1)
+            if index < FIRST_DAX_BLOCK
         }
         self.replayed = {f"memory{index}": "online" for index in self.boot_blocks}
         self.replayed |= dict.fromkeys(("node0", "node1", "memory_tier4"), "")
@@ -389,12 +401,16 @@ class KernelMachine(RuleBasedStateMachine):
         }
         nodes = {f"node{nid}" for nid in kernel.nodes.online()}
         tiers = {tier.name for tier in kernel.tiers.tiers.values()}
-        assert {name: state for name, state in there.items() if name[6:].isdigit() and name.startswith("memory")} == blocks
+        assert {
+            name: state for name, state in there.items() if name[6:].isdigit() and name.startswith("memory")
+        } == blocks
         assert {name for name in there if name.startswith("node")} == nodes
         assert {name for name in there if name.startswith("memory_tier")} == tiers
         devices = kernel.dax_bus.devices
         assert {name for name in there if name.startswith("dax")} == set(devices)
-        assert {name for name in devices if there[name] == "bound"} == {name for name in devices if devices[name].driver}
+        assert {name for name in devices if there[name] == "bound"} == {
+            name for name in devices if devices[name].driver
+        }
 
     @invariant()
     def every_object_is_found_by_its_own_serial(self) -> None:
@@ -419,7 +435,9 @@ class KernelMachine(RuleBasedStateMachine):
         blocks = {f"memory{index}" for first, last, _ in kernel.memory_blocks.runs for index in range(first, last + 1)}
 
         def of(path: str, prefix: str) -> set[str]:
-            return {name for name in tree.listing(path) if name.startswith(prefix) and name[len(prefix) :][:1].isdigit()}
+            return {
+                name for name in tree.listing(path) if name.startswith(prefix) and name[len(prefix) :][:1].isdigit()
+            }
 
         assert of("/sys/devices/system/memory", "memory") == blocks
         assert of("/sys/bus/memory/devices", "memory") == blocks
@@ -433,14 +451,18 @@ class KernelMachine(RuleBasedStateMachine):
             }
             assert of(f"/sys/devices/system/node/node{nid}", "memory") == own
         assert of("/sys/bus/dax/devices", "dax") == set(kernel.dax_bus.devices) == of("/dev", "dax")
-        assert set(tree.listing("/sys/bus/memory_tiering/devices")) == {tier.name for tier in kernel.tiers.tiers.values()}
+        assert set(tree.listing("/sys/bus/memory_tiering/devices")) == {
+            tier.name for tier in kernel.tiers.tiers.values()
+        }
         for name, driver in kernel.dax_bus.drivers.items():
             assert of(f"/sys/bus/dax/drivers/{name}", "dax") == {device.name for device in driver.devices}
         attribute = kernel.profile.attribute
         for name in kernel.dax_bus.devices:
             data = dax(kernel, name).driver_data
             names = set(tree.listing(f"/sys/bus/dax/devices/{name}/"))
-            assert names & {"hotplug", "state"} == ({attribute} if isinstance(data, DaxKmemData) and attribute else set())
+            assert names & {"hotplug", "state"} == (
+                {attribute} if isinstance(data, DaxKmemData) and attribute else set()
+            )
             assert {one for one in names if one.startswith("mapping") and one != "mapping"} == {
                 mapping.name for mapping in dax(kernel, name).mappings
             }

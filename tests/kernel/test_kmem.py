@@ -241,7 +241,9 @@ def test_blocks_that_cannot_be_onlined_at_plug_stay_offline_and_nobody_is_told(p
     assert set(block_table(kernel).values()) == {"offline"}, "a same-state write repairs nothing"
 
 
-@pytest.mark.parametrize(("profile", "outcome"), [("hotplug-v3", "ENOMEM"), ("7.3", "ENOMEM"), ("hotplug-v3-as-posted", "ok")])
+@pytest.mark.parametrize(
+    ("profile", "outcome"), [("hotplug-v3", "ENOMEM"), ("7.3", "ENOMEM"), ("hotplug-v3-as-posted", "ok")]
+)
 def test_an_injected_error_stops_an_unplug(profile: str, outcome: str) -> None:
     kernel = booted(profile, blocks=4)
     before = world(kernel)
@@ -307,7 +309,8 @@ def test_a_later_range_that_is_taken(profile: str, which: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "outcome", "parent"), [("hotplug-v3", "EEXIST", "dax0.0"), (SERIES[1], "EEXIST", "PCI mem"), ("7.3", "EBUSY", "PCI mem")]
+    ("profile", "outcome", "parent"),
+    [("hotplug-v3", "EEXIST", "dax0.0"), (SERIES[1], "EEXIST", "PCI mem"), ("7.3", "EBUSY", "PCI mem")],
 )
 def test_a_range_that_is_taken_at_a_later_plug(profile: str, outcome: str, parent: str) -> None:
     """In 7.3 the reservation was given back and is refused; hotplug-v3's is there still, but lets others inside."""
@@ -331,9 +334,7 @@ def test_a_range_that_cannot_be_added(profile: str, which: int) -> None:
     """A memory block is in the way: `memory add failed`; the first range fails the bind, a later one as the profile has it."""
     kernel = with_ranges(profile, span(48, 49), span(52, 53))
     begin = (48, 52)[which]
-    drive(
-        kernel.memory_hotplug._add_memory_resource(1, span(begin, begin), Mmop.OFFLINE, memmap_on_memory=False)
-    )
+    drive(kernel.memory_hotplug._add_memory_resource(1, span(begin, begin), Mmop.OFFLINE, memmap_on_memory=False))
     log, before = kernel.printk.sequence, world(kernel)
     outcome = bind(kernel)
     assert any("memory add failed" in line for line in kmem_log(kernel, log))

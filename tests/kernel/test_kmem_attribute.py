@@ -245,9 +245,6 @@ def test_the_order_of_events_with_two_ranges(profile: str, order: list[str]) -> 
 @pytest.mark.parametrize("profile", UNPLUG_WORD)
 def test_the_memory_map_follows_the_attribute_at_each_plug(profile: str) -> None:
     """KERNEL.md 3 and 6: 131072 kB a block, 129024 kB with the map in the block; EBUSY while bound, unplugged or not."""
-    from fakesysfs.kernel.dax.bus import memmap_on_memory_store
-    from fakesysfs.kernel.errors import KernelError
-    from fakesysfs.kernel.memory_hotplug import Parameters
     kernel = booted(profile, blocks=4, parameters=Parameters(memmap_on_memory=True))
     assert kernel.nodes[2].managed_kb == 4 * 131072
     with pytest.raises(KernelError, match="EBUSY"):

@@ -18,7 +18,8 @@ def test_a_word_may_have_one_newline_and_anything_after_a_nul(buffer: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    "buffer", [b"online\n\n", b" online", b"online ", b"online\r\n", b"Online", b"onlin", b"onlinee", b"", b"\n", b"\0online"]
+    "buffer",
+    [b"online\n\n", b" online", b"online ", b"online\r\n", b"Online", b"onlin", b"onlinee", b"", b"\n", b"\0online"],
 )
 def test_any_other_spelling_is_another_word(buffer: bytes) -> None:
     assert not sysfs_streq(buffer, "online")
@@ -26,7 +27,24 @@ def test_any_other_spelling_is_another_word(buffer: bytes) -> None:
 
 @pytest.mark.parametrize(
     "buffer",
-    [b"1", b"1\n", b"1x", b"y", b"Y", b"yes", b"t", b"T", b"true", b"on", b"ON", b"on\n", b"e", b"E", b"enable", b"y\0n"],
+    [
+        b"1",
+        b"1\n",
+        b"1x",
+        b"y",
+        b"Y",
+        b"yes",
+        b"t",
+        b"T",
+        b"true",
+        b"on",
+        b"ON",
+        b"on\n",
+        b"e",
+        b"E",
+        b"enable",
+        b"y\0n",
+    ],
 )
 def test_true_by_the_first_characters(buffer: bytes) -> None:
     assert kstrtobool(buffer, "test")
@@ -57,7 +75,9 @@ def test_numbers(buffer: bytes, base: int, value: int) -> None:
     assert kstrtoull(buffer, base, "test") == value
 
 
-@pytest.mark.parametrize("buffer", [b"", b"\n", b"-1", b"08", b"0x", b"0xg", b"1 ", b" 1", b"1\n\n", b"1_0", b"++1", b"\xb2", b"1e3", b"1.0"])
+@pytest.mark.parametrize(
+    "buffer", [b"", b"\n", b"-1", b"08", b"0x", b"0xg", b"1 ", b" 1", b"1\n\n", b"1_0", b"++1", b"\xb2", b"1e3", b"1.0"]
+)
 def test_what_is_no_number(buffer: bytes) -> None:
     with pytest.raises(KernelError) as refusal:
         kstrtoull(buffer, 0, "size_store")

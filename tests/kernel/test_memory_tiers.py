@@ -28,7 +28,8 @@ DRAM = AccessCoordinate(5, 5, 200, 200)
 
 
 @pytest.mark.parametrize(
-    ("latency", "bandwidth", "adistance", "tier"), [(10, 100, 2304, 18), (20, 50, 9216, 72), (30, 40, 17280, 135), (5, 200, 576, 4)]
+    ("latency", "bandwidth", "adistance", "tier"),
+    [(10, 100, 2304, 18), (20, 50, 9216, 72), (30, 40, 17280, 135), (5, 200, 576, 4)],
 )
 def test_recorded_distances_from_hmat(latency: int, bandwidth: int, adistance: int, tier: int) -> None:
     """KERNEL.md 9; recording 7.2/10-hmat: 10/100, 20/50, 30/40 against 5/200 are tiers 18, 72, 135."""
@@ -91,7 +92,9 @@ def leak_and_offline(profile: str) -> Kernel:
     return kernel
 
 
-@pytest.mark.parametrize(("profile", "tier"), [("hotplug-v3-as-posted", 4), ("hotplug-v3", 22), ("7.2", 22), ("7.3", 22)])
+@pytest.mark.parametrize(
+    ("profile", "tier"), [("hotplug-v3-as-posted", 4), ("hotplug-v3", 22), ("7.2", 22), ("7.3", 22)]
+)
 def test_after_a_leak_only_the_posted_series_forgets_the_nodes_type(profile: str, tier: int) -> None:
     """KERNEL.md 9: as posted the node's next first online joins memory_tier4, and no tier event is sent."""
     kernel = leak_and_offline(profile)

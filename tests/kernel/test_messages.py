@@ -88,4 +88,6 @@ def test_joining_neighbours_changes_nothing_that_can_be_read(sent: list[tuple[st
         else:
             singly += [(len(singly) + 1 + number, f"{action}@/x{first + number}") for number in range(more + 1)]
             uevents.send(action, "/x", "x", (), first, first + more)
-    assert [(number, lines[0]) for number, lines in uevents.numbered(after)] == [one for one in singly if one[0] >= after]
+    assert [(number, lines[0]) for number, lines in uevents.numbered(after)] == [
+        one for one in singly if one[0] >= after
+    ]

@@ -33,7 +33,13 @@ def test_recorded_orders(
     load: dict[int, int] = {}
     found = [
         fallback_order(
-            nid, range(4), memory.__contains__, lambda one, other: distances[one][other], {0}.__contains__, load, max_numnodes
+            nid,
+            range(4),
+            memory.__contains__,
+            lambda one, other: distances[one][other],
+            {0}.__contains__,
+            load,
+            max_numnodes,
         )
         for nid in asked
     ]

@@ -10,9 +10,9 @@ from fakesysfs.kernel.runs import Runs
 LIMIT = 24
 
 EDITS = st.lists(
-    st.tuples(
-        st.integers(0, LIMIT), st.integers(0, 9), st.one_of(st.none(), st.sampled_from("abc"))
-    ).map(lambda drawn: (drawn[0], drawn[0] + drawn[1], drawn[2])),
+    st.tuples(st.integers(0, LIMIT), st.integers(0, 9), st.one_of(st.none(), st.sampled_from("abc"))).map(
+        lambda drawn: (drawn[0], drawn[0] + drawn[1], drawn[2])
+    ),
     max_size=20,
 )
 """(first, last, value to set or None to clear)."""
@@ -59,7 +59,9 @@ def test_runs_hold_what_a_dictionary_holds(edits: list[tuple[int, int, str | Non
 
 
 @given(EDITS, st.integers(0, LIMIT), st.integers(0, LIMIT))
-def test_parts_are_cut_at_the_ends_of_what_was_asked_for(edits: list[tuple[int, int, str | None]], one: int, other: int) -> None:
+def test_parts_are_cut_at_the_ends_of_what_was_asked_for(
+    edits: list[tuple[int, int, str | None]], one: int, other: int
+) -> None:
     runs, model = edited(edits)
     first, last = min(one, other), max(one, other)
     assert list(runs.between(first, last)) == runs_of(model, first, last)

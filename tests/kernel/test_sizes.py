@@ -67,7 +67,14 @@ def test_lists(numbers: list[int], text: str) -> None:
 
 @pytest.mark.parametrize(
     ("numbers", "width", "text"),
-    [([], 1, "0"), ([0, 1], 2, "3"), ([0], 8, "01"), ([4], 36, "0,00000010"), ([35], 36, "8,00000000"), ([], 64, "00000000,00000000")],
+    [
+        ([], 1, "0"),
+        ([0, 1], 2, "3"),
+        ([0], 8, "01"),
+        ([4], 36, "0,00000010"),
+        ([35], 36, "8,00000000"),
+        ([], 64, "00000000,00000000"),
+    ],
 )
 def test_masks(numbers: list[int], width: int, text: str) -> None:
     assert number_mask(numbers, width) == text

@@ -96,10 +96,17 @@ def operations(profile: str) -> st.SearchStrategy[list[Operation]]:
         (1, st.tuples(st.just("mapping"), device, some)),
         (2, st.tuples(st.just("unmovable"), index, st.booleans())),
         (2, st.tuples(st.just("pinned"), index, st.booleans())),
-        (1, st.tuples(st.just("inject"), st.sampled_from(["MEM_GOING_ONLINE", "MEM_GOING_OFFLINE"]), st.sampled_from([0, -12]))),
+        (
+            1,
+            st.tuples(
+                st.just("inject"), st.sampled_from(["MEM_GOING_ONLINE", "MEM_GOING_OFFLINE"]), st.sampled_from([0, -12])
+            ),
+        ),
     ]
     one = st.sampled_from([kind for weight, kind in drawn for _ in range(weight)]).flatmap(lambda kind: kind)
-    return st.tuples(st.sampled_from(PROLOGUES), st.lists(one, min_size=20, max_size=50)).map(lambda two: [*two[0], *two[1]])
+    return st.tuples(st.sampled_from(PROLOGUES), st.lists(one, min_size=20, max_size=50)).map(
+        lambda two: [*two[0], *two[1]]
+    )
 
 
 async def _perform(kernel: Kernel, operation: Operation) -> None:

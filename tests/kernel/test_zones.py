@@ -110,7 +110,9 @@ def test_a_span_is_met_at_its_first_and_last_page_and_an_empty_one_never() -> No
     assert not Zone(0, NORMAL).intersects(0, 1 << 40)
 
 
-@pytest.mark.parametrize(("pfn", "name"), [(0, DMA), (0xFFF, DMA), (0x1000, DMA32), (0xFFFFF, DMA32), (0x100000, NORMAL)])
+@pytest.mark.parametrize(
+    ("pfn", "name"), [(0, DMA), (0xFFF, DMA), (0x1000, DMA32), (0xFFFFF, DMA32), (0x100000, NORMAL)]
+)
 def test_boot_memory_is_in_the_zone_of_its_address(pfn: int, name: str) -> None:
     assert zone_name_at_boot(pfn) == name
 

@@ -222,6 +222,12 @@ def test_links_and_directories_are_not_taken_for_each_other(seen: Face) -> None:
     tree = seen.sysroot.tree
     with pytest.raises(KernelError, match="EINVAL"):
         tree.readlink(tree.walk(MEMORY))
-    for path in ("/sys/bus/dax/devices/dax0.0/driver/x", f"{MEMORY}/memory064", f"{MEMORY}/memory", f"{MEMORY}/memory64x", f"{MEMORY}/memory-1"):
+    for path in (
+        "/sys/bus/dax/devices/dax0.0/driver/x",
+        f"{MEMORY}/memory064",
+        f"{MEMORY}/memory",
+        f"{MEMORY}/memory64x",
+        f"{MEMORY}/memory-1",
+    ):
         with pytest.raises(KernelError, match="ENOENT"):
             tree.walk(path)

@@ -149,7 +149,11 @@ def test_files_of_sys_die_at_a_reset(face: Face) -> None:
     files = [face.open(path, os.O_RDWR) for path in (HOTPLUG, STATE, POLICY)]
     face.write("/control/reset", "1")
     assert all(map(is_dead, files))
-    assert [face.read(path) for path in (HOTPLUG, STATE, POLICY)] == ["online_movable\n", "online\n", "online_movable\n"]
+    assert [face.read(path) for path in (HOTPLUG, STATE, POLICY)] == [
+        "online_movable\n",
+        "online\n",
+        "online_movable\n",
+    ]
 
 
 # The host's half, in process ----------------------------------------------------------------------------------------
@@ -187,6 +191,11 @@ def test_other_users_may_read_what_the_mode_lets_them(files: FileSystem) -> None
     """KERNEL.md 1: write by non-root EACCES; 0400 attributes are unreadable for them."""
     user = files.as_user(1000)
     user.open(POLICY, os.O_RDONLY)
-    for path, flags in ((POLICY, os.O_WRONLY), (POLICY, os.O_RDWR), (f"{DAX}/resource", os.O_RDONLY), (f"{DAX}/mapping0/start", os.O_RDONLY)):
+    for path, flags in (
+        (POLICY, os.O_WRONLY),
+        (POLICY, os.O_RDWR),
+        (f"{DAX}/resource", os.O_RDONLY),
+        (f"{DAX}/mapping0/start", os.O_RDONLY),
+    ):
         with pytest.raises(KernelError, match="EACCES"):
             user.open(path, flags)

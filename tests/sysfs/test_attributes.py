@@ -25,7 +25,9 @@ NODE = "/sys/devices/system/node"
 
 BLOCK_NAMES = "online phys_device phys_index removable state subsystem uevent valid_zones"
 NODE_NAMES = "compact cpulist cpumap distance hugepages meminfo numastat reclaim subsystem uevent vmstat"
-DEV_NAMES = "align dev driver mapping mapping0 memmap_on_memory modalias numa_node resource size subsystem target_node uevent"
+DEV_NAMES = (
+    "align dev driver mapping mapping0 memmap_on_memory modalias numa_node resource size subsystem target_node uevent"
+)
 REGION_NAMES = "align available_size create delete id seed size"
 SMALL = {
     MEMORY: "auto_online_blocks block_size_bytes uevent",
@@ -179,7 +181,7 @@ def test_every_readable_attribute_can_be_read(machine: str, profile: str) -> Non
             data = drive(file.read_sleeping(0, 1 << 24))
         except KernelError as error:
             # KERNEL.md 9: autosuspend_delay_ms is EIO.
-            assert path.endswith("/autosuspend_delay_ms"), path  # noqa: PT017
+            assert path.endswith("/autosuspend_delay_ms"), path
             assert error.name == "EIO"  # noqa: PT017
             continue
         count += 1
@@ -257,7 +259,10 @@ def test_refused_says_who_what_and_why() -> None:
     path = face.sysroot.tree.path_of(face.sysroot.tree.resolve(hotplug))
     assert lines[0].startswith(f'1 pytest {path} "bogus\\xc3\\xbf\\n" EINVAL (Invalid argument): ')
     assert lines[0].endswith("is none of unplug, online, online_movable [dax_kmem_parse_state]")
-    assert lines[1] == f'1 pytest {path} "online" EBUSY (Device or resource busy): dax0.0 is online_movable: unplug it first [hotplug_store]'
+    assert (
+        lines[1]
+        == f'1 pytest {path} "online" EBUSY (Device or resource busy): dax0.0 is online_movable: unplug it first [hotplug_store]'
+    )
     assert 'mapping "" EACCES (Permission denied): ' in lines[2]
 
 

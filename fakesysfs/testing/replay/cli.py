@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator, Sequence
@@ -92,14 +93,30 @@ def replay(recording: Session | Snapshot, on: str = "model") -> Report:
     try:
         if on == "mount":
             as_root = os.geteuid() == 0
-            return private.in_namespaces(lambda: mount_target.play_on(profile, variant, play, as_root=as_root))
+            return _with_log(
+                *private.in_namespaces(lambda: mount_target.play_on(profile, variant, play, as_root=as_root))
+            )
         if isinstance(recording, Session) and bash.is_needed(recording.operations) and private.why_not() is None:
-            return private.in_namespaces(lambda: served_model.play_on(model_target.boot(profile, variant), play))
+            return _with_log(
+                *private.in_namespaces(lambda: served_model.play_on(model_target.boot(profile, variant), play))
+            )
         return play(model_target.ModelTarget(model_target.boot(profile, variant)))
     except (NotSupportedError, MountError, private.PlayError) as error:
         return _nothing(recording, str(error))
     except Exception as error:  # noqa: BLE001  a bug of the model is a finding, not the end of the report
         return _nothing(recording, f"the machine does not boot: {type(error).__name__}: {error}")
+
+
+_LOGGED = re.compile(r"errno \d+ exists on no host: answered EIO$")
+"""What the server says of the operations that are known not to be reachable."""
+
+
+def _with_log(report: Report, lines: list[str]) -> Report:
+    """A line in the server's log is a bug of the server."""
+    for line in lines:
+        if not _LOGGED.search(line):
+            report.add("log", line, Verdict(Kind.MISMATCH, "the server logged this"))
+    return report
 
 
 def _replay_all(recordings: Sequence[Session | Snapshot], on: str, jobs: int) -> Iterator[Report]:

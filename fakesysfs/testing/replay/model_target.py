@@ -117,7 +117,13 @@ class ModelTarget(Target):
 
     def open(self, path: str, flags: int) -> int:
         """See Target."""
-        opened = _as_os_error(lambda: self.files.open(path, flags))
+        return self._numbered(_as_os_error(lambda: self.files.open(path, flags)))
+
+    def reopen(self, descriptor: int, flags: int) -> int:
+        """See Target."""
+        return self._numbered(_as_os_error(lambda: self.files.reopen(self._descriptors[descriptor], flags)))
+
+    def _numbered(self, opened: Descriptor) -> int:
         number = next(self._numbers)
         self._descriptors[number] = opened
         return number

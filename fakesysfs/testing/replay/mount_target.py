@@ -52,24 +52,44 @@ QUIET_SECONDS = 0.1
 
 _LOOK_SECONDS = 0.002
 _READ_SIZE = 65536
+_LOG_SIZE = 1 << 20
 _SIGNALS = {Signal.SIGALRM: signal.SIGALRM, Signal.SIGKILL: signal.SIGKILL}
 _KMSG = re.compile(r"(<\d+>)\[ *\d+\.\d+\] (.*)")
 
 
-def play_on(profile: str, variant: str, play: Callable[[MountTarget], T], *, as_root: bool) -> T:
-    """Serve the recorded guest, show it at /sys, /dev and /proc and call `play`. In namespaces of its own."""
+def play_on(
+    profile: str, variant: str, play: Callable[[MountTarget], T], *, as_root: bool
+) -> tuple[T, list[str]]:
+    """Serve the recorded guest, show it at /sys, /dev and /proc, and call `play`. In namespaces of its own.
+
+    Returns what that returned and the lines of the server's log. Raises MountError.
+    """
     machine, kernel = names(profile, variant)
     view.prepare()
-    served = server.start(server.Fake(machine, kernel), view.MOUNTPOINT, private=True)
+    with _standard_error() as log:
+        served = server.start(server.Fake(machine, kernel), view.MOUNTPOINT, private=True)
     try:
         status, why = server.read_answer(served)
         if status:
-            raise MountError(why, status)
+            raise MountError(f"{why} {' '.join(log())}".rstrip(), status)
         linux.unshare(linux.CLONE_NEWNS)
         view.show()
-        return play(MountTarget(owner_is_root=as_root))
+        return play(MountTarget(owner_is_root=as_root)), log()
     finally:
         os.kill(served.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _standard_error() -> Iterator[Callable[[], list[str]]]:
+    """Whoever is started meanwhile has another standard error: gives the lines in there, then and later."""
+    log = os.memfd_create("log")
+    before = os.dup(2)
+    os.dup2(log, 2)
+    try:
+        yield lambda: os.pread(log, _LOG_SIZE, 0).decode(errors="replace").splitlines()
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 class MountProcess(Process):
@@ -109,18 +129,21 @@ class MountProcess(Process):
                 os.close(self._reader)
         return self._status is not None
 
+    def _state(self) -> str:
+        with suppress(OSError):
+            return Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        return ""
+
     @property
     def asleep(self) -> bool:
         """It waits for something, in any kind of sleep."""
-        with suppress(OSError):
-            return Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in {b"S", b"D"}
-        return False
+        return self._state() in {"S", "D"}
 
     @property
     def letter(self) -> str:
-        """See Process: through a mount only `finished` or not can be told."""
+        """See Process. Whoever waits for FUSE is in S, and in D from the first signal on."""
         _until(lambda: self.finished, QUIET_SECONDS)
-        return "finished" if self.finished else "D"
+        return "finished" if self.finished else self._state()
 
     def outcome(self) -> Outcome:
         """See Process."""
@@ -179,6 +202,10 @@ class MountTarget(Target):
         """See Target."""
         with _patience():
             return _checked(_libc.open(os.fsencode(path), flags))
+
+    def reopen(self, descriptor: int, flags: int) -> int:
+        """See Target."""
+        return self.open(f"/proc/self/fd/{descriptor}", flags)
 
     def close(self, descriptor: int) -> None:
         """See Target."""

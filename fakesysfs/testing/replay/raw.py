@@ -27,6 +27,9 @@ from fakesysfs.testing.replay.target import (
 Call = dict[str, Any]
 
 _DESCRIPTOR = re.compile(r"fd\d+")
+_OWN_DESCRIPTOR = re.compile(r"/proc/self/fd/\d+")
+_REOPENED = "fd1"
+"""What such a path stands for, whatever the recorder's number was (FORMAT.md, Exceptions)."""
 
 _FSTAT_COMPARED = (0, 3, 4, 5, 6)
 """Of os.stat_result: mode, nlink, uid, gid, size; inode, device and times are the guest's."""
@@ -49,7 +52,10 @@ class Descriptors:
         """Open a file under a recorded name, unless it was opened before its time (`early_opens`)."""
         self.last_path = path
         if name not in self.numbers:
-            self.numbers[name] = self.target.open(path, flags)
+            own = _OWN_DESCRIPTOR.fullmatch(path) is not None
+            self.numbers[name] = (
+                self.target.reopen(self.numbers[_REOPENED], flags) if own else self.target.open(path, flags)
+            )
             self.paths[name] = path
 
     def perform(self, call: Call) -> list[str]:

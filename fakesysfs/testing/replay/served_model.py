@@ -7,6 +7,7 @@ could ask the server for anything but to close what they had open.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -46,17 +47,34 @@ class ServedModelTarget(ModelTarget):
             os.close(descriptor)
 
 
-def play_on(sysroot: Sysroot, play: Callable[[ServedModelTarget], T]) -> T:
-    """Mount `sysroot` at /sys, /dev and /proc and call `play`. In namespaces of its own, once in a process."""
+class _Lines(logging.Handler):
+    """Keeps the lines of the log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See Handler."""
+        self.lines += self.format(record).splitlines()
+
+
+def play_on(sysroot: Sysroot, play: Callable[[ServedModelTarget], T]) -> tuple[T, list[str]]:
+    """Mount `sysroot` at /sys, /dev and /proc and call `play`. In namespaces of its own, once in a process.
+
+    Returns what that returned and the lines of the server's log. Raises MountError.
+    """
     from fakesysfs.fuse.server import serve  # noqa: PLC0415  needs pyfuse3
 
+    log = _Lines()
+    logging.getLogger().addHandler(log)
     view.prepare()
     results: list[T] = []
     errors: list[BaseException] = []
 
     def player() -> None:
         try:
-            # The server stays in the outer mount namespace (sandbox/__init__.py); this is the thread's own.
+            # The server stays in the outer mount namespace (sandbox/__init__.py); this one is the thread's own.
             linux.unshare(linux.CLONE_NEWNS)
             view.show()
             results.append(play(ServedModelTarget(sysroot)))
@@ -70,4 +88,4 @@ def play_on(sysroot: Sysroot, play: Callable[[ServedModelTarget], T]) -> T:
         raise errors[0]
     if not results:
         raise MountError("the server ended before the session did")
-    return results[0]
+    return results[0], log.lines

@@ -133,6 +133,10 @@ class Target(ABC):
         """System call open; a descriptor of the target's own numbering."""
 
     @abstractmethod
+    def reopen(self, descriptor: int, flags: int) -> int:
+        """System call open on /proc/self/fd/N."""
+
+    @abstractmethod
     def close(self, descriptor: int) -> None:
         """System call close."""
 

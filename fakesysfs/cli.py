@@ -82,7 +82,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_machine_and_kernel(run)
     run.add_argument("--host-network", action="store_true", help="keep the host's network; there are no uevents then")
-    run.add_argument("--mount", metavar="MNT", dest="mountpoint", help="also show the fake at this directory, outside")
+    where = run.add_mutually_exclusive_group()
+    where.add_argument("--mount", metavar="MNT", dest="mountpoint", help="also show the fake at this directory, outside")
+    where.add_argument("--at", metavar="MNT", help="use the fake that is mounted there instead of one of its own")
+    run.add_argument("--udev", action="store_true", help="with a systemd-udevd of its own, and a private /run")
+    run.add_argument(
+        "--rules",
+        metavar="DIR|FILE",
+        action="append",
+        help="udev rules, may be repeated; `none`, or `distribution` (the default)",
+    )
     run.add_argument("arguments", metavar="COMMAND", nargs=argparse.REMAINDER, help="the command; default: a shell")
 
     umount = command("umount", _umount, "take a mount away, also one whose server has died", "fakesysfs umount mnt")
@@ -188,12 +197,18 @@ def _run(options: argparse.Namespace) -> int:
     from fakesysfs.sandbox import launcher  # noqa: PLC0415
     from fakesysfs.sandbox.server import Fake  # noqa: PLC0415
 
+    if options.rules is not None and not options.udev:
+        raise _WrongUseError("--rules goes with --udev")
+    if options.udev and options.host_network:
+        raise _WrongUseError("--udev does not go with --host-network: uevents are sent in a private network only")
     command: list[str] = options.arguments
     launcher.run(
         command[1:] if command[:1] == ["--"] else command,
         Fake(options.machine, options.kernel),
         network=not options.host_network,
         point=options.mountpoint,
+        at=options.at,
+        rules=(options.rules or []) if options.udev else None,
     )
 
 
@@ -213,13 +228,22 @@ def _list(_options: argparse.Namespace) -> int:
     from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
 
     machines = machine.builtin()
-    kernels = {name: f"{profile.title} ({profile.evidence})" for name, profile in PROFILES.items()}
+    kernels = {name: f"{profile.title}; {_evidence(name)}" for name, profile in PROFILES.items()}
     width = max(map(len, [*machines, *kernels]))
     for title, entries in (("machines", machines), ("kernels", kernels)):
         print(f"{title}:")
         for name, line in entries.items():
             print(f"  {name:{width}}  {line}")
     return 0
+
+
+def _evidence(kernel: str) -> str:
+    """What a kernel's behaviour is proven by: counted by scripts/generate_docs.py, as the tests are not installed."""
+    import json  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    counts: dict[str, dict[str, int]] = json.loads(Path(__file__).with_name("evidence.json").read_text("utf-8"))
+    return ", ".join(f"{kind} ({number:,} operations)" for kind, number in counts[kernel].items())
 
 
 def _check(options: argparse.Namespace) -> int:

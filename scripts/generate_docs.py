@@ -1,4 +1,4 @@
-"""Write the pages that are generated from tables: docs/abi.md, docs/kernels.md and docs/machines.md.
+"""Write what is generated from tables: docs/abi.md, docs/kernels.md, docs/machines.md, and what is counted.
 
     .venv/bin/python scripts/generate_docs.py
 
@@ -8,6 +8,7 @@ A test holds that the pages are what this would write.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,10 @@ from fakesysfs.kernfs.declare import Attribute, Entry, Group, Indexed, Link, Lin
 from fakesysfs.machine import builtin, describe, load
 from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
 from fakesysfs.sysroot import Sysroot
+from fakesysfs.testing.replay import model_target
+from fakesysfs.testing.replay.cli import counted
+from fakesysfs.testing.replay.recording import find
+from fakesysfs.testing.replay.recording import load as recording_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -188,9 +193,9 @@ def machines() -> str:
     parts = [
         "# Machine files\n",
         "Generated from the types that check them (`fakesysfs/machine/describe.py`) by `scripts/generate_docs.py`.\n",
-        'A machine is a TOML file; `fakesysfs check FILE` says what is wrong with one. `extends = "NAME"` starts from a',
-        "built-in machine: tables are merged, everything else is replaced. A size or an address is a number of bytes or a",
-        'string like `"128M"`, `"0x180000000"`. The built-in machines:\n',
+        'A machine is a TOML file; `fakesysfs check FILE` says what is wrong with one. `extends = "NAME"` starts from',
+        "a built-in machine: tables are merged, everything else is replaced. A size or an address is a number of",
+        'bytes or a string like `"128M"`, `"0x180000000"`. The built-in machines:\n',
         *(f"* `{name}`: {title}" for name, title in builtin().items()),
         "",
         "A small one:\n",
@@ -254,7 +259,23 @@ def _allowed(kind: object) -> str:
     return names.get(kind, "table")
 
 
-PAGES = {"abi.md": abi, "kernels.md": kernels, "machines.md": machines}
+def evidence() -> str:
+    """fakesysfs/evidence.json, for `fakesysfs list`: kernel -> kind of evidence -> operations that are replayed."""
+    counts: dict[str, dict[str, int]] = {name: {} for name in PROFILES}
+    for kind, folder in (("recorded", "recordings"), ("specification", "sessions")):
+        for path in find([ROOT / "tests" / folder]):
+            recording = recording_of(path)
+            kernel = model_target.names(recording.header["profile"], "default")[1]
+            counts[kernel][kind] = counts[kernel].get(kind, 0) + len(list(counted(recording)))
+    return json.dumps(counts, indent=2) + "\n"
+
+
+PAGES = {
+    "abi.md": abi,
+    "kernels.md": kernels,
+    "machines.md": machines,
+    "../fakesysfs/evidence.json": evidence,
+}
 
 
 def main() -> None:

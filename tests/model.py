@@ -53,8 +53,8 @@ def small_setup(
 ) -> Setup:
     """Two nodes of DRAM (blocks 0-15, 32-39; 40-47) and an hmem region from block 48 on a node of its own.
 
-    `second` is the range of another region, on node 3. `first` is the region's first block; one below 48 must be from 2 GiB
-    up, and the DRAM from 4 GiB up then starts behind the region.
+    `second` is the range of another region, on node 3. `first` is the region's first block; one below 48 must be
+    from 2 GiB up, and the DRAM from 4 GiB up then starts behind the region.
     """
     regions = [DaxSetup(range=span(first, first + blocks - 1), target_node=target_node)]
     end = (first + blocks) * BLOCK if first < FIRST_DAX_BLOCK else 0

@@ -24,7 +24,7 @@ def _generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["abi.md", "kernels.md", "machines.md"])
+@pytest.mark.parametrize("name", ["abi.md", "kernels.md", "machines.md", "../fakesysfs/evidence.json"])
 def test_generated_pages_are_up_to_date(name: str) -> None:
     """Run scripts/generate_docs.py after a change of the tables."""
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == _generator().PAGES[name]()

@@ -551,11 +551,14 @@ def test_what_cannot_be_played_counts_as_a_mismatch_and_what_lacks_a_tool_does_n
 
 def test_known_differences_count_as_reproduced_through_a_mount_only() -> None:
     line = {"op": "write", "path": FILE, "data": "", "len": 0, "flags": 1, "off": None, "errno": "EINVAL", **NOTHING}
+    line["dmesg"] = ["<6>kmem wrote "]
+    other = {**line, "dmesg": []}
     on_model, on_mount = Quiet({FILE: ""}), Quiet({FILE: ""})
     on_mount.through_mount = True
     assert player.play(session([line]), on_model, None).count(Kind.MISMATCH) == 1
-    report = player.play(session([line]), on_mount, None)
-    assert (report.count(Kind.KNOWN), report.reproduced, report.counted) == (1, 1, 1)
+    report = player.play(session([line, other]), on_mount, None)
+    assert [entry.verdict.kind for entry in report.lines] == [Kind.KNOWN, Kind.MISMATCH]
+    assert (report.reproduced, report.counted) == (1, 2)
 
 
 def test_the_open_before_an_unbind_is_done_before_it() -> None:

@@ -357,12 +357,12 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
     static.make(
         "/control/pages",
         (
-            _on_node("pin", Kernel.pin, "A node: a page is pinned in its lowest online Movable block, as by vmsplice(2)."),
-            Attribute(name="unpin", mode=0o200, size=0, store=_unpin_store, doc="1: all pins of all blocks are released."),
+            _on_node("pin", Kernel.pin, "A node: a page of its lowest online Movable block is pinned, as by vmsplice(2)."),
+            Attribute(name="unpin", mode=0o200, size=0, store=_unpin_store, doc="1: all pins are released."),
             _on_node(
                 "kernel_allocations",
                 Kernel.kernel_allocations,
-                "A node: its lowest online block in a kernel zone gets slab and page tables, so offlining it fails with EBUSY.",
+                "A node: its lowest online block in a kernel zone gets slab, so offlining it fails with EBUSY.",
             ),
         ),
     )

@@ -11,6 +11,7 @@ Sources: include/linux/sysfs.h, fs/sysfs/group.c, fs/kernfs/.
 from __future__ import annotations
 
 import errno
+import stat
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -153,7 +154,9 @@ class Indexed:
 
     `runs` gives the numbers that exist, as ascending disjoint (first, last) pairs; `directory` the object of one
     number (a family of directories) or `link` the absolute path of its target (a family of links). `count` is the
-    number of members, where that is known without a walk. `children` of a family of directories is their kind.
+    number of members, where that is known without a walk. `run` gives the (first, last) around a number, all there,
+    of members that lstat(2) tells apart by nothing but their inode numbers, which are as far apart as they are;
+    None: no two are known to be so.
     """
 
     prefix: str
@@ -162,22 +165,76 @@ class Indexed:
     count: Callable[[Any], int]
     directory: Callable[[Any, int], Kobject] | None = None
     link: Callable[[Any, int], str] | None = None
+    run: Callable[[Any, int], tuple[int, int] | None] | None = None
     doc: str = ""
+
+    def run_of(self, about: Any, index: int) -> tuple[int, int] | None:
+        """As `run`; of a number that is not there, None."""
+        if self.run is not None:
+            return self.run(about, index)
+        return (index, index) if self.has(about, index) else None
 
 
 Entry = Attribute | Link | Group | Node | Subdirectories | Links | Nodes | Indexed
 
 
+Condition = Callable[[Any], bool]
+"""What must hold of the object for an entry to be there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an entry stands in its table: its number, and the group directory around it.
+    """Where an entry stands in its table, and what follows from that for each of its files, worked out beforehand.
 
-    None: the directory itself.
+    `group` is the group directory around it (None: the directory itself). `mode` is the type and the bits of a file
+    or link as declared (0 for directories, whose bits their kind has). `condition` is the entry's own, None: always
+    there; `conditions` are that and those of the groups around. `owner` is the declared one.
     """
 
     slot: int
     entry: Entry
     group: Place | None
+    mode: int = field(init=False)
+    condition: Condition | None = field(init=False)
+    conditions: tuple[Condition, ...] = field(init=False)
+    owner: Callable[[Any], Kobject | None] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        entry = self.entry
+        condition = _condition(entry)
+        around = self.group.conditions if self.group else ()
+        derived = {
+            "mode": _mode(entry),
+            "condition": condition,
+            "conditions": around if condition is None else (condition, *around),
+            "owner": entry.owner if isinstance(entry, Attribute) else None,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+
+def _condition(entry: Entry) -> Condition | None:
+    if isinstance(entry, Attribute | Group):
+        return entry.visible
+    if isinstance(entry, Link):
+        target = entry.target
+        return lambda about: target(about) is not None
+    if isinstance(entry, Node):
+        device = entry.device
+        return lambda about: device(about) is not None
+    return None
+
+
+def _mode(entry: Entry) -> int:
+    if isinstance(entry, Attribute):
+        return stat.S_IFREG | entry.mode
+    if isinstance(entry, Link | Links) or (isinstance(entry, Indexed) and entry.link is not None):
+        return stat.S_IFLNK | 0o777
+    if isinstance(entry, Node):
+        return stat.S_IFCHR | entry.mode
+    if isinstance(entry, Nodes):
+        return stat.S_IFCHR
+    return 0
 
 
 class DirectoryKind:
@@ -186,7 +243,19 @@ class DirectoryKind:
     `path` gives the absolute path, inside the mount, of an object's directory.
     """
 
-    __slots__ = ("_by_name", "_families", "_names", "entries", "mode", "name", "path", "places")
+    __slots__ = (
+        "_by_name",
+        "_directories",
+        "_families",
+        "_indexed",
+        "_names",
+        "_singles",
+        "entries",
+        "mode",
+        "name",
+        "path",
+        "places",
+    )
 
     def __init__(self, name: str, path: Callable[[Any], str], entries: Iterable[Entry], *, mode: int = 0o755) -> None:
         self.name = name
@@ -197,6 +266,9 @@ class DirectoryKind:
         self._by_name: dict[tuple[int, bytes], Place] = {}
         self._names: dict[int, bytes] = {}
         self._families: dict[int, list[Place]] = {}
+        self._singles: dict[int, list[Place]] = {}
+        self._directories: dict[int, list[Place]] = {}
+        self._indexed: dict[int, tuple[bytes, ...]] = {}
         self._number(self.entries, None)
         if len(self.places) > SLOTS - 1:
             msg = f"directory kind {name} has more than {SLOTS - 1} entries"
@@ -204,7 +276,8 @@ class DirectoryKind:
 
     def _number(self, entries: tuple[Entry, ...], group: Place | None) -> None:
         around = group.slot if group else 0
-        self._families.setdefault(around, [])
+        families = self._families[around] = []
+        singles = self._singles[around] = []
         for entry in entries:
             place = Place(len(self.places) + 1, entry, group)
             self.places.append(place)
@@ -215,12 +288,17 @@ class DirectoryKind:
                     raise ValueError(msg)
                 self._by_name[key] = place
                 self._names[place.slot] = key[1]
+                singles.append(place)
             else:
-                self._families[around].append(place)
+                families.append(place)
             if isinstance(entry, Group):
                 self._number(entry.entries, place)
             if isinstance(entry, Links):
                 self.places += [Place(len(self.places) + 1 + more, entry, group) for more in range(entry.slots - 1)]
+        self._directories[around] = [place for place in (*singles, *families) if not place.mode]
+        self._indexed[around] = tuple(
+            place.entry.prefix.encode() for place in families if isinstance(place.entry, Indexed)
+        )
 
     def place(self, slot: int) -> Place:
         """The place numbered `slot` (from 1)."""
@@ -240,7 +318,15 @@ class DirectoryKind:
 
     def singles(self, around: int) -> list[Place]:
         """The single entries in the group at slot `around`, as declared."""
-        return [place for (where, _), place in self._by_name.items() if where == around]
+        return self._singles[around]
+
+    def directories(self, around: int) -> list[Place]:
+        """The groups and the families of directories in the group at slot `around`."""
+        return self._directories[around]
+
+    def prefixes(self, around: int) -> tuple[bytes, ...]:
+        """The prefixes of the indexed families in the group at slot `around`."""
+        return self._indexed.get(around, ())
 
 
 SLOTS = 256

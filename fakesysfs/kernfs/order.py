@@ -8,7 +8,7 @@ recorded `readdir-raw-order`.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from bisect import bisect_left
 
 _MASK64 = (1 << 64) - 1
 _GOLDEN_RATIO_64 = 0x61C8864680B583EB
@@ -36,27 +36,54 @@ def name_hash(name: bytes) -> int:
     return _finish(_partial(name))
 
 
+INDEX_BITS = 30
+"""Bits of a key below the hash: which of the names that have it."""
+
+
 class IndexedOrder:
-    """Hashes of `prefix0`, `prefix1`, ... computed once per length of the family, one step per name.
+    """The order of `prefix0`, `prefix1`, ...: computed once for as many as there have been, one step for each name.
 
     The state of the hash after "memory123" is where that of "memory1230" starts, so each name costs one
     multiplication instead of one per character.
     """
 
     def __init__(self, prefix: bytes) -> None:
-        self.prefix = prefix
+        self._prefix = prefix
         self._states = array("Q")
-        self._hashes = array("L")
+        self._keys = array("Q")
 
-    def hashes(self, end: int) -> Sequence[int]:
-        """The hashes of the first `end` names (and maybe more), by index."""
-        states, hashes = self._states, self._hashes
-        base = _partial(self.prefix)
+    def keys(self, end: int) -> array[int]:
+        """The first `end` numbers (and maybe more) in the order of their names, each below its name's hash."""
+        if end > len(self._keys):
+            # Sorting what is sorted but for its end costs a comparison for each.
+            self._keys = array("Q", sorted([*self._keys, *self._more(end)]))
+            self._break_ties()
+        return self._keys
+
+    def _more(self, end: int) -> list[int]:
+        states = self._states
+        base = _partial(self._prefix)
+        terms = [((48 + digit << 4) + (48 + digit >> 4)) * 11 for digit in range(10)]
+        keys: list[int] = []
         for index in range(len(states), end):
-            tens, digit = divmod(index, 10)
-            byte = 48 + digit
-            before = states[tens] if tens else base
-            state = ((before + (byte << 4) + (byte >> 4)) * 11) & _MASK64
+            tens = index // 10
+            state = ((states[tens] if tens else base) * 11 + terms[index - tens * 10]) & _MASK64
             states.append(state)
-            hashes.append(_finish(state))
-        return hashes
+            keys.append(_finish(state) << INDEX_BITS | index)
+        return keys
+
+    def _break_ties(self) -> None:
+        """Names of equal hash stand in the order of their bytes."""
+        keys = self._keys
+        previous = -1
+        for position, key in enumerate(keys):
+            value = key >> INDEX_BITS
+            if value == previous:
+                start = bisect_left(keys, value << INDEX_BITS, hi=position)
+                end = bisect_left(keys, value + 1 << INDEX_BITS, lo=position)
+                keys[start:end] = array("Q", sorted(keys[start:end], key=self._digits))
+            previous = value
+
+    @staticmethod
+    def _digits(key: int) -> str:
+        return str(key & (1 << INDEX_BITS) - 1)

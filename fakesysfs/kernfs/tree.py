@@ -21,7 +21,8 @@ import errno
 import functools
 import os
 import stat
-from bisect import bisect_left, bisect_right
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ from weakref import WeakValueDictionary
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.declare import (
+    PAGE_SIZE,
     Attribute,
     Directory,
     DirectoryKind,
@@ -42,7 +44,7 @@ from fakesysfs.kernfs.declare import (
     Place,
     Subdirectories,
 )
-from fakesysfs.kernfs.order import IndexedOrder, name_hash
+from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, name_hash
 
 if TYPE_CHECKING:
     from fakesysfs.kernfs.file import OpenFile
@@ -60,9 +62,11 @@ _ALIAS_MASK = (1 << _ALIAS_BITS) - 1
 _NO_ALIAS = ~(_ALIAS_MASK << _ALIAS_SHIFT)
 MAX_SERIAL = (1 << _SERIAL_BITS) - 1
 
-_HASH_SHIFT = 30
 _FAMILY_SHIFT = 24
 _SINGLE = 1 << 29
+
+_CODE_MASK = (1 << INDEX_BITS) - 1
+_CHUNK = 256
 
 _hash = functools.lru_cache(maxsize=4096)(name_hash)
 
@@ -80,6 +84,9 @@ class Stat(NamedTuple):
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
+
+
+_NOTHING = Stat(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class NameChange(NamedTuple):
@@ -110,7 +117,7 @@ class Found(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Changed:
+class Changed:
     """What a user changed on one node (kernfs_iattrs)."""
 
     mode: int | None = None
@@ -153,7 +160,7 @@ class Tree:
         self._born_ns = now_ns()
         self.uid = uid
         self.gid = gid
-        self._changed: dict[int, _Changed] = {}
+        self._changed: dict[int, Changed] = {}
         self._aliases: dict[int, int] = {}
         self._orders: dict[bytes, IndexedOrder] = {}
         self.opened: WeakValueDictionary[int, OpenFile] = WeakValueDictionary()
@@ -204,21 +211,13 @@ class Tree:
         if not slot:
             return Found(kobject, kind, None, index)
         place = kind.place(slot)
-        about = _about(kobject)
-        walk: Place | None = place
-        while walk is not None:
-            entry = walk.entry
-            if isinstance(entry, Attribute | Group):
-                if entry.visible is not None and not entry.visible(about):
+        if place.conditions or place.owner is not None:
+            about = _about(kobject)
+            for condition in place.conditions:
+                if not condition(about):
                     return None
-                if isinstance(entry, Attribute) and entry.owner is not None and entry.owner(about) is not kobject:
-                    return None
-            elif isinstance(entry, Link):
-                if entry.target(about) is None:
-                    return None
-            elif isinstance(entry, Node) and entry.device(about) is None:
+            if place.owner is not None and place.owner(about) is not kobject:
                 return None
-            walk = walk.group
         return Found(kobject, kind, place, index)
 
     def existing(self, ino: int, where: str) -> Found:
@@ -253,28 +252,22 @@ class Tree:
         about = _about(found.object)
         place = found.kind.named(around, name)
         if place is not None:
-            entry = place.entry
-            there: Any
-            if isinstance(entry, Attribute) and entry.owner is not None:
-                owner = entry.owner(about)
-                if owner is not None:
-                    return self._child(self.ino_of(owner), place.slot)
-                there = False
-            elif isinstance(entry, Attribute | Group):
-                there = entry.visible is None or entry.visible(about)
-            elif isinstance(entry, Link):
-                there = entry.target(about) is not None
-            elif isinstance(entry, Node):
-                there = entry.device(about) is not None
-            else:
-                there = True
-            if there:
-                return self._child(parent, place.slot)
+            ino = self._single(parent, about, place)
+            if ino is not None:
+                return ino
         for place in found.kind.families(around):
             ino = self._member(parent, found, place, name)
             if ino is not None:
                 return ino
         raise _gone(os.fsdecode(name))
+
+    def _single(self, parent: int, about: Any, place: Place) -> int | None:
+        if place.condition is not None and not place.condition(about):
+            return None
+        if place.owner is None:
+            return self._child(parent, place.slot)
+        owner = place.owner(about)
+        return None if owner is None else self._child(self.ino_of(owner), place.slot)
 
     def _member(self, parent: int, found: Found, place: Place, name: bytes) -> int | None:
         about = _about(found.object)
@@ -305,25 +298,15 @@ class Tree:
             return self._child(parent, place.slot + position)
         return self._child(parent, place.slot, about.serial)
 
-    def family_index(self, parent: int, name: bytes) -> int | None:
-        """The number of `name` in an indexed family of the directory, whether or not it exists.
+    def prefixes_of(self, parent: int) -> tuple[bytes, ...]:
+        """The prefixes of the indexed families in a directory, which it has whether or not they have members.
 
-        None if it has no such form.
-
-        A cache of names can keep one bit for each instead of the name.
+        A cache of names can keep one bit for each of such names instead of the name (`index_in`).
         """
-        found = self.find(parent)
-        if found is None:
-            return None
-        around = self._group_slot(found)
-        if around is None:
-            return None
-        for place in found.kind.families(around):
-            if isinstance(place.entry, Indexed):
-                index = index_in(place.entry.prefix.encode(), name)
-                if index is not None:
-                    return index
-        return None
+        if parent == ROOT:
+            return self._root.kind.prefixes(0)
+        kobject = self._objects(parent >> _SERIAL_SHIFT)
+        return () if kobject is None else self._kind_of(kobject).prefixes(parent & _SLOT_MASK)
 
     def walk(self, path: str) -> int:
         """The inode number of an absolute path, following links in all but the last component.
@@ -379,45 +362,51 @@ class Tree:
 
     def getattr(self, ino: int) -> Stat:
         """lstat of a node; one that is gone has link count 0 and keeps the form of its place."""
+        changed = self.changed(ino)
         found = self.find(ino)
-        changed = self._changed.get(ino & _NO_ALIAS) if self._changed else None
-        uid, gid = self.uid, self.gid
-        born = self._born_ns
         if found is None:
             if not ino & _SLOT_MASK:
-                return Stat(ino, stat.S_IFDIR | 0o755, 0, uid, gid, 0, 0, born, born, born)
+                return self._stat(ino, stat.S_IFDIR | 0o755, 0, changed)
             file = self.opened.get(ino)
             if file is not None:
-                return file.stat_at_open._replace(nlink=0)
-            return Stat(ino, stat.S_IFREG | 0o444, 0, uid, gid, 0, 4096, born, born, born)
+                return self._stat(ino, file.mode, 0, file.changed, size=file.size)
+            return self._stat(ino, stat.S_IFREG | 0o444, 0, changed, size=PAGE_SIZE)
+        place = found.place
         about = _about(found.object)
-        entry = found.place.entry if found.place else None
-        nlink, size, rdev = 1, 0, 0
+        if place is None or not place.mode:
+            return self._stat(ino, stat.S_IFDIR | found.kind.mode, 2 + self._count_directories(found, about), changed)
+        entry = place.entry
         if isinstance(entry, Attribute):
-            mode = stat.S_IFREG | (entry.mode if entry.narrow is None else entry.narrow(about))
-            size = entry.size(about) if callable(entry.size) else entry.size
-        elif isinstance(entry, Link | Links) or (isinstance(entry, Indexed) and entry.link is not None):
-            mode = stat.S_IFLNK | 0o777
-        elif isinstance(entry, Node):
-            mode = stat.S_IFCHR | entry.mode
+            return self._stat(ino, file_mode(place, about), 1, changed, size=file_size(entry, about))
+        mode, rdev = place.mode, 0
+        if isinstance(entry, Node):
             numbers = entry.device(about)
             rdev = os.makedev(*numbers) if numbers else 0
         elif isinstance(entry, Nodes):
-            mode = stat.S_IFCHR
             for node, bits, major, minor in entry.of(about).values():
                 if node.serial == found.member:
-                    mode, rdev = stat.S_IFCHR | bits, os.makedev(major, minor)
-        else:
-            mode = stat.S_IFDIR | found.kind.mode
-            nlink = 2 + self._count_directories(found)
+                    mode, rdev = place.mode | bits, os.makedev(major, minor)
+        return self._stat(ino, mode, 1, changed, rdev=rdev)
+
+    def changed(self, ino: int) -> Changed | None:
+        """What a user changed on a node."""
+        return self._changed.get(ino & _NO_ALIAS) if self._changed else None
+
+    @property
+    def all_changed(self) -> Mapping[int, Changed]:
+        """The nodes on which a user changed something."""
+        return self._changed
+
+    def _stat(self, ino: int, mode: int, nlink: int, changed: Changed | None, *, rdev: int = 0, size: int = 0) -> Stat:
+        born = self._born_ns
         if changed is None:
-            return Stat(ino, mode, nlink, uid, gid, rdev, size, born, born, born)
+            return Stat(ino, mode, nlink, self.uid, self.gid, rdev, size, born, born, born)
         return Stat(
             ino,
             mode if changed.mode is None else stat.S_IFMT(mode) | changed.mode,
             nlink,
-            uid if changed.uid is None else changed.uid,
-            gid if changed.gid is None else changed.gid,
+            self.uid if changed.uid is None else changed.uid,
+            self.gid if changed.gid is None else changed.gid,
             rdev,
             size,
             changed.atime_ns or born,
@@ -425,19 +414,15 @@ class Tree:
             changed.ctime_ns or born,
         )
 
-    def _count_directories(self, found: Found) -> int:
-        around = self._group_slot(found) or 0
-        about = _about(found.object)
+    def _count_directories(self, found: Found, about: Any) -> int:
         count = 0
-        for place in found.kind.singles(around):
+        for place in found.kind.directories(self._group_slot(found) or 0):
             entry = place.entry
-            if isinstance(entry, Group) and (entry.visible is None or entry.visible(about)):
-                count += 1
-        for place in found.kind.families(around):
-            entry = place.entry
-            if isinstance(entry, Subdirectories):
+            if isinstance(entry, Group):
+                count += entry.visible is None or entry.visible(about)
+            elif isinstance(entry, Subdirectories):
                 count += len(entry.of(about))
-            elif isinstance(entry, Indexed) and entry.directory is not None:
+            elif isinstance(entry, Indexed):
                 count += entry.count(about)
         return count
 
@@ -493,7 +478,7 @@ class Tree:
         self.existing(ino, "kernfs_iop_setattr")
         if any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
             self._sweep()
-            changed = self._changed.setdefault(ino & _NO_ALIAS, _Changed())
+            changed = self._changed.setdefault(ino & _NO_ALIAS, Changed())
             if mode is not None:
                 changed.mode = stat.S_IMODE(mode)
             changed.uid = changed.uid if uid is None else uid
@@ -530,7 +515,7 @@ class Tree:
             raise KernelError(
                 errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_set"
             )
-        self._changed.setdefault(ino & _NO_ALIAS, _Changed()).xattrs[name] = value
+        self._changed.setdefault(ino & _NO_ALIAS, Changed()).xattrs[name] = value
 
     def listxattr(self, ino: int) -> list[str]:
         """The names of the xattrs set on a node."""
@@ -553,12 +538,12 @@ class Tree:
         reader = self.opendir(self.resolve(path))
         return [os.fsdecode(name) for name, _, _ in reader.entries(0)]
 
-    def order(self, prefix: bytes, end: int) -> Any:
-        """The hashes of an indexed family's names, by index."""
+    def order(self, prefix: bytes, end: int) -> array[int]:
+        """The keys (order.py) of an indexed family's names, in the order of the names."""
         order = self._orders.get(prefix)
         if order is None:
             order = self._orders[prefix] = IndexedOrder(prefix)
-        return order.hashes(end)
+        return order.keys(end)
 
     def take_changes(self) -> list[NameChange]:
         """The changes of names since the last call."""
@@ -584,9 +569,26 @@ def index_in(prefix: bytes, name: bytes) -> int | None:
     return index if index <= _INDEX_MASK else None
 
 
+def file_mode(place: Place, about: Any) -> int:
+    """The type and the bits of an attribute that nobody changed."""
+    narrow = place.entry.narrow if isinstance(place.entry, Attribute) else None
+    return place.mode if narrow is None else stat.S_IFREG | narrow(about)
+
+
+def file_size(attribute: Attribute, about: Any) -> int:
+    """The st_size of an attribute."""
+    size = attribute.size
+    return size(about) if callable(size) else size
+
+
 def _about(kobject: Any) -> Any:
     """What the entries of a directory are asked about: the object, or what it stands for."""
     return getattr(kobject, "about", kobject)
+
+
+Listed = tuple[bytes, int, int, int, Stat]
+"""A name in a directory, its inode number, its cookie, its number in an indexed family (-1: it is in none), and the
+`Stat` of a node that differs from it in nothing but the inode number."""
 
 
 class DirectoryReader:
@@ -607,76 +609,72 @@ class DirectoryReader:
         if around is None:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "iterate_dir")
         self._around = around
-        self._order: list[int] | None = None
+        self._order: array[int] | None = None
         self._singles: dict[int, tuple[bytes, int]] = {}
-        self._families: list[Place] = []
+        self._families: list[_Family] = []
 
-    def _build(self, found: Found) -> list[int]:
+    def _build(self, found: Found) -> array[int]:
         tree, around = self._tree, self._around
         about = _about(found.object)
         self._singles.clear()
         self._families = []
-        keys: list[int] = []
-
-        def single(name: bytes, ino: int) -> None:
-            code = _SINGLE | len(self._singles)
-            self._singles[code] = (name, ino)
-            keys.append(_hash(name) << _HASH_SHIFT | code)
-
-        for place in found.kind.singles(around):
-            name = found.kind.name_of(place)
-            try:
-                single(name, tree.lookup(self._ino, name))
-            except KernelError:
-                continue
+        order = array("Q")
         for place in found.kind.families(around):
-            family = place.entry
-            if isinstance(family, Indexed):
-                number = len(self._families)
-                self._families.append(place)
-                high = number << _FAMILY_SHIFT
-                runs = list(family.runs(about))
-                if not runs:
+            if isinstance(place.entry, Indexed):
+                family = _Family(tree, self._ino, place, len(self._families))
+                self._families.append(family)
+                keys = family.keys(about)
+                if not order:
+                    order = keys
                     continue
-                hashes = tree.order(family.prefix.encode(), runs[-1][1] + 1)
-                for first, last in runs:
-                    keys.extend(hashes[index] << _HASH_SHIFT | high | index for index in range(first, last + 1))
-            elif isinstance(family, Subdirectories):
-                for text, child in family.of(about).items():
-                    single(os.fsencode(text), tree.ino_of(child))
-            elif isinstance(family, Links | Nodes):
-                members: Mapping[str, Any] = family.of(about)
+                for key in keys:
+                    self._insert(order, key, family.name(key & _INDEX_MASK))
+        for place in found.kind.singles(around):
+            ino = tree._single(self._ino, about, place)  # noqa: SLF001  the tree's other half
+            if ino is not None:
+                self._insert_single(order, found.kind.name_of(place), ino)
+        for place in found.kind.families(around):
+            entry = place.entry
+            if isinstance(entry, Subdirectories):
+                for text, child in entry.of(about).items():
+                    self._insert_single(order, os.fsencode(text), tree.ino_of(child))
+            elif isinstance(entry, Links | Nodes):
+                members: Mapping[str, Any] = entry.of(about)
                 for text in members:
                     name = os.fsencode(text)
-                    single(name, tree.lookup(self._ino, name))
-        keys.sort()
-        self._break_ties(keys)
-        return keys
+                    self._insert_single(order, name, tree.lookup(self._ino, name))
+        return order
 
-    def _break_ties(self, keys: list[int]) -> None:
+    def _insert_single(self, order: array[int], name: bytes, ino: int) -> None:
+        code = _SINGLE | len(self._singles)
+        self._singles[code] = (name, ino)
+        self._insert(order, _hash(name) << INDEX_BITS | code, name)
+
+    def _insert(self, order: array[int], key: int, name: bytes) -> None:
         """Names of equal hash stand in the order of their bytes."""
-        previous = -1
-        for position, key in enumerate(keys):
-            value = key >> _HASH_SHIFT
-            if value == previous:
-                start = bisect_left(keys, value << _HASH_SHIFT)
-                end = bisect_right(keys, (value << _HASH_SHIFT) | ((1 << _HASH_SHIFT) - 1))
-                keys[start:end] = sorted(keys[start:end], key=self._name)
-            previous = value
-            del position
+        value = key >> INDEX_BITS
+        start = bisect_left(order, value << INDEX_BITS)
+        end = bisect_left(order, value + 1 << INDEX_BITS, lo=start)
+        order.insert(bisect_left(order, name, start, end, key=self._name), key)
 
     def _name(self, key: int) -> bytes:
-        code = key & ((1 << _HASH_SHIFT) - 1)
+        code = key & _CODE_MASK
         if code & _SINGLE:
             return self._singles[code][0]
-        family = self._families[code >> _FAMILY_SHIFT].entry
-        assert isinstance(family, Indexed)
-        return b"%s%d" % (family.prefix.encode(), code & _INDEX_MASK)
+        return self._families[code >> _FAMILY_SHIFT].name(code & _INDEX_MASK)
 
     def entries(self, cookie: int) -> Iterator[tuple[bytes, int, int]]:
         """(name, inode number, cookie) of the names after `cookie` (0: from the start).
 
         Raises KernelError ENOENT when the directory itself is gone.
+        """
+        return ((name, ino, key) for name, ino, key, _, _ in self.listed(cookie))
+
+    def listed(self, cookie: int) -> Iterator[Listed]:
+        """The names after `cookie` (0: from the start).
+
+        What it found out about one member of a family it takes to hold for all that are alike: nothing may change
+        between two steps. Raises KernelError ENOENT when the directory itself is gone.
         """
         tree = self._tree
         found = tree.find(self._ino)
@@ -684,34 +682,95 @@ class DirectoryReader:
             raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
         if cookie == 0 or self._order is None:
             self._order = self._build(found)
-        keys = self._order
-        start = 0
-        if cookie:
-            value = cookie >> _HASH_SHIFT
-            start = bisect_left(keys, value, key=lambda key: key >> _HASH_SHIFT)
-            while start < len(keys) and keys[start] >> _HASH_SHIFT == value:
-                start += 1
-                if keys[start - 1] == cookie:
-                    break
+        order = self._order
+        position = self._after(cookie) if cookie else 0
         about = _about(found.object)
-        prefixes = [place.entry.prefix.encode() for place in self._families if isinstance(place.entry, Indexed)]
-        for position in range(start, len(keys)):
-            key = keys[position]
-            code = key & ((1 << _HASH_SHIFT) - 1)
-            if code & _SINGLE:
-                name, ino = self._singles[code]
-                if tree.find(ino) is not None:
-                    yield name, ino, key
-                continue
-            number = code >> _FAMILY_SHIFT
-            place = self._families[number]
-            family = place.entry
-            index = code & _INDEX_MASK
-            assert isinstance(family, Indexed)
-            if not family.has(about, index):
-                continue
-            if family.directory is not None:
-                ino = tree.ino_of(family.directory(about, index))
-            else:
-                ino = tree._child(self._ino, place.slot, index)  # noqa: SLF001  the tree's other half
-            yield b"%s%d" % (prefixes[number], index), ino, key
+        families = self._families
+        changed = tree.all_changed
+        for family in families:
+            family.first, family.last = 0, -1
+        while position < len(order):
+            chunk = order[position : position + _CHUNK]
+            position += _CHUNK
+            for key in chunk:
+                code = key & _CODE_MASK
+                if code & _SINGLE:
+                    name, ino = self._singles[code]
+                    if tree.find(ino) is not None:
+                        yield name, ino, key, -1, tree.getattr(ino)
+                    continue
+                family = families[code >> _FAMILY_SHIFT]
+                index = code & _INDEX_MASK
+                if not family.first <= index <= family.last and not family.look(about, index):
+                    continue
+                ino = family.ino_of_0 + (index << _INDEX_SHIFT)
+                alike = tree.getattr(ino) if changed and ino in changed else family.alike
+                yield family.format % index, ino, key, index, alike
+
+    def _after(self, cookie: int) -> int:
+        """The position in the order behind a cookie's."""
+        order = self._order
+        assert order is not None
+        value = cookie >> INDEX_BITS
+        position = bisect_left(order, value << INDEX_BITS)
+        while position < len(order) and order[position] >> INDEX_BITS == value:
+            position += 1
+            if order[position - 1] == cookie:
+                break
+        return position
+
+
+class _Family:
+    """An indexed family as one reader sees it.
+
+    `first` to `last` are the members looked at last, all alike: of them only the number must be put into the name and
+    into the inode number.
+    """
+
+    __slots__ = ("_declared", "_high", "_parent", "_place", "_tree", "alike", "first", "format", "ino_of_0", "last")
+
+    def __init__(self, tree: Tree, parent: int, place: Place, number: int) -> None:
+        """`number` tells the family's keys from those of the directory's other families."""
+        assert isinstance(place.entry, Indexed)
+        self._tree = tree
+        self._parent = parent
+        self._place = place
+        self._declared = place.entry
+        self._high = number << _FAMILY_SHIFT
+        self.format = place.entry.prefix.encode().replace(b"%", b"%%") + b"%d"
+        self.first, self.last = 0, -1
+        self.ino_of_0 = 0
+        self.alike = _NOTHING
+
+    def name(self, index: int) -> bytes:
+        """The name of one member."""
+        return self.format % index
+
+    def keys(self, about: Any) -> array[int]:
+        """The keys of all members, and maybe of numbers that are none."""
+        runs = list(self._declared.runs(about))
+        if not runs:
+            return array("Q")
+        keys = self._tree.order(self._declared.prefix.encode(), runs[-1][1] + 1)
+        high = self._high
+        if not high and 2 * sum(last - first + 1 for first, last in runs) >= len(keys):
+            return keys[:]
+        there = bytearray(len(keys))
+        for first, last in runs:
+            there[first : last + 1] = b"\1" * (last - first + 1)
+        return array("Q", [key | high for key in keys if there[key & _INDEX_MASK]])
+
+    def look(self, about: Any, index: int) -> bool:
+        """Look at a member and those like it; false if there is none of that number."""
+        run = self._declared.run_of(about, index)
+        if run is None:
+            return False
+        tree = self._tree
+        if self._declared.directory is not None:
+            ino = tree.ino_of(self._declared.directory(about, index))
+        else:
+            ino = tree._child(self._parent, self._place.slot, index)  # noqa: SLF001  the tree's other half
+        self.first, self.last = run if tree.changed(ino) is None else (index, index)
+        self.ino_of_0 = ino - (index << _INDEX_SHIFT)
+        self.alike = tree.getattr(ino)
+        return True

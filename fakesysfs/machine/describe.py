@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -205,7 +206,7 @@ class Machine:
 
     def _disjoint(self, named: list[tuple[str, Range]]) -> None:
         ordered = sorted(named, key=lambda item: item[1])
-        for (one, first), (other, second) in zip(ordered, ordered[1:], strict=False):
+        for (one, first), (other, second) in pairwise(ordered):
             if second.start <= first.end:
                 where = f"{second.start:#x}-{second.end:#x}"
                 raise self._fail(other, where, f"overlaps {one} ({first.start:#x}-{first.end:#x})")
@@ -356,7 +357,8 @@ class Machine:
         distances = self._description.distances
         size = max(known) + 1
         if distances is not None and (len(distances) != size or any(len(row) != size for row in distances)):
-            raise self._fail("distances", [list(row) for row in distances], f"expected {size} rows of {size} numbers, node by node")
+            rows = [list(row) for row in distances]
+            raise self._fail("distances", rows, f"expected {size} rows of {size} numbers, node by node")
         return distances
 
     def _performance(self, known: set[int]) -> Mapping[int, AccessCoordinate]:

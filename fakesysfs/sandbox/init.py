@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import linux, namespaces, server, view
+from fakesysfs.sandbox import linux, namespaces, server, udev, uevents, view
 from fakesysfs.sandbox.namespaces import Plan
+from fakesysfs.sandbox.udev import Udev
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
@@ -36,7 +37,8 @@ class Run(NamedTuple):
     fake: server.Fake
     plan: Plan
     mounted_at: str | None
-    """Where the launcher's server mounted, with --mount."""
+    """Where the launcher's server mounted, with --mount, or what is to be used, with --at."""
+    udev: Udev | None
     signal_mask: set[int]
     directory: str
 
@@ -77,6 +79,9 @@ class _Init:
         self._children = linux.SignalFile([signal.SIGCHLD])
         self._server: server.Server | None = None
         self._command = 0
+        self._udevd = 0
+        self._follower = 0
+        self._outside = uevents.network_namespace()
         self._has_users = False
         self._early_signals: list[int] = []
 
@@ -125,7 +130,8 @@ class _Init:
         run = self._run
         view.prepare()
         if run.mounted_at is None:
-            self._server = server.start(run.fake, view.MOUNTPOINT, private=True)
+            outside = self._outside if run.plan.network else None
+            self._server = server.start(run.fake, view.MOUNTPOINT, private=True, outside=outside)
         if run.plan.network:
             _loopback_up()
         if self._server is not None:
@@ -135,8 +141,47 @@ class _Init:
         else:
             assert run.mounted_at is not None
             view.use_mount(run.mounted_at)
+            if run.plan.network:
+                self._follow_uevents()
         linux.unshare(linux.CLONE_NEWNS)
         view.show()
+        if run.udev is not None:
+            udev.prepare(run.udev)
+            self._udevd = udev.start(run.udev, self._children, view.environment(os.environ))
+
+    def _follow_uevents(self) -> None:
+        """Start the helper that injects what a server elsewhere tells, and wait until it misses nothing."""
+        reader, writer = os.pipe()
+        self._follower = os.fork()
+        if not self._follower:
+            try:
+                self._be_follower(writer)
+            except (OSError, uevents.NotPrivateError) as error:
+                os.write(2, f"fakesysfs: uevents are not sent: {error}\n".encode())
+            finally:
+                os._exit(1)
+        os.close(writer)
+        os.read(reader, 1)
+        os.close(reader)
+
+    def _be_follower(self, writer: int) -> NoReturn:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if not self._run.plan.pid:
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        errors = os.dup(2)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null if descriptor != 2 else errors, descriptor)  # noqa: PLR2004  standard error
+        close_all_but({writer})
+
+        def ready() -> None:
+            nonlocal writer
+            if writer >= 0:
+                os.close(writer)
+                writer = -1
+
+        uevents.follow(f"{view.MOUNTPOINT}/control", self._outside, ready)
 
     def _start_command(self) -> None:
         self._command = os.fork()
@@ -207,6 +252,8 @@ class _Init:
                 self._report(f"stopped {os.WSTOPSIG(status)}")
             elif self._server is not None and pid == self._server.pid:
                 raise _EndedError(f"error 1 the server {how_it_ended(status)}, so the command was ended")
+            elif pid == self._udevd and status:
+                raise _EndedError(f"error 1 udevd {how_it_ended(status)}, so the command was ended")
 
 
 def how_it_ended(status: int) -> str:

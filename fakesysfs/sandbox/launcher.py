@@ -16,18 +16,31 @@ from typing import NoReturn
 
 from fakesysfs.fuse import mount
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import linux, namespaces, server
+from fakesysfs.sandbox import linux, namespaces, server, udev
 from fakesysfs.sandbox.init import Run, be_init, close_all_but, how_it_ended, kill_descendants
 
 _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
-def run(command: list[str], fake: server.Fake, *, network: bool, point: str | None) -> NoReturn:
-    """Run `command` with `fake` around it and end as it ends; [] is a shell. `point`: show the sysroot there too."""
+def run(
+    command: list[str],
+    fake: server.Fake,
+    *,
+    network: bool,
+    point: str | None,
+    at: str | None = None,
+    rules: list[str] | None = None,
+) -> NoReturn:
+    """Run `command` with `fake` around it and end as it ends; [] is a shell.
+
+    `point`: show the sysroot there too. `at`: use the fake that is mounted there. `rules`: with a udevd that has these
+    (`udev.find`).
+    """
     _have_standard_descriptors()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, linux.all_signals())
-    launcher = _Launcher(fake, point)
+    launcher = _Launcher(fake, point, at)
     try:
+        launcher.udev = None if rules is None else udev.find(rules)
         status = launcher.launch(command or [os.environ.get("SHELL") or "sh"], set(mask), network=network)
     except MountError as error:
         launcher.clean_up()
@@ -91,9 +104,11 @@ class _Terminal:
 
 
 class _Launcher:
-    def __init__(self, fake: server.Fake, point: str | None) -> None:
+    def __init__(self, fake: server.Fake, point: str | None, at: str | None) -> None:
         self._fake = fake
         self._point = point
+        self._at = at
+        self.udev: udev.Udev | None = None
         self._server: server.Server | None = None
         self._init = 0
         self._init_reaps = True
@@ -109,7 +124,8 @@ class _Launcher:
         plan = self._plan = namespaces.plan(network=network)
         if self._point is not None:
             self._serve_outside(self._point)
-        run = Run(command, self._fake, plan, self._point, mask, _working_directory())
+        at = None if self._at is None else _mounted(self._at)
+        run = Run(command, self._fake, plan, self._point or at, self.udev, mask, _working_directory())
         if not plan.pid:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
             self._init_reaps = False
@@ -226,6 +242,13 @@ class _Launcher:
         if not self._init_reaps:
             kill_descendants()
         self._terminal.take_back()
+
+
+def _mounted(point: str) -> str:
+    real = os.path.realpath(point)
+    if not mount.mounted_at(real):
+        raise MountError(f"{point}: no fakesysfs is mounted here; `fakesysfs mount {point}` mounts one", 2)
+    return real
 
 
 def _working_directory() -> str:

@@ -25,8 +25,10 @@ class Server(NamedTuple):
     answer: BinaryIO
 
 
-def start(fake: Fake, point: str, *, private: bool) -> Server:
+def start(fake: Fake, point: str, *, private: bool, outside: int | None = None) -> Server:
     """Start it; `point` is mounted when `answer` says so.
+
+    `outside`: announce uevents in this network namespace, which is another than the one of that number.
 
     `private`: in a mount namespace that ends with the run. Else a guardian stands between: it takes the mount away
     when the server was killed, and ends the server when the launcher was.
@@ -38,7 +40,7 @@ def start(fake: Fake, point: str, *, private: bool) -> Server:
         try:
             _leave_the_command_alone(writer)
             if private:
-                _be_server(fake, point, writer, private=True)
+                _be_server(fake, point, writer, private=True, outside=outside)
             _be_guardian(fake, point, writer, parent)
         except BaseException:  # noqa: BLE001  nothing may get out of the fork
             os.write(2, f"fakesysfs: bug: {traceback.format_exc()}".encode())
@@ -77,8 +79,8 @@ def _be_guardian(fake: Fake, point: str, writer: int, parent: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _be_server(fake: Fake, point: str, writer: int, *, private: bool) -> NoReturn:
-    status, text = _serve(fake, point, writer, private)
+def _be_server(fake: Fake, point: str, writer: int, *, private: bool, outside: int | None = None) -> NoReturn:
+    status, text = _serve(fake, point, writer, private, outside)
     if text:
         os.write(writer, f"{status}\n{text}".encode())
     os._exit(status)
@@ -95,11 +97,13 @@ def _leave_the_command_alone(writer: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _serve(fake: Fake, point: str, writer: int, private: bool) -> tuple[int, str]:  # noqa: FBT001
+def _serve(fake: Fake, point: str, writer: int, private: bool, outside: int | None) -> tuple[int, str]:  # noqa: FBT001
     from fakesysfs import machine  # noqa: PLC0415  nobody but the server needs these
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415
     from fakesysfs.fuse.server import serve  # noqa: PLC0415
     from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
+    from fakesysfs.sandbox.announcer import Announcer  # noqa: PLC0415
+    from fakesysfs.sandbox.uevents import Injector  # noqa: PLC0415
     from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
     if fake.kernel not in PROFILES:
@@ -112,13 +116,16 @@ def _serve(fake: Fake, point: str, writer: int, private: bool) -> tuple[int, str
     log_to_standard_error()
     sysroot = Sysroot.boot(loaded, PROFILES[fake.kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
 
+    announcer = None if outside is None else Announcer(sysroot, Injector(outside))
+
     def ready() -> None:
         os.write(writer, b"0\n")
         os.close(writer)
 
     try:
         # On a real machine all users see it: so do those in a namespace of its own.
-        serve(sysroot, point, allow_other=private or os.getuid() == 0, ready=ready, private=private)
+        allow_other = private or os.getuid() == 0
+        serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, announcer=announcer)
     except mount.MountError as error:
         return error.status, str(error)
     return 0, ""

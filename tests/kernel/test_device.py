@@ -104,7 +104,8 @@ def test_unbind_of_what_is_not_bound_to_the_driver(kernel: Kernel, name: str) ->
 # new_id and remove_id ---------------------------------------------------------------------------------------------
 
 NOT_IDS = [b"", b"\n", b"dax", b"dax0", b"dax0.", b"dax.0", b"dax00.0", b"dax0.00", b" dax0.0", b"dax0.0 ", b"dax0.0x",
-           b"dax0.0\n\n", b"dax0.-1", b"dax+0.0", b"DAX0.0", b"dax0.0.0", b"\xff", b"dax99999999999999999.0"]  # fmt: skip
+           b"dax0.0\n\n", b"dax0.-1", b"dax+0.0", b"DAX0.0", b"dax0.0.0", b"\xff",
+           b"dax99999999999999999.0"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NOT_IDS)
@@ -130,7 +131,7 @@ def test_new_id_of_a_device_bound_elsewhere_has_no_effect(kernel: Kernel) -> Non
 
 
 def test_new_id_attaches_every_unbound_device_that_matches_and_hides_failures() -> None:
-    """KERNEL.md 4; 7.3-6: each later new_id write of any device re-probes the leaked one and logs its two lines again."""
+    """KERNEL.md 4; 7.3-6: each later new_id write of any device re-probes the leaked one and logs two lines again."""
     kernel = booted("7.2", blocks=4)
     assert unbind(kernel) == "ok"
     log = kernel.printk.sequence

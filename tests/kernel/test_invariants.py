@@ -7,6 +7,7 @@ between profiles beside them.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 from collections import Counter
@@ -282,7 +283,7 @@ class KernelMachine(RuleBasedStateMachine):
             for _, piece in device.driver_data.usable()
         ]
         ranges.sort()
-        for one, other in zip(ranges, ranges[1:], strict=False):
+        for one, other in itertools.pairwise(ranges):
             assert one.end < other.start
 
     @invariant()
@@ -309,8 +310,8 @@ class KernelMachine(RuleBasedStateMachine):
 
     @invariant()
     def reservations_are_those_of_bound_devices(self) -> None:
-        """As long as bound; in 7.3 while plugged; as posted until the first unplug. What is leaked stays, under any name."""
-        names = {name for name in self.kernel.dax_bus.devices} | {"dax0.1", "dax0.2"}
+        """As long as bound; in 7.3 while plugged; as posted until the first unplug. A leak stays, under any name."""
+        names = set(self.kernel.dax_bus.devices) | {"dax0.1", "dax0.2"}
         held = [resource for _, resource in self.kernel.iomem.walk() if resource.name in {*names, FREED_NAME}]
         for device in self.kernel.dax_bus.devices.values():
             data = device.driver_data

@@ -1,4 +1,4 @@
-"""kmem beside its attribute: policy at bind, several ranges, failures, unbind; and what is wrong with the posted series.
+"""kmem beside its attribute: policy at bind, several ranges, failures, unbind; and the posted series' mistakes.
 
 Sources: KERNEL.md's table of profiles, sections 4, 6, 7 and 7.3-2 to 7.3-6, whose words and messages stand here.
 """
@@ -49,7 +49,7 @@ REFUSED = ("EINVAL", None, None)
 
 
 def expected_policy(profile: str, created: str, bound: str) -> tuple[str, str | None, str | None]:
-    """(outcome of bind, word of the attribute, zone of the blocks; None for none), by the tables of KERNEL.md 6 and 7.3-2."""
+    """(outcome of bind, word of the attribute, zone of the blocks; None for none): KERNEL.md 6 and 7.3-2."""
     if profile in {"7.2", "7.3"}:
         return "ok", bound if profile == "7.3" else None, ZONES[bound]
     unplugged = ("ok", "unplugged", None)
@@ -135,8 +135,9 @@ def test_a_failed_unplug_leaves_everything_as_it_was(profile: str, block: int) -
     assert world(kernel) == before
     assert read_state(kernel) == "online_movable"
     number, first, last = (0, 48, 51) if block < 56 else (1, 56, 59)
+    ends = f"{first * BLOCK:#x}-{(last + 1) * BLOCK - 1:#x}"
     failure = {
-        "hotplug-v3": f"<3>kmem dax0.0: mapping{number}: {first * BLOCK:#x}-{(last + 1) * BLOCK - 1:#x} hotremove failed",
+        "hotplug-v3": f"<3>kmem dax0.0: mapping{number}: {ends} hotremove failed",
         "7.3": "<3>kmem dax0.0: hotremove failed, device left online: -16",
     }[profile]
     assert kmem_log(kernel, log) == ["<4>page dumped because: unmovable page", failure]
@@ -226,7 +227,7 @@ def inject(kernel: Kernel, action: str, error: int) -> None:
 
 @pytest.mark.parametrize("profile", UNPLUG)
 def test_blocks_that_cannot_be_onlined_at_plug_stay_offline_and_nobody_is_told(profile: str) -> None:
-    """Last row of the table of profiles; 7.3-4: a walk stops at its first failing block, the next range is tried again."""
+    """Last row of the table of profiles; 7.3-4: a walk stops at its first failing block, the next range is tried."""
     kernel = with_ranges(profile, span(48, 49), span(56, 57))
     assert bind(kernel) == "ok"
     assert write_state(kernel, UNPLUG[profile]) == "ok"
@@ -331,7 +332,7 @@ def test_a_range_that_is_taken_at_a_later_plug(profile: str, outcome: str, paren
 @pytest.mark.parametrize("profile", [*SERIES, "7.2", "7.3"])
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_range_that_cannot_be_added(profile: str, which: int) -> None:
-    """A memory block is in the way: `memory add failed`; the first range fails the bind, a later one as the profile has it."""
+    """A memory block is in the way: `memory add failed`; the first range fails the bind, a later one by profile."""
     kernel = with_ranges(profile, span(48, 49), span(52, 53))
     begin = (48, 52)[which]
     drive(kernel.memory_hotplug._add_memory_resource(1, span(begin, begin), Mmop.OFFLINE, memmap_on_memory=False))
@@ -414,10 +415,10 @@ def test_a_device_on_a_node_that_cannot_be(profile: str) -> None:
 
 
 def test_without_memory_hotremove_unplug_is_ebusy_and_unbind_leaks_by_design() -> None:
-    for profile in UNPLUG:
+    for profile, word in UNPLUG.items():
         kernel = booted(profile, blocks=4, config=Config(memory_hotremove=False))
         before = world(kernel)
-        assert write_state(kernel, UNPLUG[profile]) == "EBUSY"
+        assert write_state(kernel, word) == "EBUSY"
         assert {**world(kernel), "devices": None} == {**before, "devices": None}
         assert unbind(kernel) == "ok"
         assert iomem_lines(kernel) == ["48-51 dax0.0", "  48-51 System RAM (kmem)"]
@@ -682,16 +683,16 @@ def test_bug_8_online_on_a_memoryless_node_cannot_be_unplugged() -> None:
 
 def test_bug_9_readers_see_the_old_state_during_the_whole_transition() -> None:
     """All kernels (KERNEL.md 7.9, 7.3-1): there is no transitional value."""
-    for profile in UNPLUG:
+    for profile, word in UNPLUG.items():
         kernel = booted(profile, blocks=4)
         kernel.preempt.watched = True
         seen = set()
-        operation = kmem(kernel).hotplug_store(dax(kernel), UNPLUG[profile].encode())
+        operation = kmem(kernel).hotplug_store(dax(kernel), word.encode())
         steps = 0
         answer: Answer | None = None
         while True:
             try:
-                operation.send(answer)  # type: ignore[arg-type]
+                operation.send(answer)
             except StopIteration:
                 break
             answer = Answer.WOKEN

@@ -1,6 +1,6 @@
 """The whole-device attribute: every state times every word, per kernel.
 
-The tables stand here as KERNEL.md prints them (sections 6, 7.3-1 and the table of profiles), not as profile.py has them.
+The tables stand here as KERNEL.md prints them (sections 6, 7.3-1, the table of profiles), not as profile.py has them.
 """
 
 from __future__ import annotations
@@ -108,9 +108,10 @@ def test_transition(profile: str, state: str, word: str, outcome: str) -> None:
 
 
 NOT_WORDS = [
-    b"\n", b"\n\n", b" online", b"online ", b"online\n\n", b"online\r\n", b"online\r", b"\tonline", b"Online", b"ONLINE",
-    b"onlin", b"onlinee", b"online_movabl", b"online_movable_", b"online-movable", b"online movable", b"0", b"1", b"-1", b"unplu",
-    b"plug", b"unknown", b"UNPLUG", b"Unplugged", b"going-offline", b"\0", b"\0online", b"\xff\xfe", b"x" * 4096, b"online" * 600,
+    b"\n", b"\n\n", b" online", b"online ", b"online\n\n", b"online\r\n", b"online\r", b"\tonline", b"Online",
+    b"ONLINE", b"onlin", b"onlinee", b"online_movabl", b"online_movable_", b"online-movable", b"online movable", b"0", b"1",
+    b"-1", b"unplu", b"plug", b"unknown", b"UNPLUG", b"Unplugged", b"going-offline", b"\0", b"\0online", b"\xff\xfe",
+    b"x" * 4096, b"online" * 600,
 ]  # fmt: skip
 
 
@@ -244,7 +245,7 @@ def test_the_order_of_events_with_two_ranges(profile: str, order: list[str]) -> 
 
 @pytest.mark.parametrize("profile", UNPLUG_WORD)
 def test_the_memory_map_follows_the_attribute_at_each_plug(profile: str) -> None:
-    """KERNEL.md 3 and 6: 131072 kB a block, 129024 kB with the map in the block; EBUSY while bound, unplugged or not."""
+    """KERNEL.md 3 and 6: 131072 kB a block, 129024 kB with the map in it; EBUSY while bound, unplugged or not."""
     kernel = booted(profile, blocks=4, parameters=Parameters(memmap_on_memory=True))
     assert kernel.nodes[2].managed_kb == 4 * 131072
     with pytest.raises(KernelError, match="EBUSY"):

@@ -107,13 +107,12 @@ def test_after_a_leak_only_the_posted_series_forgets_the_nodes_type(profile: str
 
 def test_hmat_access_directories_come_with_the_first_online_memory_and_go_with_the_node() -> None:
     kernel = booted("7.3", policy=Mmop.OFFLINE, performance={0: DRAM, 2: AccessCoordinate(20, 20, 50, 50)})
-    assert not kernel.nodes[2].access
-    block_state(kernel, 50, "online")
-    assert kernel.nodes[2].access
-    block_state(kernel, 50, "offline")
-    assert kernel.nodes[2].access, "classes stay as long as the node's device"
+    seen = [kernel.nodes[2].access]
+    for word in ("online", "offline"):
+        block_state(kernel, 50, word)
+        seen.append(kernel.nodes[2].access)
     assert write_state(kernel, "unplugged") == "ok"
-    assert (kernel.nodes[2].access, kernel.nodes[2].online) == (False, False)
+    assert [*seen, kernel.nodes[2].access] == [False, True, True, False], "they stay as long as the node's device"
 
 
 def test_demotion_targets_are_said_with_numa_migration_and_only_then() -> None:

@@ -1,4 +1,4 @@
-"""The fallback orders that the recordings show, from their distances; and when the kernel says them (KERNEL.md 2 and 9)."""
+"""The fallback orders that the recordings show, and when the kernel says them (KERNEL.md 2 and 9)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One block at a time or a whole run at once: the same blocks, zones, messages, uevents, totals and errors.
 
-`fakesysfs.kernel.sched.Preemption` decides how far one step of a loop goes. With somebody watching, or with latency, it is
-one block, as in Linux; with nobody it is as far as nothing can differ inside. The two are held against each other here
-over random operations; one block at a time is the truth.
+`fakesysfs.kernel.sched.Preemption` decides how far one step of a loop goes. With somebody watching, or with latency, it
+is one block, as in Linux; with nobody it is as far as nothing can differ inside. The two are held against each other
+here over random operations; one block at a time is the truth.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def compare(kernels: Sequence[Kernel], done: Sequence[Operation]) -> None:
 @given(data=st.data())
 @settings(max_examples=80, deadline=None)
 def test_one_block_at_a_time_is_the_same_as_a_run_at_once(profile: str, data: st.DataObject) -> None:
-    chosen = data.draw(
+    chosen: dict[str, Any] = data.draw(
         st.fixed_dictionaries(
             {
                 "kernel_allocations": st.booleans(),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs import Tree
-from fakesysfs.kernfs.order import IndexedOrder, name_hash
+from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, name_hash
 from tests.model import Face
 
 MEMORY = "/sys/devices/system/memory"
@@ -36,9 +36,13 @@ def test_the_hash_is_the_rule(name: bytes) -> None:
     assert name_hash(name) == rule(name)
 
 
-def test_hashes_of_a_family_are_those_of_its_names() -> None:
-    hashes = IndexedOrder(b"memory").hashes(2000)
-    assert [hashes[index] for index in range(2000)] == [name_hash(b"memory%d" % index) for index in range(2000)]
+@pytest.mark.parametrize("ends", [[2000], [1, 10, 11, 500, 2000], [0, 2000, 5]])
+def test_the_order_of_a_family_is_that_of_its_names(ends: list[int]) -> None:
+    order = IndexedOrder(b"memory")
+    keys = [list(order.keys(end)) for end in ends][-1]
+    numbers = sorted(range(2000), key=lambda number: (rule(b"memory%d" % number), b"memory%d" % number))
+    assert [key & (1 << INDEX_BITS) - 1 for key in keys] == numbers
+    assert [key >> INDEX_BITS for key in keys] == [rule(b"memory%d" % number) for number in numbers]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,7 @@ def test_lookup_readdir_and_path_agree(seen: Face) -> None:
 
 
 def test_link_counts_sizes_and_modes(seen: Face) -> None:
-    """Directories: size 0, 2 + real subdirectories. Links: 0777 and size 0, relative. Attributes: 1 link, 4096 or as said."""
+    """Directories: size 0, 2 + real subdirectories. Links: 0777, size 0, relative. Files: 1 link, 4096 or as said."""
     tree = seen.sysroot.tree
     for path in directories(tree, "/sys"):
         subdirectories = 0

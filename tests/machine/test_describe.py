@@ -12,6 +12,8 @@ from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.machine import MachineError, builtin, load
 
+NODE_5 = "{ node = 5, read_latency = 1, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }"
+NODE_0 = "{ node = 0, read_latency = 0, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }"
 GOOD = """
 block_size = "128M"
 modules = ["dax_hmem", "kmem"]
@@ -89,11 +91,21 @@ def test_a_good_file(tmp_path: Path) -> None:
         ('size = "1G"', 'size = "1G"\nalign = "3M"', ["dax_region[0].align", "3M", "2M"]),
         ('size = "1G"', 'size = "1G"\ndevice_size = "2G"', ["dax_region[0].device_size", "2G", "at most"]),
         # ranges
-        ("target_node = 1", 'target_node = 1\n[[dax_region]]\nkind = "hmem"\nstart = "4G"\nsize = "1G"\ntarget_node = 1',
-         ["dax_region[1]", "0x100000000-0x13fffffff", "overlaps dax_region[0]"]),
-        ("target_node = 1", 'target_node = 1\n[[dax_region]]\nkind = "cxl"\nstart = "4608M"\nsize = "1G"\ntarget_node = 1',
-         ["dax_region[1]", "0x120000000-0x15fffffff", "overlaps dax_region[0]"]),
-        ("id = 1", 'id = 1\nmemory = [{ start = "1G", size = "2G" }]', ["node[1].memory[0]", "0x40000000-0xbfffffff", "overlaps node[0].memory[0]"]),
+        (
+            "target_node = 1",
+            'target_node = 1\n[[dax_region]]\nkind = "hmem"\nstart = "4G"\nsize = "1G"\ntarget_node = 1',
+            ["dax_region[1]", "0x100000000-0x13fffffff", "overlaps dax_region[0]"],
+        ),
+        (
+            "target_node = 1",
+            'target_node = 1\n[[dax_region]]\nkind = "cxl"\nstart = "4608M"\nsize = "1G"\ntarget_node = 1',
+            ["dax_region[1]", "0x120000000-0x15fffffff", "overlaps dax_region[0]"],
+        ),
+        (
+            "id = 1",
+            'id = 1\nmemory = [{ start = "1G", size = "2G" }]',
+            ["node[1].memory[0]", "0x40000000-0xbfffffff", "overlaps node[0].memory[0]"],
+        ),
         # nodes and cpus
         ("target_node = 1", "target_node = 7", ["dax_region[0].target_node", "7", "[0, 1]"]),
         ("target_node = 1", "target_node = -1", ["dax_region[0].target_node", "-1", "[0, 1]"]),
@@ -109,24 +121,38 @@ def test_a_good_file(tmp_path: Path) -> None:
         ('"kmem"]', '"nvme"]', ["modules[1]", "nvme", "kmem"]),
         ('"kmem"]', '"kmem x=1"]', ["modules[1]", "kmem x=1", "parameters of kmem"]),
         ('"kmem"]', '""]', ["modules[1]", "expected one of"]),
-        ("[[node]]\nid = 1", '[memory_hotplug]\nonline_type = "on"\n\n[[node]]\nid = 1', ["memory_hotplug.online_type = 'on'", "offline, online, online_kernel, online_movable"]),
-        ("modules =", "distances = [[10]]\nmodules =", ["distances", "[[10]]", "2 rows of 2"] ),
+        (
+            "[[node]]\nid = 1",
+            '[memory_hotplug]\nonline_type = "on"\n\n[[node]]\nid = 1',
+            ["memory_hotplug.online_type = 'on'", "offline, online, online_kernel, online_movable"],
+        ),
+        ("modules =", "distances = [[10]]\nmodules =", ["distances", "[[10]]", "2 rows of 2"]),
         ("modules =", "distances = [[10, 20], [20]]\nmodules =", ["distances", "2 rows of 2"]),
-        ("modules =", "hmat = [{ node = 5, read_latency = 1, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }]\nmodules =",
-         ["hmat[0].node", "5", "[0, 1]"]),
-        ("modules =", "hmat = [{ node = 0, read_latency = 0, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }]\nmodules =",
-         ["hmat[0]", "above 0"]),
+        (
+            "modules =",
+            f"hmat = [{NODE_5}]\nmodules =",
+            ["hmat[0].node", "5", "[0, 1]"],
+        ),
+        (
+            "modules =",
+            f"hmat = [{NODE_0}]\nmodules =",
+            ["hmat[0]", "above 0"],
+        ),
         ("modules =", "mem_total_kB = { 9 = 5 }\nmodules =", ["mem_total_kB", "9", "[0, 1]"]),
         ("modules =", 'extends = "nobody"\nmodules =', ["extends", "nobody", "built-in"]),
         ("modules =", "latency = { online_block = -1.0 }\nmodules =", ["latency.online_block = -1.0", ">= 0"]),
-        ("modules =", "memory_hotplug = { auto_movable_ratio = -1 }\nmodules =", ["memory_hotplug.auto_movable_ratio = -1", ">= 0"]),
+        (
+            "modules =",
+            "memory_hotplug = { auto_movable_ratio = -1 }\nmodules =",
+            ["memory_hotplug.auto_movable_ratio = -1", ">= 0"],
+        ),
         ("modules =", "kernel = { nr_cpus = 0 }\nmodules =", ["kernel.nr_cpus = 0", ">= 1"]),
         ("modules =", "kernel = { dax_major = 5000 }\nmodules =", ["kernel.dax_major = 5000", "<= 511"]),
         ("modules =", 'unmovable = [{ block = -1, why = "x" }]\nmodules =', ["unmovable[0].block = -1", ">= 0"]),
         ("modules =", "distances = [[10, -1], [20, 10]]\nmodules =", ["distances[0][1] = -1", ">= 10"]),
         ("modules =", "mem_total_kB = { 0 = -5 }\nmodules =", ["mem_total_kB", "-5", ">= 0"]),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
     assert old in GOOD
     text = GOOD.replace(old, new, 1)

@@ -34,7 +34,7 @@ _NDCTL = """() {
     done
     [ "$mode" != devdax ] || echo "$name align=$align" >"$FAKESYSFS_CONTROL/pmem/devdax"
 }"""
-"""A function of bash: making a devdax namespace is an event of the machine, the rest is outside the model (FORMAT.md)."""
+"""A function of bash: making a devdax namespace is an event of the machine, the rest is outside (FORMAT.md)."""
 
 _MODULES_ONLY = re.compile(r"modprobe [\w-]+(?: \w+=\w+)*(?:; modprobe [\w-]+(?: \w+=\w+)*)*")
 _COMMAND_NAME = re.compile(r"(?:^|[;|&(]|\bthen|\bdo)\s*(?:\w+=\S*\s+)*([\w./-]+)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import re
 import select
@@ -97,9 +98,7 @@ def replay(recording: Session | Snapshot, on: str = "model") -> Report:
                 *private.in_namespaces(lambda: mount_target.play_on(profile, variant, play, as_root=as_root))
             )
         if isinstance(recording, Session) and bash.is_needed(recording.operations) and private.why_not() is None:
-            return _with_log(
-                *private.in_namespaces(lambda: served_model.play_on(model_target.boot(profile, variant), play))
-            )
+            return _with_log(*private.in_namespaces(lambda: served_model.play_on(profile, variant, play)))
         return play(model_target.ModelTarget(model_target.boot(profile, variant)))
     except (NotSupportedError, MountError, private.PlayError) as error:
         return _nothing(recording, str(error))
@@ -111,11 +110,12 @@ _LOGGED = re.compile(r"errno \d+ exists on no host: answered EIO$")
 """What the server says of the operations that are known not to be reachable."""
 
 
-def _with_log(report: Report, lines: list[str]) -> Report:
-    """A line in the server's log is a bug of the server."""
-    for line in lines:
-        if not _LOGGED.search(line):
-            report.add("log", line, Verdict(Kind.MISMATCH, "the server logged this"))
+def _with_log(report: Report, entries: list[str]) -> Report:
+    """What the server logs is a bug of the server."""
+    for entry in entries:
+        first, *rest = entry.splitlines()
+        if not _LOGGED.search(first):
+            report.add("log", first, Verdict(Kind.MISMATCH, "the server logged this", tuple(rest)))
     return report
 
 
@@ -161,18 +161,19 @@ def _import_for_all(on: str) -> None:
     """What all children need is imported, looked up and tried once, before the first of them is forked."""
     tools.installed()
     if on == "mount" or private.why_not() is None:
-        import fakesysfs.fuse.server  # noqa: PLC0415  needs pyfuse3
+        importlib.import_module("fakesysfs.fuse.server")
 
 
 def _nothing(recording: Session | Snapshot, reason: str) -> Report:
     """A report in which every operation failed for one reason."""
     report = Report(recording.name)
-    for place, what in _counted(recording):
+    for place, what in counted(recording):
         report.add(place, what, Verdict(Kind.MISMATCH, reason))
     return report
 
 
-def _counted(recording: Session | Snapshot) -> Iterator[tuple[str, str]]:
+def counted(recording: Session | Snapshot) -> Iterator[tuple[str, str]]:
+    """All operations of a session, or paths of a snapshot, that can count: the place and what it is."""
     if isinstance(recording, Snapshot):
         for path, entry in recording.entries.items():
             if snapshots.is_compared(path):

@@ -53,16 +53,15 @@ QUIET_SECONDS = 0.1
 _LOOK_SECONDS = 0.002
 _READ_SIZE = 65536
 _LOG_SIZE = 1 << 20
+_ENTRY = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.MULTILINE)
 _SIGNALS = {Signal.SIGALRM: signal.SIGALRM, Signal.SIGKILL: signal.SIGKILL}
 _KMSG = re.compile(r"(<\d+>)\[ *\d+\.\d+\] (.*)")
 
 
-def play_on(
-    profile: str, variant: str, play: Callable[[MountTarget], T], *, as_root: bool
-) -> tuple[T, list[str]]:
+def play_on(profile: str, variant: str, play: Callable[[MountTarget], T], *, as_root: bool) -> tuple[T, list[str]]:
     """Serve the recorded guest, show it at /sys, /dev and /proc, and call `play`. In namespaces of its own.
 
-    Returns what that returned and the lines of the server's log. Raises MountError.
+    Returns what that returned and what the server logged. Raises MountError.
     """
     machine, kernel = names(profile, variant)
     view.prepare()
@@ -81,12 +80,12 @@ def play_on(
 
 @contextmanager
 def _standard_error() -> Iterator[Callable[[], list[str]]]:
-    """Whoever is started meanwhile has another standard error: gives the lines in there, then and later."""
+    """Whoever is started meanwhile has another standard error: gives the entries of the log in there."""
     log = os.memfd_create("log")
     before = os.dup(2)
     os.dup2(log, 2)
     try:
-        yield lambda: os.pread(log, _LOG_SIZE, 0).decode(errors="replace").splitlines()
+        yield lambda: [entry for entry in _ENTRY.split(os.pread(log, _LOG_SIZE, 0).decode(errors="replace")) if entry]
     finally:
         os.dup2(before, 2)
         os.close(before)
@@ -202,10 +201,6 @@ class MountTarget(Target):
         """See Target."""
         with _patience():
             return _checked(_libc.open(os.fsencode(path), flags))
-
-    def reopen(self, descriptor: int, flags: int) -> int:
-        """See Target."""
-        return self.open(f"/proc/self/fd/{descriptor}", flags)
 
     def close(self, descriptor: int) -> None:
         """See Target."""

@@ -78,9 +78,10 @@ def _answer(play: Callable[[], object], writer: int) -> NoReturn:
         answer = pickle.dumps((play(), None))
     except (MountError, NotSupportedError, PlayError) as error:
         answer = pickle.dumps((None, error))
-    except BaseException:  # noqa: BLE001  nothing may get out of the fork
-        answer = pickle.dumps((None, PlayError(f"bug: {traceback.format_exc()}")))
-    with contextlib.suppress(OSError), open(writer, "wb") as file:  # noqa: PTH123  a descriptor
+    except BaseException as error:  # noqa: BLE001  nothing may get out of the fork
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        answer = pickle.dumps((None, PlayError(f"bug: {error!r} at {place.filename}:{place.lineno}")))
+    with contextlib.suppress(OSError), open(writer, "wb") as file:
         file.write(answer)
     os._exit(0)
 

@@ -100,11 +100,7 @@ def total(reports: list[Report]) -> str:
     """The line below all sessions."""
     reproduced = sum(report.reproduced for report in reports)
     counted = sum(report.counted for report in reports)
-    extras = [
-        f"{number} {kind.value}"
-        for kind in _EXTRAS
-        if (number := sum(report.count(kind) for report in reports))
-    ]
+    extras = [f"{number} {kind.value}" for kind in _EXTRAS if (number := sum(report.count(kind) for report in reports))]
     tail = f" ({', '.join(extras)})" if extras else ""
     return f"total: {reproduced} of {counted} operations reproduced{tail}"
 

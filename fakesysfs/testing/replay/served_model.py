@@ -16,9 +16,8 @@ from typing import TypeVar
 
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, view
-from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.replay import bash
-from fakesysfs.testing.replay.model_target import ModelTarget
+from fakesysfs.testing.replay.model_target import ModelTarget, boot
 from fakesysfs.testing.replay.target import ShellResult
 
 T = TypeVar("T")
@@ -47,26 +46,27 @@ class ServedModelTarget(ModelTarget):
             os.close(descriptor)
 
 
-class _Lines(logging.Handler):
-    """Keeps the lines of the log."""
+class _Log(logging.Handler):
+    """Keeps what is logged."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.lines: list[str] = []
+        self.entries: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """See Handler."""
-        self.lines += self.format(record).splitlines()
+        self.entries.append(self.format(record))
 
 
-def play_on(sysroot: Sysroot, play: Callable[[ServedModelTarget], T]) -> tuple[T, list[str]]:
-    """Mount `sysroot` at /sys, /dev and /proc and call `play`. In namespaces of its own, once in a process.
+def play_on(profile: str, variant: str, play: Callable[[ServedModelTarget], T]) -> tuple[T, list[str]]:
+    """Mount the recorded guest at /sys, /dev and /proc and call `play`. In namespaces of its own, once in a process.
 
-    Returns what that returned and the lines of the server's log. Raises MountError.
+    Returns what that returned and what the server logged. Raises MountError, NotSupportedError.
     """
     from fakesysfs.fuse.server import serve  # noqa: PLC0415  needs pyfuse3
 
-    log = _Lines()
+    sysroot = boot(profile, variant, whole_dev=True)
+    log = _Log()
     logging.getLogger().addHandler(log)
     view.prepare()
     results: list[T] = []
@@ -88,4 +88,4 @@ def play_on(sysroot: Sysroot, play: Callable[[ServedModelTarget], T]) -> tuple[T
         raise errors[0]
     if not results:
         raise MountError("the server ended before the session did")
-    return results[0], log.lines
+    return results[0], log.entries

@@ -133,10 +133,6 @@ class Target(ABC):
         """System call open; a descriptor of the target's own numbering."""
 
     @abstractmethod
-    def reopen(self, descriptor: int, flags: int) -> int:
-        """System call open on /proc/self/fd/N."""
-
-    @abstractmethod
     def close(self, descriptor: int) -> None:
         """System call close."""
 
@@ -206,6 +202,10 @@ class Target(ABC):
         """Take the machine away."""
 
     # In terms of the above -----------------------------------------------------------------------------------------
+
+    def reopen(self, descriptor: int, flags: int) -> int:
+        """System call open on the name that an open file has in /proc."""
+        return self.open(f"/proc/self/fd/{descriptor}", flags)
 
     def read_file(self, path: str, size: int = 65536, offset: int | None = None) -> bytes:
         """open(O_RDONLY), one read, close."""

@@ -1,8 +1,9 @@
 """Which of the recorded tools are here, and where.
 
-Sessions were recorded with two versions of daxctl. The one of this system is in PATH; others lie in a cache folder that
-scripts/fetch_daxctl.sh fills, unpacked and never installed. Where a version is missing another one takes its place: what
-it does to the machine is needed by the rest of the session, and it is compared but for what the two print differently.
+Sessions were recorded with two versions of daxctl. The one of this system is in PATH; others lie in a cache folder
+that scripts/fetch_daxctl.sh fills, unpacked and never installed. Where a version is missing another one takes its
+place: what it does to the machine is needed by the rest of the session, and it is compared but for what the two are
+known to differ in.
 """
 
 from __future__ import annotations

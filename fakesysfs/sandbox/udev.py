@@ -1,0 +1,150 @@
+"""A real systemd-udevd in a run.
+
+It hears the uevents that are injected into the run's network namespace (`uevents.py`), and its rules write into the fake.
+/run is a tmpfs then: udevd's sockets and database are its own, and without /run/systemd/system it does not take the
+init, its parent, for systemd, whose udevd ends all processes of its control group when it is idle. The rules lie in
+/run/udev/rules.d; the other directories of rules are covered.
+
+Nothing is triggered at the start: `udevadm trigger` is what a boot does.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from fakesysfs.fuse.mount import MountError
+from fakesysfs.sandbox import linux
+
+NONE, DISTRIBUTION = "none", "distribution"
+
+LOG = "/run/udevd.log"
+
+_RULE_DIRECTORIES = (
+    "/usr/lib/udev/rules.d",
+    "/lib/udev/rules.d",
+    "/usr/local/lib/udev/rules.d",
+    "/run/udev/rules.d",
+    "/etc/udev/rules.d",
+)
+"""Later ones go before earlier ones (udev(7))."""
+
+_DAEMONS = ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd", "/sbin/udevd")
+_PRIVATE_RULES = "/run/udev/rules.d"
+_NOTIFY = "/run/udev/started"
+_READY = b"READY=1"
+_PATIENCE_SECONDS = 30
+_LOG_TAIL = 5
+
+
+class Udev(NamedTuple):
+    """What udevd is to be: its program, and its rules by file name."""
+
+    program: str
+    rules: Mapping[str, bytes]
+
+
+def find(rules: Sequence[str]) -> Udev:
+    """Look for everything while the host's files can be seen. Raises MountError.
+
+    `rules` are directories, files, `none` and `distribution`; none of these is the distribution's.
+    """
+    program = next((path for path in _DAEMONS if os.access(path, os.X_OK)), None)
+    if program is None:
+        raise MountError("there is no systemd-udevd here: install it (Debian: `apt install udev`)", 2)
+    found: dict[str, bytes] = {}
+    if not rules or DISTRIBUTION in rules:
+        for directory in _RULE_DIRECTORIES:
+            found.update({path.name: path.read_bytes() for path in _rules_in(Path(directory))})
+    given: dict[str, Path] = {}
+    for place in rules:
+        if place not in {NONE, DISTRIBUTION}:
+            for path in _rules_at(Path(place)):
+                if path.name in given:
+                    raise MountError(f"{path}: there is {given[path.name]} already; two files of one name cannot be", 2)
+                given[path.name] = path
+    try:
+        found.update({name: path.read_bytes() for name, path in given.items()})
+    except OSError as error:
+        raise MountError(f"{error.filename}: {error.strerror}", 2) from None
+    return Udev(program, found)
+
+
+def _rules_at(place: Path) -> list[Path]:
+    if place.is_dir():
+        found = _rules_in(place)
+        if not found:
+            raise MountError(f"{place}: there is no file *.rules in this directory", 2)
+        return found
+    if not place.exists():
+        raise MountError(f"{place}: there is no such file or directory of udev rules", 2)
+    if place.suffix != ".rules":
+        raise MountError(f"{place}: udev reads no files but *.rules", 2)
+    return [place]
+
+
+def _rules_in(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*.rules") if path.is_file())
+
+
+def prepare(udev: Udev) -> None:
+    """In the inner mount namespace, once the view is there. Raises OSError."""
+    linux.mount("tmpfs", "/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
+    for directory in map(Path, _RULE_DIRECTORIES):
+        if directory.is_dir() and not directory.is_symlink():
+            linux.mount("tmpfs", str(directory), "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
+    private = Path(_PRIVATE_RULES)
+    private.mkdir(parents=True)
+    for name, text in udev.rules.items():
+        (private / name).write_bytes(text)
+
+
+def start(udev: Udev, children: linux.SignalFile, environment: Mapping[str, str]) -> int:
+    """Start it and wait until it is ready; returns its process id. Raises MountError.
+
+    `children` tells of SIGCHLD.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as started:
+        started.bind(_NOTIFY)
+        pid = os.fork()
+        if not pid:
+            _be_udevd(udev.program, environment)
+        poll = select.poll()
+        poll.register(started, select.POLLIN)
+        poll.register(children, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll(_PATIENCE_SECONDS * 1000)}
+            if started.fileno() in ready and _READY in started.recv(4096).split(b"\n"):
+                return pid
+            if children.fileno() in ready:
+                children.take()
+            if not ready or os.waitpid(pid, os.WNOHANG)[0]:
+                said = Path(LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:]
+                raise MountError(f"{udev.program} did not start: {' / '.join(said) or 'it said nothing'}")
+
+
+def _be_udevd(program: str, environment: Mapping[str, str]) -> NoReturn:
+    try:
+        os.setsid()
+        log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor, target in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(descriptor, target)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.chdir("/")
+        told = {**environment, "NOTIFY_SOCKET": _NOTIFY, "SYSTEMD_LOG_TARGET": "console"}
+        os.execve(program, ["systemd-udevd"], told)  # noqa: S606  no shell is wanted
+    except OSError as error:
+        os.write(2, f"{program}: {error.strerror}\n".encode())
+    finally:
+        os._exit(1)
+
+

@@ -182,9 +182,15 @@ class Sysroot:
         return changes
 
 
+_KINDS: Mapping[type, DirectoryKind] = {
+    **sysfs_root.KINDS,
+    ControlBlocks: control_root.CONTROL_BLOCK,
+    ControlBlock: control_root.CONTROL_BLOCK,
+}
+
+
 def _kind_of(kobject: Any) -> DirectoryKind:
-    if isinstance(kobject, Directory):
-        return kobject.kind
-    if isinstance(kobject, ControlBlocks | ControlBlock):
-        return control_root.CONTROL_BLOCK
-    return sysfs_root.kind_of(kobject)
+    kind = _KINDS.get(type(kobject))
+    if kind is not None:
+        return kind
+    return kobject.kind if isinstance(kobject, Directory) else sysfs_root.kind_of(kobject)

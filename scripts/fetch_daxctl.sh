@@ -29,8 +29,10 @@ done
 [[ -r $keys ]] || give_up "$keys is missing"
 
 # The mirror of this system's own main component.
+# shellcheck disable=SC2016 # apt expands these
 mirror=$(apt-get indextargets --format '$(SITE) $(ORIGIN)' 'Created-By: Packages' 'Component: main' 'Origin: Debian' |
     sed -n 's/ Debian$//p' | sort | uniq | head -n 1)
+# shellcheck disable=SC2016
 [[ -n $mirror ]] || mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Component: main' | head -n 1)
 [[ -n $mirror ]] || give_up "apt knows no mirror"
 
@@ -44,7 +46,7 @@ options=(
     -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
     -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null
     -o "Dir::State=$work/state" -o Dir::State::status=/dev/null -o "Dir::Cache=$work"
-    -o Acquire::Languages=none -o Acquire::Retries=2 -o APT::Sandbox::User=root
+    -o Acquire::Languages=none -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o APT::Sandbox::User=root
 )
 run() { # COMMAND...
     "$@" >"$work/said" 2>&1 || {
@@ -74,10 +76,11 @@ cat >"$work/bin/daxctl" <<'END'
 #!/bin/sh
 here=${0%/bin/daxctl}
 END
+# shellcheck disable=SC2016 # the script that is written expands these
 printf 'exec "$here/%s" --argv0 daxctl --library-path "$here/%s" "$here/%s" "$@"\n' \
     "${loader#"$work/"}" "$(dirname -- "${loader#"$work/"}")" "${program#"$work/"}" >>"$work/bin/daxctl"
 chmod 755 "$work/bin/daxctl"
-said=$("$work/bin/daxctl" --version) && [[ $said == "$wanted" ]] || give_up "it does not run here"
+[[ $("$work/bin/daxctl" --version) == "$wanted" ]] || give_up "it does not run here"
 
 rm -rf -- "$work"/{state,archives,packages,sources.list,said,*.bin}
 chmod 755 "$work"

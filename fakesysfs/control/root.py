@@ -357,7 +357,7 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
     static.make(
         "/control/pages",
         (
-            _on_node("pin", Kernel.pin, "A node: a page of its lowest online Movable block is pinned, as by vmsplice(2)."),
+            _on_node("pin", Kernel.pin, "A node: a page of its lowest online Movable block is pinned, as by vmsplice."),
             Attribute(name="unpin", mode=0o200, size=0, store=_unpin_store, doc="1: all pins are released."),
             _on_node(
                 "kernel_allocations",

@@ -16,6 +16,9 @@ _SIGKILL_BIT = 1 << 8
 _WAITS = "request_wait_answer"
 """Where a thread sleeps that waits for FUSE (fs/fuse/dev.c). A /proc that hides this shows "0"."""
 
+_SEARCHES = 5
+"""How often the thread is looked for: on a busy machine it may be just about to go to sleep, and not be seen."""
+
 
 class Watch:
     """Watches one waiting thread: `opener` opened the file with inode number `ino`."""
@@ -23,13 +26,17 @@ class Watch:
     def __init__(self, opener: int, ino: int) -> None:
         self._thread = opener
         self._ino = ino
-        self._searched = False
+        self._searches = _SEARCHES
 
     def interrupted(self, signals: Signals) -> bool:
         """Whether the thread has a signal that ends a wait of that kind."""
-        if not self._searched and _line(f"/proc/{self._thread}/wchan") != _WAITS:
-            self._searched = True
-            self._thread = next(_waiting(self._ino), self._thread)
+        if self._searches:
+            self._searches -= 1
+            found = self._thread
+            if _line(f"/proc/{found}/wchan") != _WAITS:
+                found = next(_waiting(self._ino), 0)
+            if found:
+                self._thread, self._searches = found, 0
         return interrupted(self._thread, signals)
 
 

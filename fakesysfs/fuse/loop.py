@@ -4,6 +4,10 @@ pyfuse3's loop waits for each request with `trio.lowlevel.wait_readable`: with t
 three system calls and most of the time of a request. While a client is busy the next request is there within
 microseconds, so here the descriptor is polled once, for a moment, before the task is parked.
 
+In the middle of a burst of requests, while no handler and no other thread has anything to do, not even that: pyfuse3
+reads, and read(2) waits, as it does in a file system in C. pyfuse3 holds the interpreter's lock meanwhile; so a timer's
+signal interrupts the read when the burst is over (`TICK_SECONDS`), upon which everything is as before.
+
 pyfuse3 looks the name `trio` up in its own module, and its asyncio mode relies on that; so the loop is exchanged by
 putting a small object there. That is no documented interface: it is done with the versions it was tested with only
 (`KNOWN`), with others pyfuse3 keeps its own loop. FAKESYSFS_LOOP=stock keeps it too.
@@ -15,8 +19,10 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, NoReturn
+import signal
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any
 
 import pyfuse3
 import trio
@@ -30,15 +36,20 @@ FAIRNESS = 32
 PATIENCE_MILLISECONDS = 2
 """How long to look for the next request while nothing else can happen in this process but a signal or an unmount."""
 
+BURST_SECONDS = 0.0005
+"""Requests that follow one another within this time are a burst."""
+
+TICK_SECONDS = 0.02
+"""How long at most a read waits at the end of a burst, and how often trio gets its turn in one."""
+
 
 class _Done:
-    """Awaiting this takes no turn of any loop and makes no coroutine."""
+    """Awaiting this takes no turn of any loop, makes no coroutine and calls no function in Python."""
 
-    def __await__(self) -> Generator[NoReturn, None, None]:
-        return iter(())  # type: ignore[return-value]  # an iterator is all that `await` needs
+    __await__ = staticmethod(().__iter__)
 
 
-_DONE = _Done()
+_DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # an iterator is all that `await` needs
 
 
 class _Lock:
@@ -47,10 +58,11 @@ class _Lock:
     A task that comes by may take the lock before one that waits: it has a request at hand, the other does not.
     """
 
-    __slots__ = ("_held", "_waiting")
+    __slots__ = ("_held", "_waiters", "_waiting")
 
     def __init__(self) -> None:
         self._held = False
+        self._waiters = 0
         self._waiting = trio.lowlevel.ParkingLot()
 
     def __aenter__(self) -> Awaitable[None]:
@@ -60,13 +72,17 @@ class _Lock:
         return _DONE
 
     async def _wait(self) -> None:
-        while self._held:
-            await self._waiting.park()
+        self._waiters += 1
+        try:
+            while self._held:
+                await self._waiting.park()
+        finally:
+            self._waiters -= 1
         self._held = True
 
     def __aexit__(self, *_exc: object) -> Awaitable[None]:
         self._held = False
-        if self._waiting:
+        if self._waiters:
             self._waiting.unpark()
         return _DONE
 
@@ -78,18 +94,36 @@ class _LowLevel:
         self._busy = busy
         self._poll: Callable[[int], object] | None = None
         self._turn = 0
+        self._asked_at = 0.0
+        self._burst_until = 0.0
 
     def wait_readable(self, descriptor: int) -> Awaitable[None]:
+        now = monotonic()
+        passed = now - self._asked_at
+        self._asked_at = now
+        if passed < BURST_SECONDS and now < self._burst_until and not self._busy():
+            return _DONE
+        return self._wait_readable(descriptor, now, in_burst=passed < BURST_SECONDS)
+
+    def _wait_readable(self, descriptor: int, now: float, *, in_burst: bool) -> Awaitable[None]:
+        if self._burst_until:
+            self._burst_until = 0.0
+            end()
+            return trio.lowlevel.wait_readable(descriptor)  # noqa: ASYNC105  pyfuse3 awaits it
         if self._poll is None:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             self._poll = poll.poll
         self._turn += 1
-        if self._turn % FAIRNESS and self._poll(0 if self._busy() else PATIENCE_MILLISECONDS):
+        busy = self._busy()
+        if self._turn % FAIRNESS and self._poll(0 if busy else PATIENCE_MILLISECONDS):
+            if in_burst and not busy:
+                self._burst_until = now + TICK_SECONDS
+                signal.setitimer(signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
             return _DONE
         return trio.lowlevel.wait_readable(descriptor)  # noqa: ASYNC105  pyfuse3 awaits it
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever trio has
+    def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
 
 
@@ -101,16 +135,27 @@ class _Trio:
     def __init__(self, busy: Callable[[], bool]) -> None:
         self.lowlevel = _LowLevel(busy)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever trio has
+    def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """A read that was interrupted by a signal with a handler returns EINTR."""
+
+
+def end() -> None:
+    """No more interruptions: there are no requests, or not so many."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def install(busy: Callable[[], bool]) -> bool:
     """Give pyfuse3 the faster loop where that is known to work; returns whether it was.
 
-    `busy` says whether any handler waits for something, so that the loop must not linger.
+    `busy` says whether any handler or other thread has something to do, so that the loop must not linger. To be called
+    in the main thread: the signal SIGALRM is the loop's.
     """
     if os.environ.get("FAKESYSFS_LOOP") == "stock" or not pyfuse3.__version__.startswith(KNOWN):
         return False
+    signal.signal(signal.SIGALRM, _interrupt)
     setattr(pyfuse3, "trio", _Trio(busy))  # noqa: B010  not among its declared names
     return True

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import trio
 
-from fakesysfs.kernfs import NameChange, Tree
+from fakesysfs.kernfs import NameChange, Tree, index_in
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _HARMLESS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENOTCONN
 """The host does not hold the name, or its directory, or the mount at all: nothing to forget."""
 
 
-class _Indices:
+class Indices:
     """A set of numbers, one bit for each."""
 
     __slots__ = ("_bits",)
@@ -40,6 +40,7 @@ class _Indices:
         self._bits = bytearray()
 
     def add(self, index: int) -> None:
+        """Put a number in."""
         byte = index >> 3
         if byte >= len(self._bits):
             self._bits.extend(bytes(byte + 1 - len(self._bits)))
@@ -103,7 +104,7 @@ class Names:
         self._forget_name = forget_name
         self._forget_attributes = forget_attributes
         self._in_use = in_use
-        self._known: dict[int, _Indices] = {}
+        self._known: dict[int, Indices] = {}
         self._waiting: list[_Batch] = []
         self._collected = 0
         self._told = 0
@@ -118,15 +119,25 @@ class Names:
 
     def note(self, parent: int, name: bytes) -> None:
         """The host is about to be told whether `name` exists."""
-        index = self._tree.family_index(parent, name)
-        if index is None:
-            return
+        index = self._number(parent, name)
+        if index is not None:
+            self.known_in(parent).add(index)
+
+    def known_in(self, parent: int) -> Indices:
+        """The numbers of an indexed family's names in a directory that the host may hold."""
         known = self._known.get(parent)
         if known is None:
             if len(self._known) % _SWEEP_EVERY == _SWEEP_EVERY - 1:
                 self._known = {ino: known for ino, known in self._known.items() if self._tree.find(ino) is not None}
-            known = self._known[parent] = _Indices()
-        known.add(index)
+            known = self._known[parent] = Indices()
+        return known
+
+    def _number(self, parent: int, name: bytes) -> int | None:
+        for prefix in self._tree.prefixes_of(parent):
+            index = index_in(prefix, name)
+            if index is not None:
+                return index
+        return None
 
     # What it must forget ------------------------------------------------------------------------------------------
 
@@ -154,7 +165,7 @@ class Names:
     def _forget(self, change: NameChange) -> _Forget | None:
         known = self._known.get(change.parent)
         if change.name is not None:
-            index = self._tree.family_index(change.parent, change.name)
+            index = self._number(change.parent, change.name)
             if index is not None and (known is None or not known.take(index, index)[1].strip(b"\0")):
                 return None
             return _Forget(change.parent, change.name)

@@ -14,7 +14,8 @@ import select
 import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
+from types import CoroutineType
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
@@ -40,6 +41,9 @@ _LOOKING_UP_AGAIN = 1000
 _DOTS = 2
 """Cookies 1 and 2 stand behind "." and ".."; those of the tree are larger."""
 
+_FORMS = 256
+"""Forms of nodes that are kept (`_Entries`)."""
+
 _POLL_ALWAYS = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 _POLL_UNREAD = select.POLLPRI | select.POLLERR
 
@@ -49,10 +53,10 @@ class Writes(Protocol):
 
     on: bool
 
-    def begin(self, caller: Caller, path: str, data: bytes) -> Any:  # noqa: ANN401  the trace's own
+    def begin(self, caller: Caller, path: str, data: bytes) -> Any:
         """A write begins."""
 
-    def end(self, write: Any, result: str) -> None:  # noqa: ANN401  what `begin` returned
+    def end(self, write: Any, result: str) -> None:
         """It ended."""
 
 
@@ -114,15 +118,34 @@ def answer_errno(number: int) -> int:
     return errno.EIO
 
 
+@overload
 def _handler(
     method: Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]:
-    """Let nothing but FUSEError out."""
+) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]: ...
+
+
+@overload
+def _handler(
+    method: Callable[Concatenate[Operations, P], T],
+) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]: ...
+
+
+def _handler(
+    method: Callable[Concatenate[Operations, P], Any],
+) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, Any]]:
+    """Let nothing but FUSEError out. `method` is a plain function where nothing is awaited: that is cheaper."""
 
     @functools.wraps(method)
-    async def handler(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def handler(self: Operations, /, *args: Any) -> Any:
         try:
-            return await method(self, *args, **kwargs)
+            answer = method(self, *args)  # type: ignore[call-arg]  # the same
+            if not isinstance(answer, CoroutineType):
+                return answer
+            self.unfinished += 1
+            try:
+                return await answer
+            finally:
+                self.unfinished -= 1
         except KernelError as error:
             raise FUSEError(answer_errno(error.errno)) from None
         except FUSEError:
@@ -131,7 +154,7 @@ def _handler(
             log.exception("bug: %s%r answered EIO", method.__name__, args)
             raise FUSEError(errno.EIO) from None
 
-    return handler
+    return handler  # type: ignore[return-value]  # pyfuse3 names no argument
 
 
 def _entry(found: Stat) -> EntryAttributes:
@@ -151,6 +174,26 @@ def _entry(found: Stat) -> EntryAttributes:
     return entry
 
 
+class _Entries:
+    """Answers from `Stat`s: one for all nodes that differ in their number only, as whole directories do.
+
+    An answer is good until the next is asked for; pyfuse3 has copied it by then.
+    """
+
+    def __init__(self) -> None:
+        self._by_form: dict[tuple[int, ...], EntryAttributes] = {}
+
+    def __call__(self, found: Stat) -> EntryAttributes:
+        form = found[1:]
+        entry = self._by_form.get(form)
+        if entry is None:
+            if len(self._by_form) == _FORMS:
+                self._by_form.clear()
+            entry = self._by_form[form] = _entry(found)
+        entry.st_ino = found.ino
+        return entry
+
+
 class Operations(pyfuse3.Operations):
     """The handlers of one mount.
 
@@ -166,6 +209,9 @@ class Operations(pyfuse3.Operations):
         self._writes = sysroot.writes
         self.announcer = announcer
         self._ready = ready
+        self.unfinished = 0
+        """Handlers that have not returned."""
+        self._entries = _Entries()
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
         self._next_handle = 0
@@ -182,11 +228,10 @@ class Operations(pyfuse3.Operations):
         """The host is there."""
         self._ready()
 
-    @property
     def busy(self) -> bool:
-        """Something may happen in the event loop without a request."""
+        """Something may happen in the event loop, or in another thread, without a request."""
         return (
-            self.driver.asleep > 0 or self.names.unsettled or (self.announcer is not None and self.announcer.behind)
+            self.unfinished > 0 or self.names.unsettled or (self.announcer is not None and self.announcer.behind)
         )
 
     def _in_use(self) -> Iterator[int]:
@@ -202,7 +247,7 @@ class Operations(pyfuse3.Operations):
     # Names and attributes -----------------------------------------------------------------------------------------
 
     @_handler
-    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+    def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """The entry, or inode 0 for an absent name, which the host remembers as well.
 
         Whoever is about to append hears that the file is empty: the VFS takes the size for the position of a write,
@@ -213,29 +258,32 @@ class Operations(pyfuse3.Operations):
             ino = self._tree.lookup(parent_inode, name)
         except KernelError as error:
             if error.errno == errno.ENOENT:
+                self._looks_up_again.pop(ctx.pid, None)
                 return self._absent
             raise
-        return self._for_append(_entry(self._tree.getattr(ino)), ctx)
+        return self._entry_for(self._tree.getattr(ino), ctx)
 
-    def _for_append(self, entry: EntryAttributes, ctx: RequestContext) -> EntryAttributes:
-        if self._looks_up_again and self._looks_up_again.get(ctx.pid) == entry.st_ino:
+    def _entry_for(self, found: Stat, ctx: RequestContext) -> EntryAttributes:
+        if self._looks_up_again and self._looks_up_again.get(ctx.pid) == found.ino:
+            entry = _entry(found)
             entry.st_size = 0
             entry.attr_timeout = 0  # also for whoever is about to append, once the file is open
-        return entry
+            return entry
+        return self._entries(found)
 
     @_handler
-    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+    def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Attributes; those of a removed file that is open stay, with link count 0."""
         found = self._tree.getattr(inode)
         if not found.nlink:
             for opened in self._open.values():
                 if opened.file.ino == inode:
-                    found = found._replace(mode=stat.S_IFREG | opened.file.attribute.mode)
+                    found = opened.file.getattr()
                     break
-        return self._for_append(_entry(found), ctx)
+        return self._entry_for(found, ctx)
 
     @_handler
-    async def setattr(
+    def setattr(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
         """chmod, chown, utime. A change of size succeeds and changes nothing."""
@@ -251,32 +299,32 @@ class Operations(pyfuse3.Operations):
         )
 
     @_handler
-    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+    def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """The target."""
         return self._tree.readlink(inode)
 
     @_handler
-    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+    def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """The value of one xattr."""
         return self._tree.getxattr(inode, os.fsdecode(name))
 
     @_handler
-    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+    def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set one xattr."""
         self._tree.setxattr(inode, os.fsdecode(name), value)
 
     @_handler
-    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+    def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """The names of the xattrs."""
         return [os.fsencode(name) for name in self._tree.listxattr(inode)]
 
     @_handler
-    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+    def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove one xattr."""
         self._tree.removexattr(inode, os.fsdecode(name))
 
     @_handler
-    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+    def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """What sysfs says: nothing but the two sizes."""
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = _BLOCK_SIZE
@@ -286,7 +334,7 @@ class Operations(pyfuse3.Operations):
     # Files --------------------------------------------------------------------------------------------------------
 
     @_handler
-    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+    def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open an attribute.
 
         ESTALE has the VFS look the name up again and come back, if there is still something there:
@@ -295,15 +343,16 @@ class Operations(pyfuse3.Operations):
         and for O_APPEND, see `lookup`.
         """
         caller = Caller(ctx.pid, "")
-        gone = self._tree.find(inode) is None
-        if gone or flags & os.O_APPEND:
-            asked_before = self._looks_up_again.pop(ctx.pid, 0) == inode
-            if not asked_before:
-                if len(self._looks_up_again) == _LOOKING_UP_AGAIN:
-                    self._looks_up_again.clear()
-                self._looks_up_again[ctx.pid] = inode
-                raise FUSEError(errno.ESTALE)
-        file = open_file(self._tree, inode, flags, caller, self._refusals)
+        found = self._tree.find(inode)
+        told = self._looks_up_again.pop(ctx.pid, None) if self._looks_up_again else None
+        if told is None and (found is None or flags & os.O_APPEND):
+            if len(self._looks_up_again) == _LOOKING_UP_AGAIN:
+                self._looks_up_again.clear()
+            self._looks_up_again[ctx.pid] = inode
+            raise FUSEError(errno.ESTALE)
+        if found is None and told != inode:  # it came and went meanwhile, and the VFS asks only twice
+            raise FUSEError(errno.ENOENT)
+        file = open_file(self._tree, inode, flags, caller, self._refusals, found)
         if self._slept_on and self._slept_on[inode] and flags & os.O_ACCMODE != os.O_RDONLY:
             raise FUSEError(errno.ESTALE)
         handle = self._handle()
@@ -311,12 +360,16 @@ class Operations(pyfuse3.Operations):
         return FileInfo(fh=handle, direct_io=True, nonseekable=not file.attribute.seekable)
 
     @_handler
-    async def read(self, fh: int, off: int, size: int) -> bytes:
+    def read(self, fh: int, off: int, size: int) -> bytes:
         """At most `size` bytes."""
         opened = self._open[fh]
         file = opened.file
-        if not file.reading_sleeps:
-            return file.read(off, size)[:size]
+        if file.reading_sleeps:
+            return self._read_sleeping(opened, off, size)  # type: ignore[return-value]  # awaited by the decorator
+        return file.read(off, size)[:size]
+
+    async def _read_sleeping(self, opened: _Open, off: int, size: int) -> bytes:
+        file = opened.file
         data = await self.driver.drive(file.read_sleeping(off, size), opened.caller.pid, file.ino)
         if self.names.unsettled:
             # Whoever reads that something happened must find it.
@@ -368,12 +421,12 @@ class Operations(pyfuse3.Operations):
         return functools.partial(writes.end, writes.begin(caller, self._tree.path_of(opened.file.ino), data))
 
     @_handler
-    async def release(self, fh: int) -> None:
+    def release(self, fh: int) -> None:
         """The last descriptor is closed."""
         del self._open[fh]
 
     @_handler
-    async def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:
+    def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:
         """As kernfs_generic_poll where nobody ever calls sysfs_notify."""
         opened = self._open.get(fh)
         return _POLL_ALWAYS if opened is None or opened.file.was_read else _POLL_ALWAYS | _POLL_UNREAD
@@ -381,7 +434,7 @@ class Operations(pyfuse3.Operations):
     # Directories --------------------------------------------------------------------------------------------------
 
     @_handler
-    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+    def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory."""
         reader = self._tree.opendir(inode)
         handle = self._handle()
@@ -389,18 +442,26 @@ class Operations(pyfuse3.Operations):
         return handle
 
     @_handler
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
-        tree = self._tree
+        reply, tree, entries = pyfuse3.readdir_reply, self._tree, self._entries
         parent, reader = self._open_directories[fh]
         if start_id < _DOTS:
             for cookie, name, ino in ((1, b".", parent), (2, b"..", self._above(parent))):
-                if cookie > start_id and not pyfuse3.readdir_reply(token, name, _entry(tree.getattr(ino)), cookie):
+                if cookie > start_id and not reply(token, name, entries(tree.getattr(ino)), cookie):
                     return
-        for name, ino, cookie in reader.entries(start_id if start_id > _DOTS else 0):
-            if not pyfuse3.readdir_reply(token, name, _entry(tree.getattr(ino)), cookie):
+        form: Stat | None = None
+        entry = self._absent
+        known = self.names.known_in(parent) if tree.prefixes_of(parent) else None
+        for name, ino, cookie, index, alike in reader.listed(start_id if start_id > _DOTS else 0):
+            if alike is not form:
+                form = alike
+                entry = entries(alike)
+            entry.st_ino = ino
+            if not reply(token, name, entry, cookie):
                 return
-            self.names.note(parent, name)
+            if known is not None and index >= 0:
+                known.add(index)
 
     def _above(self, ino: int) -> int:
         """The directory around a directory, for the number that ".." shows."""
@@ -408,7 +469,7 @@ class Operations(pyfuse3.Operations):
         return ROOT if path == "?" else self._tree.walk(os.path.dirname(path))  # noqa: PTH120  no file of this host
 
     @_handler
-    async def releasedir(self, fh: int) -> None:
+    def releasedir(self, fh: int) -> None:
         """The last descriptor is closed."""
         del self._open_directories[fh]
 

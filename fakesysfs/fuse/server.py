@@ -46,8 +46,11 @@ def serve(
     operations = Operations(sysroot, ready, announcer)
     # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
-    loop.install(lambda: operations.busy)
-    trio.run(_serve, operations, os.path.realpath(point), allow_other, private)
+    loop.install(operations.busy)
+    try:
+        trio.run(_serve, operations, os.path.realpath(point), allow_other, private)
+    finally:
+        loop.end()
 
 
 async def _serve(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001

@@ -6,7 +6,7 @@ layers above it (FUSE, the in-process machine, the replayer) use these names and
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
-from fakesysfs.kernfs.tree import ROOT, DirectoryReader, NameChange, Stat, Tree
+from fakesysfs.kernfs.tree import ROOT, DirectoryReader, NameChange, Stat, Tree, index_in
 
 __all__ = [
     "ROOT",
@@ -18,5 +18,6 @@ __all__ = [
     "Refusals",
     "Stat",
     "Tree",
+    "index_in",
     "open_file",
 ]

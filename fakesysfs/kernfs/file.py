@@ -9,17 +9,19 @@ back. Proven by recordings 7.2/02-state-semantics (i=180 to 260).
 from __future__ import annotations
 
 import errno
-import inspect
 import os
 import stat
 from typing import Any, NamedTuple, Protocol
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.declare import Attribute, Stream
-from fakesysfs.kernfs.tree import Found, Tree, _about
+from fakesysfs.kernfs.tree import Found, Stat, Tree, _about, file_mode, file_size
 
 _IRUGO = 0o444
 _IWUGO = 0o222
+_WRITE = frozenset({os.O_WRONLY, os.O_RDWR})
+_READ = frozenset({os.O_RDONLY, os.O_RDWR})
+_NOT_IN_SYSFS = os.O_DIRECTORY | os.O_DIRECT
 
 
 class Caller(NamedTuple):
@@ -48,24 +50,27 @@ class OpenFile:
         "_tree",
         "_waits",
         "attribute",
+        "changed",
         "ino",
-        "stat_at_open",
+        "mode",
+        "size",
         "was_read",
     )
 
-    def __init__(self, tree: Tree, ino: int, found: Found, refusals: Refusals | None, flags: int) -> None:
-        assert found.place is not None
-        attribute = found.place.entry
-        assert isinstance(attribute, Attribute)
+    def __init__(
+        self, tree: Tree, ino: int, attribute: Attribute, about: Any, mode: int, refusals: Refusals | None, flags: int
+    ) -> None:
         self._tree = tree
         self._refusals = refusals
         self.ino = ino
         self.attribute = attribute
-        self.stat_at_open = tree.getattr(ino)
-        tree.opened[ino] = self
+        # What fstat(2) says once the node is gone.
+        self.mode = mode
+        self.size = file_size(attribute, about)
+        self.changed = tree.changed(ino)
         self._buffer = b""
         self._position = -1
-        self._stream: Stream | None = attribute.stream(_about(found.object)) if attribute.stream is not None else None
+        self._stream: Stream | None = attribute.stream(about) if attribute.stream is not None else None
         self._waits = not flags & os.O_NONBLOCK
         self.was_read = False
         """Something was read: from then on poll(2) no longer reports POLLPRI and POLLERR (kernfs_generic_poll)."""
@@ -74,6 +79,10 @@ class OpenFile:
     def reading_sleeps(self) -> bool:
         """Reads must go through `read_sleeping`."""
         return self.attribute.show is None
+
+    def getattr(self) -> Stat:
+        """What fstat(2) says."""
+        return self._tree.getattr(self.ino, self)
 
     @property
     def alive(self) -> bool:
@@ -133,7 +142,7 @@ class OpenFile:
             if attribute.store is None:
                 raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
             done = attribute.store(about, taken)
-            if inspect.isawaitable(done):
+            if done is not None:
                 await done
         except KernelError as error:
             if self._refusals is not None:
@@ -142,37 +151,43 @@ class OpenFile:
         return len(taken)
 
 
-def open_file(tree: Tree, ino: int, flags: int, caller: Caller, refusals: Refusals | None = None) -> OpenFile:
-    """open(2) of an existing attribute with the flags of open(2).
+def open_file(
+    tree: Tree, ino: int, flags: int, caller: Caller, refusals: Refusals | None = None, found: Found | None = None
+) -> OpenFile:
+    """open(2) of an existing attribute with the flags of open(2). `found` is what the tree has just said is there.
 
     Raises KernelError: EACCES when the file's declared mode lacks a direction for everybody, root too
     (kernfs_fop_open); EINVAL for O_DIRECT; ENOTDIR for O_DIRECTORY; EISDIR, ELOOP and ENXIO on other kinds of nodes.
     """
     try:
-        return _open(tree, ino, flags, refusals)
+        return _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, refusals)
     except KernelError as error:
         if refusals is not None:
             refusals.add(caller, tree.path_of(ino), b"", error)
         raise
 
 
-def _open(tree: Tree, ino: int, flags: int, refusals: Refusals | None) -> OpenFile:
-    found = tree.existing(ino, "kernfs_fop_open")
+def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | None) -> OpenFile:
     entry = found.place.entry if found.place else None
     if not isinstance(entry, Attribute):
         kinds = {stat.S_IFDIR: errno.EISDIR, stat.S_IFLNK: errno.ELOOP}
         number = kinds.get(stat.S_IFMT(tree.getattr(ino).mode), errno.ENXIO)
         raise KernelError(number, "only attributes can be opened here", "do_open")
-    if flags & os.O_DIRECTORY:
-        raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
-    if flags & os.O_DIRECT:
+    if flags & _NOT_IN_SYSFS:
+        if flags & os.O_DIRECTORY:
+            raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
         raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
-    mode = tree.getattr(ino).mode
+    assert found.place is not None
+    about = _about(found.object)
+    mode = file_mode(found.place, about)
+    changed = tree.changed(ino)
+    if changed is not None and changed.mode is not None:
+        mode = stat.S_IFMT(mode) | changed.mode
     access = flags & os.O_ACCMODE
-    if access in {os.O_WRONLY, os.O_RDWR} and (not mode & _IWUGO or entry.store is None):
+    if access in _WRITE and (not mode & _IWUGO or entry.store is None):
         raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
-    if access in {os.O_RDONLY, os.O_RDWR} and (
+    if access in _READ and (
         not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)
     ):
         raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
-    return OpenFile(tree, ino, found, refusals, flags)
+    return OpenFile(tree, ino, entry, about, mode, refusals, flags)

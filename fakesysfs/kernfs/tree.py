@@ -26,7 +26,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakValueDictionary
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.declare import (
@@ -163,8 +162,6 @@ class Tree:
         self._changed: dict[int, Changed] = {}
         self._aliases: dict[int, int] = {}
         self._orders: dict[bytes, IndexedOrder] = {}
-        self.opened: WeakValueDictionary[int, OpenFile] = WeakValueDictionary()
-        """An open file of each node that has one: what fstat says of a node that is gone."""
 
     # Identity -----------------------------------------------------------------------------------------------------
 
@@ -360,16 +357,15 @@ class Tree:
 
     # Attributes of nodes --------------------------------------------------------------------------------------------
 
-    def getattr(self, ino: int) -> Stat:
-        """lstat of a node; one that is gone has link count 0 and keeps the form of its place."""
+    def getattr(self, ino: int, opened: OpenFile | None = None) -> Stat:
+        """lstat of a node; one that is gone has link count 0 and keeps the form of its place, or of the open file."""
         changed = self.changed(ino)
         found = self.find(ino)
         if found is None:
             if not ino & _SLOT_MASK:
                 return self._stat(ino, stat.S_IFDIR | 0o755, 0, changed)
-            file = self.opened.get(ino)
-            if file is not None:
-                return self._stat(ino, file.mode, 0, file.changed, size=file.size)
+            if opened is not None:
+                return self._stat(ino, opened.mode, 0, opened.changed, size=opened.size)
             return self._stat(ino, stat.S_IFREG | 0o444, 0, changed, size=PAGE_SIZE)
         place = found.place
         about = _about(found.object)

@@ -84,6 +84,11 @@ def _exists(kernel: Kernel, index: int) -> bool:
     return kernel.memory_blocks.runs.get(index) is not None
 
 
+def _run(kernel: Kernel, index: int) -> tuple[int, int] | None:
+    run = kernel.memory_blocks.runs.run(index)
+    return None if run is None else run[:2]
+
+
 def block_directories() -> Indexed:
     """The family memoryN of directories."""
     return Indexed(
@@ -92,6 +97,7 @@ def block_directories() -> Indexed:
         has=_exists,
         count=lambda kernel: kernel.memory_blocks.count,
         directory=_block,
+        run=_run,
         doc="One directory per memory block that exists.",
     )
 
@@ -104,6 +110,7 @@ def block_links() -> Indexed:
         has=_exists,
         count=lambda kernel: kernel.memory_blocks.count,
         link=lambda _kernel, index: f"{MEMORY}/memory{index}",
+        run=_run,
         doc="Links to all memory blocks.",
     )
 

@@ -79,9 +79,10 @@ def _distance(node: NodeDevice) -> str:
 
 
 def _block_links() -> Indexed:
-    def has(node: NodeDevice, index: int) -> bool:
-        status = node.kernel.memory_blocks.runs.get(index)
-        return status is not None and node.nid in status.group.nids and node.kernel.config.memory_hotplug
+    def run(node: NodeDevice, index: int) -> tuple[int, int] | None:
+        found = node.kernel.memory_blocks.runs.run(index)
+        there = found is not None and node.nid in found[2].group.nids and node.kernel.config.memory_hotplug
+        return found[:2] if found is not None and there else None
 
     def runs(node: NodeDevice) -> Iterable[tuple[int, int]]:
         return node.kernel.memory_blocks.of_node(node.nid) if node.kernel.config.memory_hotplug else ()
@@ -89,9 +90,10 @@ def _block_links() -> Indexed:
     return Indexed(
         prefix="memory",
         runs=runs,
-        has=has,
+        has=lambda node, index: run(node, index) is not None,
         count=lambda node: node.data.blocks,
         link=lambda _node, index: f"{MEMORY}/memory{index}",
+        run=run,
         doc="Links to the node's memory blocks.",
     )
 

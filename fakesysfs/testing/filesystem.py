@@ -147,7 +147,7 @@ class FileSystem:
         base = {
             os.SEEK_SET: 0,
             os.SEEK_CUR: descriptor.position,
-            os.SEEK_END: self.tree.getattr(descriptor.file.ino).size,
+            os.SEEK_END: descriptor.file.getattr().size,
         }[whence]
         if base + offset < 0:
             raise KernelError(errno.EINVAL, "a position cannot be negative", "vfs_setpos")
@@ -156,7 +156,7 @@ class FileSystem:
 
     def fstat(self, descriptor: Descriptor) -> Stat:
         """System call fstat: answers for a removed file too."""
-        return self.tree.getattr(descriptor.file.ino)
+        return descriptor.file.getattr()
 
     def ftruncate(self, descriptor: Descriptor, size: int) -> None:
         """System call ftruncate: success, and no effect."""

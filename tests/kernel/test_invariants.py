@@ -94,7 +94,7 @@ class KernelMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.leaked = False
+        self.leaked: set[str] = set()
         self.replayed: dict[str, str] = {}
         self.seen = 0
 
@@ -209,10 +209,15 @@ class KernelMachine(RuleBasedStateMachine):
         if found is None:
             return
         bound = device is not None and device.driver is found
+        log = self.kernel.printk.sequence
         assert self._do(self.kernel.dax_bus.unbind_store(found, name.encode())) == ("ok" if bound else "ENODEV")
         if device is not None and bound:
             assert device.driver is None
             assert device.driver_data is None
+            if any("reboot" in record.text for record in self.kernel.printk.since(log)):
+                self.leaked.add(name)
+            if name not in self.leaked:
+                assert name not in {resource.name for _, resource in self.kernel.iomem.walk()}
 
     @rule(name=DEVICE, driver=st.sampled_from(["kmem", "device_dax"]), remove=st.booleans())
     def write_id(self, name: str, driver: str, remove: bool) -> None:  # noqa: FBT001
@@ -262,6 +267,11 @@ class KernelMachine(RuleBasedStateMachine):
         blocks = self.kernel.memory_blocks
         if blocks.get(index) is not None:
             (getattr(blocks, kind).add if value else getattr(blocks, kind).discard)(index)
+
+    @rule(name=DEVICE, index=INDEX, kind=st.sampled_from(["pinned", "unmovable"]))
+    def unplug_with_a_reason_to_fail(self, name: str, index: int, kind: str) -> None:
+        self.flag(index, kind, value=True)
+        self.write_attribute(name, "unplugged" if self.profile == "7.3" else "unplug")
 
     @rule()
     def no_flags(self) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from fakesysfs.fuse.mount import TYPE, mounts
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60
 
@@ -68,6 +70,7 @@ class Runner:
         self.mark = mark
         self.wrapper = wrapper
         self.environment = os.environ | {MARK: mark}
+        self.started: list[subprocess.Popen[str]] = []
 
     def line(self, *arguments: str | Path) -> list[str | Path]:
         """The whole command line."""
@@ -94,29 +97,38 @@ class Runner:
 
     def start(self, *arguments: str | Path, **how: object) -> subprocess.Popen[str]:
         """Start it."""
-        return subprocess.Popen(self.line(*arguments), cwd=ROOT, env=self.environment, text=True, **how)  # type: ignore[call-overload, no-any-return]
+        line = self.line(*arguments)
+        process: subprocess.Popen[str] = subprocess.Popen(line, cwd=ROOT, env=self.environment, text=True, **how)  # type: ignore[call-overload]
+        self.started.append(process)
+        return process
 
     def alive(self) -> list[int]:
         """All processes of all runs."""
         return processes_with(self.mark)
 
 
-def _runner(wrapper: Sequence[str] = ()) -> Iterator[Runner]:
+def _runner(where: Path, wrapper: Sequence[str] = ()) -> Iterator[Runner]:
     runner = Runner(uuid.uuid4().hex, wrapper)
-    mounts = Path("/proc/self/mountinfo").read_text()
     yield runner
     try:
         eventually(lambda: not runner.alive(), "the end of all processes")
-        eventually(lambda: Path("/proc/self/mountinfo").read_text() == mounts, "the end of all mounts")
+        # Not all mounts of the host: others may be at work there too.
+        private = (str(where), "/sys", "/dev", "/proc")
+        eventually(lambda: not any(at.type == TYPE and at.point.startswith(private) for at in mounts()), "unmounting")
     finally:
         for pid in runner.alive():
             os.kill(pid, signal.SIGKILL)
+        for process in runner.started:
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+            process.wait()
 
 
 @pytest.fixture
-def run() -> Iterator[Runner]:
+def run(tmp_path: Path) -> Iterator[Runner]:
     """`fakesysfs run`, of which nothing may be left at the end."""
-    yield from _runner()
+    yield from _runner(tmp_path)
 
 
 NOBODY = 65534
@@ -124,7 +136,7 @@ AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-group
 
 
 @pytest.fixture
-def run_as_nobody() -> Iterator[Runner]:
+def run_as_nobody(tmp_path: Path) -> Iterator[Runner]:
     """The same as a user without any rights."""
     if os.geteuid():
         pytest.skip("only root can become another user")
@@ -135,4 +147,4 @@ def run_as_nobody() -> Iterator[Runner]:
         pytest.skip(f"closed to other users: {done.stderr.splitlines()[-1]}")
     if subprocess.run([*AS_NOBODY, "unshare", "-Ur", "true"], check=False, capture_output=True).returncode:
         pytest.skip("user namespaces are closed to ordinary users")
-    yield from _runner(AS_NOBODY)
+    yield from _runner(tmp_path, AS_NOBODY)

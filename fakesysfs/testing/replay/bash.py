@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 from fakesysfs.sandbox import view
 from fakesysfs.testing.replay import tools
@@ -20,7 +21,8 @@ SELFTESTS = ("dax-kmem-hotplug.sh", "mem-on-off-test.sh")
 """The kernel's own tests that sessions run; they are not part of the recordings."""
 
 _BASH = "/bin/bash"
-PATIENCE_SECONDS = 60.0
+_OTHER_USERS = frozenset({"setpriv", "su"})
+PATIENCE_SECONDS = 120.0
 
 _NDCTL = """() {
     [ "$1" = create-namespace ] || return 0
@@ -55,6 +57,12 @@ def command_names(command: str) -> set[str]:
     return set(_COMMAND_NAME.findall(unquoted(command)))
 
 
+def has_other_users() -> bool:
+    """Whether this user namespace has more users than one."""
+    maps = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
+    return sum(map(int, maps[2::3])) > 1
+
+
 def run(command: str, tool: str | None) -> ShellResult:
     """Run a command line. Raises NotRunError where a tool is missing, BlockedError when it does not end.
 
@@ -66,6 +74,8 @@ def run(command: str, tool: str | None) -> ShellResult:
         if selftest in names and tools.which(selftest) is None:
             raise NotRunError("selftest absent", rest=True)
     tools.require(names)
+    if names & _OTHER_USERS and not has_other_users():
+        raise NotRunError("needs root: an ordinary user's namespaces have no other users")
     found = tools.find(tool) if "daxctl" in names else tools.Found()
     with subprocess.Popen(
         ["bash", "-c", command],

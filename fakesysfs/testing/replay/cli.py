@@ -8,6 +8,7 @@ import os
 import re
 import select
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from fakesysfs.testing.replay.recording import (
     load,
     machine_facts,
 )
-from fakesysfs.testing.replay.report import Kind, Report, Verdict, groups, total
+from fakesysfs.testing.replay.report import Kind, Report, Verdict, by_kernel, groups, total
 from fakesysfs.testing.replay.target import NotSupportedError, Target
 
 _WRONG_USE = 2
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.kernel:
         recordings = [recording for recording in recordings if recording.header["profile"] in arguments.kernel]
     reports = []
+    began = time.monotonic()
     for report in _replay_all(recordings, arguments.on, arguments.jobs):
         reports.append(report)
         print(report.summary(), flush=True)  # noqa: T201  what a command does
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for line in report.details():
                 print(line)  # noqa: T201  see above
     if arguments.verbose:
-        for line in groups(reports):
+        for line in [*groups(reports), *by_kernel(reports), f"  in {time.monotonic() - began:.0f} seconds"]:
             print(line)  # noqa: T201  see above
     print(total(reports))  # noqa: T201  see above
     return 0 if reports and all(report.count(Kind.MISMATCH) == 0 for report in reports) else 1
@@ -193,7 +195,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="list every operation that was not reproduced")
     parser.add_argument("--on", choices=("model", "mount"), default="model", help="what to replay on (default: model)")
     parser.add_argument(
-        "-j", "--jobs", type=int, metavar="N", default=os.cpu_count(), help="sessions at once (default: %(default)s)"
+        "-j",
+        "--jobs",
+        type=int,
+        metavar="N",
+        default=2 * (os.cpu_count() or 1),
+        help="sessions at once; they wait a lot (default: %(default)s)",
     )
     parser.add_argument(
         "--kernel", action="append", metavar="PROFILE", help="only recordings of this kernel; may be repeated"

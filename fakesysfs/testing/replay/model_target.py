@@ -52,11 +52,8 @@ def names(profile: str, variant: str) -> tuple[str, str]:
     return machine, kernel
 
 
-def boot(profile: str, variant: str, *, whole_dev: bool = False) -> Sysroot:
-    """The recorded guest, booted; `whole_dev` as for Sysroot.
-
-    Raises NotSupportedError where the machine or the profile is not there.
-    """
+def boot(profile: str, variant: str) -> Sysroot:
+    """The recorded guest, booted. Raises NotSupportedError where the machine or the profile is not there."""
     machine, kernel = names(profile, variant)
     try:
         description = load(machine)

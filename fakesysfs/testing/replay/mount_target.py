@@ -32,6 +32,7 @@ from fakesysfs.testing.replay.target import (
     BlockedError,
     FileStatus,
     Messages,
+    NotRunError,
     NotSupportedError,
     Outcome,
     Process,
@@ -74,6 +75,8 @@ def play_on(profile: str, variant: str, play: Callable[[MountTarget], T], *, as_
         linux.unshare(linux.CLONE_NEWNS)
         view.show()
         return play(MountTarget(owner_is_root=as_root)), log()
+    except OSError as error:
+        raise MountError("; ".join([str(error), *log()])) from None
     finally:
         os.kill(served.pid, signal.SIGKILL)
 
@@ -233,6 +236,8 @@ class MountTarget(Target):
         call = _CALLS.get(name)
         if call is None:
             raise NotSupportedError(f"system call {name}")
+        if name == "chown" and not bash.has_other_users():
+            raise NotRunError("needs root: an ordinary user's namespaces have no other users")
         with _patience():
             return call(*arguments)
 

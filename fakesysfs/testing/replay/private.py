@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from fakesysfs.fuse.mount import MountError, check_device
-from fakesysfs.sandbox import linux, namespaces
+from fakesysfs.sandbox import linux, namespaces, view
 from fakesysfs.sandbox.init import kill_descendants
 from fakesysfs.testing.replay.target import NotSupportedError
 
@@ -32,10 +32,21 @@ def why_not() -> str | None:
     """Why nothing can be mounted here, or None: tried once."""
     try:
         check_device()
-        in_namespaces(lambda: None)
+        in_namespaces(_try_to_mount)
     except (MountError, PlayError) as error:
         return str(error)
     return None
+
+
+def _try_to_mount() -> None:
+    """Mount what nobody serves; it goes with this process."""
+    device = os.open("/dev/fuse", os.O_RDWR)
+    who = f"user_id={os.getuid()},group_id={os.getgid()}"
+    try:
+        view.prepare()
+        linux.mount("fakesysfs", view.MOUNTPOINT, "fuse", linux.MS_NOSUID, f"fd={device},rootmode=40000,{who}")
+    except OSError as error:
+        raise MountError(f"FUSE cannot be mounted here: {error.strerror}") from None
 
 
 def in_process(play: Callable[[], T]) -> tuple[int, int]:

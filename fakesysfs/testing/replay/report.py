@@ -96,6 +96,15 @@ class Report:
                 yield from (f"      {difference}" for difference in line.verdict.differences)
 
 
+def by_kernel(reports: list[Report]) -> Iterator[str]:
+    """A line for each kernel profile of the recordings."""
+    kernels: dict[str, list[Report]] = {}
+    for report in reports:
+        kernels.setdefault(report.name.removeprefix("snapshot ").partition("/")[0], []).append(report)
+    for kernel, its in kernels.items():
+        yield f"  {kernel}: {total(its).removeprefix('total: ')}"
+
+
 def total(reports: list[Report]) -> str:
     """The line below all sessions."""
     reproduced = sum(report.reproduced for report in reports)

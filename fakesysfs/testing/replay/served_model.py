@@ -65,7 +65,7 @@ def play_on(profile: str, variant: str, play: Callable[[ServedModelTarget], T]) 
     """
     from fakesysfs.fuse.server import serve  # noqa: PLC0415  needs pyfuse3
 
-    sysroot = boot(profile, variant, whole_dev=True)
+    sysroot = boot(profile, variant)
     log = _Log()
     logging.getLogger().addHandler(log)
     view.prepare()
@@ -85,7 +85,7 @@ def play_on(profile: str, variant: str, play: Callable[[ServedModelTarget], T]) 
 
     serve(sysroot, view.MOUNTPOINT, allow_other=True, ready=threading.Thread(target=player).start, private=True)
     if errors:
-        raise errors[0]
+        raise MountError("; ".join([repr(errors[0]), *log.entries])) from errors[0]
     if not results:
         raise MountError("the server ended before the session did")
     return results[0], log.entries

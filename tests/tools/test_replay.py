@@ -1,0 +1,108 @@
+"""Everything that was recorded is reproduced, on the model and through a mount, with the real tools.
+
+The recordings (tests/recordings, with their format) are of real kernels; tests/sessions holds what the specification
+says of the kernel that nobody could record.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakesysfs.testing.replay import cli, private, tools
+from fakesysfs.testing.replay.recording import Operation, Session
+
+ROOT = Path(__file__).parents[2]
+PLACES = [ROOT / "tests" / "sessions", ROOT / "tests" / "recordings"]
+
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.tools,
+    pytest.mark.skipif(private.why_not() is not None, reason=str(private.why_not())),
+    pytest.mark.skipif(not all(map(tools.which, tools.TOOLS)), reason=f"not all of {sorted(tools.TOOLS)} are here"),
+]
+
+KNOWN = [
+    r"write .*notifier-error-inject/memory/actions/\w+/error ''$",
+    r"write /sys/devices/system/memory/memory\d+/state ",
+    r"raw lseek",
+    r"async_poll ",
+]
+"""What a mount cannot show: the operations that FORMAT.md's last exception names."""
+
+
+def replayed(on: str, *places: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "fakesysfs", "replay", "-v", "--on", on, *places],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    return done.stdout
+
+
+def operations(output: str, kind: str) -> Iterator[str]:
+    for line in output.splitlines():
+        found = re.match(rf"  {kind} \S+(?: \[.*?\])?: (.*)", line)
+        if found is not None:
+            yield found[1]
+
+
+@pytest.mark.parametrize("on", ["model", "mount"])
+def test_everything_is_reproduced(on: str) -> None:
+    output = replayed(on, *PLACES)
+    mismatches = [line for line in output.splitlines() if line.startswith("  mismatch")]
+    assert not mismatches, output
+    found = re.search(r"^total: (\d+) of (\d+) operations reproduced", output, re.MULTILINE)
+    assert found is not None, output
+    assert found[1] == found[2]
+    assert int(found[2]) > 20_000
+    known = list(operations(output, "known"))
+    assert [what for what in known if not any(re.match(pattern, what) for pattern in KNOWN)] == []
+    assert bool(known) is (on == "mount")
+
+
+def test_every_session_is_played_whether_or_not_the_recorded_version_of_a_tool_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other daxctl takes its place; what it did is compared but for what the two are known to differ in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    output = replayed("model", ROOT / "tests" / "recordings" / "sessions" / "7.2" / "05-daxctl-create-destroy.jsonl")
+    assert re.search(r"^total: (\d+) of \1 operations reproduced \(\d+ tool absent\)$", output, re.MULTILINE), output
+
+
+@pytest.mark.parametrize("on", ["model", "mount"])
+def test_a_descriptor_is_opened_again_by_its_name_in_proc(tmp_path: Path, on: str) -> None:
+    """The number in the path is the recorder's; ENODEV once the attribute is gone."""
+    attribute, own = "/sys/bus/dax/devices/dax0.0/target_node", "/proc/self/fd/7"
+    nothing: dict[str, Any] = {"dmesg": [], "uevents": []}
+    lines: list[Operation] = [
+        {"op": "sh", "cmd": "modprobe dax_hmem", "rc": 0, "stdout": "", "stderr": ""},
+        {"op": "raw", "label": "open", "calls": [{"fn": "open", "args": [attribute, 0], "ret": "fd1"}], **nothing},
+        {"op": "raw", "label": "again", "calls": [{"fn": "open", "args": [own, 0], "ret": "fd2"}], **nothing},
+        {"op": "raw", "label": "read", "calls": [{"fn": "read", "args": ["fd2", 9], "ret": "2\n"}], **nothing},
+        {"op": "sh", "cmd": "rmmod dax_hmem; ls /sys/bus/dax/devices", "rc": 0, "stdout": "", "stderr": ""},
+        {"op": "raw", "label": "again", "calls": [{"fn": "open", "args": [own, 0], "errno": "ENODEV"}], **nothing},
+    ]
+    path = tmp_path / "session.jsonl"
+    session = Session(path, {"profile": "7.3", "name": "x", "variant": "default"}, lines)
+    report = cli.replay(session, on)
+    raw = [line for line in report.lines if line.what.startswith("raw")]
+    assert [line.verdict.kind.value for line in raw] == ["reproduced"] * 4, list(report.details())
+
+
+def test_what_goes_wrong_while_a_session_is_played_does_not_take_the_others_along() -> None:
+    def play() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(private.PlayError, match="ZeroDivisionError"):
+        private.in_namespaces(play)
+    assert private.in_namespaces(lambda: 7) == 7

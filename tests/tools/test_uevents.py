@@ -1,0 +1,228 @@
+"""The model's uevents are the kernel's inside a run, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.sandbox.uevents import NETLINK_KOBJECT_UEVENT, Injector, NotPrivateError, network_namespace
+from fakesysfs.testing.records import uevents
+from tests.tools.conftest import ROOT, Runner
+
+DEVICE = "/sys/bus/dax/devices/dax0.0"
+
+LISTENER = """
+import os, socket, sys
+control = os.environ["FAKESYSFS_CONTROL"]
+listener = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)
+listener.bind((0, 1))
+def write(path, data):
+    with open(path, "w") as file:
+        file.write(data)
+def heard():
+    header, *lines = listener.recv(8192).decode().rstrip("\\0").split("\\0")
+    assert lines[-1].startswith("SEQNUM="), lines
+    return " ".join([header, *lines[:-1]])
+def sent():
+    with open(f"{control}/uevents") as file:
+        return [line.rpartition(" ")[0] for line in file.read().splitlines()]
+def compare():
+    expected = sent()
+    got = [heard() for _ in expected]
+    assert got == expected, (len(got), [pair for pair in zip(got, expected) if pair[0] != pair[1]][:3])
+    listener.setblocking(False)
+    try:
+        raise SystemExit(f"one too many: {heard()}")
+    except BlockingIOError:
+        print(len(got))
+"""
+
+MACHINE = """
+title = "512 blocks of CXL memory"
+block_size = "128M"
+modules = ["device_dax", "dax_cxl", "kmem"]
+
+[[node]]
+id = 0
+cpus = "0-1"
+memory = [{ start = "0", size = "2G" }]
+
+[[node]]
+id = 1
+
+[[dax_region]]
+kind = "cxl"
+start = "64G"
+size = "64G"
+target_node = 1
+
+[memory_hotplug]
+online_type = "online_movable"
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> str:
+    file = tmp_path / "machine.toml"
+    file.write_text(MACHINE)
+    return str(file)
+
+
+@pytest.fixture
+def on_the_host() -> Iterator[list[bytes]]:
+    """What a listener on the host heard, once the test asks: in the end there must be nothing of memory."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_KOBJECT_UEVENT) as listener:
+        listener.bind((0, 1))
+        listener.setblocking(False)
+        heard: list[bytes] = []
+        yield heard
+        while True:
+            try:
+                heard.append(listener.recv(8192))
+            except BlockingIOError:
+                break
+        ours = [event for event in heard if b"memory" in event or b"dax" in event or b"/node" in event]
+        assert ours == []
+
+
+def python(run: Runner, script: str, *options: str) -> str:
+    done = run(*options, "--", sys.executable, "-c", LISTENER + script)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_thousand_events_while_somebody_reads(run: Runner, machine: str, on_the_host: list[bytes]) -> None:
+    """None lost, none doubled, in order, and none on the host."""
+    script = f"""
+import threading
+def writer():
+    for _ in range(2):
+        write("{DEVICE}/hotplug", "unplug")
+        write("{DEVICE}/hotplug", "online_movable")
+thread = threading.Thread(target=writer)
+thread.start()
+first = [heard() for _ in range(2000)]
+thread.join()
+assert first == sent()[:2000]
+rest = sent()[2000:]
+assert [heard() for _ in rest] == rest
+print(len(first) + len(rest))
+"""
+    assert int(python(run, script, "--machine", machine)) > 4000
+    del on_the_host
+
+
+def test_thousand_events_of_one_write_of_the_reader(run: Runner, machine: str) -> None:
+    """They are more than a socket's buffer holds; whoever writes and then reads still gets them all."""
+    assert int(python(run, f"write('{DEVICE}/hotplug', 'unplug'); compare()", "--machine", machine)) > 1000
+
+
+def test_as_an_ordinary_user(run_as_nobody: Runner) -> None:
+    assert int(python(run_as_nobody, f"write('{DEVICE}/hotplug', 'unplug'); compare()")) > 60
+
+
+def test_events_are_there_when_the_write_returns(run: Runner) -> None:
+    script = """
+listener.setblocking(False)
+write("/sys/devices/system/memory/memory64/state", "offline")
+assert heard().startswith("offline@/devices/system/memory/memory64 "), "not there yet"
+"""
+    for _ in range(3):
+        python(run, script)
+
+
+def test_names_are_there_when_the_event_comes(run: Runner) -> None:
+    """A name that was looked up while it was absent is not taken for absent by who hears that it was added."""
+    script = f"""
+for _ in range(20):
+    write("{DEVICE}/hotplug", "unplug")
+    assert not os.path.exists("/sys/devices/system/memory/memory95")
+    assert not os.path.exists("/sys/devices/system/memory/memory64")
+    pid = os.fork()
+    if not pid:
+        write("{DEVICE}/hotplug", "online_movable")
+        os._exit(0)
+    while True:
+        event = heard()
+        if event.startswith("add@/devices/system/memory/"):
+            os.stat("/sys" + event.split()[0].partition("@")[2])
+        if event.startswith("online@/devices/system/memory/memory95 "):
+            break
+    os.waitpid(pid, 0)
+"""
+    python(run, script)
+
+
+def test_after_a_reset(run: Runner) -> None:
+    script = f"""
+write("{DEVICE}/hotplug", "unplug")
+for _ in sent(): heard()
+write(f"{{control}}/reset", "1")
+write("{DEVICE}/hotplug", "unplug")
+compare()
+"""
+    assert int(python(run, script)) > 60
+
+
+@pytest.mark.parametrize("how", ["--mount", "--at"])
+def test_server_outside(run: Runner, tmp_path: Path, how: str, on_the_host: list[bytes]) -> None:
+    """Then a helper injects them."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    script = f"write('{DEVICE}/hotplug', 'unplug'); compare()"
+    if how == "--mount":
+        assert int(python(run, script, how, str(point))) > 60
+    else:
+        fakesysfs = [sys.executable, "-m", "fakesysfs"]
+        subprocess.run([*fakesysfs, "mount", point], cwd=ROOT, check=True, capture_output=True)
+        try:
+            (point / "sys/devices/system/memory/memory64/state").write_text("offline")
+            # What was before the run is not announced in it.
+            again = "write('/sys/devices/system/memory/memory65/state', 'offline'); assert 'memory65 ' in heard()"
+            python(run, again, how, str(point))
+            assert [event.devpath[-2:] for event in uevents((point / "control/uevents").read_text())] == ["64", "65"]
+        finally:
+            subprocess.run([*fakesysfs, "umount", point], cwd=ROOT, check=True, capture_output=True)
+    del on_the_host
+
+
+def test_refused_where_the_user_lives() -> None:
+    with pytest.raises(NotPrivateError, match="outside of a private network namespace"):
+        Injector(network_namespace())
+
+
+def test_refused_without_a_user_namespace_of_ones_own() -> None:
+    """Nor if somebody is wrong about which namespace is the host's."""
+    with pytest.raises(NotPrivateError, match="private user namespace"):
+        Injector(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make such a namespace")
+def test_refused_in_a_network_namespace_that_is_the_hosts(on_the_host: list[bytes]) -> None:
+    """`ip netns` makes such: the first user namespace owns it, and there the host's events arrive."""
+    script = f"from fakesysfs.sandbox.uevents import Injector; Injector({network_namespace()}).send(['change@/memory'])"
+    done = subprocess.run(["unshare", "-n", sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "NotPrivateError" in done.stderr
+    del on_the_host
+
+
+def test_none_on_the_hosts_network(run: Runner, on_the_host: list[bytes]) -> None:
+    script = f"""
+write("{DEVICE}/hotplug", "unplug")
+assert len(sent()) > 60
+listener.setblocking(False)
+try:
+    while True:
+        assert not any(word in heard() for word in ("memory", "dax"))
+except BlockingIOError:
+    pass
+"""
+    python(run, script, "--host-network")
+    del on_the_host

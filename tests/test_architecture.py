@@ -80,7 +80,7 @@ def test_every_exception_is_still_needed() -> None:
 
 @pytest.mark.parametrize("library", ["trio", "pyfuse3", "msgspec", "threading", "asyncio"])
 def test_the_model_knows_no_event_loop_and_no_thread(library: str) -> None:
-    """The kernel has no FUSE and no clock of its own (STYLE.md, h11)."""
+    """The kernel has no FUSE and no clock of its own."""
     for module in modules():
         if not is_within(module, ("kernel", "kernfs", "sysfs", "procfs", "control")):
             continue

@@ -443,7 +443,7 @@ class Kernel:
                 )
 
     def allocates_on(self, nid: int) -> bool:
-        """Would the kernel put slab and page tables on the first kernel-zone block of this node? (KERNEL.md 2)"""
+        """Would the kernel put slab and page tables on the first kernel-zone block of this node (KERNEL.md 2)?"""
         return self.config.kernel_allocations_on_hotplugged_nodes and not self.nodes[nid].zones.present()
 
     def has_performance(self, nid: int) -> bool:

@@ -37,10 +37,8 @@ def kstrtoull(buffer: bytes, base: int, where: str, otherwise: int = errno.EINVA
     """
     text = c_string(buffer).removesuffix(b"\n").removeprefix(b"+")
     if base == 0:
-        if re.match(rb"0[xX][0-9a-fA-F]", text):
-            base = 16
-        else:
-            base = 8 if text.startswith(b"0") else 10
+        base = 8 if text.startswith(b"0") else 10
+        base = 16 if re.match(rb"0[xX][0-9a-fA-F]", text) else base
     if base == 16 and re.match(rb"0[xX]", text):  # noqa: PLR2004
         text = text[2:]
     if not re.fullmatch(_DIGITS[base], text):

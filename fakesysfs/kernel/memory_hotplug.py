@@ -135,7 +135,7 @@ class MemoryHotplug:
         pages = kernel.memory_blocks.pfns(0, 0)[1]
         if zone.name in KERNEL_ZONES and kernel.allocates_on(nid):
             return 1  # the first kernel-zone block of the node will not be like the others
-        if edges and not (zone.start == zone.end or zone.end == start or zone.intersects(start, start + 1)):
+        if edges and zone.end not in {zone.start, start} and not zone.intersects(start, start + 1):
             return 1  # the span is about to jump over what lies between
         stop = next((edge for edge in edges if edge > start), None)
         if stop is None:

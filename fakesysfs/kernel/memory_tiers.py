@@ -1,8 +1,8 @@
 """Memory types and tiers (mm/memory-tiers.c).
 
 A node's memory type says how far its memory is ("abstract distance"); nodes with memory whose types are equally far
-form a tier. A tier exists from the first online block of its first node to the last of its last. Types are made once per
-abstract distance for everybody (patch 1 of the series: `mt_get_memory_type`).
+form a tier. A tier exists from the first online block of its first node to the last of its last. Types are made
+once per abstract distance for everybody (patch 1 of the series: `mt_get_memory_type`).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Zone:
     """What of it the page allocator has, in kB: MemTotal's part."""
 
     def intersects(self, start: int, end: int) -> bool:
-        """Does the span meet start..end (exclusive)? (zone_intersects)"""
+        """Does the span meet start..end, exclusive (zone_intersects)?"""
         return self.start < self.end and start < self.end and end > self.start
 
     def grow(self, start: int, end: int) -> None:

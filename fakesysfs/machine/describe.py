@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -393,7 +392,7 @@ class Machine:
 
 
 def _builtin_files() -> dict[str, Any]:
-    folder = resources.files("fakesysfs.machine") / "machines"
+    folder = Path(__file__).parent / "machines"
     return {entry.name.removesuffix(".toml"): entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
 
 

@@ -31,7 +31,8 @@ _NODE_STATS = (
     "nr_anon_transparent_hugepages", "nr_vmscan_write", "nr_vmscan_immediate_reclaim", "nr_dirtied", "nr_written",
     "nr_throttled_written", "nr_kernel_misc_reclaimable", "nr_foll_pin_acquired", "nr_foll_pin_released",
     "nr_kernel_stack", "nr_page_table_pages", "nr_sec_page_table_pages", "nr_iommu_pages", "nr_swapcached",
-    "pgpromote_success", "pgpromote_candidate", "pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "nr_hugetlb",
+    "pgpromote_success", "pgpromote_candidate", "pgdemote_kswapd", "pgdemote_direct",
+    "pgdemote_khugepaged", "nr_hugetlb",
 )  # fmt: skip
 _ZONE_STATS = (
     "nr_free_pages", "nr_zone_inactive_anon", "nr_zone_active_anon", "nr_zone_inactive_file", "nr_zone_active_file",

@@ -247,7 +247,10 @@ class _Launcher:
 def _mounted(point: str) -> str:
     real = os.path.realpath(point)
     if not mount.mounted_at(real):
-        raise MountError(f"{point}: no fakesysfs is mounted here; `fakesysfs mount {point}` mounts one", 2)
+        raise MountError(f"{point}: no fakesysfs is mounted here; `fakesysfs run --mount {point}` mounts one", 2)
+    if not os.path.isdir(f"{real}/dev/.fakesysfs"):  # noqa: PTH112  the launcher does without pathlib
+        why = f"{point}: this mount's dev/ is none to be used as /dev; that of `fakesysfs run --mount {point}` is"
+        raise MountError(why, 2)
     return real
 
 

@@ -69,7 +69,7 @@ class Write(NamedTuple):
 
 
 _LOG = re.compile(r"<(\d+)>\[ *([\d.]+)\] (.*)")
-_QUOTED = r'"((?:[^"\\]|\\.)*)"(?:\.\.\.)?'
+_QUOTED = r'"(.*?)(?:\.\.\.)?"'
 _REFUSAL = re.compile(rf"(\d+) (.*?) (/[^ ]*) {_QUOTED} (\w+) \([^)]*\): (.*) \[(.*)\]")
 _WRITE = re.compile(rf"([\d.]+) ([\d.]+|-) (\d+) (.*?) (/[^ ]*) {_QUOTED} (\S+)")
 

@@ -1,4 +1,4 @@
-"""Space in a dax region: what daxctl-create.sh asks for (CLIENTS.md 2), and the attributes' errors (KERNEL.md 4)."""
+"""Space in a dax region: what daxctl-create.sh asks for, and the attributes' errors (KERNEL.md 4)."""
 
 from __future__ import annotations
 
@@ -334,7 +334,7 @@ def test_the_lowest_free_id_and_minor_are_taken_again(kernel: Kernel) -> None:
 
 
 def test_the_seed_clears_at_its_first_probe(kernel: Kernel) -> None:
-    """CLIENTS.md 1: seed must clear after the first successful probe; the device that comes with the region is none."""
+    """seed must clear after the first successful probe; the device that comes with the region is none."""
     region = region_of(kernel)
     seen = [(region.seed, region.youngest)]
     one, other = create(kernel, QUARTER), create(kernel, QUARTER)

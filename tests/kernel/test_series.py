@@ -122,8 +122,8 @@ def test_patch_5_driver_managed_memory_is_validated(name: str, online_type: int,
         2,
         span(48, 49),
         name,
-        online_type,
-        memmap_on_memory=False,  # type: ignore[arg-type]  wrong ones are the point
+        online_type,  # type: ignore[arg-type]  # wrong ones are the point
+        memmap_on_memory=False,
     )
     before = world(kernel)
     assert name_of(errno_of(add)) == outcome
@@ -215,7 +215,7 @@ def _two_ranges(profile: str) -> Kernel:
     """dax0.0 with blocks 48-49 and 52-55, online_movable."""
     kernel = booted(profile, region_idle=True, blocks=16, modules=("device_dax", "dax_hmem", "kmem"))
     device = dax(kernel)
-    kernel.dax_bus.drivers["kmem"].ids.append(b"dax0.0")  # type: ignore[attr-defined]  as new_id does
+    kmem(kernel).ids.append(b"dax0.0")  # as new_id does
     for first, last in ((48, 49), (52, 55)):
         piece = span(first, last)
         mapping_store(device, b"%x-%x" % piece)
@@ -317,7 +317,7 @@ def test_thread_competing_writers_cannot_come_between() -> None:
     assert kernel.memory_blocks.runs.get(48) is not None
     for _ in range(100):
         try:
-            unplug.send(None)  # type: ignore[arg-type]  the answer to a Preempt is not looked at
+            unplug.send(None)  # the answer to a Preempt is not looked at
         except StopIteration:
             break
         assert kernel.device_hotplug_lock.locked

@@ -77,7 +77,7 @@ def test_huge_costs_by_the_run(profile: str, monkeypatch: pytest.MonkeyPatch) ->
     sent: list[str] = []
     send = Uevents.send
 
-    def counting(uevents: Uevents, action: str, *arguments: Any) -> None:  # noqa: ANN401  send's, passed on
+    def counting(uevents: Uevents, action: str, *arguments: Any) -> None:
         sent.append(action)
         send(uevents, action, *arguments)
 

@@ -4,7 +4,7 @@ A bound device has a state: unplugged (its memory blocks do not exist), or plugg
 the blocks exist and are offline). The state is what was last decided or written; it is never derived from the blocks.
 Which states, words and promises there are is the profile's; the transitions are one table:
 
-    asked \\ state     unplugged   offline   online_X           online_Y
+    asked, in state:  unplugged   offline   online_X           online_Y
     unplug            nothing     unplug    unplug             unplug
     online_X          plug        EBUSY     nothing (success)  EBUSY
 

@@ -5,7 +5,7 @@
  *
  * serves what lsmem reads of COUNT memory blocks: directories memory0, memory1, ... with the files of FILES each, and
  * beside them block_size_bytes; in the foreground, one thread, with the same caching as ours (names and attributes for
- * ever, contents never) and sysfs's answer to getxattr (ENODATA). A write is taken and thrown away.
+ * ever, contents never) and sysfs's answers to getxattr. A write is taken and thrown away.
  * Inode numbers: 1 the root, 2 block_size_bytes, n * 8 the directory n - 1, n * 8 + 1 ... its files.
  */
 #define FUSE_USE_VERSION 312
@@ -148,9 +148,8 @@ static void plain_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t
 static void plain_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	(void)ino;
-	(void)name;
 	(void)size;
-	fuse_reply_err(req, ENODATA);
+	fuse_reply_err(req, strncmp(name, "security.", 9) ? EOPNOTSUPP : ENODATA);
 }
 
 static const struct fuse_lowlevel_ops operations = {

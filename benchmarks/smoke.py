@@ -37,14 +37,14 @@ def build(where: Path) -> Path:
 
 
 @contextlib.contextmanager
-def served(command: list[str | Path], point: Path) -> Iterator[None]:
-    """Run a server in the foreground; it prints a line once it answers."""
+def served(command: list[str | Path], point: Path) -> Iterator[int]:
+    """Run a server in the foreground, which prints a line once it answers; gives its process."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as server:
         try:
             assert server.stdout is not None
             if not server.stdout.readline():
                 sys.exit(f"{command[0]} did not start")
-            yield
+            yield server.pid
         finally:
             server.terminate()
 

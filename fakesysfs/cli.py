@@ -123,6 +123,14 @@ def _add_machine_and_kernel(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _program() -> str:
+    """How this command was called, so that it can be typed again."""
+    program = sys.argv[0]
+    if os.path.basename(program) != "fakesysfs" or os.sep not in program:  # noqa: PTH119
+        return "fakesysfs"
+    return min(program, os.path.relpath(program), key=len)
+
+
 def _load(name: str) -> Machine:
     from fakesysfs import machine  # noqa: PLC0415
 
@@ -161,7 +169,7 @@ def _mount(options: argparse.Namespace) -> int:
 
     def say(hint: str) -> None:
         print(f"{shown}: machine {options.machine}, kernel {profile.name}. Try:")
-        for line in [*hint.splitlines(), "fakesysfs umount {}"]:
+        for line in [*hint.splitlines(), f"{_program()} umount {{}}"]:
             print("  " + line.format(shown), flush=True)
 
     try:

@@ -48,8 +48,8 @@ _USUAL_LINKS = (
 )
 """Links in /dev as `fakesysfs run` has it (sandbox/view.py says why ptmx is one)."""
 
-_MOUNTPOINTS = ("pts", "shm", "mqueue", ".fakesysfs")
-"""Empty directories in /dev that something is mounted on in `fakesysfs run`."""
+_MOUNTPOINTS = ("pts", "shm", "mqueue", "char", ".fakesysfs")
+"""Empty directories in /dev that something is mounted on in `fakesysfs run`; on char, what udevd makes there."""
 
 
 def _dax_nodes(kernel: Kernel) -> dict[str, tuple[Kobject, int, int, int]]:

@@ -3,7 +3,10 @@
 It hears the uevents that are injected into the run's network namespace (`uevents.py`), and its rules write into the fake.
 /run is a tmpfs then: udevd's sockets and database are its own, and without /run/systemd/system it does not take the
 init, its parent, for systemd, whose udevd ends all processes of its control group when it is idle. The rules lie in
-/run/udev/rules.d; the other directories of rules are covered.
+/run/udev/rules.d; the other directories of rules are covered. /dev/char is a tmpfs too: udevd makes a link there for
+each device with a node, and forgets what it knows of a device where it cannot.
+
+What it cannot do: links elsewhere in /dev (SYMLINK in rules), for the fake's /dev takes no new names.
 
 Nothing is triggered at the start: `udevadm trigger` is what a boot does.
 """
@@ -94,10 +97,10 @@ def _rules_in(directory: Path) -> list[Path]:
 
 def prepare(udev: Udev) -> None:
     """In the inner mount namespace, once the view is there. Raises OSError."""
-    linux.mount("tmpfs", "/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
-    for directory in map(Path, _RULE_DIRECTORIES):
-        if directory.is_dir() and not directory.is_symlink():
-            linux.mount("tmpfs", str(directory), "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
+    rules = [path for path in _RULE_DIRECTORIES if os.path.realpath(path) == path and os.path.isdir(path)]  # noqa: PTH112
+    for directory in ("/run", "/dev/char", *rules):
+        if os.path.isdir(directory):  # noqa: PTH112  /run/udev/rules.d went with /run
+            linux.mount("tmpfs", directory, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     private = Path(_PRIVATE_RULES)
     private.mkdir(parents=True)
     for name, text in udev.rules.items():

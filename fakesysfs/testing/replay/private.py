@@ -103,6 +103,7 @@ def _launch(play: Callable[[], T]) -> object:
     if not plan.pid:
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     namespaces.enter_as_launcher(plan)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a new user namespace takes it back
     ready, go = os.pipe(), os.pipe()
 
     def be_init() -> T:

@@ -1,0 +1,384 @@
+"""The table of docs/performance.md: our mount against a FUSE file system of the same shape in C (plain.c).
+
+    python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
+
+PART is one of: requests directories lsmem readers sleepers huge memory start daxctl. Builds plain.c with `cc` and
+`pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then C's, and what is printed is the
+median of the ratios of these pairs, with the least and the greatest: trust the ratios, not the times. `requests`,
+`directories` and `lsmem` run on one CPU: waking another one costs more than what is measured. Nothing here fails when
+it is slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from smoke import ROOT, build, read, seconds, served, stat
+
+FAKESYSFS = [sys.executable, "-m", "fakesysfs"]
+MEMORY = "sys/devices/system/memory"
+BOOT_BLOCKS = 16
+MACHINE = """
+title = "{blocks} blocks, all but 16 of them of one dax device"
+block_size = "128M"
+modules = ["device_dax", "dax_cxl", "kmem"]
+distances = [[10, 21], [21, 10]]
+[[node]]
+id = 0
+cpus = "0-1"
+memory = [{{ start = "0", size = "2G" }}]
+[[node]]
+id = 1
+[[dax_region]]
+kind = "cxl"
+start = "4G"
+size = "{megabytes}M"
+target_node = 1
+[memory_hotplug]
+online_type = "online_movable"
+[kernel]
+kernel_allocations_on_hotplugged_nodes = false
+"""
+
+
+class Mounts(NamedTuple):
+    """The two, mounted: ours, and C's where lsmem looks for memory blocks."""
+
+    ours: Path
+    plain: Path
+    pid: int
+
+
+@contextlib.contextmanager
+def machine_file(blocks: int) -> Iterator[Path]:
+    """A machine with that many memory blocks."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(MACHINE.format(blocks=blocks, megabytes=(blocks - BOOT_BLOCKS) * 128))
+        file.flush()
+        yield Path(file.name)
+
+
+@contextlib.contextmanager
+def mounted(machine: Path | str) -> Iterator[tuple[Path, int]]:
+    """Ours alone, with the process that serves it."""
+    with tempfile.TemporaryDirectory() as where:
+        command: list[str | Path] = [*FAKESYSFS, "mount", "--foreground", "--machine", str(machine), where]
+        with served(command, Path(where)) as pid:
+            yield Path(where), pid
+
+
+@contextlib.contextmanager
+def both(program: Path, blocks: int) -> Iterator[Mounts]:
+    """Both, with that many memory blocks."""
+    with tempfile.TemporaryDirectory() as where, machine_file(blocks) as machine, mounted(machine) as (ours, pid):
+        plain = Path(where) / MEMORY
+        plain.mkdir(parents=True)
+        with served([program, plain, str(blocks)], plain):
+            yield Mounts(ours, Path(where), pid)
+
+
+def pairs(what: str, rounds: int, ours: Callable[[], float], plain: Callable[[], float]) -> tuple[float, float]:
+    """Measure in turns and print a line; returns the medians."""
+    ours()
+    plain()
+    measured = [(ours(), plain()) for _ in range(rounds)]
+    ratios = [mine / c for mine, c in measured]
+    mine, c = (statistics.median(column) for column in zip(*measured, strict=True))
+    print(
+        f"{what:44}{shown(mine):>10}{shown(c):>10}{statistics.median(ratios):8.2f}  ({min(ratios):.2f}-{max(ratios):.2f})",
+        flush=True,
+    )
+    return mine, c
+
+
+def shown(value: float) -> str:
+    """Seconds."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e6:.3g} us"
+
+
+def tell(what: str, value: str) -> None:
+    """Print a line that has no counterpart."""
+    print(f"{what:44}{value}", flush=True)
+
+
+def command(*arguments: str | Path) -> Callable[[], float]:
+    """Seconds that a command takes; its output goes nowhere."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+    return run
+
+
+def change(name: str, directory: int) -> None:
+    """Take the block offline or online, whichever it is not."""
+    for word in (b"offline\n", b"online\n"):
+        file = os.open(name, os.O_WRONLY, dir_fd=directory)
+        os.write(file, word)
+        os.close(file)
+
+
+def absent(name: str, directory: int) -> None:
+    """A name that is not there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(f"{name}.no", dir_fd=directory)
+
+
+def requests(program: Path, options: argparse.Namespace) -> None:
+    """Single system calls on the attribute `state` of a block."""
+    for blocks in options.sizes:
+        with pinned(), both(program, blocks) as mounts:
+            mine, c = f"{mounts.ours}/{MEMORY}/memory60/state", f"{mounts.plain}/{MEMORY}/memory60/state"
+            for what, operation, times in (
+                ("cached stat", stat, 10_000),
+                ("cached stat, absent", absent, 5_000),
+                ("open+read+close of state", read, 1_000),
+                ("2 x open+write+close of state", change, 500),
+            ):
+
+                def measure(path: str, operation: Callable[[str, int], None] = operation, times: int = times) -> float:
+                    return seconds(operation, path, times)
+
+                pairs(f"{what}, {blocks}", options.rounds, lambda m=measure: m(mine), lambda m=measure: m(c))  # type: ignore[misc]
+
+
+def directories(program: Path, options: argparse.Namespace) -> None:
+    """The directory of all memory blocks, listed."""
+    growth: dict[str, list[float]] = {}
+    for blocks in options.sizes:
+        rounds = options.rounds if blocks < 100_000 else 3
+        with pinned(), both(program, blocks) as mounts:
+            mine, c = f"{mounts.ours}/{MEMORY}", f"{mounts.plain}/{MEMORY}"
+            for what in (["ls", "-f"], ["ls", "-l"], ["find", "-maxdepth", "1"]):
+                if what[0] == "find":
+                    ours, plain = command("find", mine, *what[1:]), command("find", c, *what[1:])
+                else:
+                    ours, plain = command(*what, mine), command(*what, c)
+                median, _ = pairs(f"{' '.join(what)}, {blocks}", rounds, ours, plain)
+                growth.setdefault(" ".join(what), []).append(median / blocks)
+    for name, each in growth.items():
+        tell(f"{name}: us per block", " ".join(f"{value * 1e6:.2f}" for value in each))
+
+
+def lsmem(program: Path, options: argparse.Namespace) -> None:
+    """The tool lsmem."""
+    for blocks in options.sizes:
+        if blocks <= 65_536:
+            with pinned(), both(program, blocks) as mounts:
+                ours, plain = (command("lsmem", "--sysroot", path) for path in (mounts.ours, mounts.plain))
+                pairs(f"lsmem, {blocks}", min(options.rounds, 3 if blocks > 10_000 else 99), ours, plain)
+
+
+READER = """
+import os, sys, time
+path, end = sys.argv[1], time.perf_counter() + float(sys.argv[2])
+times = []
+while (start := time.perf_counter()) < end:
+    file = os.open(path, os.O_RDONLY)
+    os.read(file, 4096)
+    os.close(file)
+    times.append(time.perf_counter() - start)
+    if len(sys.argv) > 3:
+        time.sleep(float(sys.argv[3]))
+times.sort()
+print(len(times), times[len(times) * 99 // 100])
+"""
+
+
+def readers(path: str, duration: float, number: int = 8, pause: str = "") -> tuple[float, float]:
+    """Operations a second of so many readers together, and the median of their 99th percentiles."""
+    arguments = [sys.executable, "-c", READER, path, str(duration), *([pause] if pause else [])]
+    started = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(number)]
+    answers = [process.communicate()[0].split() for process in started]
+    return sum(int(count) for count, _ in answers) / duration, statistics.median(float(last) for _, last in answers)
+
+
+def many_readers(program: Path, options: argparse.Namespace) -> None:
+    """Eight processes that read the same attribute."""
+    with both(program, 192) as mounts:
+        mine, c = f"{mounts.ours}/{MEMORY}/memory60/state", f"{mounts.plain}/{MEMORY}/memory60/state"
+        measured = [(readers(mine, 1.0)[0], readers(c, 1.0)[0]) for _ in range(min(options.rounds, 7))]
+    ratio = statistics.median(ours / plain for ours, plain in measured)
+    ours, plain = (statistics.median(column) for column in zip(*measured, strict=True))
+    tell("8 readers, reads a second", f"{ours:9.0f} {plain:9.0f} {ratio:7.2f}")
+
+
+def sleepers(program: Path, options: argparse.Namespace) -> None:
+    """Readers beside writers that sleep in the kernel (a block whose pages stay pinned)."""
+    del program
+    with mounted("default") as (point, _):
+        path = f"{point}/{MEMORY}/memory60/state"
+        files: list[subprocess.Popen[bytes]] = []
+
+        def p99() -> float:
+            return statistics.median(readers(path, 1.0, 8, "0.001")[1] for _ in range(min(options.rounds, 5)))
+
+        idle = p99()
+        (point / "control/blocks/memory40/pinned").write_text("1")
+        script = f"echo offline > {point}/{MEMORY}/memory40/state"
+        for number in (1, 1000):
+            while len(files) < number:
+                files.append(subprocess.Popen(["sh", "-c", script], stderr=subprocess.DEVNULL))
+            time.sleep(2)
+            slept = p99()
+            tell(f"p99 of 8 readers, {number} sleeping", f"{shown(slept)}, idle {shown(idle)}: {slept / idle:.2f}")
+        (point / "control/blocks/memory40/pinned").write_text("0")
+        for process in files:
+            process.wait(60)
+
+
+def resident(pid: int) -> float:
+    """MiB of a process that nobody else has in memory."""
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def huge(program: Path, options: argparse.Namespace) -> None:
+    """The machine of 64 TiB: mounted, its device of 458,752 blocks unplugged and plugged."""
+    del program
+    starts = []
+    for _ in range(min(options.rounds, 7)):
+        start = time.perf_counter()
+        with mounted("huge") as (point, pid):
+            (point / "sys").stat()
+            starts.append((time.perf_counter() - start, resident(pid)))
+    tell("huge: mount answers after", f"{shown(statistics.median(at for at, _ in starts))}, {starts[0][1]:.0f} MiB")
+    with mounted("huge") as (point, pid):
+        hotplug = point / "sys/bus/dax/devices/dax0.0/hotplug"
+        for held in (False, True, True):
+            if held:
+                os.listdir(point / MEMORY)
+                reader = subprocess.Popen(
+                    [sys.executable, "-c", READER, f"{point}/{MEMORY}/memory1/state", "3", "0.001"],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                time.sleep(0.3)
+            for word in ("unplug", "online_movable"):
+                start = time.perf_counter()
+                hotplug.write_text(word)
+                passed = time.perf_counter() - start
+                tell(f"huge: {word}{', every name held' if held else ''}", f"{shown(passed)}, {resident(pid):.0f} MiB")
+            if held:
+                tell("huge: p99 of a reader meanwhile", shown(float(reader.communicate()[0].split()[1])))
+
+
+def memory(program: Path, options: argparse.Namespace) -> None:
+    """What the server keeps after a lot of work."""
+    del program, options
+    with mounted("huge") as (point, pid):
+        sizes = [resident(pid)]
+        for _ in range(3):
+            command("find", point / MEMORY, "-maxdepth", "1")()
+            sizes.append(resident(pid))
+        tell("huge: MiB after 0, 1, 2, 3 listings", " ".join(f"{size:.0f}" for size in sizes))
+        command("find", point / MEMORY)()
+        sizes = [resident(pid)]
+        command("find", point / MEMORY)()
+        tell("huge: MiB after 1, 2 walks of all of it", f"{sizes[0]:.0f} {resident(pid):.0f}")
+    with mounted("tiny") as (point, pid):
+        hotplug = point / "sys/bus/dax/devices/dax0.0/hotplug"
+        sizes = []
+        for cycle in range(10_001):
+            if cycle % 2_500 == 0:
+                sizes.append(resident(pid))
+            hotplug.write_text("unplug")
+            hotplug.write_text("online_movable")
+            os.listdir(point / MEMORY)
+        tell("tiny: MiB after 0, 2500, ... 10000 plug cycles", " ".join(f"{size:.1f}" for size in sizes))
+
+
+def start(program: Path, options: argparse.Namespace) -> None:
+    """Commands that do next to nothing."""
+    del program
+    imports = command(sys.executable, "-c", "import pyfuse3, trio")
+    for words in (["--help"], ["run", "--", "true"]):
+        pairs(f"fakesysfs {' '.join(words)} / import pyfuse3, trio", options.rounds, command(*FAKESYSFS, *words), imports)
+
+
+def daxctl(program: Path, options: argparse.Namespace) -> None:
+    """The tool daxctl on a device of 1,024 blocks."""
+    del program
+    if shutil.which("daxctl") is None:
+        return
+    timed = "import subprocess, sys, time; s = time.perf_counter(); subprocess.run(sys.argv[1:], check=True, "
+    timed += "stdout=subprocess.DEVNULL); print(time.perf_counter() - s)"
+    reconfigure = "reconfigure-device -f -m devdax dax0.0".split(), "reconfigure-device -m system-ram dax0.0".split()
+    with machine_file(1_024 + BOOT_BLOCKS) as machine:
+        for name, before, words in (("list -DR", [], ["list", "-DR"]), ("reconfigure-device", *reconfigure)):
+            first = f"daxctl {' '.join(before)} >&2 && " if before else ""
+            script = f'{first}exec "$@"'
+            took = []
+            for _ in range(min(options.rounds, 5)):
+                run = [*FAKESYSFS, "run", "--kernel", "7.2", "--machine", str(machine), "--", "sh", "-c", script, "sh"]
+                done = subprocess.run(
+                    [*run, sys.executable, "-c", timed, "daxctl", *words], capture_output=True, text=True, check=False
+                )
+                if done.returncode:
+                    tell(f"daxctl {name}, 1024 blocks", f"failed: {done.stderr.strip()[-200:]}")
+                    break
+                took.append(float(done.stdout.split()[-1]))
+            else:
+                tell(f"daxctl {name}, 1024 blocks", f"{shown(statistics.median(took))} ({shown(min(took))})")
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """On one CPU, with all that is started."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+PARTS = {
+    "requests": requests,
+    "directories": directories,
+    "lsmem": lsmem,
+    "readers": many_readers,
+    "sleepers": sleepers,
+    "huge": huge,
+    "memory": memory,
+    "start": start,
+    "daxctl": daxctl,
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], default="192,8192,65536,524288")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=",".join(PARTS))
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory() as where:
+        program = build(Path(where))
+        print(f"{'':44}{'ours':>10}{'C':>10}{'ratio':>8}  (of {options.rounds} pairs)")
+        for name in options.only:
+            PARTS[name](program, options)
+
+
+if __name__ == "__main__":
+    main()

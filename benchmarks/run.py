@@ -311,7 +311,9 @@ def start(program: Path, options: argparse.Namespace) -> None:
     del program
     imports = command(sys.executable, "-c", "import pyfuse3, trio")
     for words in (["--help"], ["run", "--", "true"]):
-        pairs(f"fakesysfs {' '.join(words)} / import pyfuse3, trio", options.rounds, command(*FAKESYSFS, *words), imports)
+        pairs(
+            f"fakesysfs {' '.join(words)} / import pyfuse3, trio", options.rounds, command(*FAKESYSFS, *words), imports
+        )
 
 
 def daxctl(program: Path, options: argparse.Namespace) -> None:
@@ -368,7 +370,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], default="192,8192,65536,524288")
+    parser.add_argument(
+        "--sizes", type=lambda text: [int(size) for size in text.split(",")], default="192,8192,65536,524288"
+    )
     parser.add_argument("--only", type=lambda text: text.split(","), default=",".join(PARTS))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_machine_and_kernel(run)
     run.add_argument("--host-network", action="store_true", help="keep the host's network; there are no uevents then")
     where = run.add_mutually_exclusive_group()
-    where.add_argument("--mount", metavar="MNT", dest="mountpoint", help="also show the fake at this directory, outside")
+    where.add_argument(
+        "--mount", metavar="MNT", dest="mountpoint", help="also show the fake at this directory, outside"
+    )
     where.add_argument("--at", metavar="MNT", help="use the fake that is mounted there instead of one of its own")
     run.add_argument("--udev", action="store_true", help="with a systemd-udevd of its own, and a private /run")
     run.add_argument(

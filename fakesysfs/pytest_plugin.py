@@ -61,7 +61,7 @@ def fakesysfs_shared_machine(
     """A mounted machine that the session's tests share, booted again for each of them."""
     machine = _fakesysfs_mounts(_wanted(request))
     machine.reset()
-    machine.trace_writes(False)
+    machine.trace_writes(on=False)
     return machine
 
 
@@ -99,7 +99,7 @@ def _mounted(wanted: _Wanted, tmp_path_factory: pytest.TempPathFactory) -> Mount
 
 
 def _wanted(request: pytest.FixtureRequest) -> _Wanted:
-    """By the first that says so: the fixture's parameter, the marker, the command line, the ini-file, the environment."""
+    """By the first that says so: parameter of the fixture, marker, command line, ini-file, environment."""
     config = request.config
     given = [dict(getattr(request, "param", None) or {})]
     given += [dict(marker.kwargs) for marker in request.node.iter_markers("fakesysfs")]

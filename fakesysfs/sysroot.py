@@ -88,7 +88,7 @@ class Sysroot:
         self.machine_text = machine.text
         self.profile = profile
         self.refusals = Refusals()
-        self.writes = Writes(lambda: self.kernel.printk.clock())
+        self.writes = Writes(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel
         self._collecting = False
         self._changes: list[NameChange] = []
         self._root = Directory(FIRST_SERIAL - 1, DirectoryKind("/", lambda _about: "/", ()), None)
@@ -122,7 +122,8 @@ class Sysroot:
     def reset(self) -> None:
         """Take everything away and boot again.
 
-        All open files of /sys die, whoever waits in the old machine is let go. What was refused or written is forgotten.
+        All open files of /sys die, whoever waits in the old machine is let go. What was refused or written is
+        forgotten.
         """
         self.refusals.clear()
         self.writes.clear()

@@ -405,7 +405,11 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
             name="uevents_follow", mode=0o444, size=0, stream=_follow_uevents, doc="The uevents, waiting for more."
         ),
         Attribute(
-            name="uevents_new", mode=0o444, size=0, stream=_new_uevents, doc="The uevents from its opening on, waiting for more."
+            name="uevents_new",
+            mode=0o444,
+            size=0,
+            stream=_new_uevents,
+            doc="The uevents from its opening on, waiting for more.",
         ),
         text(
             "refused",

@@ -29,7 +29,8 @@ class Write:
 
     def __str__(self) -> str:
         took = "-" if self.took is None else f"{self.took:.6f}"
-        return f"{self.began:.6f} {took} {self.caller.pid} {self.caller.command} {self.path} {quoted(self.data)} {self.result}"
+        who = f"{self.caller.pid} {self.caller.command}"
+        return f"{self.began:.6f} {took} {who} {self.path} {quoted(self.data)} {self.result}"
 
 
 class Writes:
@@ -62,7 +63,7 @@ class Writes:
         return iter(self._kept)
 
     def text(self) -> str:
-        """One line each: seconds since boot, seconds it took, pid, command, path, bytes, result; `-` while under way."""
+        """One line each: seconds since boot, seconds taken, pid, command, path, bytes, result; `-` while under way."""
         dropped = self._count - len(self._kept)
         first = f"({dropped} earlier ones dropped)\n" if dropped else ""
         return first + "".join(f"{write}\n" for write in self._kept)

@@ -18,6 +18,8 @@ T = TypeVar("T")
 _FIRST_LOOK_SECONDS = 0.01
 _LAST_LOOK_SECONDS = 0.05
 _LONGER = 1.5
+_LOOK_EVERY_SECONDS = 0.001
+"""However many operations wait, their callers are looked at no more often than this, all together."""
 
 
 class Driver:
@@ -52,40 +54,38 @@ class Driver:
                     about_to_sleep = None
                 self.asleep += 1
                 try:
-                    answer = await _grant(request, opener, ino)
+                    answer = await self._grant(request, opener, ino)
                 finally:
                     self.asleep -= 1
         finally:
             operation.close()
 
-
-async def _grant(request: Request, opener: int, ino: int) -> Answer:
-    if isinstance(request, Sleep):
-        await trio.sleep(request.seconds)
-        return Answer.WOKEN
-    if isinstance(request, Preempt):
-        await trio.lowlevel.checkpoint()
-        return Answer.WOKEN
-    return await _wait(request, opener, ino)
-
-
-async def _wait(request: Wait, opener: int, ino: int) -> Answer:
-    """Until it is woken, or a signal came: the caller is looked at now and then."""
-    woken = trio.Event()
-    token = request.queue.add(woken.set)
-    try:
-        if request.signals is Signals.NONE or opener == 0:
-            await woken.wait()
+    async def _grant(self, request: Request, opener: int, ino: int) -> Answer:
+        if isinstance(request, Sleep):
+            await trio.sleep(request.seconds)
             return Answer.WOKEN
-        watch = Watch(opener, ino)
-        seconds = _FIRST_LOOK_SECONDS
-        while True:
-            with trio.move_on_after(seconds):
+        if isinstance(request, Preempt):
+            await trio.lowlevel.checkpoint()
+            return Answer.WOKEN
+        return await self._wait(request, opener, ino)
+
+    async def _wait(self, request: Wait, opener: int, ino: int) -> Answer:
+        """Until it is woken, or a signal came: the caller is looked at now and then."""
+        woken = trio.Event()
+        token = request.queue.add(woken.set)
+        try:
+            if request.signals is Signals.NONE or opener == 0:
                 await woken.wait()
-            if woken.is_set():
                 return Answer.WOKEN
-            if watch.interrupted(request.signals):
-                return Answer.INTERRUPTED
-            seconds = min(seconds * _LONGER, _LAST_LOOK_SECONDS)
-    finally:
-        request.queue.discard(token)
+            watch = Watch(opener, ino)
+            seconds = _FIRST_LOOK_SECONDS
+            while True:
+                with trio.move_on_after(seconds):
+                    await woken.wait()
+                if woken.is_set():
+                    return Answer.WOKEN
+                if watch.interrupted(request.signals):
+                    return Answer.INTERRUPTED
+                seconds = min(seconds * _LONGER, max(_LAST_LOOK_SECONDS, self.asleep * _LOOK_EVERY_SECONDS))
+        finally:
+            request.queue.discard(token)

@@ -58,11 +58,12 @@ class _Lock:
     A task that comes by may take the lock before one that waits: it has a request at hand, the other does not.
     """
 
-    __slots__ = ("_held", "_waiters", "_waiting")
+    __slots__ = ("_held", "_waiters", "_waiting", "_woken")
 
     def __init__(self) -> None:
         self._held = False
         self._waiters = 0
+        self._woken = False
         self._waiting = trio.lowlevel.ParkingLot()
 
     def __aenter__(self) -> Awaitable[None]:
@@ -75,14 +76,17 @@ class _Lock:
         self._waiters += 1
         try:
             while self._held:
+                self._woken = False
                 await self._waiting.park()
         finally:
             self._waiters -= 1
+            self._woken = False
         self._held = True
 
     def __aexit__(self, *_exc: object) -> Awaitable[None]:
         self._held = False
-        if self._waiters:
+        if self._waiters and not self._woken:
+            self._woken = True
             self._waiting.unpark()
         return _DONE
 

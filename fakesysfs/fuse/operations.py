@@ -214,6 +214,7 @@ class Operations(pyfuse3.Operations):
         self._entries = _Entries()
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
+        self._last_above = "", ROOT
         self._next_handle = 0
         self._slept_on: Counter[int] = Counter()
         self._looks_up_again: dict[int, int] = {}
@@ -230,9 +231,7 @@ class Operations(pyfuse3.Operations):
 
     def busy(self) -> bool:
         """Something may happen in the event loop, or in another thread, without a request."""
-        return (
-            self.unfinished > 0 or self.names.unsettled or (self.announcer is not None and self.announcer.behind)
-        )
+        return self.unfinished > 0 or self.names.unsettled or (self.announcer is not None and self.announcer.behind)
 
     def _in_use(self) -> Iterator[int]:
         for opened in self._open.values():
@@ -396,10 +395,11 @@ class Operations(pyfuse3.Operations):
             operation = opened.file.write(buf, opened.caller)
             taken = await self.driver.drive(operation, opened.caller.pid, ino, about_to_sleep)
             result = str(taken)
-            return taken
         except KernelError as error:
             result = error.name
             raise
+        else:
+            return taken
         finally:
             if traced is not None:
                 traced(result)
@@ -466,7 +466,14 @@ class Operations(pyfuse3.Operations):
     def _above(self, ino: int) -> int:
         """The directory around a directory, for the number that ".." shows."""
         path = self._tree.path_of(ino)
-        return ROOT if path == "?" else self._tree.walk(os.path.dirname(path))  # noqa: PTH120  no file of this host
+        if path == "?":
+            return ROOT
+        around = path.rpartition("/")[0]
+        before, above = self._last_above
+        if around != before or self._tree.find(above) is None:
+            above = self._tree.walk(around)
+            self._last_above = around, above
+        return above
 
     @_handler
     def releasedir(self, fh: int) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fakesysfs.kernel.sched import Operation
+from fakesysfs.kernfs.order import name_hash
 
 PAGE_SIZE = 4096
 """st_size of every sysfs attribute and the most that a `store` is given, in bytes."""
@@ -249,7 +250,7 @@ class DirectoryKind:
         "_families",
         "_indexed",
         "_names",
-        "_singles",
+        "_order",
         "entries",
         "mode",
         "name",
@@ -266,9 +267,9 @@ class DirectoryKind:
         self._by_name: dict[tuple[int, bytes], Place] = {}
         self._names: dict[int, bytes] = {}
         self._families: dict[int, list[Place]] = {}
-        self._singles: dict[int, list[Place]] = {}
         self._directories: dict[int, list[Place]] = {}
         self._indexed: dict[int, tuple[bytes, ...]] = {}
+        self._order: dict[int, list[Place]] = {}
         self._number(self.entries, None)
         if len(self.places) > SLOTS - 1:
             msg = f"directory kind {name} has more than {SLOTS - 1} entries"
@@ -277,7 +278,7 @@ class DirectoryKind:
     def _number(self, entries: tuple[Entry, ...], group: Place | None) -> None:
         around = group.slot if group else 0
         families = self._families[around] = []
-        singles = self._singles[around] = []
+        singles: list[Place] = []
         for entry in entries:
             place = Place(len(self.places) + 1, entry, group)
             self.places.append(place)
@@ -295,6 +296,9 @@ class DirectoryKind:
                 self._number(entry.entries, place)
             if isinstance(entry, Links):
                 self.places += [Place(len(self.places) + 1 + more, entry, group) for more in range(entry.slots - 1)]
+        self._order[around] = sorted(
+            singles, key=lambda place: (name_hash(self._names[place.slot]), self._names[place.slot])
+        )
         self._directories[around] = [place for place in (*singles, *families) if not place.mode]
         self._indexed[around] = tuple(
             place.entry.prefix.encode() for place in families if isinstance(place.entry, Indexed)
@@ -317,8 +321,8 @@ class DirectoryKind:
         return self._families[around]
 
     def singles(self, around: int) -> list[Place]:
-        """The single entries in the group at slot `around`, as declared."""
-        return self._singles[around]
+        """The single entries in the group at slot `around`, in the order in which kernfs lists them."""
+        return self._order[around]
 
     def directories(self, around: int) -> list[Place]:
         """The groups and the families of directories in the group at slot `around`."""

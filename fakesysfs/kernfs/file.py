@@ -186,8 +186,6 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
     access = flags & os.O_ACCMODE
     if access in _WRITE and (not mode & _IWUGO or entry.store is None):
         raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
-    if access in _READ and (
-        not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)
-    ):
+    if access in _READ and (not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)):
         raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
     return OpenFile(tree, ino, entry, about, mode, refusals, flags)

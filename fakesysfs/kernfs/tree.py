@@ -625,9 +625,12 @@ class DirectoryReader:
                     continue
                 for key in keys:
                     self._insert(order, key, family.name(key & _INDEX_MASK))
+        alone = not order
         for place in found.kind.singles(around):
             ino = tree._single(self._ino, about, place)  # noqa: SLF001  the tree's other half
-            if ino is not None:
+            if ino is not None and alone:
+                order.append(self._key(found.kind.name_of(place), ino))
+            elif ino is not None:
                 self._insert_single(order, found.kind.name_of(place), ino)
         for place in found.kind.families(around):
             entry = place.entry
@@ -641,10 +644,13 @@ class DirectoryReader:
                     self._insert_single(order, name, tree.lookup(self._ino, name))
         return order
 
-    def _insert_single(self, order: array[int], name: bytes, ino: int) -> None:
+    def _key(self, name: bytes, ino: int) -> int:
         code = _SINGLE | len(self._singles)
         self._singles[code] = (name, ino)
-        self._insert(order, _hash(name) << INDEX_BITS | code, name)
+        return _hash(name) << INDEX_BITS | code
+
+    def _insert_single(self, order: array[int], name: bytes, ino: int) -> None:
+        self._insert(order, self._key(name, ino), name)
 
     def _insert(self, order: array[int], key: int, name: bytes) -> None:
         """Names of equal hash stand in the order of their bytes."""
@@ -692,8 +698,9 @@ class DirectoryReader:
                 code = key & _CODE_MASK
                 if code & _SINGLE:
                     name, ino = self._singles[code]
-                    if tree.find(ino) is not None:
-                        yield name, ino, key, -1, tree.getattr(ino)
+                    alike = tree.getattr(ino)
+                    if alike.nlink:
+                        yield name, ino, key, -1, alike
                     continue
                 family = families[code >> _FAMILY_SHIFT]
                 index = code & _INDEX_MASK

@@ -1,6 +1,6 @@
 """A real systemd-udevd in a run.
 
-It hears the uevents that are injected into the run's network namespace (`uevents.py`), and its rules write into the fake.
+It hears the uevents that are injected into the run's network namespace (`uevents.py`), its rules write into the fake.
 /run is a tmpfs then: udevd's sockets and database are its own, and without /run/systemd/system it does not take the
 init, its parent, for systemd, whose udevd ends all processes of its control group when it is idle. The rules lie in
 /run/udev/rules.d; the other directories of rules are covered. /dev/char is a tmpfs too: udevd makes a link there for
@@ -149,5 +149,3 @@ def _be_udevd(program: str, environment: Mapping[str, str]) -> NoReturn:
         os.write(2, f"{program}: {error.strerror}\n".encode())
     finally:
         os._exit(1)
-
-

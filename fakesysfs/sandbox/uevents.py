@@ -1,8 +1,8 @@
 """The model's uevents as uevents of the host's kernel, in a private network namespace and nowhere else.
 
-Whoever may administer a network namespace may have the kernel broadcast a uevent in it: a message of type 0x10 to port 0
-of NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c, uevent_net_rcv_skb). The kernel adds SEQNUM and sends it on as its own,
-so udevd, udevadm and libudev believe it. On the host that would be a lie to the host's udevd, so `Injector` looks
+Whoever may administer a network namespace may have the kernel broadcast a uevent in it: a message of type 0x10 to port
+0 of NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c, uevent_net_rcv_skb). The kernel adds SEQNUM and sends it on as its
+own, so udevd, udevadm and libudev believe it. On the host that would be a lie to the host's udevd, so `Injector` looks
 where it is before it opens a socket.
 
 Where the server lives in the namespace it announces by itself (`announcer.py`): the names are in place before an event
@@ -34,7 +34,7 @@ _FIRST_USER_NAMESPACE = 0xEFFFFFFD
 """The inode number of the initial user namespace (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""
 
 EVENTS_AT_ONCE = 32
-"""Events between two looks at the listeners. One takes about 1 KiB of a listener's buffer, which has 208 KiB at least."""
+"""Events between two looks at the listeners. One takes about 1 KiB of a listener's buffer, which has 208 KiB."""
 FULL_BYTES = 64 << 10
 PATIENCE_SECONDS = 10.0
 """How long a listener that does not read is waited for, once; from then on it is on its own."""
@@ -109,13 +109,17 @@ def _make_sure_that_it_is_private(outside: int) -> None:
     try:
         owner = fcntl.ioctl(descriptor, _NS_GET_USERNS)
     except OSError as error:
-        raise NotPrivateError(f"uevents are not sent: whose network namespace this is cannot be known: {error}") from None
+        raise NotPrivateError(
+            f"uevents are not sent: whose network namespace this is cannot be known: {error}"
+        ) from None
     finally:
         os.close(descriptor)
     belongs_to = os.fstat(owner).st_ino
     os.close(owner)
     if belongs_to != own or own == _FIRST_USER_NAMESPACE:
-        raise NotPrivateError("uevents are not sent in a network namespace that does not belong to a private user namespace")
+        raise NotPrivateError(
+            "uevents are not sent in a network namespace that does not belong to a private user namespace"
+        )
 
 
 def follow(control: str, outside: int, ready: Callable[[], None]) -> NoReturn:

@@ -1,6 +1,4 @@
-"""What every machine for tests has in common, in process or mounted: what it remembers, and what is done to it from
-outside.
-"""
+"""What every machine for tests has in common, in process or mounted."""
 
 from __future__ import annotations
 
@@ -70,7 +68,7 @@ class Controls(ABC):
         """Writes since `trace_writes`, in the order in which they began."""
         return records.writes(self._show("/control/writes"))
 
-    def trace_writes(self, on: bool = True) -> None:  # noqa: FBT001, FBT002  as one says it
+    def trace_writes(self, *, on: bool = True) -> None:
         """Note all writes from now on in `writes`, which is emptied; or no longer."""
         self._store("/control/writes", str(int(on)))
 
@@ -88,7 +86,7 @@ class Controls(ABC):
         """The opposite of `pin`."""
         self._store(f"/control/blocks/memory{block}/pinned", "0")
 
-    def set_unmovable(self, block: int, unmovable: bool = True) -> None:  # noqa: FBT001, FBT002  as one says it
+    def set_unmovable(self, block: int, *, unmovable: bool = True) -> None:
         """A page of memory block `block` cannot be moved: to offline the block fails with EBUSY. Or no longer."""
         self._store(f"/control/blocks/memory{block}/unmovable", str(int(unmovable)))
 

@@ -190,7 +190,7 @@ class RunningMachine(_Running):
         self._tasks.settle()
         return StartedWrite(task, self)
 
-    def _finish(self, task: Task) -> Any:  # noqa: ANN401  whatever the task's operation returns
+    def _finish(self, task: Task) -> Any:
         if not self._tasks.finish(task):
             request = task.request
             self._signal(task, Signal.SIGKILL)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from fakesysfs.fuse import mount
 from fakesysfs.testing.controls import Controls, StrPath
@@ -55,7 +55,7 @@ class MountedMachine(Controls):
 
     # Its life ------------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> MountedMachine:
+    def __enter__(self) -> Self:
         try:
             mount.check_device()
         except mount.MountError as error:
@@ -167,7 +167,7 @@ class MountedMachine(Controls):
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; it sees this machine at /sys, /dev and /proc. A string is a script for sh.
 
-        `udev` runs a systemd-udevd beside it, with `rules`: directories and files, `none`, `distribution` (the default).
+        `udev` runs a systemd-udevd beside it, with `rules`: directories, files, `none`, `distribution` (the default).
         The rest is as in subprocess.run, standard output and error are captured. Raises CannotMountError where
         there can be no private namespaces; what subprocess.run raises for `timeout` and `check`.
         """
@@ -226,5 +226,3 @@ _WRONG_USE = 2
 def _python(module: str) -> list[str]:
     """A module of ours as a command, whatever lies in the working directory."""
     return [sys.executable, "-P", "-m", module]
-
-

@@ -1,7 +1,7 @@
 """What a machine remembers, as lists of records: read from the text of `control/`, the same in process and mounted.
 
-The lists are bounded (`control/` says how many it dropped); the numbers of uevents have no gaps, so a list that lost its
-beginning shows it.
+The lists are bounded (`control/` says how many it dropped); the numbers of uevents have no gaps, so a list that lost
+its beginning shows it.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def test_claim_unbind_warns_instead_of_a_bug() -> None:
 
 
 def test_thread_the_use_after_free_of_the_resource_name() -> None:
-    """"i mucked up a UAF during the rebase".
+    """ "i mucked up a UAF during the rebase".
 
     As posted /proc/iomem shows a freed name, on hotplug-v3 it stays valid.
     """
@@ -285,7 +285,7 @@ def test_thread_the_use_after_free_of_the_resource_name() -> None:
 
 
 def test_thread_blocks_toggled_by_hand_leave_the_state_as_it_was() -> None:
-    """"userland can still try to twiddle the memoryN/state bits".
+    """ "userland can still try to twiddle the memoryN/state bits".
 
     The attribute is unaware, unplug works all the same.
     """

@@ -94,7 +94,7 @@ def test_trigger_and_info(anybody: Runner, tmp_path: Path) -> None:
     rules = tmp_path / "rules"
     rules.mkdir(mode=0o755)
     for directory in (tmp_path, *tmp_path.parents[:2]):
-        os.chmod(directory, 0o755)
+        os.chmod(directory, 0o755)  # noqa: S103  another user is to read them
     (rules / "10-mark.rules").write_text('SUBSYSTEM=="dax", ENV{FOUND}="it", TAG+="test"\n')
     script = f"""
     udevadm trigger --subsystem-match=dax --subsystem-match=memory
@@ -119,13 +119,14 @@ def test_pyudev(run: Runner) -> None:
     """And so libudev: enumerate, properties, monitor."""
     pytest.importorskip("pyudev")
     script = f"""
-import pyudev
+import pyudev, subprocess
 context = pyudev.Context()
 assert [device.sys_name for device in context.list_devices(subsystem="dax")] == ["dax0.0"]
 assert len(list(context.list_devices(subsystem="memory"))) == 80
 device = pyudev.Devices.from_path(context, "/sys/devices/system/memory/memory64")
 assert device.attributes.asstring("state") == "online"
 for source in ("kernel", "udev"):
+    subprocess.run(["udevadm", "settle"], check=True)
     monitor = pyudev.Monitor.from_netlink(context, source=source)
     monitor.filter_by("memory")
     monitor.start()
@@ -147,7 +148,9 @@ def test_rules(run: Runner, tmp_path: Path) -> None:
     """Only those that were asked for are there."""
     for name in ("b.rules", "a.rules", "no.txt"):
         (tmp_path / name).write_text("# nothing\n")
-    show = 'ls /run/udev/rules.d; shopt -s nullglob; for file in /{etc,lib,usr/lib}/udev/rules.d/*; do echo "$file"; done'
+    show = (
+        'ls /run/udev/rules.d; shopt -s nullglob; for file in /{etc,lib,usr/lib}/udev/rules.d/*; do echo "$file"; done'
+    )
     assert run.shell(show, "--udev", "--rules", "none") == ""
     given = run.shell(show, "--udev", "--rules", str(tmp_path), "--rules", str(KEEP)).split()
     assert given == [KEEP.name, "a.rules", "b.rules"]
@@ -197,7 +200,9 @@ def test_udevd_that_cannot_start(run: Runner) -> None:
     if os.geteuid():
         pytest.skip("only root can exchange it")
     broken = "/usr/bin/false"
-    daemon = next(path for path in ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd") if os.path.exists(path))
+    daemon = next(
+        path for path in ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd") if os.path.exists(path)
+    )
     run.wrapper = ["unshare", "-m", "sh", "-c", f'mount --bind {broken} {os.path.realpath(daemon)}; exec "$@"', "sh"]
     done = run("--udev", "--", "true")
     assert done.returncode == 1
@@ -211,7 +216,10 @@ def interpreter(run: Runner) -> str:
     """A Python that whoever runs this may start, without the rights that `setpriv` has while it starts something."""
     for python in (sys.executable, "/usr/bin/python3"):
         works = [*run.wrapper, "sh", "-c", 'exec "$@"', "sh", python, "-c", "import pyfuse3, trio, msgspec"]
-        if subprocess.run(works, env=run.environment | PACKAGES, cwd=ROOT, capture_output=True, check=False).returncode == 0:
+        if (
+            subprocess.run(works, env=run.environment | PACKAGES, cwd=ROOT, capture_output=True, check=False).returncode
+            == 0
+        ):
             return python
     pytest.skip("no Python with what fakesysfs needs is open to this user")
 

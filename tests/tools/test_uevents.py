@@ -81,7 +81,7 @@ def on_the_host() -> Iterator[list[bytes]]:
     """What a listener on the host heard, once the test asks: in the end there must be nothing of memory."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_KOBJECT_UEVENT) as listener:
         listener.bind((0, 1))
-        listener.setblocking(False)
+        listener.setblocking(False)  # noqa: FBT003  so it is
         heard: list[bytes] = []
         yield heard
         while True:
@@ -208,7 +208,9 @@ def test_refused_without_a_user_namespace_of_ones_own() -> None:
 def test_refused_in_a_network_namespace_that_is_the_hosts(on_the_host: list[bytes]) -> None:
     """`ip netns` makes such: the first user namespace owns it, and there the host's events arrive."""
     script = f"from fakesysfs.sandbox.uevents import Injector; Injector({network_namespace()}).send(['change@/memory'])"
-    done = subprocess.run(["unshare", "-n", sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert "NotPrivateError" in done.stderr
     del on_the_host
 

@@ -1,0 +1,239 @@
+"""The fixtures, in a project that uses them."""
+
+from __future__ import annotations
+
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.fuse.mount import TYPE, mounts
+
+pytest_plugins = ["pytester"]
+
+HOTPLUG = "/sys/bus/dax/devices/dax0.0/hotplug"
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """An empty project; nothing may be left of its tests."""
+    return pytester
+
+
+def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Its tests, in a pytest of their own. No mount may be left."""
+    result = project.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-p", "no:trio", *arguments, timeout=60)
+    assert [mount for mount in mounts() if mount.type == TYPE and str(project.path) in mount.point] == []
+    return result
+
+
+@pytest.mark.mount
+def test_machine_of_ones_own(project: pytest.Pytester) -> None:
+    project.makepyfile(f"""
+        import errno, os, pytest
+
+        def test_files(fakesysfs_machine):
+            machine = fakesysfs_machine
+            assert (machine.machine, machine.kernel) == ("default", "hotplug-v3")
+            assert machine.path.is_mount()
+            assert (machine.sys / "bus/dax/devices/dax0.0/hotplug").read_text() == "online_movable\\n"
+            assert (machine.dev / "dax0.0").is_char_device()
+            assert "dax0.0" in (machine.proc / "iomem").read_text()
+            assert (machine.control / "kernel").read_text() == "hotplug-v3\\n"
+            before = len(machine.uevents)
+            machine.trace_writes()
+            machine.write("{HOTPLUG}", "unplug")
+            assert machine.uevents[before].action == "offline"
+            with pytest.raises(OSError) as refused:
+                machine.write("{HOTPLUG}", "nonsense")
+            assert refused.value.errno == errno.EINVAL
+            assert machine.refused[-1].where == "dax_kmem_parse_state"
+            assert [write.result for write in machine.writes] == ["6", "EINVAL"]
+            assert machine.stat("{HOTPLUG}").st_size == 4096
+
+        def test_another_one(fakesysfs_machine):
+            assert fakesysfs_machine.read("{HOTPLUG}") == "online_movable\\n"
+    """)
+    run(project).assert_outcomes(passed=2)
+
+
+@pytest.mark.mount
+@pytest.mark.tools
+def test_commands(project: pytest.Pytester) -> None:
+    project.makepyfile(f"""
+        import subprocess, pytest
+
+        def test_run(fakesysfs_shared_machine, tmp_path):
+            machine = fakesysfs_shared_machine
+            done = machine.run("echo unplug > {HOTPLUG}; cat {HOTPLUG}; exit 3")
+            assert (done.stdout, done.stderr, done.returncode) == ("unplugged\\n", "", 3)
+            assert machine.read("{HOTPLUG}") == "unplugged\\n"
+            assert machine.run(["cat"], input="text", cwd=tmp_path).stdout == "text"
+            assert machine.run(["env"], env={{"ONLY": "this", "PATH": "/usr/bin:/bin"}}).stdout.count("ONLY=this") == 1
+            with pytest.raises(subprocess.CalledProcessError):
+                machine.run(["false"], check=True)
+            with pytest.raises(subprocess.TimeoutExpired):
+                machine.run(["sleep", "1000"], timeout=0.5)
+
+        def test_booted_again(fakesysfs_shared_machine):
+            assert fakesysfs_shared_machine.read("{HOTPLUG}") == "online_movable\\n"
+            assert fakesysfs_shared_machine.refused == []
+
+        def test_started(fakesysfs_machine):
+            machine = fakesysfs_machine
+            machine.pin(70)
+            writer = machine.start("echo unplug > {HOTPLUG}", stderr=subprocess.PIPE)
+            with open(machine.control / "uevents_new") as events:
+                machine.write("/sys/devices/system/memory/memory64/uevent", "change")
+                assert events.readline().startswith("change@")
+            assert writer.poll() is None
+            forgotten = machine.start(["sleep", "1000"])
+
+        def test_udev(fakesysfs_machine, tmp_path):
+            rule = tmp_path / "10.rules"
+            rule.write_text('SUBSYSTEM=="memory", ACTION=="offline", ATTR{{state}}="online_kernel"')
+            script = "cd /sys/bus/memory/devices/memory64; echo offline > state; udevadm settle; cat state valid_zones"
+            done = fakesysfs_machine.run(script, udev=True, rules=[rule])
+            assert done.stdout.split() == ["online", "Normal"], done.stderr
+    """)
+    run(project).assert_outcomes(passed=4)
+
+
+def test_in_process_and_what_is_wanted(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameter, marker, command line, ini-file, environment, default: the first that says something."""
+    project.makepyfile("""
+        import pytest
+
+        def kernel(machine):
+            return machine.read("/control/kernel").strip()
+
+        def test_none(fakesysfs_in_process, request):
+            assert kernel(fakesysfs_in_process) == request.config.getini("expected")
+
+        @pytest.mark.fakesysfs(kernel="7.2", machine="tiny")
+        class TestMarked:
+            def test_of_class(self, fakesysfs_in_process):
+                assert kernel(fakesysfs_in_process) == "7.2"
+                assert 'one block' in fakesysfs_in_process.read("/control/machine.toml")
+
+            @pytest.mark.fakesysfs(kernel="7.3")
+            def test_nearest(self, fakesysfs_in_process):
+                assert kernel(fakesysfs_in_process) == "7.3"
+                assert 'one block' in fakesysfs_in_process.read("/control/machine.toml")
+
+        @pytest.mark.parametrize("fakesysfs_in_process", [{"kernel": "7.2"}, {"kernel": "7.3"}], indirect=True)
+        def test_parameter(fakesysfs_in_process, request):
+            wanted = request.node.callspec.params["fakesysfs_in_process"]["kernel"]
+            assert kernel(fakesysfs_in_process) == wanted
+
+        @pytest.mark.fakesysfs(machine="own.toml")
+        def test_file_beside_the_test(fakesysfs_in_process):
+            assert "beside the test" in fakesysfs_in_process.read("/control/machine.toml")
+    """)
+    tiny = Path(__file__).parents[2] / "fakesysfs" / "machine" / "machines" / "tiny.toml"
+    (project.path / "own.toml").write_text(f"# beside the test\n{tiny.read_text()}")
+    project.makeconftest("def pytest_addoption(parser): parser.addini('expected', '')")
+    ini = "[pytest]\nexpected = {}\n{}"
+    (project.path / "pytest.ini").write_text(ini.format("hotplug-v3", ""))
+    run(project).assert_outcomes(passed=6)
+    monkeypatch.setenv("FAKESYSFS_KERNEL", "hotplug-v3-as-posted")
+    (project.path / "pytest.ini").write_text(ini.format("hotplug-v3-as-posted", ""))
+    run(project).assert_outcomes(passed=6)
+    (project.path / "pytest.ini").write_text(ini.format("7.3", "fakesysfs_kernel = 7.3"))
+    run(project).assert_outcomes(passed=6)
+    (project.path / "pytest.ini").write_text(ini.format("7.2", "fakesysfs_kernel = 7.3"))
+    run(project, "--fakesysfs-kernel", "7.2").assert_outcomes(passed=6)
+
+
+@pytest.mark.mount
+def test_wrong_wishes(project: pytest.Pytester) -> None:
+    project.makepyfile("""
+        import pytest
+
+        @pytest.mark.fakesysfs(kernel="6.6")
+        def test_kernel(fakesysfs_machine): ...
+
+        @pytest.mark.fakesysfs(machine="nowhere.toml")
+        def test_machine(fakesysfs_machine): ...
+
+        @pytest.mark.fakesysfs(colour="red")
+        def test_word(fakesysfs_machine): ...
+    """)
+    result = run(project)
+    result.assert_outcomes(errors=3)
+    result.stdout.fnmatch_lines_random(
+        ["*there is no kernel '6.6'*", "*nowhere.toml*", "*colour: expected machine or kernel*"]
+    )
+
+
+def test_where_fuse_cannot_be_used(project: pytest.Pytester) -> None:
+    """Skipped, with the reason; failed where that was asked for."""
+    project.makepyfile("""
+        def test_own(fakesysfs_machine): ...
+        def test_shared(fakesysfs_shared_machine): ...
+        def test_in_process(fakesysfs_in_process): ...
+    """)
+    project.makeconftest("""
+        import fakesysfs.fuse.mount
+        fakesysfs.fuse.mount._DEVICE = "/nonexistent"
+    """)
+    result = run(project, "-rs")
+    result.assert_outcomes(passed=1, skipped=2)
+    result.stdout.fnmatch_lines(["SKIPPED*FUSE does not work here: /nonexistent is missing*"])
+    for arguments, ini in ((["--fakesysfs-require"], ""), ([], "[pytest]\nfakesysfs_require = true")):
+        (project.path / "pytest.ini").write_text(ini)
+        result = run(project, *arguments)
+        result.assert_outcomes(passed=1, errors=2)
+        result.stdout.fnmatch_lines(["*FUSE does not work here: /nonexistent is missing*"])
+
+
+@pytest.mark.mount
+def test_workers_side_by_side(project: pytest.Pytester) -> None:
+    """Under pytest-xdist each worker has mounts of its own, and its tests do not see the others' changes."""
+    pytest.importorskip("xdist")
+    project.makepyfile(f"""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(12))
+        def test_it(fakesysfs_shared_machine, number):
+            machine = fakesysfs_shared_machine
+            for word, state in (("unplug", "unplugged"), ("online", "online"), ("unplug", "unplugged")):
+                machine.write("{HOTPLUG}", word)
+                assert machine.read("{HOTPLUG}").strip() == state
+    """)
+    run(project, "-n", "3").assert_outcomes(passed=12)
+
+
+@pytest.mark.mount
+def test_pytest_that_is_killed(project: pytest.Pytester) -> None:
+    """Takes its servers and their mounts along."""
+    project.makepyfile("""
+        import os, signal
+
+        def test_it(fakesysfs_machine):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={project.path / 'base'}"],
+        cwd=project.path, stdout=subprocess.PIPE, check=False, timeout=60,
+    )  # fmt: skip
+    assert result.returncode < 0
+    with open("/proc/self/mountinfo", "rb") as table:
+        poll = select.poll()
+        poll.register(table, select.POLLPRI | select.POLLERR)
+        while any(mount.type == TYPE and str(project.path) in mount.point for mount in mounts()):
+            assert poll.poll(20000), "the mount is still there"
+
+
+def test_nothing_is_imported_for_those_who_do_not_use_it(project: pytest.Pytester) -> None:
+    project.makepyfile("""
+        import sys
+
+        def test_it():
+            assert [name for name in sys.modules if name.partition(".")[0] in {"fakesysfs", "pyfuse3", "msgspec"}] == [
+                "fakesysfs", "fakesysfs.pytest_plugin"
+            ]
+    """)
+    run(project).assert_outcomes(passed=1)

@@ -136,13 +136,15 @@ def run(operation: Coroutine[Any, Any, T]) -> T:
 class Mutex:
     """A kernel mutex: first come, first served, waiters uninterruptible (kernel/locking/mutex.c)."""
 
-    __slots__ = ("_tickets", "locked", "name", "released")
+    __slots__ = ("_tickets", "locked", "name", "released", "wanted")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.locked = False
         self.released = WaitQueue()
         """Woken when the mutex becomes free with nobody in line; for those that only try and restart."""
+        self.wanted = False
+        """Somebody who only tries was woken when the mutex was last freed."""
         self._tickets: deque[WaitQueue] = deque()
 
     def trylock(self) -> bool:
@@ -175,6 +177,7 @@ class Mutex:
             self._tickets.popleft().wake_all()
         else:
             self.locked = False
+            self.wanted = len(self.released) > 0
             self.released.wake_all()
 
     async def __aenter__(self) -> None:

@@ -9,6 +9,9 @@ Who is who
                namespace as the command.
     command    A child of the init, in the process group and session of the launcher: the terminal, Ctrl-C and Ctrl-Z
                treat it as if it ran alone.
+    udevd      (`udev.py`) With --udev: a child of the init, started before the command.
+    follower   (`uevents.py`) With --mount and --at, where the server is in another network namespace: a child of the
+               init that sends the uevents (else the server does: `announcer.py`).
 
 Why so many namespaces (`namespaces.py`)
     user       So that an ordinary user may make the others, and because a network namespace that belongs to one is the

@@ -11,10 +11,12 @@ import pytest
 
 from fakesysfs.kernel.dax.bus import create_dev_dax, mapping_store
 from fakesysfs.kernel.dax.kmem import FREED_NAME, KMEM_NAME, memory_block_align_range
+from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Config, Kernel
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.memory_tiers import MEMTIER_DEFAULT_LOWTIER_ADISTANCE
 from fakesysfs.kernel.profile import Mmop
+from fakesysfs.testing.tasks import Tasks
 from tests.model import (
     BLOCK,
     bind,
@@ -322,6 +324,26 @@ def test_thread_competing_writers_cannot_come_between() -> None:
             break
         assert kernel.device_hotplug_lock.locked
     assert block_table(kernel) == {}
+
+
+def test_thread_as_posted_a_block_writer_comes_between_two_ranges() -> None:
+    """KERNEL.md 7, bug 10: the lock is free between two ranges, and who waits to write a block's `state` gets it."""
+    for profile, outcome in ((POSTED, "ok"), (V3, "ENODEV"), (MERGED, "ENODEV")):
+        kernel = _two_ranges(profile)
+        kernel.memory_blocks.pinned.add(48)
+        tasks = Tasks()
+        word = b"unplugged" if profile == MERGED else b"unplug"
+        unplug = tasks.spawn(kmem(kernel).hotplug_store(dax(kernel), word))
+        toggler = tasks.spawn(kernel.memory_blocks.state_store(54, b"offline"))
+        tasks.settle()
+        assert not unplug.finished
+        assert not toggler.finished
+        kernel.unpin()
+        tasks.settle()
+        assert unplug.finished
+        error = toggler.error
+        assert (error.name if isinstance(error, KernelError) else "ok") == outcome
+        assert block_table(kernel) == {}
 
 
 def test_thread_unplug_without_memory_hotremove() -> None:

@@ -34,7 +34,7 @@ from fakesysfs.kernel.profile import (
     Reservation,
     Unbind,
 )
-from fakesysfs.kernel.sched import ActiveReferences, Mutex
+from fakesysfs.kernel.sched import ActiveReferences, Mutex, Preempt, ask
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.device import Device
@@ -302,6 +302,9 @@ class Kmem(DaxDriver):
         for number, span in data.usable():
             if data.resources[number] is None:
                 continue
+            if kernel.device_hotplug_lock.wanted:
+                # Between two ranges the lock is free: who waits to toggle a block gets his turn (KERNEL.md 7, bug 10).
+                await ask(Preempt("hotremove_range"))
             try:
                 await kernel.memory_hotplug.offline_and_remove_memory([span])
             except KernelError as error:

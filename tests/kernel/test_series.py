@@ -336,8 +336,7 @@ def test_thread_as_posted_a_block_writer_comes_between_two_ranges() -> None:
         unplug = tasks.spawn(kmem(kernel).hotplug_store(dax(kernel), word))
         toggler = tasks.spawn(kernel.memory_blocks.state_store(54, b"offline"))
         tasks.settle()
-        assert not unplug.finished
-        assert not toggler.finished
+        assert [unplug.finished, toggler.finished] == [False, False]
         kernel.unpin()
         tasks.settle()
         assert unplug.finished

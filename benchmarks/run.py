@@ -3,8 +3,8 @@
     python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
 
 PART is one of: requests directories lsmem readers sleepers huge memory start daxctl. Builds plain.c with `cc` and
-`pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then C's, and what is printed is the
-median of the ratios of these pairs, with the least and the greatest: trust the ratios, not the times. `requests`,
+`pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then C's, and what is printed is
+the median of the ratios of these pairs, with the least and the greatest: trust the ratios, not the times. `requests`,
 `directories` and `lsmem` run on one CPU: waking another one costs more than what is measured. Nothing here fails when
 it is slow.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -31,6 +32,8 @@ from smoke import ROOT, build, read, seconds, served, stat
 FAKESYSFS = [sys.executable, "-m", "fakesysfs"]
 MEMORY = "sys/devices/system/memory"
 BOOT_BLOCKS = 16
+MANY = 65_536
+"""Blocks from which on fewer rounds have to do."""
 MACHINE = """
 title = "{blocks} blocks, all but 16 of them of one dax device"
 block_size = "128M"
@@ -97,10 +100,8 @@ def pairs(what: str, rounds: int, ours: Callable[[], float], plain: Callable[[],
     measured = [(ours(), plain()) for _ in range(rounds)]
     ratios = [mine / c for mine, c in measured]
     mine, c = (statistics.median(column) for column in zip(*measured, strict=True))
-    print(
-        f"{what:44}{shown(mine):>10}{shown(c):>10}{statistics.median(ratios):8.2f}  ({min(ratios):.2f}-{max(ratios):.2f})",
-        flush=True,
-    )
+    ratio = f"{statistics.median(ratios):8.2f}  ({min(ratios):.2f}-{max(ratios):.2f})"
+    print(f"{what:44}{shown(mine):>10}{shown(c):>10}{ratio}", flush=True)
     return mine, c
 
 
@@ -153,18 +154,15 @@ def requests(program: Path, options: argparse.Namespace) -> None:
                 ("open+read+close of state", read, 1_000),
                 ("2 x open+write+close of state", change, 500),
             ):
-
-                def measure(path: str, operation: Callable[[str, int], None] = operation, times: int = times) -> float:
-                    return seconds(operation, path, times)
-
-                pairs(f"{what}, {blocks}", options.rounds, lambda m=measure: m(mine), lambda m=measure: m(c))  # type: ignore[misc]
+                ours, plain = (functools.partial(seconds, operation, path, times) for path in (mine, c))
+                pairs(f"{what}, {blocks}", options.rounds, ours, plain)
 
 
 def directories(program: Path, options: argparse.Namespace) -> None:
     """The directory of all memory blocks, listed."""
     growth: dict[str, list[float]] = {}
     for blocks in options.sizes:
-        rounds = options.rounds if blocks < 100_000 else 3
+        rounds = options.rounds if blocks <= MANY else 3
         with pinned(), both(program, blocks) as mounts:
             mine, c = f"{mounts.ours}/{MEMORY}", f"{mounts.plain}/{MEMORY}"
             for what in (["ls", "-f"], ["ls", "-l"], ["find", "-maxdepth", "1"]):
@@ -181,10 +179,10 @@ def directories(program: Path, options: argparse.Namespace) -> None:
 def lsmem(program: Path, options: argparse.Namespace) -> None:
     """The tool lsmem."""
     for blocks in options.sizes:
-        if blocks <= 65_536:
+        if blocks <= MANY:
             with pinned(), both(program, blocks) as mounts:
                 ours, plain = (command("lsmem", "--sysroot", path) for path in (mounts.ours, mounts.plain))
-                pairs(f"lsmem, {blocks}", min(options.rounds, 3 if blocks > 10_000 else 99), ours, plain)
+                pairs(f"lsmem, {blocks}", 2 if blocks == MANY else options.rounds, ours, plain)
 
 
 READER = """
@@ -264,8 +262,9 @@ def huge(program: Path, options: argparse.Namespace) -> None:
     with mounted("huge") as (point, pid):
         hotplug = point / "sys/bus/dax/devices/dax0.0/hotplug"
         for held in (False, True, True):
+            reader = None
             if held:
-                os.listdir(point / MEMORY)
+                list((point / MEMORY).iterdir())
                 reader = subprocess.Popen(
                     [sys.executable, "-c", READER, f"{point}/{MEMORY}/memory1/state", "3", "0.001"],
                     stdout=subprocess.PIPE,
@@ -277,7 +276,7 @@ def huge(program: Path, options: argparse.Namespace) -> None:
                 hotplug.write_text(word)
                 passed = time.perf_counter() - start
                 tell(f"huge: {word}{', every name held' if held else ''}", f"{shown(passed)}, {resident(pid):.0f} MiB")
-            if held:
+            if reader is not None:
                 tell("huge: p99 of a reader meanwhile", shown(float(reader.communicate()[0].split()[1])))
 
 
@@ -290,10 +289,12 @@ def memory(program: Path, options: argparse.Namespace) -> None:
             command("find", point / MEMORY, "-maxdepth", "1")()
             sizes.append(resident(pid))
         tell("huge: MiB after 0, 1, 2, 3 listings", " ".join(f"{size:.0f}" for size in sizes))
-        command("find", point / MEMORY)()
-        sizes = [resident(pid)]
-        command("find", point / MEMORY)()
-        tell("huge: MiB after 1, 2 walks of all of it", f"{sizes[0]:.0f} {resident(pid):.0f}")
+    with machine_file(8_192) as machine, mounted(machine) as (point, pid):
+        sizes = []
+        for _ in range(3):
+            command("find", point)()
+            sizes.append(resident(pid))
+        tell("8192: MiB after 1, 2, 3 walks of all of it", " ".join(f"{size:.1f}" for size in sizes))
     with mounted("tiny") as (point, pid):
         hotplug = point / "sys/bus/dax/devices/dax0.0/hotplug"
         sizes = []
@@ -302,7 +303,7 @@ def memory(program: Path, options: argparse.Namespace) -> None:
                 sizes.append(resident(pid))
             hotplug.write_text("unplug")
             hotplug.write_text("online_movable")
-            os.listdir(point / MEMORY)
+            list((point / MEMORY).iterdir())
         tell("tiny: MiB after 0, 2500, ... 10000 plug cycles", " ".join(f"{size:.1f}" for size in sizes))
 
 
@@ -311,9 +312,8 @@ def start(program: Path, options: argparse.Namespace) -> None:
     del program
     imports = command(sys.executable, "-c", "import pyfuse3, trio")
     for words in (["--help"], ["run", "--", "true"]):
-        pairs(
-            f"fakesysfs {' '.join(words)} / import pyfuse3, trio", options.rounds, command(*FAKESYSFS, *words), imports
-        )
+        what = f"fakesysfs {' '.join(words)} / import pyfuse3, trio"
+        pairs(what, options.rounds, command(*FAKESYSFS, *words), imports)
 
 
 def daxctl(program: Path, options: argparse.Namespace) -> None:
@@ -323,16 +323,16 @@ def daxctl(program: Path, options: argparse.Namespace) -> None:
         return
     timed = "import subprocess, sys, time; s = time.perf_counter(); subprocess.run(sys.argv[1:], check=True, "
     timed += "stdout=subprocess.DEVNULL); print(time.perf_counter() - s)"
-    reconfigure = "reconfigure-device -f -m devdax dax0.0".split(), "reconfigure-device -m system-ram dax0.0".split()
+    away = "echo offline > /sys/devices/system/memory/auto_online_blocks"
+    away += " && daxctl reconfigure-device -f -m devdax dax0.0 >&2 && "
     with machine_file(1_024 + BOOT_BLOCKS) as machine:
-        for name, before, words in (("list -DR", [], ["list", "-DR"]), ("reconfigure-device", *reconfigure)):
-            first = f"daxctl {' '.join(before)} >&2 && " if before else ""
+        for name, first in (("list -DR", ""), ("reconfigure-device -m system-ram dax0.0", away)):
             script = f'{first}exec "$@"'
             took = []
             for _ in range(min(options.rounds, 5)):
                 run = [*FAKESYSFS, "run", "--kernel", "7.2", "--machine", str(machine), "--", "sh", "-c", script, "sh"]
                 done = subprocess.run(
-                    [*run, sys.executable, "-c", timed, "daxctl", *words], capture_output=True, text=True, check=False
+                    [*run, sys.executable, "-c", timed, "daxctl", *name.split()], capture_output=True, text=True, check=False
                 )
                 if done.returncode:
                     tell(f"daxctl {name}, 1024 blocks", f"failed: {done.stderr.strip()[-200:]}")

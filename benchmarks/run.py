@@ -101,7 +101,7 @@ def pairs(what: str, rounds: int, ours: Callable[[], float], plain: Callable[[],
     ratios = [mine / c for mine, c in measured]
     mine, c = (statistics.median(column) for column in zip(*measured, strict=True))
     ratio = f"{statistics.median(ratios):8.2f}  ({min(ratios):.2f}-{max(ratios):.2f})"
-    print(f"{what:44}{shown(mine):>10}{shown(c):>10}{ratio}", flush=True)
+    print(f"{what:50}{shown(mine):>10}{shown(c):>10}{ratio}", flush=True)
     return mine, c
 
 
@@ -115,7 +115,7 @@ def shown(value: float) -> str:
 
 def tell(what: str, value: str) -> None:
     """Print a line that has no counterpart."""
-    print(f"{what:44}{value}", flush=True)
+    print(f"{what:50}{value}", flush=True)
 
 
 def command(*arguments: str | Path) -> Callable[[], float]:
@@ -331,9 +331,8 @@ def daxctl(program: Path, options: argparse.Namespace) -> None:
             took = []
             for _ in range(min(options.rounds, 5)):
                 run = [*FAKESYSFS, "run", "--kernel", "7.2", "--machine", str(machine), "--", "sh", "-c", script, "sh"]
-                done = subprocess.run(
-                    [*run, sys.executable, "-c", timed, "daxctl", *name.split()], capture_output=True, text=True, check=False
-                )
+                run += [sys.executable, "-c", timed, "daxctl", *name.split()]
+                done = subprocess.run(run, capture_output=True, text=True, check=False)
                 if done.returncode:
                     tell(f"daxctl {name}, 1024 blocks", f"failed: {done.stderr.strip()[-200:]}")
                     break
@@ -379,7 +378,7 @@ def main() -> None:
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as where:
         program = build(Path(where))
-        print(f"{'':44}{'ours':>10}{'C':>10}{'ratio':>8}  (of {options.rounds} pairs)")
+        print(f"{'':50}{'ours':>10}{'C':>10}{'ratio':>8}  (of {options.rounds} pairs)")
         for name in options.only:
             PARTS[name](program, options)
 

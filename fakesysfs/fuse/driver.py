@@ -65,6 +65,8 @@ class Driver:
             await trio.sleep(request.seconds)
             return Answer.WOKEN
         if isinstance(request, Preempt):
+            # Twice: who was woken just now runs in the same round as we do, in any order, and shall have had its turn.
+            await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
             return Answer.WOKEN
         return await self._wait(request, opener, ino)

@@ -235,3 +235,15 @@ def test_links_and_directories_are_not_taken_for_each_other(seen: Face) -> None:
     ):
         with pytest.raises(KernelError, match="ENOENT"):
             tree.walk(path)
+
+
+def test_a_listing_shows_what_was_changed_on_one_member_of_a_family() -> None:
+    """Members that are alike are described once: not the one whose mode was changed, whichever is listed first."""
+    tree = Face().sysroot.tree
+    parent = tree.walk(MEMORY)
+    changed = tree.lookup(parent, b"memory60")
+    tree.setattr(changed, mode=0o700)
+    listed = {name: alike._replace(ino=ino) for name, ino, _, _, alike in tree.opendir(parent).listed(0)}
+    assert stat.S_IMODE(listed[b"memory60"].mode) == 0o700
+    assert stat.S_IMODE(listed[b"memory61"].mode) == 0o755
+    assert listed == {name: tree.getattr(tree.lookup(parent, name)) for name in listed}

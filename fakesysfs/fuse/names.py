@@ -20,7 +20,7 @@ from fakesysfs.kernfs import NameChange, Tree, index_in
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
-STUCK_LOOKS = 5
+STUCK_LOOKS = 20
 """A store waits no longer when so many looks in a row found that the host forgot nothing (the package's header says
 when that happens). Looks, because a machine that is stopped or overloaded for a while lets but one of them pass.
 """

@@ -36,6 +36,7 @@ FOREVER = 1_000_000
 _BLOCK_SIZE = 4096
 _NAME_MAX = 255
 _ERRNO_LIMIT = 512
+_NOBODY = 0, False
 _LOOKING_UP_AGAIN = 1000
 """So many processes may be doing that at once; of more, one may have to be told twice."""
 _DOTS = 2
@@ -217,8 +218,8 @@ class Operations(pyfuse3.Operations):
         self._last_above = "", ROOT
         self._next_handle = 0
         self._slept_on: Counter[int] = Counter()
-        self._looks_up_again: dict[int, int] = {}
-        """Process -> inode number that it was told to look up again."""
+        self._looks_up_again: dict[int, tuple[int, bool]] = {}
+        """Process -> (inode number that it was told to look up again, whether that was gone then)."""
         self._absent = EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOREVER
@@ -263,7 +264,7 @@ class Operations(pyfuse3.Operations):
         return self._entry_for(self._tree.getattr(ino), ctx)
 
     def _entry_for(self, found: Stat, ctx: RequestContext) -> EntryAttributes:
-        if self._looks_up_again and self._looks_up_again.get(ctx.pid) == found.ino:
+        if self._looks_up_again and self._looks_up_again.get(ctx.pid, _NOBODY)[0] == found.ino:
             entry = _entry(found)
             entry.st_size = 0
             entry.attr_timeout = 0  # also for whoever is about to append, once the file is open
@@ -347,9 +348,9 @@ class Operations(pyfuse3.Operations):
         if told is None and (found is None or flags & os.O_APPEND):
             if len(self._looks_up_again) == _LOOKING_UP_AGAIN:
                 self._looks_up_again.clear()
-            self._looks_up_again[ctx.pid] = inode
+            self._looks_up_again[ctx.pid] = inode, found is None
             raise FUSEError(errno.ESTALE)
-        if found is None and told != inode:  # it came and went meanwhile, and the VFS asks only twice
+        if found is None and told != (inode, True):  # it came and went meanwhile, and the VFS asks only twice
             raise FUSEError(errno.ENOENT)
         file = open_file(self._tree, inode, flags, caller, self._refusals, found)
         if self._slept_on and self._slept_on[inode] and flags & os.O_ACCMODE != os.O_RDONLY:

@@ -3,10 +3,10 @@
  *
  *     plain MOUNTPOINT COUNT
  *
- * serves what lsmem reads of COUNT memory blocks: directories memory0, memory1, ... with the files of FILES each, and
- * beside them block_size_bytes; in the foreground, one thread, with the same caching as ours (names and attributes for
- * ever, contents never) and sysfs's answers to getxattr. A write is taken and thrown away.
- * Inode numbers: 1 the root, 2 block_size_bytes, n * 8 the directory n - 1, n * 8 + 1 ... its files.
+ * serves /sys/devices/system/memory of COUNT memory blocks: the names, kinds, modes, sizes and times that ours shows
+ * there, with constant contents; in the foreground, one thread, with the same caching as ours (names and attributes
+ * for ever, contents never) and sysfs's answers to getxattr. A write is taken and thrown away.
+ * Inode numbers: 1 the root, 2 block_size_bytes, n * 32 the directory of block n - 1, n * 32 + 1 ... what is in it.
  */
 #define FUSE_USE_VERSION 312
 #define _GNU_SOURCE
@@ -15,57 +15,122 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 static const double FOREVER = 1e6;
-static const struct {
-	const char *name, *text;
-} FILES[] = {
-	{ "state", "online\n" },
-	{ "removable", "1\n" },
-	{ "valid_zones", "Movable\n" },
-	{ "phys_device", "0\n" },
+
+/* A directory's text is NULL, a link's is its target. */
+struct entry {
+	const char *name;
+	mode_t mode;
+	const char *text;
 };
-enum { FILE_COUNT = sizeof(FILES) / sizeof(*FILES), BLOCK_SIZE_BYTES = 2 };
+static const struct entry BLOCK[] = {
+	{ "uevent", S_IFREG | 0644, "" },
+	{ "node1", S_IFLNK | 0777, "../../node/node1" },
+	{ "power", S_IFDIR | 0755, NULL },
+	{ "online", S_IFREG | 0644, "1\n" },
+	{ "phys_device", S_IFREG | 0444, "0\n" },
+	{ "phys_index", S_IFREG | 0444, "00000000\n" },
+	{ "valid_zones", S_IFREG | 0444, "Movable\n" },
+	{ "subsystem", S_IFLNK | 0777, "../../../../bus/memory" },
+	{ "state", S_IFREG | 0644, "online\n" },
+	{ "removable", S_IFREG | 0444, "1\n" },
+};
+static const struct entry POWER[] = {
+	{ "runtime_active_time", S_IFREG | 0444, "0\n" },
+	{ "runtime_active_kids", S_IFREG | 0444, "0\n" },
+	{ "runtime_usage", S_IFREG | 0444, "0\n" },
+	{ "runtime_status", S_IFREG | 0444, "unsupported\n" },
+	{ "autosuspend_delay_ms", S_IFREG | 0644, "" },
+	{ "async", S_IFREG | 0644, "disabled\n" },
+	{ "runtime_suspended_time", S_IFREG | 0444, "0\n" },
+	{ "runtime_enabled", S_IFREG | 0444, "disabled\n" },
+	{ "control", S_IFREG | 0644, "auto\n" },
+};
+static const struct entry SIZE = { "block_size_bytes", S_IFREG | 0444, "8000000\n" };
+enum {
+	IN_BLOCK = sizeof(BLOCK) / sizeof(*BLOCK),
+	IN_POWER = sizeof(POWER) / sizeof(*POWER),
+	STRIDE = 32,
+	FIRST_IN_POWER = IN_BLOCK + 1,
+	BLOCK_SIZE_BYTES = 2,
+};
 static unsigned long count;
+static struct timespec born;
+static uid_t uid;
+static gid_t gid;
+
+/* What an inode number stands for; NULL for a directory of the top level's, and for the root. */
+static const struct entry *entry_of(fuse_ino_t ino)
+{
+	unsigned int place = ino % STRIDE;
+
+	if (ino == BLOCK_SIZE_BYTES)
+		return &SIZE;
+	if (ino == FUSE_ROOT_ID || !place)
+		return NULL;
+	return place < FIRST_IN_POWER ? &BLOCK[place - 1] : &POWER[place - FIRST_IN_POWER];
+}
 
 static int describe(fuse_ino_t ino, struct stat *st)
 {
+	const struct entry *entry = entry_of(ino);
+
 	memset(st, 0, sizeof(*st));
-	if (ino >= 8 * (count + 1))
+	if (ino >= STRIDE * (count + 1))
 		return ENOENT;
 	st->st_ino = ino;
-	st->st_nlink = 1;
-	if (ino % 8 == 0 || ino == FUSE_ROOT_ID) {
-		st->st_mode = S_IFDIR | 0755;
-	} else {
-		st->st_mode = S_IFREG | 0644;
+	st->st_uid = uid;
+	st->st_gid = gid;
+	st->st_atim = st->st_mtim = st->st_ctim = born;
+	st->st_mode = entry ? entry->mode : S_IFDIR | 0755;
+	st->st_nlink = S_ISDIR(st->st_mode) ? 2 : 1;
+	if (ino == FUSE_ROOT_ID)
+		st->st_nlink += count;
+	else if (!entry)
+		st->st_nlink++;
+	if (S_ISREG(st->st_mode))
 		st->st_size = 4096;
-	}
 	return 0;
 }
 
-static const char *text(fuse_ino_t ino)
+/* The entries of a directory other than the root, and the inode number of the first. */
+static const struct entry *entries_of(fuse_ino_t ino, unsigned long *number, fuse_ino_t *first)
 {
-	return ino == BLOCK_SIZE_BYTES ? "8000000\n" : FILES[ino % 8 - 1].text;
+	if (ino % STRIDE) {
+		*number = IN_POWER;
+		*first = ino - ino % STRIDE + FIRST_IN_POWER;
+		return POWER;
+	}
+	*number = IN_BLOCK;
+	*first = ino + 1;
+	return BLOCK;
 }
 
 static void plain_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct fuse_entry_param entry = { .attr_timeout = FOREVER, .entry_timeout = FOREVER };
-	unsigned long n;
+	struct fuse_entry_param answer = { .attr_timeout = FOREVER, .entry_timeout = FOREVER };
+	const struct entry *entries;
+	unsigned long n, number;
+	fuse_ino_t first;
 	char end;
 
-	if (parent == FUSE_ROOT_ID && sscanf(name, "memory%lu%c", &n, &end) == 1 && n < count)
-		entry.ino = 8 * (n + 1);
-	else if (parent == FUSE_ROOT_ID && !strcmp(name, "block_size_bytes"))
-		entry.ino = BLOCK_SIZE_BYTES;
-	else if (parent != FUSE_ROOT_ID)
-		for (n = 0; n < FILE_COUNT; n++)
-			if (!strcmp(name, FILES[n].name))
-				entry.ino = parent + 1 + n;
-	if (entry.ino)
-		describe(entry.ino, &entry.attr);
-	fuse_reply_entry(req, &entry);
+	if (parent == FUSE_ROOT_ID) {
+		if (sscanf(name, "memory%lu%c", &n, &end) == 1 && n < count)
+			answer.ino = STRIDE * (n + 1);
+		else if (!strcmp(name, SIZE.name))
+			answer.ino = BLOCK_SIZE_BYTES;
+	} else {
+		entries = entries_of(parent, &number, &first);
+		for (n = 0; n < number; n++)
+			if (!strcmp(name, entries[n].name))
+				answer.ino = first + n;
+	}
+	if (answer.ino)
+		describe(answer.ino, &answer.attr);
+	fuse_reply_entry(req, &answer);
 }
 
 static void plain_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -87,6 +152,11 @@ static void plain_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int
 	plain_getattr(req, ino, fi);
 }
 
+static void plain_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	fuse_reply_readlink(req, entry_of(ino)->text);
+}
+
 static void plain_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
@@ -96,7 +166,7 @@ static void plain_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void plain_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	const char *content = text(ino);
+	const char *content = entry_of(ino)->text;
 	size_t length = strlen(content);
 
 	(void)fi;
@@ -120,23 +190,31 @@ static void plain_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t
 {
 	char *buffer = malloc(size);
 	size_t used = 0;
-	unsigned long end = ino == FUSE_ROOT_ID ? count : FILE_COUNT;
+	unsigned long end = count + 1;
+	const struct entry *entries = NULL;
+	fuse_ino_t first = 0;
 
 	(void)fi;
+	if (ino != FUSE_ROOT_ID)
+		entries = entries_of(ino, &end, &first);
 	for (unsigned long n = offset; buffer && n < end; n++) {
-		struct fuse_entry_param entry = { .attr_timeout = FOREVER, .entry_timeout = FOREVER };
-		char name[32];
+		struct fuse_entry_param answer = { .attr_timeout = FOREVER, .entry_timeout = FOREVER };
+		char number[32];
+		const char *name = number;
 		size_t more;
 
-		if (ino == FUSE_ROOT_ID) {
-			snprintf(name, sizeof(name), "memory%lu", n);
-			entry.ino = 8 * (n + 1);
+		if (entries) {
+			name = entries[n].name;
+			answer.ino = first + n;
+		} else if (n == count) {
+			name = SIZE.name;
+			answer.ino = BLOCK_SIZE_BYTES;
 		} else {
-			strcpy(name, FILES[n].name);
-			entry.ino = ino + 1 + n;
+			snprintf(number, sizeof(number), "memory%lu", n);
+			answer.ino = STRIDE * (n + 1);
 		}
-		describe(entry.ino, &entry.attr);
-		more = fuse_add_direntry_plus(req, buffer + used, size - used, name, &entry, n + 1);
+		describe(answer.ino, &answer.attr);
+		more = fuse_add_direntry_plus(req, buffer + used, size - used, name, &answer, n + 1);
 		if (more > size - used)
 			break;
 		used += more;
@@ -156,6 +234,7 @@ static const struct fuse_lowlevel_ops operations = {
 	.lookup = plain_lookup,
 	.getattr = plain_getattr,
 	.setattr = plain_setattr,
+	.readlink = plain_readlink,
 	.open = plain_open,
 	.read = plain_read,
 	.write = plain_write,
@@ -174,6 +253,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: plain MOUNTPOINT COUNT\n");
 		return 2;
 	}
+	clock_gettime(CLOCK_REALTIME, &born);
+	uid = getuid();
+	gid = getgid();
 	session = fuse_session_new(&args, &operations, sizeof(operations), NULL);
 	if (!session || fuse_set_signal_handlers(session) || fuse_session_mount(session, argv[1]))
 		return 1;

@@ -7,7 +7,7 @@ machine, the replayer) gets a `Sysroot`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import starmap
 from typing import Any
 
@@ -94,7 +94,7 @@ class Sysroot:
         self._root = Directory(FIRST_SERIAL - 1, DirectoryKind("/", lambda _about: "/", ()), None)
         self._now_ns = now_ns
         self.kernel = self._new_kernel(FIRST_SERIAL)
-        self.tree = Tree(self._root, self._object, _kind_of, self._take_changes, now_ns, uid=uid, gid=gid)
+        self.tree = Tree(self._root, self.kernel, _kind_of, self._take_changes, now_ns, uid=uid, gid=gid)
         self._start({})
 
     @classmethod
@@ -131,6 +131,7 @@ class Sysroot:
         lasting = {path: directory for path, directory in self._static.by_path.items() if _lasts(path)}
         nodes = {*_dax_nodes(old)}
         self.kernel = self._new_kernel(old.last_serial)
+        self.tree.population = self.kernel
         for directory in lasting.values():
             self.kernel.register(directory)
         self._start({path: directory.serial for path, directory in lasting.items()})
@@ -173,12 +174,11 @@ class Sysroot:
 
         kernel.observe(observe)
 
-    def _object(self, serial: int) -> Any | None:
-        return self.kernel.objects.get(serial)
-
-    def _take_changes(self) -> list[NameChange]:
+    def _take_changes(self) -> Sequence[NameChange]:
         """Changes are collected from the first time that somebody asks for them."""
         self._collecting = True
+        if not self._changes:
+            return ()
         changes, self._changes = self._changes, []
         return changes
 

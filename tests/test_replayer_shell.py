@@ -74,8 +74,8 @@ def toy() -> Toy:
 @pytest.fixture
 def files(toy: Toy) -> FileSystem:
     root = Directory(1, ROOT, toy)
-    objects = {1: root}
-    tree = Tree(root, objects.get, lambda directory: cast("Directory", directory).kind, tuple, lambda: 0)
+    population = SimpleNamespace(objects={1: root}, generation=0)
+    tree = Tree(root, population, lambda directory: cast("Directory", directory).kind, tuple, lambda: 0)
     return FileSystem(tree, None, Caller(1, "test"))
 
 

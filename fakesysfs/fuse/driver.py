@@ -34,21 +34,28 @@ class Driver:
         """Operations that wait for something now."""
 
     async def drive(
-        self, operation: Operation[T], opener: int, ino: int, about_to_sleep: Callable[[], None] | None = None
+        self,
+        operation: Operation[T],
+        opener: int,
+        ino: int,
+        about_to_sleep: Callable[[], None] | None = None,
+        request: Request | None = None,
     ) -> T:
         """The result of `operation` on the file `ino`, opened by thread `opener` (0: not visible from here).
 
-        `about_to_sleep` is called once, before the first wait. The operation is closed when this is cancelled.
+        `about_to_sleep` is called once, before the first wait. The operation is closed when this is cancelled. One that
+        was started already asked for `request`.
         """
         answer: Answer | None = None
         try:
             while True:
-                try:
-                    request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
-                except StopIteration as stop:
-                    return stop.value  # type: ignore[no-any-return]
-                finally:
-                    self._stepped()
+                if request is None:
+                    try:
+                        request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
+                    except StopIteration as stop:
+                        return stop.value  # type: ignore[no-any-return]
+                    finally:
+                        self._stepped()
                 if about_to_sleep is not None and not isinstance(request, Preempt):
                     about_to_sleep()
                     about_to_sleep = None
@@ -57,6 +64,7 @@ class Driver:
                     answer = await self._grant(request, opener, ino)
                 finally:
                     self.asleep -= 1
+                request = None
         finally:
             operation.close()
 

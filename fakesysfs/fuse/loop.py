@@ -6,7 +6,7 @@ microseconds, so here the descriptor is polled once, for a moment, before the ta
 
 In the middle of a burst of requests, while no handler and no other thread has anything to do, not even that: pyfuse3
 reads, and read(2) waits, as it does in a file system in C. pyfuse3 holds the interpreter's lock meanwhile; so a timer's
-signal interrupts the read when the burst is over (`TICK_SECONDS`), upon which everything is as before.
+signal interrupts the read (`TICK_SECONDS`), upon which trio gets its turn, and goes on if the burst does.
 
 pyfuse3 looks the name `trio` up in its own module, and its asyncio mode relies on that; so the loop is exchanged by
 putting a small object there. That is no documented interface: it is done with the versions it was tested with only
@@ -40,7 +40,7 @@ BURST_SECONDS = 0.0005
 """Requests that follow one another within this time are a burst."""
 
 TICK_SECONDS = 0.02
-"""How long at most a read waits at the end of a burst, and how often trio gets its turn in one."""
+"""How often trio gets its turn in a burst, and so how long at most a read waits at its end."""
 
 
 class _Done:
@@ -99,30 +99,34 @@ class _LowLevel:
         self._poll: Callable[[int], object] | None = None
         self._turn = 0
         self._asked_at = 0.0
-        self._burst_until = 0.0
+        self._bursting = False
+        self._ticking = False
+
+    def tick(self, _number: int, _frame: object) -> None:
+        """The timer's signal: trio gets its turn before the next request."""
+        self._bursting = False
 
     def wait_readable(self, descriptor: int) -> Awaitable[None]:
-        now = monotonic()
-        passed = now - self._asked_at
-        self._asked_at = now
-        if passed < BURST_SECONDS and now < self._burst_until and not self._busy():
+        if self._bursting and not self._busy():
             return _DONE
-        return self._wait_readable(descriptor, now, in_burst=passed < BURST_SECONDS)
+        return self._wait_readable(descriptor)
 
-    def _wait_readable(self, descriptor: int, now: float, *, in_burst: bool) -> Awaitable[None]:
-        if self._burst_until:
-            self._burst_until = 0.0
+    def _wait_readable(self, descriptor: int) -> Awaitable[None]:
+        if self._ticking:
+            self._ticking = self._bursting = False
             end()
             return trio.lowlevel.wait_readable(descriptor)  # noqa: ASYNC105  pyfuse3 awaits it
         if self._poll is None:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             self._poll = poll.poll
+        now = monotonic()
+        passed, self._asked_at = now - self._asked_at, now
         self._turn += 1
         busy = self._busy()
         if self._turn % FAIRNESS and self._poll(0 if busy else PATIENCE_MILLISECONDS):
-            if in_burst and not busy:
-                self._burst_until = now + TICK_SECONDS
+            if passed < BURST_SECONDS and not busy:
+                self._bursting = self._ticking = True
                 signal.setitimer(signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
             return _DONE
         return trio.lowlevel.wait_readable(descriptor)  # noqa: ASYNC105  pyfuse3 awaits it
@@ -143,10 +147,6 @@ class _Trio:
         return getattr(trio, name)
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    """A read that was interrupted by a signal with a handler returns EINTR."""
-
-
 def end() -> None:
     """No more interruptions: there are no requests, or not so many."""
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -160,6 +160,7 @@ def install(busy: Callable[[], bool]) -> bool:
     """
     if os.environ.get("FAKESYSFS_LOOP") == "stock" or not pyfuse3.__version__.startswith(KNOWN):
         return False
-    signal.signal(signal.SIGALRM, _interrupt)
-    setattr(pyfuse3, "trio", _Trio(busy))  # noqa: B010  not among its declared names
+    trio_with_these = _Trio(busy)
+    signal.signal(signal.SIGALRM, trio_with_these.lowlevel.tick)
+    setattr(pyfuse3, "trio", trio_with_these)  # noqa: B010  not among its declared names
     return True

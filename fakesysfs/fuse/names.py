@@ -39,12 +39,18 @@ class Indices:
     def __init__(self) -> None:
         self._bits = bytearray()
 
-    def add(self, index: int) -> None:
-        """Put a number in."""
-        byte = index >> 3
-        if byte >= len(self._bits):
-            self._bits.extend(bytes(byte + 1 - len(self._bits)))
-        self._bits[byte] |= 1 << (index & 7)
+    def add(self, first: int, last: int) -> None:
+        """Put the numbers from `first` to `last` in."""
+        bits, start, end = self._bits, first >> 3, last >> 3
+        if end >= len(bits):
+            bits.extend(bytes(end + 1 - len(bits)))
+        low, high = 0xFF << (first & 7) & 0xFF, 0xFF >> (7 - (last & 7))
+        if start == end:
+            bits[start] |= low & high
+            return
+        bits[start] |= low
+        bits[end] |= high
+        bits[start + 1 : end] = b"\xff" * (end - start - 1)
 
     def take(self, first: int, last: int) -> tuple[int, bytes]:
         """Remove the numbers from `first` to `last`; returns them as (number of the first bit, bits)."""
@@ -108,6 +114,8 @@ class Names:
         self._waiting: list[_Batch] = []
         self._collected = 0
         self._told = 0
+        self.unsettled = False
+        """Something that was collected has not been told yet."""
         self._progress = 0
         self._ended = False
         self._work = trio.Event()
@@ -121,7 +129,7 @@ class Names:
         """The host is about to be told whether `name` exists."""
         index = self._number(parent, name)
         if index is not None:
-            self.known_in(parent).add(index)
+            self.known_in(parent).add(index, index)
 
     def known_in(self, parent: int) -> Indices:
         """The numbers of an indexed family's names in a directory that the host may hold."""
@@ -160,6 +168,7 @@ class Names:
         if names or inodes:
             self._waiting.append(_Batch(names, list(inodes)))
             self._collected += 1
+            self.unsettled = True
             self._work.set()
 
     def _forget(self, change: NameChange) -> _Forget | None:
@@ -175,11 +184,6 @@ class Names:
         if not bits.strip(b"\0"):
             return None
         return _Forget(change.parent, None, change.prefix, base, bits)
-
-    @property
-    def unsettled(self) -> bool:
-        """Something that was collected has not been told yet."""
-        return self._told < self._collected
 
     async def settled(self) -> None:
         """Wait until everything collected until now has been told."""
@@ -203,6 +207,7 @@ class Names:
                 batches, self._waiting = self._waiting, []
                 await trio.to_thread.run_sync(self._tell, batches, abandon_on_cancel=True)
                 self._told += len(batches)
+                self.unsettled = self._told < self._collected
                 told, self._batch_told = self._batch_told, trio.Event()
                 told.set()
         finally:

@@ -15,7 +15,7 @@ import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from types import CoroutineType
-from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
@@ -23,6 +23,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from fakesysfs.fuse.callers import command_of
 from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.names import Names
+from fakesysfs.kernel.sched import Operation, Request
 from fakesysfs.kernfs import ROOT, Caller, DirectoryReader, KernelError, OpenFile, Refusals, Stat, Tree, open_file
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,16 @@ _LOOKING_UP_AGAIN = 1000
 _DOTS = 2
 """Cookies 1 and 2 stand behind "." and ".."; those of the tree are larger."""
 
+_FEW = 16
+"""Names of a large directory that are worked out together, at least."""
+
 _FORMS = 256
 """Forms of nodes that are kept (`_Entries`)."""
+
+_NO_STAT = Stat(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+_BUG = KernelError(errno.EIO, "a bug, or the mount ended", "write")
+"""What the trace of writes says of a write that nothing else is known of."""
 
 _POLL_ALWAYS = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 _POLL_UNREAD = select.POLLPRI | select.POLLERR
@@ -119,41 +128,51 @@ def answer_errno(number: int) -> int:
     return errno.EIO
 
 
-@overload
-def _handler(
-    method: Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]: ...
+def _refusal(handler: str, error: Exception, arguments: tuple[Any, ...]) -> FUSEError:
+    """What the host is told instead of an answer; nothing but FUSEError may get out of a handler."""
+    if isinstance(error, KernelError):
+        return FUSEError(answer_errno(error.errno))
+    if isinstance(error, FUSEError):
+        return error
+    log.error("bug: %s%r answered EIO", handler, arguments, exc_info=error)
+    return FUSEError(errno.EIO)
 
 
-@overload
-def _handler(
+def _at_once(
     method: Callable[Concatenate[Operations, P], T],
-) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]: ...
-
-
-def _handler(
-    method: Callable[Concatenate[Operations, P], Any],
-) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, Any]]:
-    """Let nothing but FUSEError out. `method` is a plain function where nothing is awaited: that is cheaper."""
+) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]:
+    """A handler that never waits: a plain function, which is cheaper."""
 
     @functools.wraps(method)
-    async def handler(self: Operations, /, *args: Any) -> Any:
+    async def handler(self: Operations, /, *args: Any) -> T:
+        try:
+            return method(self, *args)  # type: ignore[call-arg]  # the same
+        except Exception as error:  # noqa: BLE001  it is answered
+            refusal = _refusal(method.__name__, error, args)
+        raise refusal
+
+    return handler  # type: ignore[return-value]  # pyfuse3 names no argument
+
+
+def _maybe_waiting(
+    method: Callable[Concatenate[Operations, P], T | Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]:
+    """A handler that may have to wait: it gives its answer, or a coroutine for it."""
+
+    @functools.wraps(method)
+    async def handler(self: Operations, /, *args: Any) -> T:
         try:
             answer = method(self, *args)  # type: ignore[call-arg]  # the same
             if not isinstance(answer, CoroutineType):
-                return answer
+                return answer  # type: ignore[return-value]  # nothing else is awaitable
             self.unfinished += 1
             try:
-                return await answer
+                return await answer  # type: ignore[no-any-return]
             finally:
                 self.unfinished -= 1
-        except KernelError as error:
-            raise FUSEError(answer_errno(error.errno)) from None
-        except FUSEError:
-            raise
-        except Exception:
-            log.exception("bug: %s%r answered EIO", method.__name__, args)
-            raise FUSEError(errno.EIO) from None
+        except Exception as error:  # noqa: BLE001  it is answered
+            refusal = _refusal(method.__name__, error, args)
+        raise refusal
 
     return handler  # type: ignore[return-value]  # pyfuse3 names no argument
 
@@ -183,14 +202,19 @@ class _Entries:
 
     def __init__(self) -> None:
         self._by_form: dict[tuple[int, ...], EntryAttributes] = {}
+        self._last = _NO_STAT, EntryAttributes()
 
     def __call__(self, found: Stat) -> EntryAttributes:
-        form = found[1:]
-        entry = self._by_form.get(form)
-        if entry is None:
-            if len(self._by_form) == _FORMS:
-                self._by_form.clear()
-            entry = self._by_form[form] = _entry(found)
+        last, entry = self._last
+        if last is not found:
+            form = found[1:]
+            known = self._by_form.get(form)
+            if known is None:
+                if len(self._by_form) == _FORMS:
+                    self._by_form.clear()
+                known = self._by_form[form] = _entry(found)
+            entry = known
+            self._last = found, entry
         entry.st_ino = found.ino
         return entry
 
@@ -216,10 +240,15 @@ class Operations(pyfuse3.Operations):
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
         self._last_above = "", ROOT
+        self._fits = _FEW
+        """Names that fitted into the last full answer of readdir."""
         self._next_handle = 0
         self._slept_on: Counter[int] = Counter()
         self._looks_up_again: dict[int, tuple[int, bool]] = {}
         """Process -> (inode number that it was told to look up again, whether that was gone then)."""
+        self._caller = Caller(0, "")
+        self._seekable = FileInfo(direct_io=True)
+        self._not_seekable = FileInfo(direct_io=True, nonseekable=True)
         self._absent = EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOREVER
@@ -240,13 +269,9 @@ class Operations(pyfuse3.Operations):
         for ino, _ in self._open_directories.values():
             yield ino
 
-    def _handle(self) -> int:
-        self._next_handle += 1
-        return self._next_handle
-
     # Names and attributes -----------------------------------------------------------------------------------------
 
-    @_handler
+    @_at_once
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """The entry, or inode 0 for an absent name, which the host remembers as well.
 
@@ -271,7 +296,7 @@ class Operations(pyfuse3.Operations):
             return entry
         return self._entries(found)
 
-    @_handler
+    @_at_once
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Attributes; those of a removed file that is open stay, with link count 0."""
         found = self._tree.getattr(inode)
@@ -282,7 +307,7 @@ class Operations(pyfuse3.Operations):
                     break
         return self._entry_for(found, ctx)
 
-    @_handler
+    @_at_once
     def setattr(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
@@ -298,32 +323,32 @@ class Operations(pyfuse3.Operations):
             )
         )
 
-    @_handler
+    @_at_once
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """The target."""
         return self._tree.readlink(inode)
 
-    @_handler
+    @_at_once
     def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """The value of one xattr."""
-        return self._tree.getxattr(inode, os.fsdecode(name))
+        return self._tree.getxattr(inode, name.decode("utf-8", "surrogateescape"))
 
-    @_handler
+    @_at_once
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set one xattr."""
         self._tree.setxattr(inode, os.fsdecode(name), value)
 
-    @_handler
+    @_at_once
     def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """The names of the xattrs."""
         return [os.fsencode(name) for name in self._tree.listxattr(inode)]
 
-    @_handler
+    @_at_once
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove one xattr."""
         self._tree.removexattr(inode, os.fsdecode(name))
 
-    @_handler
+    @_at_once
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """What sysfs says: nothing but the two sizes."""
         answer = pyfuse3.StatvfsData()
@@ -333,7 +358,7 @@ class Operations(pyfuse3.Operations):
 
     # Files --------------------------------------------------------------------------------------------------------
 
-    @_handler
+    @_at_once
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open an attribute.
 
@@ -342,31 +367,38 @@ class Operations(pyfuse3.Operations):
         found it, only the name can tell whether it is ENOENT (an open without name, by /proc/self/fd, comes back);
         and for O_APPEND, see `lookup`.
         """
-        caller = Caller(ctx.pid, "")
         found = self._tree.find(inode)
-        told = self._looks_up_again.pop(ctx.pid, None) if self._looks_up_again else None
-        if told is None and (found is None or flags & os.O_APPEND):
-            if len(self._looks_up_again) == _LOOKING_UP_AGAIN:
-                self._looks_up_again.clear()
-            self._looks_up_again[ctx.pid] = inode, found is None
-            raise FUSEError(errno.ESTALE)
-        if found is None and told != (inode, True):  # it came and went meanwhile, and the VFS asks only twice
-            raise FUSEError(errno.ENOENT)
+        if found is None or flags & os.O_APPEND or self._looks_up_again:
+            self._have_it_looked_up_again(inode, flags, ctx.pid, gone=found is None)
+        caller = self._caller
+        if caller.pid != ctx.pid:
+            caller = self._caller = Caller(ctx.pid, "")
         file = open_file(self._tree, inode, flags, caller, self._refusals, found)
         if self._slept_on and self._slept_on[inode] and flags & os.O_ACCMODE != os.O_RDONLY:
             raise FUSEError(errno.ESTALE)
-        handle = self._handle()
+        self._next_handle = handle = self._next_handle + 1
         self._open[handle] = _Open(file, caller)
-        return FileInfo(fh=handle, direct_io=True, nonseekable=not file.attribute.seekable)
+        answer = self._seekable if file.attribute.seekable else self._not_seekable
+        answer.fh = handle
+        return answer
 
-    @_handler
-    def read(self, fh: int, off: int, size: int) -> bytes:
+    def _have_it_looked_up_again(self, inode: int, flags: int, pid: int, *, gone: bool) -> None:
+        told = self._looks_up_again.pop(pid, None)
+        if told is None and (gone or flags & os.O_APPEND):
+            if len(self._looks_up_again) == _LOOKING_UP_AGAIN:
+                self._looks_up_again.clear()
+            self._looks_up_again[pid] = inode, gone
+            raise FUSEError(errno.ESTALE)
+        if gone and told != (inode, True):  # it came and went meanwhile, and the VFS asks only twice
+            raise FUSEError(errno.ENOENT)
+
+    @_maybe_waiting
+    def read(self, fh: int, off: int, size: int) -> bytes | Coroutine[Any, Any, bytes]:
         """At most `size` bytes."""
         opened = self._open[fh]
-        file = opened.file
-        if file.reading_sleeps:
-            return self._read_sleeping(opened, off, size)  # type: ignore[return-value]  # awaited by the decorator
-        return file.read(off, size)[:size]
+        if opened.file.reading_sleeps:
+            return self._read_sleeping(opened, off, size)
+        return opened.file.read(off, size)[:size]
 
     async def _read_sleeping(self, opened: _Open, off: int, size: int) -> bytes:
         file = opened.file
@@ -376,10 +408,45 @@ class Operations(pyfuse3.Operations):
             await self.names.settled()
         return data[:size]
 
-    @_handler
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        """One store. Answered when the host has forgotten what the store changed, whether it succeeded or not."""
+    @_maybe_waiting
+    def write(self, fh: int, off: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
+        """One store. Answered when the host has forgotten what the store changed, whether it succeeded or not.
+
+        A store that asks for nothing is done here and now.
+        """
         opened = self._open[fh]
+        traced = self._trace(opened, buf)
+        try:
+            operation = opened.file.store(buf, opened.caller)
+            if not isinstance(operation, int):
+                request = operation.send(None)  # type: ignore[arg-type]  # None starts it
+                return self._write_sleeping(opened, operation, request, traced)
+            outcome: int | KernelError = operation
+        except StopIteration as stop:
+            outcome = stop.value
+        except KernelError as error:
+            outcome = error
+        except Exception:
+            if traced is not None:
+                traced(_BUG)
+            raise
+        finally:
+            self.names.collect()
+        if traced is not None:
+            traced(outcome)
+        if self._untold:
+            return self._told(outcome)
+        if isinstance(outcome, KernelError):
+            raise outcome
+        return outcome
+
+    async def _write_sleeping(
+        self,
+        opened: _Open,
+        operation: Operation[int],
+        request: Request,
+        traced: Callable[[int | KernelError], None] | None,
+    ) -> int:
         ino = opened.file.ino
         sleeps = False
 
@@ -390,43 +457,49 @@ class Operations(pyfuse3.Operations):
             if self._tree.find(ino) is not None:
                 self._tree.realias(ino)
 
-        traced = self._trace(opened, buf)
-        result = "EIO"
+        outcome: int | KernelError = _BUG
         try:
-            operation = opened.file.write(buf, opened.caller)
-            taken = await self.driver.drive(operation, opened.caller.pid, ino, about_to_sleep)
-            result = str(taken)
+            outcome = await self.driver.drive(operation, opened.caller.pid, ino, about_to_sleep, request)
         except KernelError as error:
-            result = error.name
-            raise
-        else:
-            return taken
+            outcome = error
         finally:
             if traced is not None:
-                traced(result)
+                traced(outcome)
             if sleeps:
                 self._slept_on[ino] -= 1
                 if not self._slept_on[ino]:
                     del self._slept_on[ino]
-            if self.names.unsettled:
-                await self.names.settled()
-            if self.announcer is not None and self.announcer.behind:
-                await self.announcer.caught_up()
+        return await self._told(outcome)
 
-    def _trace(self, opened: _Open, data: bytes) -> Callable[[str], None] | None:
-        """Note the write, if anybody wants to know; returns what to call with its result."""
+    @property
+    def _untold(self) -> bool:
+        return self.names.unsettled or (self.announcer is not None and self.announcer.behind)
+
+    async def _told(self, outcome: int | KernelError) -> int:
+        """What a store gave, once the host and the world know what it changed."""
+        if self.names.unsettled:
+            await self.names.settled()
+        if self.announcer is not None and self.announcer.behind:
+            await self.announcer.caught_up()
+        if isinstance(outcome, KernelError):
+            raise outcome
+        return outcome
+
+    def _trace(self, opened: _Open, data: bytes) -> Callable[[int | KernelError], None] | None:
+        """Note the write, if anybody wants to know; returns what to call with its outcome."""
         writes = self._writes
         if writes is None or not writes.on:
             return None
         caller = Caller(opened.caller.pid, command_of(opened.caller.pid))
-        return functools.partial(writes.end, writes.begin(caller, self._tree.path_of(opened.file.ino), data))
+        write = writes.begin(caller, self._tree.path_of(opened.file.ino), data)
+        return lambda outcome: writes.end(write, outcome.name if isinstance(outcome, KernelError) else str(outcome))
 
-    @_handler
+    @_at_once
     def release(self, fh: int) -> None:
         """The last descriptor is closed."""
         del self._open[fh]
 
-    @_handler
+    @_at_once
     def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:
         """As kernfs_generic_poll where nobody ever calls sysfs_notify."""
         opened = self._open.get(fh)
@@ -434,15 +507,15 @@ class Operations(pyfuse3.Operations):
 
     # Directories --------------------------------------------------------------------------------------------------
 
-    @_handler
+    @_at_once
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory."""
         reader = self._tree.opendir(inode)
-        handle = self._handle()
+        self._next_handle = handle = self._next_handle + 1
         self._open_directories[handle] = inode, reader
         return handle
 
-    @_handler
+    @_at_once
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
         reply, tree, entries = pyfuse3.readdir_reply, self._tree, self._entries
@@ -451,18 +524,19 @@ class Operations(pyfuse3.Operations):
             for cookie, name, ino in ((1, b".", parent), (2, b"..", self._above(parent))):
                 if cookie > start_id and not reply(token, name, entries(tree.getattr(ino)), cookie):
                     return
-        form: Stat | None = None
-        entry = self._absent
         known = self.names.known_in(parent) if tree.prefixes_of(parent) else None
-        for name, ino, cookie, index, alike in reader.listed(start_id if start_id > _DOTS else 0):
-            if alike is not form:
-                form = alike
-                entry = entries(alike)
-            entry.st_ino = ino
-            if not reply(token, name, entry, cookie):
-                return
-            if known is not None and index >= 0:
-                known.add(index)
+        told = 0
+        for names, inos, cookies, alike, runs in reader.listed(start_id if start_id > _DOTS else 0, self._fits):
+            entry = entries(alike)
+            if known is not None:
+                for first, last in runs:
+                    known.add(first, last)
+            for name, ino, cookie in zip(names, inos, cookies):  # noqa: B905  faster, and the reader's promise
+                entry.st_ino = ino
+                if not reply(token, name, entry, cookie):
+                    self._fits = max(told, _FEW)
+                    return
+                told += 1
 
     def _above(self, ino: int) -> int:
         """The directory around a directory, for the number that ".." shows."""
@@ -476,22 +550,22 @@ class Operations(pyfuse3.Operations):
             self._last_above = around, above
         return above
 
-    @_handler
+    @_at_once
     def releasedir(self, fh: int) -> None:
         """The last descriptor is closed."""
         del self._open_directories[fh]
 
     # What sysfs has not -------------------------------------------------------------------------------------------
 
-    @_handler
-    async def create(
+    @_at_once
+    def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         """Nobody creates files in sysfs (fs/namei.c, lookup_open: a directory without `create`)."""
         raise FUSEError(errno.EACCES)
 
-    @_handler
-    async def _refuse(self, *_what: object) -> NoReturn:
+    @_at_once
+    def _refuse(self, *_what: object) -> NoReturn:
         """The directories of sysfs have none of these operations (fs/namei.c, may_create, vfs_mkdir and the like)."""
         raise FUSEError(errno.EPERM)
 

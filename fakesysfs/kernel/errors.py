@@ -19,7 +19,6 @@ class KernelError(Exception):
     """
 
     def __init__(self, errno: int, why: str, where: str, block: int | None = None) -> None:
-        super().__init__(errno, why, where)
         self.errno = errno
         self.block = block
         self.why = why

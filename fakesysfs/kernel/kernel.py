@@ -153,6 +153,8 @@ class Kernel:
         """Another kernel took this one's place."""
         self.tainted = 0
         self.objects: dict[int, Any] = {}
+        self.generation = 0
+        """Counts what came and went: objects, and entries of their directories."""
         self._serial = serial
         self._observers: list[Callable[[str, Any, int, int], None]] = []
         self.printk = Printk(clock)
@@ -222,10 +224,12 @@ class Kernel:
     def register(self, kobject: Any) -> None:
         """An object lives from now on."""
         self.objects[kobject.serial] = kobject
+        self.generation += 1
 
     def unregister(self, kobject: Any) -> None:
         """An object is gone."""
         self.objects.pop(kobject.serial, None)
+        self.generation += 1
 
     def observe(self, observer: Callable[[str, Any, int, int], None]) -> None:
         """Call `observer(what, object, first, last)` at each change of what exists."""
@@ -233,6 +237,7 @@ class Kernel:
 
     def changed(self, what: str, about: Any, first: Any = 0, last: Any = -1) -> None:
         """Something came or went: `what` names the kind of thing."""
+        self.generation += 1
         for observer in self._observers:
             observer(what, about, first, last)
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Mapping
+from typing import TypeVar
 
 from fakesysfs.kernel.errors import KernelError
+
+T = TypeVar("T")
 
 _U64_MAX = (1 << 64) - 1
 _DIGITS = {8: rb"[0-7]+", 10: rb"[0-9]+", 16: rb"[0-9a-fA-F]+"}
@@ -23,6 +27,18 @@ def sysfs_streq(buffer: bytes, word: str) -> bool:
     """Exactly `word`, with or without one newline."""
     text = c_string(buffer)
     return text.removesuffix(b"\n") == word.encode()
+
+
+def sysfs_match_string(table: Mapping[bytes, T], buffer: bytes, where: str) -> T:
+    """What a table has for the word in a buffer. Raises KernelError EINVAL for every other word."""
+    text = buffer
+    if 0 in text:
+        text = c_string(text)
+    found = table.get(text.removesuffix(b"\n"))
+    if found is None:
+        allowed = ", ".join(word.decode() for word in table)
+        raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is none of {allowed}", where)
+    return found
 
 
 def word_of(buffer: bytes) -> str:

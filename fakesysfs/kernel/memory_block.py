@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.kstrtox import kstrtobool, sysfs_streq, word_of
+from fakesysfs.kernel.kstrtox import kstrtobool, sysfs_match_string
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.runs import Runs
 from fakesysfs.kernel.sched import Answer, Mutex, Signals, Wait, ask
@@ -36,16 +36,15 @@ ONLINE_TYPES = {
 DEVPATH = "/devices/system/memory/memory"
 
 
+_ONLINE_TYPES = {word.encode(): online_type for word, online_type in ONLINE_TYPES.items()}
+
+
 def mhp_online_type_from_str(buffer: bytes, where: str) -> Mmop:
     """The online type that a word names. Raises KernelError EINVAL for every other word."""
-    for word, online_type in ONLINE_TYPES.items():
-        if sysfs_streq(buffer, word):
-            return online_type
-    allowed = ", ".join(ONLINE_TYPES)
-    raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is none of {allowed}", where)
+    return sysfs_match_string(_ONLINE_TYPES, buffer, where)
 
 
-class State(enum.Enum):
+class State(enum.StrEnum):
     """enum memory_block_state; there is no "going-online"."""
 
     ONLINE = "online"
@@ -209,7 +208,7 @@ class MemoryBlocks:
         kernel = self.kernel
         found = False
         position = first
-        while (run := next(self.runs.between(position, last), None)) is not None:
+        while (run := self.runs.first_between(position, last)) is not None:
             begin, end, status = run
             if status.state is not State.OFFLINE:
                 if online_type is not None:
@@ -228,7 +227,8 @@ class MemoryBlocks:
                     self._go_online(begin, end, zone)
             else:
                 self._go_online(begin, end, zone)
-                await kernel.preempt("online_block")
+                if kernel.preempt.stops("online_block"):
+                    await kernel.preempt("online_block")
             position = end + 1
         return found
 
@@ -256,7 +256,7 @@ class MemoryBlocks:
         kernel = self.kernel
         found = False
         position = first
-        while (run := next(self.runs.between(position, last), None)) is not None:
+        while (run := self.runs.first_between(position, last)) is not None:
             begin, end, status = run
             if status.state is not State.ONLINE:
                 position = end + 1
@@ -276,7 +276,8 @@ class MemoryBlocks:
                     await self._go_offline_slowly(begin, status)
             else:
                 self._went_offline(begin, end, status)
-                await kernel.preempt("offline_block")
+                if kernel.preempt.stops("offline_block"):
+                    await kernel.preempt("offline_block")
             if done is not None:
                 done.append(Offlined(begin, end, back))
             position = end + 1
@@ -317,15 +318,15 @@ class MemoryBlocks:
     async def state_store(self, index: int, buffer: bytes) -> None:
         """A write to memoryN/state: same state again is EINVAL, though its online type is kept (state_store)."""
         online_type = mhp_online_type_from_str(buffer, "state_store")
-        await self.kernel.lock_device_hotplug_sysfs()
+        if not self.kernel.device_hotplug_lock.trylock():
+            await self.kernel.lock_device_hotplug_sysfs()
         try:
             status = self._status(index, "state_store")
             self.kernel.check_kmem_protected(index, "state_store")
             if online_type is Mmop.OFFLINE:
                 changed = await self.device_offline(index, index)
             else:
-                self.runs.set(index, index, status._replace(online_type=online_type))
-                changed = await self.device_online(index, index)
+                changed = await self.device_online(index, index, online_type)
             if not changed:
                 raise KernelError(errno.EINVAL, f"memory{index} is {status.state.value} already", "state_store")
         finally:

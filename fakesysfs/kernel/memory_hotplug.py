@@ -118,8 +118,7 @@ class MemoryHotplug:
         start, end = kernel.memory_blocks.pfns(first, first)
         if online_type is Mmop.ONLINE_MOVABLE:
             return zones.movable, self._together(zones.movable, nid, first, last, [])
-        _, last_end = kernel.memory_blocks.pfns(first, last)
-        edges = zones.edges(start, last_end)
+        edges = zones.edges(start, kernel.memory_blocks.pfns(first, last)[1]) if last > first else ()
         if online_type is Mmop.ONLINE_KERNEL:
             zone = zones.default_kernel_zone(start, end)
         elif self.parameters.online_policy == ONLINE_POLICIES[1]:
@@ -130,6 +129,8 @@ class MemoryHotplug:
 
     def _together(self, zone: Zone, nid: int, first: int, last: int, edges: Sequence[int]) -> int:
         """Blocks from `first` on that can be onlined into `zone` in one step."""
+        if first == last:
+            return 1
         kernel = self._kernel
         start, _ = kernel.memory_blocks.pfns(first, first)
         pages = kernel.memory_blocks.pfns(0, 0)[1]

@@ -5,7 +5,7 @@ Memory blocks that were added together and are in the same state are one entry, 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -38,17 +38,9 @@ class Runs(Generic[V]):
 
     def between(self, first: int, last: int) -> Iterator[tuple[int, int, V]]:
         """The runs in first..last, cut at its ends. The map may change between two steps: each step looks again."""
-        at = first
-        while at <= last:
-            position = bisect_right(self._firsts, at) - 1
-            if position < 0 or at > self._lasts[position]:
-                position += 1
-                if position >= len(self._firsts) or self._firsts[position] > last:
-                    return
-                at = self._firsts[position]
-            end = min(last, self._lasts[position])
-            yield at, end, self._values[position]
-            at = end + 1
+        while (run := self.first_between(first, last)) is not None:
+            yield run
+            first = run[1] + 1
 
     def backwards(self, first: int, last: int) -> Iterator[tuple[int, int, V]]:
         """The runs in first..last from the highest down, cut at its ends; the map must not change meanwhile."""
@@ -57,41 +49,57 @@ class Runs(Generic[V]):
             yield max(first, self._firsts[position]), min(last, self._lasts[position]), self._values[position]
             position -= 1
 
+    def first_between(self, first: int, last: int) -> tuple[int, int, V] | None:
+        """The first of the runs in first..last, cut at its ends."""
+        position = bisect_left(self._lasts, first)
+        if first > last or position == len(self._firsts) or self._firsts[position] > last:
+            return None
+        return max(first, self._firsts[position]), min(last, self._lasts[position]), self._values[position]
+
     def set(self, first: int, last: int, value: V) -> None:
         """Give first..last this value."""
-        self._put(first, last, [value])
+        firsts, lasts, values = self._firsts, self._lasts, self._values
+        low, high = bisect_left(lasts, first), bisect_right(firsts, last)
+        before, after = self._outside(first, last, low, high)
+        if before:
+            if before[0][2] == value:
+                first = before.pop()[0]
+        elif low and lasts[low - 1] == first - 1 and values[low - 1] == value:
+            low -= 1
+            first = firsts[low]
+        if after:
+            if after[0][2] == value:
+                last = after.pop()[1]
+        elif high < len(firsts) and firsts[high] == last + 1 and values[high] == value:
+            last = lasts[high]
+            high += 1
+        self._replace(low, high, [*before, (first, last, value), *after])
 
     def clear(self, first: int, last: int) -> None:
         """Take the values of first..last away."""
-        self._put(first, last, [])
+        low, high = bisect_left(self._lasts, first), bisect_right(self._firsts, last)
+        before, after = self._outside(first, last, low, high)
+        self._replace(low, high, before + after)
 
-    def _put(self, first: int, last: int, value: list[V]) -> None:
-        firsts, lasts, values = self._firsts, self._lasts, self._values
-        low = bisect_right(firsts, first) - 1
-        if low < 0 or lasts[low] < first:
-            low += 1
-        high = bisect_right(firsts, last)
-        new: list[tuple[int, int, V]] = []
-        if low < high and firsts[low] < first:
-            new.append((firsts[low], first - 1, values[low]))
-        new += [(first, last, single) for single in value]
-        if low < high and lasts[high - 1] > last:
-            new.append((last + 1, lasts[high - 1], values[high - 1]))
-        if low > 0 and lasts[low - 1] == first - 1:
-            low -= 1
-            new.insert(0, (firsts[low], lasts[low], values[low]))
-        if high < len(firsts) and firsts[high] == last + 1:
-            new.append((firsts[high], lasts[high], values[high]))
-            high += 1
-        joined: list[tuple[int, int, V]] = []
-        for run in new:
-            if joined and joined[-1][1] + 1 == run[0] and joined[-1][2] == run[2]:
-                joined[-1] = (joined[-1][0], run[1], run[2])
-            else:
-                joined.append(run)
-        firsts[low:high] = [run[0] for run in joined]
-        lasts[low:high] = [run[1] for run in joined]
-        values[low:high] = [run[2] for run in joined]
+    def _outside(
+        self, first: int, last: int, low: int, high: int
+    ) -> tuple[list[tuple[int, int, V]], list[tuple[int, int, V]]]:
+        """What the runs low..high (exclusive), which meet first..last, have before it and after it."""
+        if low >= high:
+            return [], []
+        begin, end = self._firsts[low], self._lasts[high - 1]
+        return (
+            [(begin, first - 1, self._values[low])] if begin < first else [],
+            [(last + 1, end, self._values[high - 1])] if end > last else [],
+        )
+
+    def _replace(self, low: int, high: int, runs: list[tuple[int, int, V]]) -> None:
+        if high - low == len(runs) == 1:
+            self._firsts[low], self._lasts[low], self._values[low] = runs[0]
+            return
+        self._firsts[low:high] = [run[0] for run in runs]
+        self._lasts[low:high] = [run[1] for run in runs]
+        self._values[low:high] = [run[2] for run in runs]
 
     def __iter__(self) -> Iterator[tuple[int, int, V]]:
         return iter(list(zip(self._firsts, self._lasts, self._values, strict=True)))

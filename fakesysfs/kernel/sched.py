@@ -61,6 +61,8 @@ class WaitQueue:
 
     def wake_all(self) -> None:
         """Call and forget every callback, in the order of `add`."""
+        if not self._callbacks:
+            return
         callbacks, self._callbacks = self._callbacks, {}
         for callback in callbacks.values():
             callback()
@@ -228,7 +230,11 @@ class Preemption:
 
     def step(self, point: str, blocks: int) -> int:
         """How many of `blocks` equal blocks the next step at `point` may take (at least 1)."""
-        return 1 if self.watched or self.latency.get(point) else blocks
+        return 1 if self.stops(point) else blocks
+
+    def stops(self, point: str) -> bool:
+        """Whether the preemption point asks its driver for anything."""
+        return self.watched or bool(self.latency and self.latency.get(point))
 
     async def __call__(self, point: str) -> None:
         """The preemption point itself: free unless latency is set or somebody watches."""

@@ -71,13 +71,16 @@ class Uevents:
         last: int = -1,
     ) -> None:
         """Send one event, or one for each of the devices `devpath` + first .. `devpath` + last."""
-        previous = self._records[-1] if self._records else None
-        record = Uevent(self.sequence, action, devpath, subsystem, environment, first, last)
-        self.sequence += record.events
-        if previous is not None and previous.first >= 0 and previous[1:5] == record[1:5] and previous.last + 1 == first:
-            self._records[-1] = previous._replace(last=last)
-        else:
-            self._records.append(record)
+        records = self._records
+        if first >= 0 and records:
+            previous = records[-1]
+            if previous.last + 1 == first and previous[1:5] == (action, devpath, subsystem, environment):
+                self.sequence += last - first + 1
+                records[-1] = previous._replace(last=last)
+                self.arrived.wake_all()
+                return
+        records.append(Uevent(self.sequence, action, devpath, subsystem, environment, first, last))
+        self.sequence += last - first + 1
         self.arrived.wake_all()
 
     def records(self, after: int = 0) -> list[Uevent]:

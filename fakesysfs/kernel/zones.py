@@ -49,11 +49,12 @@ class Zone:
 class NodeZones:
     """The four zones of one node."""
 
-    __slots__ = ("_zones", "nid")
+    __slots__ = ("_all", "_zones", "nid")
 
     def __init__(self, nid: int) -> None:
         self.nid = nid
         self._zones = {name: Zone(nid, name) for name in (*KERNEL_ZONES, MOVABLE)}
+        self._all = tuple(self._zones.values())
 
     def __getitem__(self, name: str) -> Zone:
         return self._zones[name]
@@ -68,7 +69,10 @@ class NodeZones:
 
     def present(self) -> int:
         """Pages online on the node."""
-        return sum(zone.present for zone in self._zones.values())
+        present = 0
+        for zone in self._all:
+            present += zone.present
+        return present
 
     def managed_kb(self) -> int:
         """MemTotal of the node."""

@@ -188,7 +188,8 @@ class Place:
     """Where an entry stands in its table, and what follows from that for each of its files, worked out beforehand.
 
     `group` is the group directory around it (None: the directory itself). `mode` is the type and the bits of a file
-    or link as declared (0 for directories, whose bits their kind has). `condition` is the entry's own, None: always
+    or link as declared (0 for directories, whose bits their kind has); `form` is that mode and the size, where these
+    are all that lstat(2) tells of such an entry, whatever the object. `condition` is the entry's own, None: always
     there; `conditions` are that and those of the groups around. `owner` is the declared one.
     """
 
@@ -196,6 +197,7 @@ class Place:
     entry: Entry
     group: Place | None
     mode: int = field(init=False)
+    form: tuple[int, int] | None = field(init=False)
     condition: Condition | None = field(init=False)
     conditions: tuple[Condition, ...] = field(init=False)
     owner: Callable[[Any], Kobject | None] | None = field(init=False)
@@ -206,6 +208,7 @@ class Place:
         around = self.group.conditions if self.group else ()
         derived = {
             "mode": _mode(entry),
+            "form": _form(entry),
             "condition": condition,
             "conditions": around if condition is None else (condition, *around),
             "owner": entry.owner if isinstance(entry, Attribute) else None,
@@ -236,6 +239,12 @@ def _mode(entry: Entry) -> int:
     if isinstance(entry, Nodes):
         return stat.S_IFCHR
     return 0
+
+
+def _form(entry: Entry) -> tuple[int, int] | None:
+    if isinstance(entry, Attribute) and entry.narrow is None and isinstance(entry.size, int):
+        return _mode(entry), entry.size
+    return (_mode(entry), 0) if isinstance(entry, Link | Links) else None
 
 
 class DirectoryKind:
@@ -269,7 +278,7 @@ class DirectoryKind:
         self._families: dict[int, list[Place]] = {}
         self._directories: dict[int, list[Place]] = {}
         self._indexed: dict[int, tuple[bytes, ...]] = {}
-        self._order: dict[int, list[Place]] = {}
+        self._order: dict[int, list[tuple[Place, int, bytes]]] = {}
         self._number(self.entries, None)
         if len(self.places) > SLOTS - 1:
             msg = f"directory kind {name} has more than {SLOTS - 1} entries"
@@ -296,8 +305,9 @@ class DirectoryKind:
                 self._number(entry.entries, place)
             if isinstance(entry, Links):
                 self.places += [Place(len(self.places) + 1 + more, entry, group) for more in range(entry.slots - 1)]
+        named = ((place, self._names[place.slot]) for place in singles)
         self._order[around] = sorted(
-            singles, key=lambda place: (name_hash(self._names[place.slot]), self._names[place.slot])
+            ((place, name_hash(name), name) for place, name in named), key=lambda single: single[1:]
         )
         self._directories[around] = [place for place in (*singles, *families) if not place.mode]
         self._indexed[around] = tuple(
@@ -320,8 +330,8 @@ class DirectoryKind:
         """The families in the group at slot `around`."""
         return self._families[around]
 
-    def singles(self, around: int) -> list[Place]:
-        """The single entries in the group at slot `around`, in the order in which kernfs lists them."""
+    def singles(self, around: int) -> list[tuple[Place, int, bytes]]:
+        """(place, hash of the name, name) of the single entries in a group, in the order in which kernfs lists them."""
         return self._order[around]
 
     def directories(self, around: int) -> list[Place]:

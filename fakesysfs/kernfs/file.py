@@ -11,10 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Awaitable
 from typing import Any, NamedTuple, Protocol
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernfs.declare import Attribute, Stream
+from fakesysfs.kernel.sched import Operation
+from fakesysfs.kernfs.declare import Attribute, Place, Stream
 from fakesysfs.kernfs.tree import Found, Stat, Tree, _about, file_mode, file_size
 
 _IRUGO = 0o444
@@ -43,7 +45,9 @@ class OpenFile:
 
     __slots__ = (
         "__weakref__",
+        "_about",
         "_buffer",
+        "_generation",
         "_position",
         "_refusals",
         "_stream",
@@ -53,32 +57,31 @@ class OpenFile:
         "changed",
         "ino",
         "mode",
+        "reading_sleeps",
         "size",
         "was_read",
     )
 
-    def __init__(
-        self, tree: Tree, ino: int, attribute: Attribute, about: Any, mode: int, refusals: Refusals | None, flags: int
-    ) -> None:
+    def __init__(self, tree: Tree, ino: int, place: Place, about: Any, refusals: Refusals | None, flags: int) -> None:
+        attribute = place.entry
+        assert isinstance(attribute, Attribute)
         self._tree = tree
         self._refusals = refusals
         self.ino = ino
         self.attribute = attribute
-        # What fstat(2) says once the node is gone.
-        self.mode = mode
-        self.size = file_size(attribute, about)
+        self.mode, self.size = place.form or (file_mode(place, about), file_size(attribute, about))
+        """What fstat(2) says once the node is gone, but for what a user changed: `changed`."""
         self.changed = tree.changed(ino)
+        self._about = about
+        self._generation = tree.population.generation
         self._buffer = b""
         self._position = -1
-        self._stream: Stream | None = attribute.stream(about) if attribute.stream is not None else None
+        self._stream: Stream | None = None if attribute.stream is None else attribute.stream(about)
         self._waits = not flags & os.O_NONBLOCK
+        self.reading_sleeps = attribute.show is None
+        """Reads must go through `read_sleeping`."""
         self.was_read = False
         """Something was read: from then on poll(2) no longer reports POLLPRI and POLLERR (kernfs_generic_poll)."""
-
-    @property
-    def reading_sleeps(self) -> bool:
-        """Reads must go through `read_sleeping`."""
-        return self.attribute.show is None
 
     def getattr(self) -> Stat:
         """What fstat(2) says."""
@@ -90,10 +93,14 @@ class OpenFile:
         return self._tree.find(self.ino) is not None
 
     def _object(self, where: str) -> Any:
-        found = self._tree.find(self.ino)
-        if found is None:
-            raise KernelError(self.attribute.removed, "the attribute was removed while it was open", where)
-        return _about(found.object)
+        """What the attribute is of. As long as nothing came or went anywhere, what it was of before."""
+        generation = self._tree.population.generation
+        if generation != self._generation:
+            found = self._tree.find(self.ino)
+            if found is None:
+                raise KernelError(self.attribute.removed, "the attribute was removed while it was open", where)
+            self._about, self._generation = _about(found.object), generation
+        return self._about
 
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset`.
@@ -133,6 +140,11 @@ class OpenFile:
         A write of 0 bytes never reaches the store. Raises KernelError: ENODEV when the node is gone, whatever the store
         refuses with; a refusal is noted with its caller.
         """
+        taken = self.store(data, caller)
+        return taken if isinstance(taken, int) else await taken
+
+    def store(self, data: bytes, caller: Caller) -> int | Operation[int]:
+        """As `write`; an operation for the number where the store may sleep."""
         attribute = self.attribute
         taken = data if attribute.max_store is None else data[: attribute.max_store]
         try:
@@ -141,14 +153,23 @@ class OpenFile:
                 return 0
             if attribute.store is None:
                 raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
-            done = attribute.store(about, taken)
-            if done is not None:
-                await done
+            operation = attribute.store(about, taken)
         except KernelError as error:
-            if self._refusals is not None:
-                self._refusals.add(caller, self._tree.path_of(self.ino), taken, error)
+            self._refused(error, taken, caller)
+            raise
+        return len(taken) if operation is None else self._stored(operation, taken, caller)
+
+    async def _stored(self, operation: Awaitable[None], taken: bytes, caller: Caller) -> int:
+        try:
+            await operation
+        except KernelError as error:
+            self._refused(error, taken, caller)
             raise
         return len(taken)
+
+    def _refused(self, error: KernelError, taken: bytes, caller: Caller) -> None:
+        if self._refusals is not None:
+            self._refusals.add(caller, self._tree.path_of(self.ino), taken, error)
 
 
 def open_file(
@@ -168,8 +189,9 @@ def open_file(
 
 
 def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | None) -> OpenFile:
-    entry = found.place.entry if found.place else None
-    if not isinstance(entry, Attribute):
+    place = found.place
+    entry = None if place is None else place.entry
+    if place is None or not isinstance(entry, Attribute):
         kinds = {stat.S_IFDIR: errno.EISDIR, stat.S_IFLNK: errno.ELOOP}
         number = kinds.get(stat.S_IFMT(tree.getattr(ino).mode), errno.ENXIO)
         raise KernelError(number, "only attributes can be opened here", "do_open")
@@ -177,15 +199,12 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
         if flags & os.O_DIRECTORY:
             raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
         raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
-    assert found.place is not None
     about = _about(found.object)
-    mode = file_mode(found.place, about)
     changed = tree.changed(ino)
-    if changed is not None and changed.mode is not None:
-        mode = stat.S_IFMT(mode) | changed.mode
+    mode = file_mode(place, about) if changed is None or changed.mode is None else changed.mode
     access = flags & os.O_ACCMODE
     if access in _WRITE and (not mode & _IWUGO or entry.store is None):
         raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
     if access in _READ and (not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)):
         raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
-    return OpenFile(tree, ino, entry, about, mode, refusals, flags)
+    return OpenFile(tree, ino, place, about, refusals, flags)

@@ -22,10 +22,10 @@ import functools
 import os
 import stat
 from array import array
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.declare import (
@@ -63,6 +63,8 @@ MAX_SERIAL = (1 << _SERIAL_BITS) - 1
 
 _FAMILY_SHIFT = 24
 _SINGLE = 1 << 29
+
+_XATTRS = ("security.", "trusted.")
 
 _CODE_MASK = (1 << INDEX_BITS) - 1
 _CHUNK = 256
@@ -115,6 +117,10 @@ class Found(NamedTuple):
     member: int
 
 
+_found = tuple.__new__
+"""Makes a `Found` in half the time that its own constructor takes; it is made for nearly every request."""
+
+
 @dataclass(slots=True)
 class Changed:
     """What a user changed on one node (kernfs_iattrs)."""
@@ -132,27 +138,46 @@ def _gone(what: str) -> KernelError:
     return KernelError(errno.ENOENT, f"there is no {what}", "kernfs_iop_lookup")
 
 
+class Population(Protocol):
+    """Who lives: the modelled kernel."""
+
+    @property
+    def objects(self) -> Objects:
+        """The objects by their serials."""
+
+    @property
+    def generation(self) -> int:
+        """Another number each time that an object or one of its entries came or went."""
+
+
+class Objects(Protocol):
+    """A mapping, as far as it matters here."""
+
+    def get(self, serial: int, /) -> Any | None:
+        """The object of that serial that lives, else None."""
+
+
 class Tree:
     """The name space of one mount.
 
-    `objects` finds a live object by its serial; `kind_of` its directory kind; `root` is the top directory; `changes`
-    takes the pending changes of names (each is given once). `uid` and `gid` own every file, `now_ns` is the clock for
-    times (nanoseconds since the epoch).
+    `population` has the objects (and is exchanged when another kernel is booted); `kind_of` gives an object's directory
+    kind; `root` is the top directory; `changes` takes the pending changes of names (each is given once).
+    `uid` and `gid` own every file, `now_ns` is the clock for times (nanoseconds since the epoch).
     """
 
     def __init__(
         self,
         root: Directory,
-        objects: Callable[[int], Any | None],
+        population: Population,
         kind_of: Callable[[Any], DirectoryKind],
-        changes: Callable[[], Iterable[NameChange]],
+        changes: Callable[[], Sequence[NameChange]],
         now_ns: Callable[[], int],
         *,
         uid: int = 0,
         gid: int = 0,
     ) -> None:
         self._root = root
-        self._objects = objects
+        self.population = population
         self._kind_of = kind_of
         self._take_changes = changes
         self._now_ns = now_ns
@@ -162,6 +187,7 @@ class Tree:
         self._changed: dict[int, Changed] = {}
         self._aliases: dict[int, int] = {}
         self._orders: dict[bytes, IndexedOrder] = {}
+        self._forms: dict[tuple[int, int], Stat] = {}
 
     # Identity -----------------------------------------------------------------------------------------------------
 
@@ -194,7 +220,7 @@ class Tree:
         """What an inode number stands for, or None if that is gone."""
         if ino == ROOT:
             return Found(self._root, self._root.kind, None, 0)
-        kobject = self._objects(ino >> _SERIAL_SHIFT)
+        kobject = self.population.objects.get(ino >> _SERIAL_SHIFT)
         if kobject is None:
             return None
         kind = self._kind_of(kobject)
@@ -206,8 +232,8 @@ class Tree:
             if kobject is None:
                 return None
         if not slot:
-            return Found(kobject, kind, None, index)
-        place = kind.place(slot)
+            return _found(Found, (kobject, kind, None, index))
+        place = kind.places[slot - 1]
         if place.conditions or place.owner is not None:
             about = _about(kobject)
             for condition in place.conditions:
@@ -215,7 +241,7 @@ class Tree:
                     return None
             if place.owner is not None and place.owner(about) is not kobject:
                 return None
-        return Found(kobject, kind, place, index)
+        return _found(Found, (kobject, kind, place, index))
 
     def existing(self, ino: int, where: str) -> Found:
         """As `find`, but a node that is gone is ENODEV, as kernfs says to open files (kernfs_get_active)."""
@@ -290,6 +316,19 @@ class Tree:
             return None if node is None else self._child(parent, place.slot, node[0].serial)
         return None
 
+    def _members(self, parent: int, about: Any, place: Place) -> Iterator[tuple[str, int]]:
+        """The names and inode numbers of a family that is not indexed."""
+        family = place.entry
+        if isinstance(family, Subdirectories):
+            for text, child in family.of(about).items():
+                yield text, self.ino_of(child)
+        elif isinstance(family, Links):
+            for position, (text, (linked, _)) in enumerate(family.of(about).items()):
+                yield text, self._link_ino(parent, place, family, position, linked)
+        elif isinstance(family, Nodes):
+            for text, node in family.of(about).items():
+                yield text, self._child(parent, place.slot, node[0].serial)
+
     def _link_ino(self, parent: int, place: Place, family: Links, position: int, about: Kobject) -> int:
         if family.slots > 1:
             return self._child(parent, place.slot + position)
@@ -302,7 +341,7 @@ class Tree:
         """
         if parent == ROOT:
             return self._root.kind.prefixes(0)
-        kobject = self._objects(parent >> _SERIAL_SHIFT)
+        kobject = self.population.objects.get(parent >> _SERIAL_SHIFT)
         return () if kobject is None else self._kind_of(kobject).prefixes(parent & _SLOT_MASK)
 
     def walk(self, path: str) -> int:
@@ -383,6 +422,16 @@ class Tree:
                 if node.serial == found.member:
                     mode, rdev = place.mode | bits, os.makedev(major, minor)
         return self._stat(ino, mode, 1, changed, rdev=rdev)
+
+    def form(self, ino: int, place: Place, about: Any) -> Stat:
+        """As `getattr` of a node that is there, at `place` of an object, but that the inode number may be another's."""
+        form = place.form
+        if form is None or (self._changed and self.changed(ino) is not None):
+            return self.getattr(ino)
+        found = self._forms.get(form)
+        if found is None:
+            found = self._forms[form] = self._stat(ino, form[0], 1, None, size=form[1])
+        return found
 
     def changed(self, ino: int) -> Changed | None:
         """What a user changed on a node."""
@@ -494,11 +543,11 @@ class Tree:
     def getxattr(self, ino: int, name: str) -> bytes:
         """Raises KernelError: ENOTSUP outside security.* and trusted.*, ENODATA where it was never set."""
         self.existing(ino, "kernfs_vfs_xattr_get")
-        if not name.startswith(("security.", "trusted.")):
+        if not name.startswith(_XATTRS):
             raise KernelError(
                 errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_get"
             )
-        changed = self._changed.get(ino & _NO_ALIAS)
+        changed = self.changed(ino)
         value = changed.xattrs.get(name) if changed else None
         if value is None:
             raise KernelError(errno.ENODATA, f"xattr {name} is not set", "kernfs_vfs_xattr_get")
@@ -507,7 +556,7 @@ class Tree:
     def setxattr(self, ino: int, name: str, value: bytes) -> None:
         """Raises KernelError: ENOTSUP for user.* (kernfs_vfs_user_xattr_set is off in sysfs)."""
         self.existing(ino, "kernfs_vfs_xattr_set")
-        if not name.startswith(("security.", "trusted.")):
+        if not name.startswith(_XATTRS):
             raise KernelError(
                 errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_set"
             )
@@ -541,9 +590,9 @@ class Tree:
             order = self._orders[prefix] = IndexedOrder(prefix)
         return order.keys(end)
 
-    def take_changes(self) -> list[NameChange]:
+    def take_changes(self) -> Sequence[NameChange]:
         """The changes of names since the last call."""
-        return list(self._take_changes())
+        return self._take_changes()
 
 
 _MAX_LINKS = 40
@@ -582,9 +631,18 @@ def _about(kobject: Any) -> Any:
     return getattr(kobject, "about", kobject)
 
 
-Listed = tuple[bytes, int, int, int, Stat]
-"""A name in a directory, its inode number, its cookie, its number in an indexed family (-1: it is in none), and the
-`Stat` of a node that differs from it in nothing but the inode number."""
+class Alike(NamedTuple):
+    """Names that follow one another in a directory and whose nodes differ in nothing but their inode numbers."""
+
+    names: Sequence[bytes]
+    inos: Sequence[int]
+    cookies: Sequence[int]
+    stat: Stat
+    """All of them but for the inode number."""
+    runs: Sequence[tuple[int, int]] = ()
+    """Members of an indexed family that were found to be there, all names of the family among them (or in what was
+    given before).
+    """
 
 
 class DirectoryReader:
@@ -605,17 +663,18 @@ class DirectoryReader:
         if around is None:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "iterate_dir")
         self._around = around
-        self._order: array[int] | None = None
-        self._singles: dict[int, tuple[bytes, int]] = {}
+        self._order: Sequence[int] | None = None
+        self._singles: list[tuple[bytes, int, Place]] = []
         self._families: list[_Family] = []
 
-    def _build(self, found: Found) -> array[int]:
-        tree, around = self._tree, self._around
+    def _build(self, found: Found) -> Sequence[int]:
+        tree, around, kind = self._tree, self._around, found.kind
         about = _about(found.object)
-        self._singles.clear()
+        singles: list[tuple[bytes, int, Place]] = []
+        self._singles = singles
         self._families = []
-        order = array("Q")
-        for place in found.kind.families(around):
+        order: Any = []
+        for place in kind.families(around):
             if isinstance(place.entry, Indexed):
                 family = _Family(tree, self._ino, place, len(self._families))
                 self._families.append(family)
@@ -626,33 +685,24 @@ class DirectoryReader:
                 for key in keys:
                     self._insert(order, key, family.name(key & _INDEX_MASK))
         alone = not order
-        for place in found.kind.singles(around):
+        for place, value, name in kind.singles(around):
             ino = tree._single(self._ino, about, place)  # noqa: SLF001  the tree's other half
-            if ino is not None and alone:
-                order.append(self._key(found.kind.name_of(place), ino))
-            elif ino is not None:
-                self._insert_single(order, found.kind.name_of(place), ino)
-        for place in found.kind.families(around):
-            entry = place.entry
-            if isinstance(entry, Subdirectories):
-                for text, child in entry.of(about).items():
-                    self._insert_single(order, os.fsencode(text), tree.ino_of(child))
-            elif isinstance(entry, Links | Nodes):
-                members: Mapping[str, Any] = entry.of(about)
-                for text in members:
-                    name = os.fsencode(text)
-                    self._insert_single(order, name, tree.lookup(self._ino, name))
-        return order
+            if ino is not None:
+                key = value << INDEX_BITS | _SINGLE | len(singles)
+                singles.append((name, ino, place))
+                if alone:
+                    order.append(key)
+                else:
+                    self._insert(order, key, name)
+        for place in kind.families(around):
+            for text, ino in tree._members(self._ino, about, place):  # noqa: SLF001  the tree's other half
+                name = os.fsencode(text)
+                key = _hash(name) << INDEX_BITS | _SINGLE | len(singles)
+                singles.append((name, ino, place))
+                self._insert(order, key, name)
+        return order  # type: ignore[no-any-return]  # a list or an array
 
-    def _key(self, name: bytes, ino: int) -> int:
-        code = _SINGLE | len(self._singles)
-        self._singles[code] = (name, ino)
-        return _hash(name) << INDEX_BITS | code
-
-    def _insert_single(self, order: array[int], name: bytes, ino: int) -> None:
-        self._insert(order, self._key(name, ino), name)
-
-    def _insert(self, order: array[int], key: int, name: bytes) -> None:
+    def _insert(self, order: Any, key: int, name: bytes) -> None:
         """Names of equal hash stand in the order of their bytes."""
         value = key >> INDEX_BITS
         start = bisect_left(order, value << INDEX_BITS)
@@ -662,7 +712,7 @@ class DirectoryReader:
     def _name(self, key: int) -> bytes:
         code = key & _CODE_MASK
         if code & _SINGLE:
-            return self._singles[code][0]
+            return self._singles[code & ~_SINGLE][0]
         return self._families[code >> _FAMILY_SHIFT].name(code & _INDEX_MASK)
 
     def entries(self, cookie: int) -> Iterator[tuple[bytes, int, int]]:
@@ -670,10 +720,11 @@ class DirectoryReader:
 
         Raises KernelError ENOENT when the directory itself is gone.
         """
-        return ((name, ino, key) for name, ino, key, _, _ in self.listed(cookie))
+        for alike in self.listed(cookie):
+            yield from zip(alike.names, alike.inos, alike.cookies, strict=True)
 
-    def listed(self, cookie: int) -> Iterator[Listed]:
-        """The names after `cookie` (0: from the start).
+    def listed(self, cookie: int, together: int = _CHUNK) -> Iterator[Alike]:
+        """The names after `cookie` (0: from the start), at most so many together that are alike.
 
         What it found out about one member of a family it takes to hold for all that are alike: nothing may change
         between two steps. Raises KernelError ENOENT when the directory itself is gone.
@@ -682,33 +733,43 @@ class DirectoryReader:
         found = tree.find(self._ino)
         if found is None:
             raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
-        if cookie == 0 or self._order is None:
+        fresh = cookie == 0 or self._order is None
+        if fresh:
             self._order = self._build(found)
         order = self._order
+        assert order is not None
         position = self._after(cookie) if cookie else 0
         about = _about(found.object)
-        families = self._families
-        changed = tree.all_changed
-        for family in families:
-            family.first, family.last = 0, -1
+        for family in self._families:
+            family.forget()
         while position < len(order):
-            chunk = order[position : position + _CHUNK]
-            position += _CHUNK
-            for key in chunk:
-                code = key & _CODE_MASK
-                if code & _SINGLE:
-                    name, ino = self._singles[code]
-                    alike = tree.getattr(ino)
-                    if alike.nlink:
-                        yield name, ino, key, -1, alike
-                    continue
-                family = families[code >> _FAMILY_SHIFT]
-                index = code & _INDEX_MASK
-                if not family.first <= index <= family.last and not family.look(about, index):
-                    continue
-                ino = family.ino_of_0 + (index << _INDEX_SHIFT)
-                alike = tree.getattr(ino) if changed and ino in changed else family.alike
-                yield family.format % index, ino, key, index, alike
+            key = order[position]
+            code = key & _CODE_MASK
+            if code & _SINGLE:
+                position += 1
+                name, ino, place = self._singles[code & ~_SINGLE]
+                if fresh or tree.find(ino) is not None:
+                    yield Alike((name,), (ino,), (key,), tree.form(ino, place, about))
+                continue
+            chunk = order[position : position + together]
+            position += len(chunk)
+            yield from self._members(chunk, about)
+
+    def _members(self, chunk: Sequence[int], about: Any) -> Iterator[Alike]:
+        """What stands in a piece of the order that begins with a member of a family."""
+        position = 0
+        while position < len(chunk):
+            code = chunk[position] & _CODE_MASK
+            if code & _SINGLE:
+                name, ino, place = self._singles[code & ~_SINGLE]
+                if self._tree.find(ino) is not None:
+                    yield Alike((name,), (ino,), (chunk[position],), self._tree.form(ino, place, about))
+                position += 1
+                continue
+            family = self._families[code >> _FAMILY_SHIFT]
+            keys = family.own(chunk[position:] if position else chunk)
+            position += len(keys)
+            yield from family.listed(keys, about)
 
     def _after(self, cookie: int) -> int:
         """The position in the order behind a cookie's."""
@@ -723,14 +784,19 @@ class DirectoryReader:
         return position
 
 
+class _Run(NamedTuple):
+    """Members of a family that are alike, from `first` to `last`; member n has the inode number `base` + n << 8."""
+
+    first: int
+    last: int
+    base: int
+    stat: Stat
+
+
 class _Family:
-    """An indexed family as one reader sees it.
+    """An indexed family as one reader sees it: what was looked at once is not looked at again until `forget`."""
 
-    `first` to `last` are the members looked at last, all alike: of them only the number must be put into the name and
-    into the inode number.
-    """
-
-    __slots__ = ("_declared", "_high", "_parent", "_place", "_tree", "alike", "first", "format", "ino_of_0", "last")
+    __slots__ = ("_declared", "_firsts", "_format", "_high", "_parent", "_place", "_runs", "_stats", "_tree", "_untold")
 
     def __init__(self, tree: Tree, parent: int, place: Place, number: int) -> None:
         """`number` tells the family's keys from those of the directory's other families."""
@@ -740,14 +806,15 @@ class _Family:
         self._place = place
         self._declared = place.entry
         self._high = number << _FAMILY_SHIFT
-        self.format = place.entry.prefix.encode().replace(b"%", b"%%") + b"%d"
-        self.first, self.last = 0, -1
-        self.ino_of_0 = 0
-        self.alike = _NOTHING
+        self._format = place.entry.prefix.encode().replace(b"%", b"%%") + b"%d"
+        self._firsts: list[int] = []
+        self._runs: list[_Run] = []
+        self._untold: list[tuple[int, int]] = []
+        self._stats: dict[tuple[int, ...], Stat] = {}
 
     def name(self, index: int) -> bytes:
         """The name of one member."""
-        return self.format % index
+        return self._format % index
 
     def keys(self, about: Any) -> array[int]:
         """The keys of all members, and maybe of numbers that are none."""
@@ -763,17 +830,86 @@ class _Family:
             there[first : last + 1] = b"\1" * (last - first + 1)
         return array("Q", [key | high for key in keys if there[key & _INDEX_MASK]])
 
-    def look(self, about: Any, index: int) -> bool:
-        """Look at a member and those like it; false if there is none of that number."""
-        run = self._declared.run_of(about, index)
-        if run is None:
-            return False
+    def own(self, keys: Sequence[int]) -> Sequence[int]:
+        """The first of the keys that are the family's, as many as follow one another."""
+        low, high = self._high, self._high | _INDEX_MASK
+        codes = [key & _CODE_MASK for key in keys]
+        if low <= min(codes) and max(codes) <= high:
+            return keys
+        return keys[: next(number for number, code in enumerate(codes) if not low <= code <= high)]
+
+    def forget(self) -> None:
+        """Something may have changed."""
+        self._firsts.clear()
+        self._runs.clear()
+        self._untold.clear()
+        self._stats.clear()
+
+    def listed(self, keys: Sequence[int], about: Any) -> Iterator[Alike]:
+        """The members that these keys are of, those that are there."""
+        numbers = [key & _INDEX_MASK for key in keys]
+        inos: list[int] = []
+        start = 0
+        first, last, base, stat = _NO_RUN
+        for number in numbers:
+            if not first <= number <= last:
+                run = self._run(about, number)
+                if run is None or run.stat is not stat:
+                    if inos:
+                        yield self._alike(keys, numbers, start, inos, stat)
+                    start += len(inos)
+                    inos = []
+                if run is None:
+                    start += 1
+                    continue
+                first, last, base, stat = run
+            inos.append(base + (number << _INDEX_SHIFT))
+        if inos:
+            yield self._alike(keys, numbers, start, inos, stat)
+
+    def _alike(self, keys: Sequence[int], numbers: Sequence[int], start: int, inos: Sequence[int], stat: Stat) -> Alike:
+        form, end = self._format, start + len(inos)
+        runs, self._untold = self._untold, []
+        return Alike([form % number for number in numbers[start:end]], inos, keys[start:end], stat, runs)
+
+    def _run(self, about: Any, number: int) -> _Run | None:
+        """The members around one, that included, that are alike; None if there is none of that number."""
+        position = bisect_right(self._firsts, number) - 1
+        if position >= 0 and number <= self._runs[position].last:
+            return self._runs[position]
+        span = self._declared.run_of(about, number)
+        if span is None:
+            return None
         tree = self._tree
         if self._declared.directory is not None:
-            ino = tree.ino_of(self._declared.directory(about, index))
+            ino = tree.ino_of(self._declared.directory(about, number))
         else:
-            ino = tree._child(self._parent, self._place.slot, index)  # noqa: SLF001  the tree's other half
-        self.first, self.last = run if tree.changed(ino) is None else (index, index)
-        self.ino_of_0 = ino - (index << _INDEX_SHIFT)
-        self.alike = tree.getattr(ino)
-        return True
+            ino = tree._child(self._parent, self._place.slot, number)  # noqa: SLF001  the tree's other half
+        stat = tree.getattr(ino)
+        stat = self._stats.setdefault(stat[1:], stat)
+        run = _Run(*self._unchanged(span, ino, number), ino - (number << _INDEX_SHIFT), stat)
+        self._untold.append((run.first, run.last))
+        self._firsts.insert(position + 1, run.first)
+        self._runs.insert(position + 1, run)
+        return run
+
+    def _unchanged(self, span: tuple[int, int], ino: int, number: int) -> tuple[int, int]:
+        """As much of the members around one as no user changed anything on, or that one alone."""
+        changed = self._tree.all_changed
+        if not changed:
+            return span
+        if ino in changed:
+            return number, number
+        first, last = span
+        base = ino - (number << _INDEX_SHIFT)
+        for other in changed:
+            index = other - base >> _INDEX_SHIFT
+            if other == base + (index << _INDEX_SHIFT) and first <= index <= last:
+                if index < number:
+                    first = index + 1
+                else:
+                    last = index - 1
+        return first, last
+
+
+_NO_RUN = _Run(0, -1, 0, _NOTHING)

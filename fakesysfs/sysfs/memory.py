@@ -31,7 +31,7 @@ MEMORY_BLOCK = DirectoryKind(
         Attribute(
             name="state",
             mode=0o644,
-            show=lambda block: f"{block.status.state.value}\n",
+            show=lambda block: f"{block.status.state}\n",
             store=lambda block, buffer: block.blocks.state_store(block.index, buffer),
             doc="online, offline or going-offline. Written: offline, online, online_kernel, online_movable; "
             "EINVAL if it is so already.",

@@ -243,7 +243,11 @@ def test_a_listing_shows_what_was_changed_on_one_member_of_a_family() -> None:
     parent = tree.walk(MEMORY)
     changed = tree.lookup(parent, b"memory60")
     tree.setattr(changed, mode=0o700)
-    listed = {name: alike._replace(ino=ino) for name, ino, _, _, alike in tree.opendir(parent).listed(0)}
+    listed = {
+        name: alike.stat._replace(ino=ino)
+        for alike in tree.opendir(parent).listed(0)
+        for name, ino in zip(alike.names, alike.inos, strict=True)
+    }
     assert stat.S_IMODE(listed[b"memory60"].mode) == 0o700
     assert stat.S_IMODE(listed[b"memory61"].mode) == 0o755
     assert listed == {name: tree.getattr(tree.lookup(parent, name)) for name in listed}

@@ -67,6 +67,7 @@ class Toy:
     counter: int = 0
     bound: bool = True
     sleepers: int = 0
+    looks: int = 0
     wake: WaitQueue = field(default_factory=WaitQueue)
     device: Device | None = field(default_factory=lambda: Device(FIRST_DEVICE_SERIAL))
     changes: list[NameChange] = field(default_factory=list)
@@ -77,16 +78,25 @@ class Toy:
 
     def __post_init__(self) -> None:
         self.top = Directory(ROOT_SERIAL, TOP, self)
-        self.tree = Tree(
-            self.top, self.find, self.kind, self.take_changes, time.time_ns, uid=os.getuid(), gid=os.getgid()
-        )
+        self.tree = Tree(self.top, self, self.kind, self.take_changes, time.time_ns, uid=os.getuid(), gid=os.getgid())
         self.next_serial = FIRST_DEVICE_SERIAL + 1
 
     def at(self, index: int) -> Member | None:
         """The member `index` of the family."""
         return Member(FAMILY_SERIAL, index) if index in self.members else None
 
-    def find(self, serial: int) -> object | None:
+    @property
+    def objects(self) -> Toy:
+        """The objects by their serials."""
+        return self
+
+    @property
+    def generation(self) -> int:
+        """Never the same: nothing is known to last."""
+        self.looks += 1
+        return self.looks
+
+    def get(self, serial: int, /) -> object | None:
         """The object of a serial."""
         if serial == FAMILY_SERIAL:
             return self

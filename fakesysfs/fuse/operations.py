@@ -129,9 +129,7 @@ def answer_errno(number: int) -> int:
 
 
 def _refusal(handler: str, error: Exception, arguments: tuple[Any, ...]) -> FUSEError:
-    """What the host is told instead of an answer; nothing but FUSEError may get out of a handler."""
-    if isinstance(error, KernelError):
-        return FUSEError(answer_errno(error.errno))
+    """What the host is told of an error that is not the model's; nothing but FUSEError may get out of a handler."""
     if isinstance(error, FUSEError):
         return error
     log.error("bug: %s%r answered EIO", handler, arguments, exc_info=error)
@@ -147,6 +145,8 @@ def _at_once(
     async def handler(self: Operations, /, *args: Any) -> T:
         try:
             return method(self, *args)  # type: ignore[call-arg]  # the same
+        except KernelError as error:
+            refusal = FUSEError(answer_errno(error.errno))
         except Exception as error:  # noqa: BLE001  it is answered
             refusal = _refusal(method.__name__, error, args)
         raise refusal
@@ -170,6 +170,8 @@ def _maybe_waiting(
                 return await answer  # type: ignore[no-any-return]
             finally:
                 self.unfinished -= 1
+        except KernelError as error:
+            refusal = FUSEError(answer_errno(error.errno))
         except Exception as error:  # noqa: BLE001  it is answered
             refusal = _refusal(method.__name__, error, args)
         raise refusal
@@ -526,7 +528,7 @@ class Operations(pyfuse3.Operations):
                     return
         known = self.names.known_in(parent) if tree.prefixes_of(parent) else None
         told = 0
-        for names, inos, cookies, alike, runs in reader.listed(start_id if start_id > _DOTS else 0, self._fits):
+        for names, inos, cookies, alike, runs in reader.listed(start_id if start_id > _DOTS else 0, self._fits + 1):
             entry = entries(alike)
             if known is not None:
                 for first, last in runs:

@@ -541,8 +541,10 @@ class Tree:
             del self._aliases[ino]
 
     def getxattr(self, ino: int, name: str) -> bytes:
-        """Raises KernelError: ENOTSUP outside security.* and trusted.*, ENODATA where it was never set."""
-        self.existing(ino, "kernfs_vfs_xattr_get")
+        """One xattr of a node, whether or not that is still there (kernfs_xattr_get asks for no active reference).
+
+        Raises KernelError: ENOTSUP outside security.* and trusted.*, ENODATA where it was never set.
+        """
         if not name.startswith(_XATTRS):
             raise KernelError(
                 errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_get"
@@ -848,6 +850,11 @@ class _Family:
     def listed(self, keys: Sequence[int], about: Any) -> Iterator[Alike]:
         """The members that these keys are of, those that are there."""
         numbers = [key & _INDEX_MASK for key in keys]
+        run = self._run(about, numbers[0])
+        if run is not None and run.first <= min(numbers) and max(numbers) <= run.last:
+            base = run.base
+            yield self._alike(keys, numbers, 0, [base + (number << _INDEX_SHIFT) for number in numbers], run.stat)
+            return
         inos: list[int] = []
         start = 0
         first, last, base, stat = _NO_RUN

@@ -251,6 +251,8 @@ class Operations(pyfuse3.Operations):
         self._caller = Caller(0, "")
         self._seekable = FileInfo(direct_io=True)
         self._not_seekable = FileInfo(direct_io=True, nonseekable=True)
+        self._dots = EntryAttributes()
+        self._dots.st_mode = stat.S_IFDIR
         self._absent = EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOREVER
@@ -520,13 +522,15 @@ class Operations(pyfuse3.Operations):
     @_at_once
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
-        reply, tree, entries = pyfuse3.readdir_reply, self._tree, self._entries
+        reply, entries = pyfuse3.readdir_reply, self._entries
         parent, reader = self._open_directories[fh]
         if start_id < _DOTS:
+            entry = self._dots  # of these the host takes the number only
             for cookie, name, ino in ((1, b".", parent), (2, b"..", self._above(parent))):
-                if cookie > start_id and not reply(token, name, entries(tree.getattr(ino)), cookie):
+                entry.st_ino = ino
+                if cookie > start_id and not reply(token, name, entry, cookie):
                     return
-        known = self.names.known_in(parent) if tree.prefixes_of(parent) else None
+        known = self.names.known_in(parent) if reader.indexed else None
         told = 0
         for names, inos, cookies, alike, runs in reader.listed(start_id if start_id > _DOTS else 0, self._fits + 1):
             entry = entries(alike)

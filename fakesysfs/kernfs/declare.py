@@ -187,17 +187,18 @@ Condition = Callable[[Any], bool]
 class Place:
     """Where an entry stands in its table, and what follows from that for each of its files, worked out beforehand.
 
-    `group` is the group directory around it (None: the directory itself). `mode` is the type and the bits of a file
-    or link as declared (0 for directories, whose bits their kind has); `form` is that mode and the size, where these
-    are all that lstat(2) tells of such an entry, whatever the object. `condition` is the entry's own, None: always
-    there; `conditions` are that and those of the groups around. `owner` is the declared one.
+    `group` is the group directory around it (None: the directory itself), `directory_mode` the bits of directories.
+    `mode` is the type and the bits of a file or link as declared (0 for directories); `form` is mode, size and link
+    count, where these are all that lstat(2) tells of such an entry, whatever the object. `condition` is the entry's
+    own, None: always there; `conditions` are that and those of the groups around. `owner` is the declared one.
     """
 
     slot: int
     entry: Entry
     group: Place | None
+    directory_mode: int
     mode: int = field(init=False)
-    form: tuple[int, int] | None = field(init=False)
+    form: tuple[int, int, int] | None = field(init=False)
     condition: Condition | None = field(init=False)
     conditions: tuple[Condition, ...] = field(init=False)
     owner: Callable[[Any], Kobject | None] | None = field(init=False)
@@ -208,7 +209,7 @@ class Place:
         around = self.group.conditions if self.group else ()
         derived = {
             "mode": _mode(entry),
-            "form": _form(entry),
+            "form": _form(entry, self.directory_mode),
             "condition": condition,
             "conditions": around if condition is None else (condition, *around),
             "owner": entry.owner if isinstance(entry, Attribute) else None,
@@ -241,10 +242,14 @@ def _mode(entry: Entry) -> int:
     return 0
 
 
-def _form(entry: Entry) -> tuple[int, int] | None:
-    if isinstance(entry, Attribute) and entry.narrow is None and isinstance(entry.size, int):
-        return _mode(entry), entry.size
-    return (_mode(entry), 0) if isinstance(entry, Link | Links) else None
+def _form(entry: Entry, directory_mode: int) -> tuple[int, int, int] | None:
+    if isinstance(entry, Attribute):
+        return (_mode(entry), entry.size, 1) if entry.narrow is None and isinstance(entry.size, int) else None
+    if isinstance(entry, Link | Links):
+        return _mode(entry), 0, 1
+    if isinstance(entry, Group) and all(isinstance(inside, Attribute | Link | Links) for inside in entry.entries):
+        return stat.S_IFDIR | directory_mode, 0, 2
+    return None
 
 
 class DirectoryKind:
@@ -289,7 +294,7 @@ class DirectoryKind:
         families = self._families[around] = []
         singles: list[Place] = []
         for entry in entries:
-            place = Place(len(self.places) + 1, entry, group)
+            place = Place(len(self.places) + 1, entry, group, self.mode)
             self.places.append(place)
             if isinstance(entry, Attribute | Link | Group | Node):
                 key = (around, entry.name.encode())
@@ -304,7 +309,9 @@ class DirectoryKind:
             if isinstance(entry, Group):
                 self._number(entry.entries, place)
             if isinstance(entry, Links):
-                self.places += [Place(len(self.places) + 1 + more, entry, group) for more in range(entry.slots - 1)]
+                self.places += [
+                    Place(len(self.places) + 1 + more, entry, group, self.mode) for more in range(entry.slots - 1)
+                ]
         named = ((place, self._names[place.slot]) for place in singles)
         self._order[around] = sorted(
             ((place, name_hash(name), name) for place, name in named), key=lambda single: single[1:]

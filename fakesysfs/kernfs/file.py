@@ -69,7 +69,7 @@ class OpenFile:
         self._refusals = refusals
         self.ino = ino
         self.attribute = attribute
-        self.mode, self.size = place.form or (file_mode(place, about), file_size(attribute, about))
+        self.mode, self.size, _ = place.form or (file_mode(place, about), file_size(attribute, about), 1)
         """What fstat(2) says once the node is gone, but for what a user changed: `changed`."""
         self.changed = tree.changed(ino)
         self._about = about

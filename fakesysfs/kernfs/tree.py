@@ -187,7 +187,7 @@ class Tree:
         self._changed: dict[int, Changed] = {}
         self._aliases: dict[int, int] = {}
         self._orders: dict[bytes, IndexedOrder] = {}
-        self._forms: dict[tuple[int, int], Stat] = {}
+        self._forms: dict[tuple[int, int, int], Stat] = {}
 
     # Identity -----------------------------------------------------------------------------------------------------
 
@@ -423,14 +423,14 @@ class Tree:
                     mode, rdev = place.mode | bits, os.makedev(major, minor)
         return self._stat(ino, mode, 1, changed, rdev=rdev)
 
-    def form(self, ino: int, place: Place, about: Any) -> Stat:
-        """As `getattr` of a node that is there, at `place` of an object, but that the inode number may be another's."""
+    def form(self, ino: int, place: Place) -> Stat:
+        """As `getattr` of a node that is there, at `place`, but that the inode number may be another's."""
         form = place.form
         if form is None or (self._changed and self.changed(ino) is not None):
             return self.getattr(ino)
         found = self._forms.get(form)
         if found is None:
-            found = self._forms[form] = self._stat(ino, form[0], 1, None, size=form[1])
+            found = self._forms[form] = self._stat(ino, form[0], form[2], None, size=form[1])
         return found
 
     def changed(self, ino: int) -> Changed | None:
@@ -647,6 +647,10 @@ class Alike(NamedTuple):
     """
 
 
+_alike = tuple.__new__
+"""Makes an `Alike`, as `_found` does a `Found`."""
+
+
 class DirectoryReader:
     """One open directory: names in kernfs's order, from any cookie on.
 
@@ -665,13 +669,27 @@ class DirectoryReader:
         if around is None:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "iterate_dir")
         self._around = around
+        self._kind = found.kind
+        self._about = _about(found.object)
+        self._generation = tree.population.generation
+        self.indexed = bool(found.kind.prefixes(around))
+        """Whether the directory has a place for an indexed family."""
         self._order: Sequence[int] | None = None
         self._singles: list[tuple[bytes, int, Place]] = []
         self._families: list[_Family] = []
 
-    def _build(self, found: Found) -> Sequence[int]:
-        tree, around, kind = self._tree, self._around, found.kind
-        about = _about(found.object)
+    def _object(self) -> Any:
+        """What the directory is of. As long as nothing came or went anywhere, what it was of before."""
+        generation = self._tree.population.generation
+        if generation != self._generation:
+            found = self._tree.find(self._ino)
+            if found is None:
+                raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
+            self._about, self._generation = _about(found.object), generation
+        return self._about
+
+    def _build(self, about: Any) -> Sequence[int]:
+        tree, around, kind = self._tree, self._around, self._kind
         singles: list[tuple[bytes, int, Place]] = []
         self._singles = singles
         self._families = []
@@ -731,17 +749,11 @@ class DirectoryReader:
         What it found out about one member of a family it takes to hold for all that are alike: nothing may change
         between two steps. Raises KernelError ENOENT when the directory itself is gone.
         """
-        tree = self._tree
-        found = tree.find(self._ino)
-        if found is None:
-            raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
-        fresh = cookie == 0 or self._order is None
-        if fresh:
-            self._order = self._build(found)
-        order = self._order
-        assert order is not None
+        tree, about, order = self._tree, self._object(), self._order
+        fresh = cookie == 0 or order is None
+        if fresh or order is None:
+            self._order = order = self._build(about)
         position = self._after(cookie) if cookie else 0
-        about = _about(found.object)
         for family in self._families:
             family.forget()
         while position < len(order):
@@ -751,7 +763,7 @@ class DirectoryReader:
                 position += 1
                 name, ino, place = self._singles[code & ~_SINGLE]
                 if fresh or tree.find(ino) is not None:
-                    yield Alike((name,), (ino,), (key,), tree.form(ino, place, about))
+                    yield _alike(Alike, ((name,), (ino,), (key,), tree.form(ino, place), ()))
                 continue
             chunk = order[position : position + together]
             position += len(chunk)
@@ -765,7 +777,7 @@ class DirectoryReader:
             if code & _SINGLE:
                 name, ino, place = self._singles[code & ~_SINGLE]
                 if self._tree.find(ino) is not None:
-                    yield Alike((name,), (ino,), (chunk[position],), self._tree.form(ino, place, about))
+                    yield Alike((name,), (ino,), (chunk[position],), self._tree.form(ino, place))
                 position += 1
                 continue
             family = self._families[code >> _FAMILY_SHIFT]

@@ -2,11 +2,11 @@
 
     python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
 
-PART is one of: requests directories lsmem readers sleepers huge memory start daxctl. Builds plain.c with `cc` and
+PART is one of: requests directories lsmem sysfs readers sleepers huge memory start daxctl. Builds plain.c with `cc` and
 `pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then C's, and what is printed is
 the median of the ratios of these pairs, with the least and the greatest: trust the ratios, not the times. `requests`,
-`directories` and `lsmem` run on one CPU: waking another one costs more than what is measured. Nothing here fails when
-it is slow.
+`directories`, `lsmem` and `sysfs` run on one CPU: waking another one costs more than what is measured. Nothing here
+fails when it is slow.
 """
 
 from __future__ import annotations
@@ -185,6 +185,30 @@ def lsmem(program: Path, options: argparse.Namespace) -> None:
                 pairs(f"lsmem, {blocks}", 2 if blocks == MANY else options.rounds, ours, plain)
 
 
+def sysfs(program: Path, options: argparse.Namespace) -> None:
+    """What the host's own /sys can do as well, which is only read here: its blocks, as many of ours and of C's."""
+    blocks = [path.name for path in Path(f"/{MEMORY}").glob("memory*")]
+    if not blocks:
+        return
+    with pinned(), both(program, max(len(blocks), BOOT_BLOCKS + 1)) as mounts:
+        mine, c = f"{mounts.ours}/{MEMORY}", f"{mounts.plain}/{MEMORY}"
+        block = min(blocks)
+        for what, operation, times in (("cached stat", stat, 10_000), ("open+read+close of state", read, 1_000)):
+            ours, plain, real = (
+                functools.partial(seconds, operation, f"{above}/{block}/state", times)
+                for above in (mine, c, f"/{MEMORY}")
+            )
+            pairs(f"{what}, real /sys", options.rounds, real, plain)
+            pairs(f"{what}, ours", options.rounds, ours, plain)
+        for words in (["ls", "-f"], ["ls", "-l"], ["find"], ["lsmem", "--sysroot"]):
+            end = words[0] == "lsmem"
+            where = (mounts.ours, mounts.plain, "/") if end else (mine, c, f"/{MEMORY}")
+            tail = ["-maxdepth", "1"] if words[0] == "find" else []
+            ours, plain, real = (command(*words, path, *tail) for path in where)
+            pairs(f"{' '.join(words)}, real /sys", options.rounds, real, plain)
+            pairs(f"{' '.join(words)}, ours", options.rounds, ours, plain)
+
+
 READER = """
 import os, sys, time
 path, end = sys.argv[1], time.perf_counter() + float(sys.argv[2])
@@ -356,6 +380,7 @@ PARTS = {
     "requests": requests,
     "directories": directories,
     "lsmem": lsmem,
+    "sysfs": sysfs,
     "readers": many_readers,
     "sleepers": sleepers,
     "huge": huge,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fakesysfs.control.refused import quoted
 from fakesysfs.kernfs.file import Caller
 
-CAPACITY = 65536
+CAPACITY = 16384
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from fakesysfs.kernel.sched import WaitQueue
 
 EMERG, ALERT, CRIT, ERR, WARNING, NOTICE, INFO, DEBUG = range(8)
 
-LOG_RECORDS = 16384
+LOG_RECORDS = 4096
 """Messages kept; older ones are dropped and counted."""
 
 

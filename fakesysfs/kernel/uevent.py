@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fakesysfs.kernel.sched import WaitQueue
 
-RECORDS = 65536
+RECORDS = 8192
 """Records (not events) kept."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -324,8 +323,7 @@ def test_a_static_program(run: Runner, static_program: Path) -> None:
 
 
 def test_a_go_program(run: Runner, tmp_path: Path) -> None:
-    if shutil.which("go") is None:
-        pytest.skip("not installed: go")  # the static program above asks the kernel in the same way
+    need("go")
     source = tmp_path / "main.go"
     source.write_text(f"""
 package main

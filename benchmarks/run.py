@@ -2,7 +2,8 @@
 
     python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
 
-PART is one of: requests directories lsmem sysfs readers sleepers huge memory start daxctl. Builds plain.c with `cc` and
+PART is one of: requests directories lsmem sysfs readers sleepers huge delivered memory start
+daxctl. Builds plain.c with `cc` and
 `pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then C's, and what is printed is
 the median of the ratios of these pairs, with the least and the greatest: trust the ratios, not the times. `requests`,
 `directories`, `lsmem` and `sysfs` run on one CPU: waking another one costs more than what is measured. Nothing here
@@ -304,6 +305,54 @@ def huge(program: Path, options: argparse.Namespace) -> None:
                 tell("huge: p99 of a reader meanwhile", shown(float(reader.communicate()[0].split()[1])))
 
 
+LISTENER = """
+import os, socket, subprocess, sys, threading, time
+reader, hotplug, state, blocks = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+heard = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)  # NETLINK_KOBJECT_UEVENT
+heard.bind((0, 1))
+seen = {}
+def listen():
+    while True:
+        action = heard.recv(4096).partition(b"@/devices/system/memory/")[0]
+        seen[action] = seen.get(action, 0) + 1
+threading.Thread(target=listen, daemon=True).start()
+for word, action in (("unplug", b"remove"), ("online_movable", b"online")):
+    beside = subprocess.Popen([sys.executable, "-c", reader, state, "2", "0.001"], stdout=subprocess.PIPE, text=True)
+    time.sleep(0.3)
+    start = time.perf_counter()
+    with open(hotplug, "w") as file:
+        file.write(word)
+    answered = time.perf_counter() - start
+    while seen.get(action, 0) < blocks:
+        time.sleep(0.001)
+    heard_all = time.perf_counter() - start
+    print(word, answered, heard_all, beside.communicate()[0].split()[1], seen[action], flush=True)
+"""
+
+
+def delivered(program: Path, options: argparse.Namespace) -> None:
+    """A device unplugged and plugged while somebody listens to all uevents and the host holds all names."""
+    del program
+    for blocks in options.sizes:
+        with machine_file(blocks) as machine:
+            device = blocks - BOOT_BLOCKS
+            script = f'ls -f /{MEMORY} >/dev/null; exec "$@"'
+            run = [*FAKESYSFS, "run", "--machine", str(machine), "--", "sh", "-c", script, "sh"]
+            run += [sys.executable, "-c", LISTENER, READER, "/sys/bus/dax/devices/dax0.0/hotplug"]
+            run += [f"/{MEMORY}/memory1/state", str(device)]
+            done = subprocess.run(run, capture_output=True, text=True, check=False)
+            if done.returncode:
+                tell(f"delivered, {blocks}", f"failed: {done.stderr.strip()[-200:]}")
+                continue
+            for line in done.stdout.splitlines():
+                word, answered, heard, p99, count = line.split()
+                tell(
+                    f"{word}, names held, {count} of each uevent heard",
+                    f"{shown(float(answered))}, {float(answered) / device * 1e6:.1f} us a block; all heard after "
+                    f"{shown(float(heard))}; a reader's p99 {shown(float(p99))}",
+                )
+
+
 def memory(program: Path, options: argparse.Namespace) -> None:
     """What the server keeps after a lot of work."""
     del program, options
@@ -384,6 +433,7 @@ PARTS = {
     "readers": many_readers,
     "sleepers": sleepers,
     "huge": huge,
+    "delivered": delivered,
     "memory": memory,
     "start": start,
     "daxctl": daxctl,

@@ -131,6 +131,7 @@ class Sysroot:
         lasting = {path: directory for path, directory in self._static.by_path.items() if _lasts(path)}
         nodes = {*_dax_nodes(old)}
         self.kernel = self._new_kernel(old.last_serial)
+        self.kernel.generation = old.generation + 1  # whoever has a file of the old one open sees that it is another
         self.tree.population = self.kernel
         for directory in lasting.values():
             self.kernel.register(directory)

@@ -685,7 +685,7 @@ class DirectoryReader:
             found = self._tree.find(self._ino)
             if found is None:
                 raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
-            self._about, self._generation = _about(found.object), generation
+            self._kind, self._about, self._generation = found.kind, _about(found.object), generation
         return self._about
 
     def _build(self, about: Any) -> Sequence[int]:

@@ -46,6 +46,8 @@ class Device:
         self.serial = 0
         self.driver: Driver | None = None
         self.driver_data: Any = None
+        self.numa_node: int | None = None
+        """The node that the device is near (dev_to_node), its parent's from registration on if none was set."""
         self.children: dict[str, Device] = {}
         self.lock = Mutex(name)
         """The device lock: held while a driver is bound or unbound."""
@@ -142,6 +144,8 @@ class Bus:
         self.devices[device.name] = device
         if device.parent is not None:
             device.parent.children[device.name] = device
+            if device.numa_node is None:
+                device.numa_node = device.parent.numa_node
         self.kernel.changed("device", device)
         device.uevent("add")
         if self.autoprobe:
@@ -285,12 +289,19 @@ class Bus:
 
 
 def synthetic_uevent(
-    kernel: Kernel, buffer: bytes, devpath: str, subsystem: str, label: str, environment: Callable[[], tuple[str, ...]]
+    kernel: Kernel,
+    buffer: bytes,
+    devpath: str,
+    subsystem: str | None,
+    label: str | None,
+    environment: Callable[[], tuple[str, ...]],
 ) -> None:
     """A write to an `uevent` attribute: "ACTION[ UUID[ KEY=VALUE..]]" (kobject_synth_uevent).
 
-    `label` is how the device names itself in messages ("memory memory50"). Raises KernelError EINVAL, with two lines in
-    the log, for anything else.
+    `subsystem` is None for a device on no bus, of which no event is ever sent (dev_uevent_filter). `label` is how a
+    device names itself in messages ("memory memory50"); None for what is no device: only devices complain a second
+    time (uevent_store of core.c; those of bus.c and params.c do not). Raises KernelError EINVAL, with one or two lines
+    in the log, for anything else.
     """
     text = c_string(buffer).removesuffix(b"\n").decode("utf-8", "backslashreplace")
     words = text.split(" ")
@@ -312,6 +323,10 @@ def synthetic_uevent(
             extra.append(f"SYNTH_ARG_{key}={value}")
     if problem is not None:
         kernel.printk(4, f"synth uevent: {devpath}: {problem}")
-        kernel.printk(3, f"{label}: uevent: failed to send synthetic uevent: -22")
+        if label is not None:
+            kernel.printk(3, f"{label}: uevent: failed to send synthetic uevent: -22")
         raise KernelError(errno.EINVAL, f"{text!r}: {problem}", "kobject_synth_uevent")
-    kernel.uevents.send(words[0], devpath, subsystem, (*extra, *environment()))
+    if subsystem is not None:
+        # An unbind has no MODALIAS, whoever sends it (zap_modalias_env).
+        lines = (line for line in environment() if words[0] != "unbind" or not line.startswith("MODALIAS="))
+        kernel.uevents.send(words[0], devpath, subsystem, (*extra, *lines))

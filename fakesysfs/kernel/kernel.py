@@ -17,7 +17,7 @@ from fakesysfs.kernel.cpu import Cpu
 from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
 from fakesysfs.kernel.dax.device import DeviceDax, FsdevDax
 from fakesysfs.kernel.dax.hmem import PMD_SIZE, CxlDaxRegion, Hmem, HmemPlatform
-from fakesysfs.kernel.dax.kmem import Kmem
+from fakesysfs.kernel.dax.kmem import TAINT_WARN, Kmem
 from fakesysfs.kernel.dax.pmem import (
     DaxPmem,
     E820Pmem,
@@ -43,7 +43,7 @@ from fakesysfs.kernel.notifier_error_inject import (
     memory_err_inject_init,
 )
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
-from fakesysfs.kernel.printk import Printk
+from fakesysfs.kernel.printk import WARNING, Printk
 from fakesysfs.kernel.profile import Mmop, Profile
 from fakesysfs.kernel.resource import IomemResource
 from fakesysfs.kernel.sched import Answer, Mutex, Preemption, Signals, Wait, ask
@@ -152,6 +152,7 @@ class Kernel:
         self.gone = False
         """Another kernel took this one's place."""
         self.tainted = 0
+        self._warned: set[str] = set()
         self.objects: dict[int, Any] = {}
         self.generation = 0
         """Counts what came and went: objects, and entries of their directories."""
@@ -178,12 +179,12 @@ class Kernel:
             ),
         )
         self.tiers = MemoryTiers(self, setup.performance)
-        self.early_kernel_pages: dict[int, int] = {}
-        """Pages of boot memory in kernel zones, by node."""
         self.buses: dict[str, Bus] = {}
         for name in ("platform", "cxl", "dax"):
             bus = self.buses[name] = Bus(self, name, self.new_serial())
             self.register(bus)
+        self.autoprobe_off: set[str] = set()
+        """Buses without drivers (memory, node) whose drivers_autoprobe was cleared, which changes nothing."""
         self.dax_minors = Ida()
         self.memregions = Ida()
         """Numbers of the memory regions of all kinds: hmem.N, CXL's and nd's regionN (lib/memregion.c)."""
@@ -244,6 +245,14 @@ class Kernel:
     def note_ignored(self, error: KernelError) -> None:
         """An error that the kernel does not pass on."""
         self.ignored.append(error)
+
+    def warn_once(self, text: str, place: str) -> None:
+        """Log and taint, but only the first time at this place (WARN_ONCE)."""
+        if place not in self._warned:
+            self._warned.add(place)
+            self.printk(WARNING, text)
+            self.printk(WARNING, f"WARNING: {place}")
+            self.tainted |= TAINT_WARN
 
     @property
     def kernel(self) -> Kernel:
@@ -327,7 +336,6 @@ class Kernel:
             if node.managed_kb is not None:
                 self._set_managed(self.nodes[node.nid].zones, node.managed_kb)
         for nid in self.nodes.with_memory():
-            self.early_kernel_pages[nid] = self.nodes[nid].zones.present_normal()
             self.nodes[nid].access = self.has_performance(nid)
             self.tiers.set_node_memory_tier(nid)
         self.memory_blocks.unmovable.update(setup.unmovable)
@@ -365,6 +373,7 @@ class Kernel:
                 for piece in pieces:
                     first, last = -(-piece.start >> PAGE_SHIFT), (piece.end + 1) >> PAGE_SHIFT
                     zone.present += max(min(last, high) - max(first, low), 0)
+                zone.present_early = zone.present
                 zone.managed_kb = zone.present << PAGE_SHIFT >> 10
 
     def _boot_blocks(self, ram: Sequence[tuple[int, Range]]) -> None:
@@ -411,7 +420,7 @@ class Kernel:
             group = previous[2].group
             group.last = last
         else:
-            group = BlockGroup(self.new_serial(), first, last, nids, blocks, present // 1024, holes=holes)
+            group = BlockGroup(self.new_serial(), first, last, nids, blocks, present // 1024, holes=holes, early=True)
             self.register(group)
         blocks.create(first, last, group, BlockStatus(group, State.ONLINE, zone))
 
@@ -431,6 +440,7 @@ class Kernel:
             await cxl.add(region)
             dax_region = CxlDevice(self, f"dax_region{number}", "cxl_dax_region", cxl, region, number=number)
             dax_region.dax_setup = setup
+            dax_region.numa_node = self.nodes.nearest_online(setup.target_node)
             await cxl.add(dax_region)
 
     # Locks and rules that several files share -------------------------------------------------------------------------
@@ -516,8 +526,8 @@ class Kernel:
 
 def _dax_hmem_drivers(module: Module) -> list[Driver]:
     kernel = module.kernel
-    idle = module.parameters["region_idle"][:1] in {"1", "y", "Y"}
-    return [HmemPlatform(kernel, kernel.platform_bus, module.name), Hmem(kernel, module.name, region_idle=idle)]
+    hmem = Hmem(kernel, module.name, region_idle=lambda: module.is_set("region_idle"))
+    return [HmemPlatform(kernel, kernel.platform_bus, module.name), hmem]
 
 
 def _no_drivers(_module: Module) -> list[Driver]:

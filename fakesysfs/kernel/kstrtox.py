@@ -65,6 +65,23 @@ def kstrtoull(buffer: bytes, base: int, where: str, otherwise: int = errno.EINVA
     return value
 
 
+_SUFFIXES = {letter: 10 * power for power, letter in enumerate(b"kmgtpe", 1)}
+
+
+def memparse(buffer: bytes) -> tuple[int, bytes]:
+    """A number of bytes with a suffix K, M, G, T, P or E, and what follows it; 0 and all of it if no number is there.
+
+    Never fails (lib/cmdline.c).
+    """
+    match = re.match(rb"0[xX][0-9a-fA-F]+|0[0-7]*|[0-9]+", buffer)
+    if match is None:
+        return 0, buffer
+    digits, rest = match[0], buffer[match.end() :]
+    value = kstrtoull(digits, 0, "memparse")
+    shift = _SUFFIXES.get(rest[:1].lower()[0]) if rest else None
+    return (value, rest) if shift is None else (value << shift & _U64_MAX, rest[1:])
+
+
 def kstrtoll(buffer: bytes, base: int, where: str) -> int:
     """A signed 64-bit number, in the forms of `kstrtoull`; between a minus sign and the digits nothing may stand.
 

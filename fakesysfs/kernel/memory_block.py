@@ -57,7 +57,7 @@ class BlockGroup:
     """Blocks that came into being together and share what never changes: one hot-add, or equal blocks of boot memory.
 
     `altmap_kb` is what each block keeps for its own memmap; `present_kb` the RAM in each; `holes` says that it is
-    not all of it.
+    not all of it; `early` is boot memory (early_section).
     """
 
     serial: int
@@ -68,6 +68,7 @@ class BlockGroup:
     present_kb: int
     altmap_kb: int = 0
     holes: bool = False
+    early: bool = False
     index: int = 0
 
     def at(self, index: int) -> MemoryBlock | None:

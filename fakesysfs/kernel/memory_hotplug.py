@@ -151,7 +151,7 @@ class MemoryHotplug:
 
         def allowed(nodes: Sequence[int]) -> bool:
             movable = sum(kernel.nodes[node].zones.movable.present for node in nodes)
-            early = sum(kernel.early_kernel_pages.get(node, 0) for node in nodes)
+            early = sum(kernel.nodes[node].zones.early_kernel_pages() for node in nodes)
             return movable + block_pages <= self.parameters.auto_movable_ratio * early // 100
 
         fits = allowed(kernel.nodes.possible) and (not self.parameters.auto_movable_numa_aware or allowed([nid]))
@@ -211,6 +211,7 @@ class MemoryHotplug:
         slab = zone.name in KERNEL_ZONES and kernel.allocates_on(zone.nid)
         zone.grow(*kernel.memory_blocks.pfns(first, last))
         zone.present += pages
+        zone.present_early += pages if group.early else 0
         zone.managed_kb += blocks * group.managed_kb
         if slab:
             kernel.memory_blocks.unmovable.add(first)
@@ -260,7 +261,9 @@ class MemoryHotplug:
         node = kernel.nodes[zone.nid]
         blocks = last - first + 1
         dissolve_free_hugetlb_folios(kernel, zone.nid, first, last, status)
-        zone.present -= blocks * status.group.present_kb // 4
+        pages = blocks * status.group.present_kb // 4
+        zone.present -= pages
+        zone.present_early -= pages if status.group.early else 0
         zone.managed_kb -= blocks * status.group.managed_kb
         self._shrink_zone_span(zone, *kernel.memory_blocks.pfns(first, last))
         if not zone.present:

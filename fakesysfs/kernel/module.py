@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.kstrtox import kstrtoint
-from fakesysfs.kernel.printk import WARNING
+from fakesysfs.kernel.kstrtox import kstrtobool, kstrtoint
+from fakesysfs.kernel.printk import ERR, WARNING
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.device import Driver
@@ -33,6 +33,10 @@ class Module:
     drivers: list[Driver] = field(default_factory=list)
     index: int = 0
 
+    def is_set(self, name: str) -> bool:
+        """The value of a parameter of type bool."""
+        return kstrtobool(self.parameters[name].encode(), "param_set_bool")
+
 
 @dataclass(frozen=True, slots=True)
 class ModuleKind:
@@ -44,6 +48,7 @@ class ModuleKind:
     drivers: Callable[[Module], list[Driver]]
     needs: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
+    """Of type bool, but for `hidden_integers`."""
     wants_memory_hotplug: bool = False
     """The module depends on MEMORY_HOTPLUG."""
     hidden_integers: frozenset[str] = frozenset()
@@ -67,7 +72,8 @@ class Modules:
     async def load(self, name: str, parameters: Mapping[str, str] | None = None) -> None:
         """Load a module and what it needs; nothing happens if it is loaded (as modprobe does).
 
-        Raises KernelError: ENOENT for an unknown module, EINVAL for a bad parameter.
+        A parameter that it does not have is logged and ignored (unknown_module_param_cb). Raises KernelError: ENOENT
+        for an unknown module, EINVAL for a bad value.
         """
         name = name.replace("-", "_")
         kind = self.kinds.get(name)
@@ -76,17 +82,12 @@ class Modules:
             raise KernelError(errno.ENOENT, f"there is no module {name!r} (there are {known})", "load_module")
         if name in self.loaded:
             return
-        given = dict(parameters or {})
-        for key, value in given.items():
-            if key not in kind.parameters:
-                raise KernelError(errno.EINVAL, f"{name} has no parameter {key!r}", "parse_args")
-            if key in kind.hidden_integers:
-                kstrtoint(value.encode(), 0, "param_set_int")
         for needed in kind.needs:
             await self.load(needed)
         kernel = self._kernel
         if kind.out_of_tree:
             self._taint(name)
+        given = self._parse_args(name, kind, parameters or {})
         module = Module(name, kernel, {**kind.parameters, **given}, kernel.new_serial())
         self.loaded[name] = module
         kernel.register(module)
@@ -97,6 +98,25 @@ class Modules:
         if kind.init is not None:
             await kind.init(module)
         kernel.uevents.send("add", f"/module/{name}", "module")
+
+    def _parse_args(self, name: str, kind: ModuleKind, parameters: Mapping[str, str]) -> dict[str, str]:
+        """The parameters that the module has (kernel/params.c, parse_args). Raises KernelError for a bad value."""
+        given: dict[str, str] = {}
+        for key, value in parameters.items():
+            if key not in kind.parameters:
+                self._kernel.printk(WARNING, f"{name}: unknown parameter '{key}' ignored")
+                continue
+            try:
+                if key in kind.hidden_integers:
+                    kstrtoint(value.encode(), 0, "param_set_int")
+                else:
+                    kstrtobool(value.encode(), "param_set_bool")
+            except KernelError as error:
+                problem = "too large" if error.errno == errno.ERANGE else "invalid"
+                self._kernel.printk(ERR, f"{name}: `{value}' {problem} for parameter `{key}'")
+                raise
+            given[key] = value
+        return given
 
     def _is_built(self, kind: ModuleKind) -> bool:
         """Does the kernel's configuration have the module?"""

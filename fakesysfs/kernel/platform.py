@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fakesysfs.kernel.device import Device
+from fakesysfs.kernel.device import Device, Driver
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.device import Bus
@@ -33,6 +33,16 @@ class PlatformDevice(Device):
     def modalias(self) -> str:
         """The name that drivers match."""
         return f"platform:{self.kind}"
+
+
+class PlatformDriver(Driver):
+    """A driver on the platform bus: takes the devices of its name."""
+
+    def matches(self, device: Device) -> bool:
+        """By `driver_override` where that is set, else by name (platform_match)."""
+        if not isinstance(device, PlatformDevice):
+            return False
+        return (device.driver_override or device.kind) == self.name
 
 
 class CxlDevice(Device):

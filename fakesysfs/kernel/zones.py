@@ -31,6 +31,8 @@ class Zone:
     end: int = 0
     present: int = 0
     """Pages online in the zone; it is populated as long as there are any."""
+    present_early: int = 0
+    """Those of them that are boot memory."""
     managed_kb: int = 0
     """What of it the page allocator has, in kB: MemTotal's part."""
 
@@ -81,6 +83,10 @@ class NodeZones:
     def present_normal(self) -> int:
         """Pages online in kernel zones."""
         return sum(self._zones[name].present for name in KERNEL_ZONES)
+
+    def early_kernel_pages(self) -> int:
+        """Pages of boot memory online in kernel zones."""
+        return sum(self._zones[name].present_early for name in KERNEL_ZONES)
 
     def default_kernel_zone(self, start: int, end: int) -> Zone:
         """The first of DMA and DMA32 whose span meets the range, else Normal (default_kernel_zone_for_pfn)."""

@@ -6,10 +6,10 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-from fakesysfs.kernel.device import Bus, synthetic_uevent
+from fakesysfs.kernel.device import Bus, Device, synthetic_uevent
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kstrtox import sysfs_streq, word_of
-from fakesysfs.kernfs.declare import Attribute, Entry, Group, Link
+from fakesysfs.kernfs.declare import Attribute, Entry, Group, Indexed, Link, Links
 
 
 def on(text: str) -> Callable[[Any], str]:
@@ -60,20 +60,25 @@ POWER = Group(
 
 def uevent(
     devpath: Callable[[Any], str],
-    subsystem: str | Callable[[Any], str],
+    subsystem: str | Callable[[Any], str] | None,
     environment: Callable[[Any], tuple[str, ...]] = lambda _about: (),
     *,
     write_only: bool = False,
 ) -> Attribute:
-    """The attribute `uevent`: reads as the device's KEY=value lines, a write sends a synthetic event."""
+    """The attribute `uevent`: reads as the device's KEY=value lines, a write sends a synthetic event.
+
+    `subsystem` is None for a device on no bus; `write_only` is what is no device: a driver, a bus, a module.
+    """
 
     def show(about: Any) -> str:
         return "".join(f"{line}\n" for line in environment(about))
 
     def store(about: Any, buffer: bytes) -> None:
         path = devpath(about)
-        bus = subsystem if isinstance(subsystem, str) else subsystem(about)
-        label = f"{bus} {path.rsplit('/', 1)[1]}"
+        bus = subsystem(about) if callable(subsystem) else subsystem
+        driver = about.driver if isinstance(about, Device) else None
+        # dev_driver_string: the driver, else the bus, else nothing
+        label = f"{driver.name if driver else bus or ''} {path.rsplit('/', 1)[1]}" if not write_only else None
         synthetic_uevent(about.kernel, buffer, path, bus, label, lambda: environment(about))
 
     return Attribute(
@@ -90,8 +95,17 @@ def subsystem(bus: str) -> Link:
     return Link(name="subsystem", target=lambda _about: f"/sys/bus/{bus}", doc="The bus that the device is on.")
 
 
-def _never(_bus: object, buffer: bytes) -> None:
-    raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r} that a driver could take", "drivers_probe_store")
+def _is_on_bus(devices: Entry, about: Any, name: str) -> bool:
+    """Is there a device of this name in the family of links?"""
+    if isinstance(devices, Links):
+        return name in devices.of(about)
+    assert isinstance(devices, Indexed)
+    number = name.removeprefix(devices.prefix)
+    return name == f"{devices.prefix}{number}" and number == f"{_decimal(number)}" and devices.has(about, int(number))
+
+
+def _decimal(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def bus_entries(name: str, devices: Entry, drivers: Entry | None = None) -> tuple[Entry, ...]:
@@ -102,11 +116,20 @@ def bus_entries(name: str, devices: Entry, drivers: Entry | None = None) -> tupl
     real = drivers is not None
 
     def autoprobe_show(about: Any) -> str:
-        return f"{int(about.autoprobe)}\n" if isinstance(about, Bus) else "1\n"
+        return f"{int(about.autoprobe if isinstance(about, Bus) else name not in about.autoprobe_off)}\n"
 
     def autoprobe_store(about: Any, buffer: bytes) -> None:
         if isinstance(about, Bus):
             about.drivers_autoprobe_store(buffer)
+        elif buffer.startswith(b"0"):
+            about.autoprobe_off.add(name)
+        else:
+            about.autoprobe_off.discard(name)
+
+    def no_drivers_probe(about: Any, buffer: bytes) -> None:
+        """No driver is there to take the device, which is no error (drivers_probe_store)."""
+        if not _is_on_bus(devices, about, word_of(buffer)):
+            raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r}", "drivers_probe_store")
 
     return (
         Group(name="devices", entries=(devices,), doc="Links to all devices on the bus."),
@@ -121,7 +144,7 @@ def bus_entries(name: str, devices: Entry, drivers: Entry | None = None) -> tupl
         Attribute(
             name="drivers_probe",
             mode=0o200,
-            store=(lambda bus, buffer: bus.drivers_probe_store(buffer)) if real else _never,
+            store=(lambda bus, buffer: bus.drivers_probe_store(buffer)) if real else no_drivers_probe,
             doc="A device's name: let a driver that matches take it.",
         ),
         uevent(lambda about: f"/bus/{name or about.name}", "bus", write_only=True),

@@ -132,7 +132,7 @@ DEV_DAX = DirectoryKind(
             name="numa_node",
             mode=0o444,
             show=lambda device: f"{device.numa_node}\n",
-            doc="Nearest node that was online at creation.",
+            doc="The node of the device that offers the region: the nearest one online when that was made.",
         ),
         Attribute(
             name="modalias", mode=0o444, show=lambda device: f"{device.modalias}\n", doc="What modules are matched by."
@@ -173,7 +173,7 @@ DAX_MAPPING = DirectoryKind(
             show=lambda mapping: f"{_page_offset(mapping):#x}\n",
             doc="Pages of the device before this range.",
         ),
-        uevent(lambda mapping: mapping.devpath, "dax"),
+        uevent(lambda mapping: mapping.devpath, None),
         POWER,
     ),
 )

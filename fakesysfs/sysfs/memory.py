@@ -7,7 +7,7 @@ import errno
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtoull
-from fakesysfs.kernel.memory_block import DEVPATH, MemoryBlock
+from fakesysfs.kernel.memory_block import DEVPATH, MemoryBlock, State
 from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Indexed, Kobject, Links
 from fakesysfs.sysfs.common import POWER, bus_entries, on, subsystem, uevent
 
@@ -115,11 +115,17 @@ def block_links() -> Indexed:
     )
 
 
-def _offline_page(kernel: Kernel, buffer: bytes, where: str) -> None:
-    address = kstrtoull(buffer, 0, where)
+def _offline_page(kernel: Kernel, buffer: bytes, where: str, offline: int) -> None:
+    """Raises KernelError: EINVAL for what is no number, ENXIO where no memory is, `offline` if it is not online."""
+    try:
+        address = kstrtoull(buffer, 0, where)
+    except KernelError as error:
+        raise KernelError(errno.EINVAL, error.why, where) from None
     block = kernel.memory_blocks.get(address // kernel.memory_blocks.block_size)
-    if block is None or block.status.zone is None:
-        raise KernelError(errno.ENXIO, f"there is no online page at {address:#x}", where)
+    if block is None:
+        raise KernelError(errno.ENXIO, f"there is no page at {address:#x}", where)
+    if block.status.state is State.OFFLINE:
+        raise KernelError(offline, f"the page at {address:#x} is not online", where)
 
 
 MEMORY_ENTRIES: tuple[Entry, ...] = (
@@ -146,18 +152,18 @@ MEMORY_ENTRIES: tuple[Entry, ...] = (
     Attribute(
         name="soft_offline_page",
         mode=0o200,
-        store=lambda kernel, buffer: _offline_page(kernel, buffer, "soft_offline_page_store"),
+        store=lambda kernel, buffer: _offline_page(kernel, buffer, "soft_offline_page_store", errno.EIO),
         visible=lambda kernel: kernel.config.memory_failure,
         doc="A physical address: take its page out of use (the model only checks that there is one).",
     ),
     Attribute(
         name="hard_offline_page",
         mode=0o200,
-        store=lambda kernel, buffer: _offline_page(kernel, buffer, "hard_offline_page_store"),
+        store=lambda kernel, buffer: _offline_page(kernel, buffer, "hard_offline_page_store", errno.ENXIO),
         visible=lambda kernel: kernel.config.memory_failure,
         doc="A physical address: treat its page as failed (the model only checks that there is one).",
     ),
-    uevent(lambda _kernel: "/devices/system/memory", "memory"),
+    uevent(lambda _kernel: "/devices/system/memory", None),
     POWER,
     block_directories(),
 )

@@ -39,7 +39,7 @@ _SECTIONS = (".text", "__mcount_loc", "__patchable_function_entries")
 
 def _boolean(name: str) -> Attribute:
     def show(module: Module) -> str:
-        return "Y\n" if module.parameters[name][:1] in {"1", "y", "Y"} else "N\n"
+        return "Y\n" if module.is_set(name) else "N\n"
 
     def store(module: Module, buffer: bytes) -> None:
         module.parameters[name] = "Y" if kstrtobool(buffer, "param_set_bool") else "N"

@@ -5,13 +5,16 @@ KERNEL.md 3.
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from fakesysfs.kernel.bitmap import number_list, number_mask
 from fakesysfs.kernel.cpu import Cpu
+from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
-from fakesysfs.kernel.kstrtox import kstrtobool, kstrtoull
+from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, word_of
 from fakesysfs.kernel.memory_tiers import MemoryTier
 from fakesysfs.kernel.node import NodeDevice
 from fakesysfs.kernfs.declare import (
@@ -110,7 +113,7 @@ def _hugepages(size_kb: int) -> Group:
 
     gigantic: tuple[Entry, ...] = (
         Attribute(name="demote", mode=0o200, store=lambda node, buffer: _demote(node, buffer, size_kb)),
-        Attribute(name="demote_size", mode=0o644, show=on("2048kB"), store=lambda _node, _buffer: None),
+        Attribute(name="demote_size", mode=0o644, show=on("2048kB"), store=_demote_size_store),
     )
     return Group(
         name=f"hugepages-{size_kb}kB",
@@ -130,8 +133,27 @@ def _demote(node: NodeDevice, buffer: bytes, size_kb: int) -> None:
     node.data.hugepages[small] = node.data.hugepages.get(small, 0) + count * (size_kb // small)
 
 
-def _accept(_about: object, _buffer: bytes) -> None:
-    """Compaction and reclaim have nothing to do: no memory is in use."""
+def _demote_size_store(_node: NodeDevice, buffer: bytes) -> None:
+    """Of a gigantic page only 2 MiB pages can be made (demote_size_store)."""
+    size, _ = memparse(c_string(buffer))
+    if size != _HUGEPAGE_SIZES[1] << 10:
+        raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is no smaller size of huge pages", "demote_size_store")
+
+
+def _compact(_about: object, _buffer: bytes) -> None:
+    """Whatever is written: no memory is in use (compact_store)."""
+
+
+_SWAPPINESS = re.compile(rb"swappiness=(max|1?[0-9]{1,2}|200)")
+
+
+def _reclaim(_about: object, buffer: bytes) -> None:
+    """An amount, and maybe `swappiness=`; there is nothing to reclaim: no memory is in use (user_proactive_reclaim)."""
+    text = c_string(buffer).strip()
+    _, rest = memparse(text)
+    words = rest.split()
+    if rest == text or any(_SWAPPINESS.fullmatch(word) is None for word in words):
+        raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is no amount of memory", "user_proactive_reclaim")
 
 
 def _performance(field: str) -> Callable[[Any], str]:
@@ -157,7 +179,7 @@ def _access(name: str) -> Group:
             ),
             Group(name="targets", entries=(Links(of=_targets),)),
             POWER,
-            uevent(lambda node: f"/devices/system/node/node{node.nid}/{name}", "node"),
+            uevent(lambda node: f"/devices/system/node/node{node.nid}/{name}", None),
         ),
     )
 
@@ -206,8 +228,8 @@ NODE_KIND = DirectoryKind(
     "node",
     lambda node: f"{NODE}/node{node.nid}",
     (
-        Attribute(name="compact", mode=0o200, store=_accept, doc="Any write compacts the node's memory."),
-        Attribute(name="reclaim", mode=0o200, store=_accept, doc="An amount of memory to reclaim from the node."),
+        Attribute(name="compact", mode=0o200, store=_compact, doc="Any write compacts the node's memory."),
+        Attribute(name="reclaim", mode=0o200, store=_reclaim, doc="An amount of memory to reclaim from the node."),
         Attribute(
             name="cpulist",
             mode=0o444,
@@ -267,7 +289,7 @@ NODE_ENTRIES: tuple[Entry, ...] = (
         "Nodes with an online block in a kernel zone.",
     ),
     _mask("has_generic_initiator", lambda _kernel: [], "Nodes with a generic initiator: none."),
-    uevent(lambda _kernel: "/devices/system/node", "node"),
+    uevent(lambda _kernel: "/devices/system/node", None),
     POWER,
     Subdirectories(of=_node_devices, doc="One directory per online node."),
 )
@@ -303,7 +325,7 @@ def _tiers(kernel: Kernel) -> dict[str, MemoryTier]:
 
 
 TIERING_ENTRIES: tuple[Entry, ...] = (
-    uevent(lambda _kernel: "/devices/virtual/memory_tiering", "memory_tiering"),
+    uevent(lambda _kernel: "/devices/virtual/memory_tiering", None),
     POWER,
     Subdirectories(of=_tiers, doc="One directory per memory tier: the lower its number, the faster its memory."),
 )
@@ -351,7 +373,7 @@ CPU_ENTRIES: tuple[Entry, ...] = (
         show=lambda kernel: f"{kernel.config.nr_cpus - 1}\n",
         doc="Highest possible CPU number.",
     ),
-    uevent(lambda _kernel: "/devices/system/cpu", "cpu"),
+    uevent(lambda _kernel: "/devices/system/cpu", None),
     POWER,
     Subdirectories(of=_cpus, doc="One directory per CPU."),
 )

@@ -71,7 +71,7 @@ def make(static: StaticDirectories, kernel: Kernel) -> None:
     make_("/sys/dev")
     make_(
         "/sys/devices/platform",
-        (uevent(lambda _kernel: "/devices/platform", "platform"), POWER, Subdirectories(of=_platform_roots)),
+        (uevent(lambda _kernel: "/devices/platform", None), POWER, Subdirectories(of=_platform_roots)),
     )
     make_("/sys/devices/system/cpu", node.CPU_ENTRIES)
     if hotplug:

@@ -23,6 +23,7 @@ from tests.model import (
     drive,
     errno_of,
     kmem,
+    log_since,
     name_of,
     region_of,
     span,
@@ -211,9 +212,26 @@ def test_what_mapping_says_to_other_writes(kernel: Kernel, buffer: bytes, outcom
 
 def test_a_mapping_whose_end_is_before_its_start(kernel: Kernel) -> None:
     device = create(kernel)
-    for buffer in (b"1a0000000-19fffffff", b"1a0000000-180000000", b"1a0200000-19fffffff"):
-        assert refusal(bus.mapping_store, device, buffer) in {"ok", "ENOMEM", "EINVAL"}
+    for buffer, outcome in (
+        (b"1a0000000-19fffffff", "ok"),
+        (b"1a0000000-180000000", "ok"),
+        (b"1a0200000-19fffffff", "ENOMEM"),
+    ):
+        assert refusal(bus.mapping_store, device, buffer) == outcome
         assert device.size == 0
+
+
+def test_a_mapping_of_length_0_of_a_device_that_has_one_is_a_warning(kernel: Kernel) -> None:
+    """alloc_dev_dax_range: nothing happens but the WARN, and that once."""
+    device = create(kernel, EIGHTH)
+    log = kernel.printk.sequence
+    for _ in range(2):
+        assert refusal(bus.mapping_store, device, b"1a0000000-19fffffff") == "EBUSY"
+    assert log_since(kernel, log) == [
+        "<4>dax dax0.1: 0-size allocation must be first",
+        "<4>WARNING: drivers/dax/bus.c:<line> at alloc_dev_dax_range",
+    ]
+    assert kernel.tainted == 512
 
 
 def test_a_bound_device_is_no_obstacle_to_a_mapping(kernel: Kernel) -> None:
@@ -304,6 +322,11 @@ def test_a_size_must_be_a_multiple_of_the_align(kernel: Kernel) -> None:
 @pytest.mark.parametrize("buffer", [b"", b"\n", b"0", b"2", b"-1", b"junk", b"1x", b"1\n\n"])
 def test_create_takes_1_and_nothing_else(kernel: Kernel, buffer: bytes) -> None:
     assert name_of(errno_of(bus.create_store(region_of(kernel), buffer))) == "EINVAL"
+
+
+@pytest.mark.parametrize("buffer", [b"2147483648", b"-2147483649", b"18446744073709551616"])
+def test_create_takes_an_int(kernel: Kernel, buffer: bytes) -> None:
+    assert name_of(errno_of(bus.create_store(region_of(kernel), buffer))) == "ERANGE"
 
 
 def test_delete(kernel: Kernel) -> None:

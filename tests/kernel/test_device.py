@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakesysfs.kernel.dax.bus import DaxDriver
+from fakesysfs.kernel.dax.bus import DaxDriver, create_store, size_store
 from fakesysfs.kernel.device import synthetic_uevent
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.platform import PlatformDevice
 from fakesysfs.kernel.profile import Mmop
 from tests.model import (
+    BLOCK,
     bind,
     booted,
     dax,
@@ -104,8 +106,8 @@ def test_unbind_of_what_is_not_bound_to_the_driver(kernel: Kernel, name: str) ->
 # new_id and remove_id ---------------------------------------------------------------------------------------------
 
 NOT_IDS = [b"", b"\n", b"dax", b"dax0", b"dax0.", b"dax.0", b"dax00.0", b"dax0.00", b" dax0.0", b"dax0.0 ", b"dax0.0x",
-           b"dax0.0\n\n", b"dax0.-1", b"dax+0.0", b"DAX0.0", b"dax0.0.0", b"\xff",
-           b"dax99999999999999999.0"]  # fmt: skip
+           b"dax0.0\n\n", b"dax+0.0", b"DAX0.0", b"dax0.0.0", b"\xff", b"dax-0.0",
+           b"dax99999999999999999.0", b"dax4294967295.0", b"dax0.2147483648"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NOT_IDS)
@@ -115,7 +117,9 @@ def test_an_id_is_exactly_daxn_m(kernel: Kernel, name: bytes) -> None:
     assert kmem(kernel).ids == []
 
 
-@pytest.mark.parametrize("name", [b"dax7.3", b"dax7.3\n", b"dax-1.0", b"dax7.3\0", b"dax7.3\n\0junk"])
+@pytest.mark.parametrize(
+    "name", [b"dax7.3", b"dax7.3\n", b"dax-1.0", b"dax0.-1", b"dax0.2147483647", b"dax7.3\0", b"dax7.3\n\0junk"]
+)
 def test_an_id_of_no_device_is_remembered(kernel: Kernel, name: bytes) -> None:
     assert new_id(kernel, name) == "ok"
     assert new_id(kernel, name) == "ok"
@@ -243,12 +247,61 @@ def test_unloading_dax_hmem_takes_bound_devices_away_and_loading_it_starts_anew(
 
 def test_modules_refuse_what_is_unknown() -> None:
     kernel = booted(modules=())
-    for name, parameters, expected in (("nvme", {}, "ENOENT"), ("kmem", {"x": "1"}, "EINVAL")):
+    for name, parameters, expected in (("nvme", {}, "ENOENT"), ("dax_hmem", {"region_idle": "x"}, "EINVAL")):
         assert name_of(errno_of(kernel.modprobe(name, parameters))) == expected
+    assert log_since(kernel, 0) == ["<3>dax_hmem: `x' invalid for parameter `region_idle'"]
     assert name_of(errno_of(kernel.rmmod("kmem"))) == "ENOENT"
     drive(kernel.modprobe("dax-hmem", {"region_idle": "1"}))
     drive(kernel.modprobe("dax_hmem"))
     assert list(kernel.modules.loaded) == ["dax_hmem"]
+
+
+def test_a_parameter_that_a_module_does_not_have_is_ignored() -> None:
+    kernel = booted(modules=())
+    drive(kernel.modprobe("kmem", {"x": "1"}))
+    assert log_since(kernel, 0) == ["<4>kmem: unknown parameter 'x' ignored"]
+    assert kernel.modules.loaded["kmem"].parameters == {}
+
+
+def platform(kernel: Kernel, operation: str, driver: str, name: str) -> str:
+    bus = kernel.platform_bus
+    store = bus.bind_store if operation == "bind" else bus.unbind_store
+    return name_of(errno_of(store(bus.drivers[driver], name.encode())))
+
+
+def test_region_idle_is_read_when_a_region_is_made() -> None:
+    kernel = booted("7.2")
+    assert dax(kernel).size
+    kernel.modules.loaded["dax_hmem"].parameters["region_idle"] = "Y"
+    assert platform(kernel, "unbind", "hmem", "hmem.0") == "ok"
+    assert platform(kernel, "bind", "hmem", "hmem.0") == "ok"
+    assert dax(kernel).size == 0
+    assert not region_of(kernel).kmem
+
+
+def test_driver_override_names_the_only_driver() -> None:
+    kernel = booted("7.2")
+    hmem = kernel.platform_bus.devices["hmem.0"]
+    assert isinstance(hmem, PlatformDevice)
+    hmem.driver_override = "other"
+    assert platform(kernel, "unbind", "hmem", "hmem.0") == "ok"
+    assert platform(kernel, "bind", "hmem", "hmem.0") == "ENODEV"
+    assert platform(kernel, "bind", "hmem_platform", "hmem.0") == "ENODEV"
+    drive(kernel.platform_bus.drivers_probe_store(b"hmem.0"))
+    assert hmem.driver is None
+    hmem.driver_override = "hmem"
+    assert platform(kernel, "bind", "hmem", "hmem.0") == "ok"
+
+
+def test_a_device_is_as_near_as_the_one_above_it() -> None:
+    """A dax device that is made while its node is online is still said to be near the node that hmem.0 was near to."""
+    kernel = booted("7.2", policy=Mmop.OFFLINE)
+    assert unbind(kernel) == "ok"
+    size_store(dax(kernel), b"%d" % (4 * BLOCK))
+    assert bind(kernel) == "ok"
+    assert kernel.nodes[2].online
+    drive(create_store(region_of(kernel), b"1"))
+    assert [dax(kernel, name).numa_node for name in ("dax0.0", "dax0.1")] == [0, 0]
 
 
 # Synthetic events (KERNEL.md 1) -----------------------------------------------------------------------------------
@@ -256,10 +309,12 @@ def test_modules_refuse_what_is_unknown() -> None:
 UUID = "12345678-abcd-abcd-abcd-123456789abc"
 
 
-def synthesise(kernel: Kernel, buffer: bytes) -> list[str]:
+def synthesise(
+    kernel: Kernel, buffer: bytes, subsystem: str | None = "memory", label: str | None = "memory memory50"
+) -> list[str]:
     sequence = kernel.uevents.sequence
-    label = "memory memory50"
-    synthetic_uevent(kernel, buffer, "/devices/system/memory/memory50", "memory", label, lambda: ("KEY=value",))
+    environment = ("KEY=value", "MODALIAS=x")
+    synthetic_uevent(kernel, buffer, "/devices/system/memory/memory50", subsystem, label, lambda: environment)
     return [line for lines in kernel.uevents.since(sequence) for line in lines]
 
 
@@ -270,13 +325,26 @@ def synthesise(kernel: Kernel, buffer: bytes) -> list[str]:
         (b"change\n", "change", ["SYNTH_UUID=0"]),
         (b"offline\0junk", "offline", ["SYNTH_UUID=0"]),
         (f"bind {UUID}".encode(), "bind", [f"SYNTH_UUID={UUID}"]),
+        (b"unbind", "unbind", ["SYNTH_UUID=0"]),
         (f"add {UUID} A=1 B=two\n".encode(), "add", [f"SYNTH_UUID={UUID}", "SYNTH_ARG_A=1", "SYNTH_ARG_B=two"]),
     ],
 )
 def test_a_synthetic_event(kernel: Kernel, buffer: bytes, action: str, extra: list[str]) -> None:
     path = "/devices/system/memory/memory50"
     head = [f"{action}@{path}", f"ACTION={action}", f"DEVPATH={path}", "SUBSYSTEM=memory"]
-    assert synthesise(kernel, buffer) == [*head, *extra, "KEY=value"]
+    modalias = [] if action == "unbind" else ["MODALIAS=x"]
+    assert synthesise(kernel, buffer) == [*head, *extra, "KEY=value", *modalias]
+
+
+def test_a_device_on_no_bus_sends_nothing(kernel: Kernel) -> None:
+    assert synthesise(kernel, b"add", subsystem=None) == []
+
+
+def test_what_is_no_device_complains_once(kernel: Kernel) -> None:
+    log = kernel.printk.sequence
+    with pytest.raises(KernelError, match="EINVAL"):
+        synthesise(kernel, b"junk", label=None)
+    assert log_since(kernel, log) == ["<4>synth uevent: /devices/system/memory/memory50: unknown uevent action string"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, sysfs_streq, word_of
+from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, sysfs_streq, word_of
 
 
 @pytest.mark.parametrize("buffer", [b"online", b"online\n", b"online\0junk", b"online\n\0junk", b"online\0"])
@@ -105,3 +105,23 @@ def test_bytes_of_any_kind_are_a_value_or_a_refusal(buffer: bytes, base: int) ->
             assert error.errno in {errno.EINVAL, errno.ERANGE}  # noqa: PT017  a refusal is one of two good answers
     assert b"\0" not in c_string(buffer)
     word_of(buffer).encode()
+
+
+@pytest.mark.parametrize(
+    ("buffer", "value", "rest"),
+    [
+        (b"4096", 4096, b""),
+        (b"2M", 2 << 20, b""),
+        (b"2048kB", 2 << 20, b"B"),
+        (b"0x10g x", 16 << 30, b" x"),
+        (b"010", 8, b""),
+        (b"08", 0, b"8"),
+        (b"1E", 1 << 60, b""),
+        (b"16E", 0, b""),
+        (b"M", 0, b"M"),
+        (b"-1", 0, b"-1"),
+        (b"", 0, b""),
+    ],
+)
+def test_a_number_with_a_suffix(buffer: bytes, value: int, rest: bytes) -> None:
+    assert memparse(buffer) == (value, rest)

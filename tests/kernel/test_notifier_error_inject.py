@@ -87,8 +87,14 @@ def test_priority_is_a_number(value: str, answer: str) -> None:
     assert ("memory_notifier_error_inject" in kernel.modules.loaded) == (answer == "ok")
 
 
-def test_unknown_parameter() -> None:
-    assert name_of(errno_of(booted().modprobe(MODULE, {"prio": "1"}))) == "EINVAL"
+def test_what_the_log_says_of_a_bad_priority() -> None:
+    kernel = booted()
+    for value in ("x", "2147483648"):
+        errno_of(kernel.modprobe(MODULE, {"priority": value}))
+    assert log_since(kernel, 0)[-2:] == [
+        "<3>memory_notifier_error_inject: `x' invalid for parameter `priority'",
+        "<3>memory_notifier_error_inject: `2147483648' too large for parameter `priority'",
+    ]
 
 
 def test_kernel_without_memory_hotplug_has_only_the_base_module() -> None:

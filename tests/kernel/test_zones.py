@@ -146,7 +146,7 @@ def test_auto_movable_fills_movable_up_to_the_ratio() -> None:
     assert set(zones_of(kernel, 48, 55).values()) == {"Normal Movable"}, "the node itself has no early kernel memory"
     hotplug.parameters.auto_movable_numa_aware = False
     assert set(zones_of(kernel, 48, 55).values()) == {"Movable Normal"}
-    early = sum(kernel.early_kernel_pages.values())
+    early = sum(kernel.nodes[nid].zones.early_kernel_pages() for nid in kernel.nodes.possible)
     hotplug.parameters.auto_movable_ratio = -(-3 * PAGES * 100 // early)
     for index in range(FIRST_DAX_BLOCK, FIRST_DAX_BLOCK + 6):
         block_state(kernel, index, "online")
@@ -160,6 +160,20 @@ def test_auto_movable_looks_at_the_node_too() -> None:
     assert set(zones_of(kernel, 48, 55).values()) == {"Movable Normal"}
     kernel.memory_hotplug.set_auto_movable_ratio(b"0\n")
     assert set(zones_of(kernel, 48, 55).values()) == {"Normal Movable"}
+
+
+def test_auto_movable_counts_the_boot_memory_that_is_online() -> None:
+    kernel = booted("7.2", policy=Mmop.OFFLINE, blocks=8, target_node=1)
+    kernel.memory_hotplug.set_online_policy(b"auto-movable")
+    kernel.memory_hotplug.parameters.auto_movable_ratio = 14  # of the node's 8 blocks: one Movable block, and no more
+    assert set(zones_of(kernel, 48, 55).values()) == {"Movable Normal"}
+    assert block_state(kernel, 47, "offline") == "ok"
+    assert set(zones_of(kernel, 48, 55).values()) == {"Normal Movable"}
+    assert block_state(kernel, 47, "online_movable") == "ok"
+    assert set(zones_of(kernel, 48, 55).values()) == {"Normal Movable"}
+    assert block_state(kernel, 47, "offline") == "ok"
+    assert block_state(kernel, 47, "online_kernel") == "ok"
+    assert set(zones_of(kernel, 48, 55).values()) == {"Movable Normal"}
 
 
 @pytest.mark.parametrize("word", [b"", b"\n", b"auto", b"Auto-movable", b"contig-zones \n"])

@@ -15,7 +15,7 @@ import pytest
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.kernfs import Tree
-from tests.model import CALLER, Face, drive
+from tests.model import CALLER, Face, drive, log_since
 
 HMEM = "/sys/devices/platform/hmem_platform.0/hmem.0"
 MEMORY = "/sys/devices/system/memory"
@@ -314,6 +314,82 @@ def test_a_write_to_uevent_sends_one(path: str, subsystem: str, more: list[str])
     words = [f"change@{path}", "ACTION=change", f"DEVPATH={path}", f"SUBSYSTEM={subsystem}", "SYNTH_UUID=0", *more]
     assert face.read("/control/uevents").splitlines()[-1].split(" ")[:-1] == words
     assert face.refusal(f"/sys{path}/uevent", "junk") == "EINVAL"
+
+
+@pytest.mark.parametrize(
+    ("path", "second"),
+    [
+        (f"{HMEM[4:]}/dax0.0", "kmem dax0.0"),
+        (HMEM[4:], "hmem hmem.0"),
+        ("/devices/system/node/node0", "node node0"),
+        (f"{HMEM[4:]}/dax0.0/mapping0", " mapping0"),
+        ("/devices/system/memory", " memory"),
+        ("/devices/virtual/memory_tiering", " memory_tiering"),
+        ("/bus/dax", None),
+        ("/bus/dax/drivers/kmem", None),
+        ("/module/kmem", None),
+    ],
+)
+def test_who_complains_of_junk_in_uevent(path: str, second: str | None) -> None:
+    """dev_driver_string: the driver, else the bus, else nothing; buses, drivers and modules are no devices."""
+    face = recorded_guest()
+    sequence = face.kernel.printk.sequence
+    assert face.refusal(f"/sys{path}/uevent", "junk") == "EINVAL"
+    lines = [f"<4>synth uevent: {path}: unknown uevent action string"]
+    if second is not None:
+        lines.append(f"<3>{second}: uevent: failed to send synthetic uevent: -22")
+    assert log_since(face.kernel, sequence) == lines
+
+
+@pytest.mark.parametrize(
+    "path", [f"{HMEM}/dax0.0/mapping0", MEMORY, NODE, "/sys/devices/virtual/memory_tiering", "/sys/devices/system/cpu"]
+)
+def test_a_device_on_no_bus_has_no_events(path: str) -> None:
+    face = recorded_guest()
+    sequence = face.kernel.uevents.sequence
+    assert face.write(f"{path}/uevent", "change") == 6
+    assert face.kernel.uevents.sequence == sequence
+
+
+@pytest.mark.parametrize(
+    ("bus", "there"), [("memory", "memory48"), ("node", "node0"), ("memory_tiering", "memory_tier4")]
+)
+def test_a_bus_without_drivers(bus: str, there: str) -> None:
+    """Its attributes work: there is nothing to probe, and only a device that is not there is refused."""
+    face = recorded_guest()
+    for name in (there, f"{there}\n"):
+        assert face.write(f"/sys/bus/{bus}/drivers_probe", name) == len(name)
+    for name in (f"{there[:-1]}07", "junk", "", "memory048", f"{there} "):
+        assert face.refusal(f"/sys/bus/{bus}/drivers_probe", name) == ("ENODEV" if name else "ok")
+    for word, value in (("0", "0"), ("1", "1"), ("0x", "0"), ("", "0"), ("\n", "1")):
+        face.write(f"/sys/bus/{bus}/drivers_autoprobe", word)
+        assert face.read(f"/sys/bus/{bus}/drivers_autoprobe") == f"{value}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("reclaim", {"1": "ok", "4k\n": "ok", "1M swappiness=60": "ok", "1M swappiness=max": "ok"}),
+        ("reclaim", dict.fromkeys(("junk", "\n", "1M swappiness=201", "1M x", "-1"), "EINVAL")),
+        ("compact", {"1": "ok", "junk": "ok"}),
+        ("hugepages/hugepages-1048576kB/demote_size", {"2M": "ok", "2048kB\n": "ok", "0x200000": "ok"}),
+        ("hugepages/hugepages-1048576kB/demote_size", dict.fromkeys(("1G", "junk", "4096", "2"), "EINVAL")),
+    ],
+)
+def test_what_a_node_is_told(name: str, answers: dict[str, str]) -> None:
+    face = recorded_guest()
+    assert {word: face.refusal(f"{NODE}/node0/{name}", word) for word in answers} == answers
+
+
+def test_pages_taken_out_of_use() -> None:
+    """soft_offline_page, memory_failure: what is not there, what is there and offline, what is online."""
+    face = Face("oracle-distribution-policy-offline", "7.2")
+    for module in ("dax_hmem", "kmem"):
+        face.write("/control/modules/load", module)
+    answers = {"0x1000": "ok", "junk": "EINVAL", "0x180000000": "EIO", "0x10000000000": "ENXIO", f"{1 << 64}": "EINVAL"}
+    assert {word: face.refusal(f"{MEMORY}/soft_offline_page", word) for word in answers} == answers
+    answers["0x180000000"] = "ENXIO"
+    assert {word: face.refusal(f"{MEMORY}/hard_offline_page", word) for word in answers} == answers
 
 
 def test_refused_says_who_what_and_why() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fakesysfs.kernel.device import Bus, Device, Driver
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.ida import Ida
-from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, word_of
+from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoint, kstrtoull, word_of
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import Mmop
 
@@ -25,7 +25,8 @@ PAGE_SIZE = 4096
 COMPAT_ALIGN = 2 << 20
 """memremap_compat_align(): sizes are multiples of it whatever the device's alignment."""
 ALIGNMENTS = (PAGE_SIZE, 2 << 20, 1 << 30)
-_ID = re.compile(rb"dax(-?\d{1,10})\.(\d{1,10})")
+_ID = re.compile(rb"dax(-?\d{1,10})\.(-?\d{1,10})")
+_INT = range(-(1 << 31), 1 << 31)
 
 
 class Allocation(NamedTuple):
@@ -105,7 +106,6 @@ class DevDax(Device):
         self.minor = minor
         self.align = region.align
         self.target_node = region.target_node
-        self.numa_node = kernel.nodes.nearest_online(region.target_node)
         self.memmap_on_memory = memmap_on_memory
         self.online_type = online_type
         """The policy that creation gave it (patch 6)."""
@@ -191,7 +191,9 @@ class DaxDriver(Driver):
     def _parse(buffer: bytes) -> bytes:
         text = c_string(buffer).removesuffix(b"\n")
         match = _ID.fullmatch(text)
-        if match is None or text != b"dax%d.%d" % (int(match[1]), int(match[2])):
+        numbers = [int(group) for group in match.groups()] if match else []
+        # Scanned as two ints and printed again: it must be the same text.
+        if not numbers or not all(number in _INT for number in numbers) or text != b"dax%d.%d" % tuple(numbers):
             raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is not of the form daxX.Y", "do_id_store")
         return text
 
@@ -359,7 +361,8 @@ def align_store(dev_dax: DevDax, buffer: bytes) -> None:
 def mapping_store(dev_dax: DevDax, buffer: bytes) -> None:
     """A write of "start-end" (hex) to daxX.Y/mapping.
 
-    Raises KernelError: EINVAL for junk, ENXIO, ENOMEM for what is not free.
+    Raises KernelError: EINVAL for junk, ENXIO, ENOMEM for what is not free, EBUSY with a WARN for a length of 0 of a
+    device that has a range already.
 
     A length that is not aligned does nothing and succeeds; a bound device is no obstacle (recorded).
     """
@@ -370,7 +373,15 @@ def mapping_store(dev_dax: DevDax, buffer: bytes) -> None:
     end = kstrtoull(end_text, 16, "range_parse")
     _region_alive(dev_dax, "mapping_store")
     span = Range(start, end)
-    if _aligned(dev_dax, span.length):
+    if not span.length:
+        if dev_dax.mappings:
+            driver = dev_dax.driver.name if dev_dax.driver else "dax"
+            dev_dax.kernel.warn_once(
+                f"{driver} {dev_dax.name}: 0-size allocation must be first",
+                "drivers/dax/bus.c:<line> at alloc_dev_dax_range",
+            )
+            raise KernelError(errno.EBUSY, f"{dev_dax.name} has a range already", "alloc_dev_dax_range")
+    elif _aligned(dev_dax, span.length):
         _alloc_range(dev_dax, span)
 
 
@@ -386,8 +397,11 @@ def memmap_on_memory_store(dev_dax: DevDax, buffer: bytes) -> None:
 
 
 async def create_store(region: DaxRegion, buffer: bytes) -> None:
-    """A write of "1" to dax_region/create makes an empty device. Raises KernelError: EINVAL, ENXIO, ENOSPC."""
-    value = kstrtoull(buffer, 0, "create_store")
+    """A write of "1" to dax_region/create makes an empty device.
+
+    Raises KernelError: EINVAL, ERANGE for a number of more than 32 bits, ENOSPC.
+    """
+    value = kstrtoint(buffer, 0, "create_store")
     if value != 1:
         raise KernelError(errno.EINVAL, f"{value} is not 1", "create_store")
     if not region.available_size:

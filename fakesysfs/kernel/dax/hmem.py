@@ -6,11 +6,12 @@ makes a dynamic region and its first device of each. dax_cxl does the same for t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fakesysfs.kernel.dax.bus import DaxRegion, create_dev_dax, unregister_dev_dax
 from fakesysfs.kernel.device import Device, Driver
-from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
+from fakesysfs.kernel.platform import CxlDevice, PlatformDevice, PlatformDriver
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import DaxSetup, Kernel
@@ -36,14 +37,10 @@ async def offer_region(region: DaxRegion, size: int, setup: DaxSetup, *, memmap_
     await create_dev_dax(region, size, memmap_on_memory=memmap_on_memory, online_type=setup.online_type)
 
 
-class HmemPlatform(Driver):
+class HmemPlatform(PlatformDriver):
     """The driver hmem_platform: one platform device per soft-reserved range."""
 
     name = "hmem_platform"
-
-    def matches(self, device: Device) -> bool:
-        """By name."""
-        return isinstance(device, PlatformDevice) and device.kind == self.name
 
     async def probe(self, device: Device) -> None:
         """Make hmem.0, hmem.1, ..., numbered as memory regions of all kinds are (hmem_register_device)."""
@@ -64,18 +61,15 @@ class HmemPlatform(Driver):
             await kernel.platform_bus.add(hmem)
 
 
-class Hmem(Driver):
+class Hmem(PlatformDriver):
     """The driver hmem."""
 
     name = "hmem"
 
-    def __init__(self, kernel: Kernel, module: str, *, region_idle: bool) -> None:
+    def __init__(self, kernel: Kernel, module: str, *, region_idle: Callable[[], bool]) -> None:
         super().__init__(kernel, kernel.platform_bus, module)
         self.region_idle = region_idle
-
-    def matches(self, device: Device) -> bool:
-        """By name."""
-        return isinstance(device, PlatformDevice) and device.kind == self.name
+        """The module's parameter, which may change at any time."""
 
     async def probe(self, device: Device) -> None:
         """Make the region; with region_idle its device is empty and not meant for kmem (dax_hmem_probe)."""
@@ -83,11 +77,11 @@ class Hmem(Driver):
         reserved = device.dax_setup
         assert reserved is not None
         number = int(device.name.partition(".")[2])
-        kmem = not self.region_idle
+        region_idle = self.region_idle()
         region = DaxRegion(
-            device, number, reserved.range, reserved.target_node, reserved.align, static=False, kmem=kmem
+            device, number, reserved.range, reserved.target_node, reserved.align, static=False, kmem=not region_idle
         )
-        size = 0 if self.region_idle else reserved.device_size or reserved.range.length
+        size = 0 if region_idle else reserved.device_size or reserved.range.length
         await offer_region(region, size, reserved, memmap_on_memory=False)
 
 

@@ -21,7 +21,7 @@ from fakesysfs.kernel.dax.hmem import offer_region
 from fakesysfs.kernel.device import Bus, Device, Driver
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.memory_hotplug import Range
-from fakesysfs.kernel.platform import PlatformDevice
+from fakesysfs.kernel.platform import PlatformDriver
 from fakesysfs.kernel.printk import WARNING
 
 if TYPE_CHECKING:
@@ -138,17 +138,13 @@ async def remove_children(device: Device) -> None:
             await child.bus.remove(child)
 
 
-class E820Pmem(Driver):
+class E820Pmem(PlatformDriver):
     """The driver e820_pmem of module nd_e820: firmware's legacy ranges as regions."""
 
     name = "e820_pmem"
 
     def __init__(self, kernel: Kernel, module: str) -> None:
         super().__init__(kernel, kernel.platform_bus, module)
-
-    def matches(self, device: Device) -> bool:
-        """By name."""
-        return isinstance(device, PlatformDevice) and device.kind == self.name
 
     async def probe(self, device: Device) -> None:
         """Make ndbus0 and a region of each range (e820_pmem_probe)."""

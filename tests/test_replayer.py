@@ -15,6 +15,7 @@ import pytest
 from fakesysfs.kernel.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
 from fakesysfs.testing.replay import cli, player, raw, recipes, scenes, snapshots
 from fakesysfs.testing.replay.messages import Comparison, Stream
+from fakesysfs.testing.replay.model_target import ModelTarget, boot
 from fakesysfs.testing.replay.normalise import NORMALISATIONS, Context, normalise
 from fakesysfs.testing.replay.recording import (
     INFORMATIVE,
@@ -430,6 +431,18 @@ class Quiet(Target):
 
 
 FILE = "/sys/bus/dax/devices/dax0.0/state"
+RECORDED_BUS = ["drivers_probe", "devices", "drivers", "drivers_autoprobe", "uevent"]
+
+
+@pytest.fixture
+def loaded_guest() -> Iterator[ModelTarget]:
+    """The recorded guest with its two regions, on kmem."""
+    target = ModelTarget(boot("7.2", "default"))
+    target.sh("modprobe dax_hmem; modprobe kmem", None)
+    yield target
+    target.end()
+
+
 NOTHING: dict[str, Any] = {"dmesg": [], "uevents": []}
 LINES: list[dict[str, Any]] = [
     {"op": "read", "path": FILE, "off": None, "data": "offline\n"},
@@ -573,6 +586,72 @@ def test_the_open_before_an_unbind_is_done_before_it() -> None:
         },
     ]
     assert [call["ret"] for call in raw.early_opens(lines)[0]] == ["fd1"]
+
+
+STATE = "/sys/devices/system/memory/memory50/state"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"fn": "access", "args": [STATE, 4], "ret": True},
+        {"fn": "access", "args": [STATE], "kw": {"mode": 1}, "ret": False},
+        {"fn": "access", "args": [STATE + "x", 0], "ret": False},
+        {"fn": "chmod", "args": [STATE], "kw": {"mode": 0o600, "follow_symlinks": False}, "ret": None},
+        {"fn": "utime", "args": [STATE], "kw": {"times": [1, 1]}, "ret": None},
+        {"fn": "listdir", "args": ["/sys/bus/dax"], "ret": RECORDED_BUS},
+        {"fn": "lstat", "args": [STATE], "ret": [0o100644, 7, 19, 1, 0, 0, 4096, 0, 0, 0]},
+        {"fn": "stat", "args": ["/sys/bus/dax/devices/dax0.0"], "ret": [0o40755, 7, 19, 3, 0, 0, 0, 0, 0, 0]},
+        {"fn": "mkdir", "args": [STATE + "x", 0o777], "errno": "EPERM"},
+        {"fn": "remove", "args": [STATE], "errno": "EPERM"},
+        {"fn": "getxattr", "args": [STATE, "user.x"], "errno": "ENODATA"},
+        {"fn": "removexattr", "args": [STATE, "user.x"], "errno": "ENOTSUP"},
+        {"fn": "removexattr", "args": [STATE, "security.x"], "errno": "ENODATA"},
+    ],
+)
+def test_single_calls_by_path(loaded_guest: ModelTarget, call: dict[str, Any]) -> None:
+    assert raw.Descriptors(loaded_guest).perform(call) == []
+
+
+def test_single_calls_by_descriptor(loaded_guest: ModelTarget) -> None:
+    descriptors = raw.Descriptors(loaded_guest)
+    status = [0o100640, 7, 19, 1, 1, 1, 4096, 0, 0, 0]
+    for call in (
+        {"fn": "open", "args": [STATE, 2], "ret": "fd1"},
+        {"fn": "fchmod", "args": ["fd1", 0o640], "ret": None},
+        {"fn": "fchown", "args": ["fd1", 1, 1], "ret": None},
+        {"fn": "fdatasync", "args": ["fd1"], "ret": None},
+        {"fn": "fstat", "args": ["fd1"], "ret": status},
+        {"fn": "lseek", "args": ["fd1", 5, 0], "kw": {}, "ret": 5},
+    ):
+        assert descriptors.perform(call) == []
+    assert descriptors.perform({"fn": "access", "args": [STATE, 4], "ret": False}) != []
+
+
+def test_a_race_of_a_block_may_read_what_a_block_reads() -> None:
+    writers = [["A", STATE, ["offline", "online_movable"]]]
+    operation = {"writers": writers, "stats": [], "reads": {}}
+    target = Quiet({STATE: ""})
+    assert scenes.race_differences(target, operation) == []
+    writers[0][1] = FILE
+    assert scenes.race_differences(target, operation) != []
+
+
+class Stuck(Quiet):
+    """No write comes back."""
+
+    def wait(self, process: Process) -> bool:
+        del process
+        return False
+
+
+def test_a_write_that_never_came_back_need_not_come_back() -> None:
+    start = {"op": "async_start", "id": 1, "path": FILE, "data": "'x'", "alarm_s": 0}
+    target = Stuck({FILE: ""})
+    for end, kind in (({"timeout": True}, Kind.REPRODUCED), ({}, Kind.MISMATCH)):
+        lines = [start, {"op": "async_end", "id": 1, "dmesg": ["<6>kmem wrote x"], "uevents": [], **end}]
+        report = player.play(session(lines), target, None)
+        assert [line.verdict.kind for line in report.lines] == [Kind.REPRODUCED, kind]
 
 
 def test_a_report_names_what_differs() -> None:

@@ -543,12 +543,10 @@ class Tree:
     def getxattr(self, ino: int, name: str) -> bytes:
         """One xattr of a node, whether or not that is still there (kernfs_xattr_get asks for no active reference).
 
-        Raises KernelError: ENOTSUP outside security.* and trusted.*, ENODATA where it was never set.
+        Raises KernelError: ENOTSUP for a name of no known kind, ENODATA where it was never set, as all of user.*.
         """
-        if not name.startswith(_XATTRS):
-            raise KernelError(
-                errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_get"
-            )
+        if not name.startswith((*_XATTRS, "user.")):
+            raise KernelError(errno.ENOTSUP, f"xattr {name} is of no kind that exists here", "xattr_resolve_name")
         changed = self.changed(ino)
         value = changed.xattrs.get(name) if changed else None
         if value is None:
@@ -557,11 +555,7 @@ class Tree:
 
     def setxattr(self, ino: int, name: str, value: bytes) -> None:
         """Raises KernelError: ENOTSUP for user.* (kernfs_vfs_user_xattr_set is off in sysfs)."""
-        self.existing(ino, "kernfs_vfs_xattr_set")
-        if not name.startswith(_XATTRS):
-            raise KernelError(
-                errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* exist here", "kernfs_vfs_xattr_set"
-            )
+        self._can_be_set(ino, name)
         self._changed.setdefault(ino & _NO_ALIAS, Changed()).xattrs[name] = value
 
     def listxattr(self, ino: int) -> list[str]:
@@ -570,9 +564,17 @@ class Tree:
         return sorted(changed.xattrs) if changed else []
 
     def removexattr(self, ino: int, name: str) -> None:
-        """Raises KernelError ENODATA where it was never set."""
+        """Raises KernelError: ENOTSUP as `setxattr`, ENODATA where it was never set."""
+        self._can_be_set(ino, name)
         self.getxattr(ino, name)
         del self._changed[ino & _NO_ALIAS].xattrs[name]
+
+    def _can_be_set(self, ino: int, name: str) -> None:
+        self.existing(ino, "kernfs_vfs_xattr_set")
+        if not name.startswith(_XATTRS):
+            raise KernelError(
+                errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* can be set here", "kernfs_vfs_xattr_set"
+            )
 
     # Directories --------------------------------------------------------------------------------------------------
 

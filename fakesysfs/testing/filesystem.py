@@ -21,6 +21,7 @@ from fakesysfs.kernfs import Caller, OpenFile, Refusals, Stat, Tree, open_file
 _ROOT_UID = 0
 _MAX_NAME = 255
 _BLOCK_SIZE = 4096
+_ANY_EXECUTE = 0o111
 
 
 @dataclass(slots=True)
@@ -165,6 +166,14 @@ class FileSystem:
             raise KernelError(errno.EINVAL, "the descriptor is not open for writing", "do_ftruncate")
         self.tree.setattr(descriptor.file.ino)
 
+    def fchmod(self, descriptor: Descriptor, mode: int) -> None:
+        """System call fchmod."""
+        self.tree.setattr(descriptor.file.ino, mode=mode)
+
+    def fchown(self, descriptor: Descriptor, uid: int, gid: int) -> None:
+        """System call fchown."""
+        self.tree.setattr(descriptor.file.ino, uid=uid, gid=gid)
+
     def mmap(self, descriptor: Descriptor) -> None:
         """System call mmap: no attribute has one."""
         del descriptor
@@ -184,6 +193,16 @@ class FileSystem:
     def stat(self, path: str) -> Stat:
         """System call stat."""
         return self.tree.getattr(self.tree.resolve(path))
+
+    def access(self, path: str, mode: int) -> bool:
+        """System call access: root may do anything but run what nobody may."""
+        try:
+            bits = self.tree.getattr(self.tree.resolve(path)).mode
+        except KernelError:
+            return False
+        if self.uid == _ROOT_UID:
+            return not mode & os.X_OK or stat.S_ISDIR(bits) or bool(bits & _ANY_EXECUTE)
+        return bits & mode == mode
 
     def readlink(self, path: str) -> str:
         """System call readlink."""
@@ -226,6 +245,10 @@ class FileSystem:
     def getxattr(self, path: str, name: str) -> bytes:
         """System call getxattr."""
         return self.tree.getxattr(self.tree.resolve(path), name)
+
+    def removexattr(self, path: str, name: str) -> None:
+        """System call removexattr."""
+        self.tree.removexattr(self.tree.resolve(path), name)
 
     def listxattr(self, path: str) -> list[str]:
         """System call listxattr."""

@@ -211,11 +211,13 @@ def test_chmod_and_xattrs_are_kept_until_the_node_is_removed() -> None:
     assert (status.uid, status.gid, status.mtime_ns, status.size) == (5, 6, 7, 4096)
     assert (tree.getxattr(ino, "security.x"), tree.listxattr(ino)) == (b"value", ["security.x"])
     tree.removexattr(ino, "security.x")
-    for name, outcome in (("security.x", "ENODATA"), ("trusted.y", "ENODATA"), ("user.x", "ENOTSUP")):
+    for name, outcome in (("security.x", "ENODATA"), ("trusted.y", "ENODATA"), ("user.x", "ENODATA"), ("x", "ENOTSUP")):
         with pytest.raises(KernelError, match=outcome):
             tree.getxattr(ino, name)
     with pytest.raises(KernelError, match="ENOTSUP"):
         tree.setxattr(ino, "user.x", b"")
+    with pytest.raises(KernelError, match="ENOTSUP"):
+        tree.removexattr(ino, "user.x")
     for word in ("unplug", "online_movable"):
         face.write(HOTPLUG, word)
     assert tree.walk(path) != ino

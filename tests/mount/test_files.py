@@ -161,6 +161,8 @@ def test_changed_attributes_are_remembered(mount: Served) -> None:
 def test_xattrs(mount: Served) -> None:
     path = mount / "value"
     refuses(errno.ENOTSUP, os.setxattr, path, "user.color", b"red")
+    refuses(errno.ENODATA, os.getxattr, path, "user.color")
+    refuses(errno.ENOTSUP, os.removexattr, path, "user.color")
     if os.geteuid() == 0:
         os.setxattr(path, "security.label", b"x")
         assert os.getxattr(path, "security.label") == b"x"

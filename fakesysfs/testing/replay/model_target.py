@@ -180,7 +180,10 @@ class ModelTarget(Target):
             "writev": lambda opened, parts: self.run(files.writev(opened, parts), "writev"),
             "fstat": fstat,
             "ftruncate": files.ftruncate,
+            "fchmod": files.fchmod,
+            "fchown": files.fchown,
             "fsync": lambda _opened: None,
+            "fdatasync": lambda _opened: None,
             "flock": lambda _opened: None,
             "mmap": files.mmap,
             "poll": files.poll,
@@ -192,11 +195,19 @@ class ModelTarget(Target):
         def existing(path: str, _other: str = "") -> None:
             files.refuse_change_of_names(path, new=False)
 
+        def following(path: str) -> FileStatus:
+            status = files.stat(path)
+            return FileStatus(status.mode, status.nlink, status.uid, status.gid, status.size)
+
         return {
+            "access": files.access,
+            "stat": following,
+            "removexattr": files.removexattr,
+            "remove": existing,
             "unlink": existing,
             "rename": existing,
             "rmdir": existing,
-            "mkdir": lambda path: files.refuse_change_of_names(path, new=True),
+            "mkdir": lambda path, _mode=0o777: files.refuse_change_of_names(path, new=True),
             "symlink": lambda _target, path: files.refuse_change_of_names(path, new=True),
             "link": lambda _old, path: files.refuse_change_of_names(path, new=True),
             "chmod": files.chmod,

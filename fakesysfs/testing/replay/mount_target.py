@@ -236,7 +236,7 @@ class MountTarget(Target):
         call = _CALLS.get(name)
         if call is None:
             raise NotSupportedError(f"system call {name}")
-        if name == "chown" and not bash.has_other_users():
+        if name in {"chown", "fchown"} and not bash.has_other_users():
             raise NotRunError("needs root: an ordinary user's namespaces have no other users")
         with _patience():
             return call(*arguments)
@@ -374,10 +374,17 @@ _CALLS: dict[str, Callable[..., Value]] = {
     "writev": os.writev,
     "fstat": lambda descriptor: _status(os.fstat(descriptor)),
     "ftruncate": os.ftruncate,
+    "fchmod": os.fchmod,
+    "fchown": os.fchown,
     "fsync": os.fsync,
+    "fdatasync": os.fdatasync,
     "mmap": _mmap,
     "flock": lambda descriptor: fcntl.flock(descriptor, fcntl.LOCK_EX),
     "poll": _poll,
+    "access": os.access,
+    "stat": lambda path: _status(Path(path).stat()),
+    "removexattr": os.removexattr,
+    "remove": os.remove,
     "unlink": os.unlink,
     "rename": os.rename,
     "mkdir": os.mkdir,

@@ -362,7 +362,8 @@ class Player:
         process = self.processes.pop(operation["id"])
         differences = []
         if not self.target.wait(process):
-            differences.append("it does not come back")
+            if not operation.get("timeout"):
+                differences.append("it does not come back")
             self.target.signal(process, Signal.SIGKILL)
         else:
             differences += outcome_differences(operation, process.outcome())

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import itertools
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +33,7 @@ _OWN_DESCRIPTOR = re.compile(r"/proc/self/fd/\d+")
 _REOPENED = "fd1"
 """What such a path stands for, whatever the recorder's number was (FORMAT.md, Exceptions)."""
 
+_STATUS = frozenset({"fstat", "lstat", "stat"})
 _FSTAT_COMPARED = (0, 3, 4, 5, 6)
 """Of os.stat_result: mode, nlink, uid, gid, size; inode, device and times are the guest's."""
 
@@ -77,7 +80,7 @@ class Descriptors:
         return difference(what, expected, got)
 
     def _call(self, call: Call) -> Value:
-        name, arguments = call["fn"], list(call["args"])
+        name, arguments = call["fn"], _positional(call)
         target = self.target
         if name == "open":
             return self.open(call.get("ret", ""), arguments[0], arguments[1])
@@ -102,7 +105,23 @@ class Descriptors:
             arguments[2] = arguments[2].encode("latin-1")
         if name == "readlink":
             return target.readlink(arguments[0])
+        if name == "listdir":
+            return target.ls(arguments[0])
+        if name == "lstat":
+            return target.stat(arguments[0])
         return target.call(name, *arguments)
+
+
+def _positional(call: Call) -> list[Value]:
+    """The arguments in the order of Python's function: what it takes by keyword only (dir_fd) says nothing here."""
+    keywords = call.get("kw")
+    if not keywords:
+        return list(call["args"])
+    try:
+        signature = inspect.signature(getattr(os, call["fn"]))
+    except ValueError:  # some functions of os do not tell theirs
+        return [*call["args"], *keywords.values()]
+    return list(signature.bind(*call["args"], **keywords).args)
 
 
 def _comparable(call: Call, value: Value) -> Value:
@@ -110,8 +129,10 @@ def _comparable(call: Call, value: Value) -> Value:
         return value.decode("latin-1")
     if isinstance(value, FileStatus):
         return list(value)
-    if call["fn"] == "fstat" and isinstance(value, list):
+    if call["fn"] in _STATUS and isinstance(value, list):
         return [value[position] for position in _FSTAT_COMPARED]
+    if call["fn"] == "listdir" and isinstance(value, list):
+        return sorted(value)
     return value
 
 

@@ -23,7 +23,9 @@ from fakesysfs.testing.replay.target import (
 
 _ALLOWED = (
     (re.compile(r"/memory\d+/(state|online)$"), frozenset({"ok", "EINVAL", "ENODEV", "open ENOENT"})),
-    (re.compile(r"/drivers/[^/]+/unbind$"), frozenset({"ENODEV"})),
+    (re.compile(r"/drivers/[^/]+/bind$"), frozenset({"ok", "EBUSY", "ENODEV"})),
+    (re.compile(r"/drivers/[^/]+/unbind$"), frozenset({"ok", "ENODEV"})),
+    (re.compile(r"/drivers/[^/]+/(new_id|remove_id)$|/auto_online_blocks$"), frozenset({"ok"})),
     (re.compile(r"/dax\d+\.\d+/(state|hotplug)$"), frozenset({"ok"})),
 )
 """Path -> outcomes that KERNEL.md allows to a writer whatever the others do (sections 2, 4, 7.3-7)."""
@@ -60,8 +62,15 @@ def _allowed_outcomes(writer: RaceWriter, data: bytes, writers: list[RaceWriter]
     return outcomes | _CONTENDED if contended else outcomes
 
 
+_READS = ((re.compile(r"/memory\d+/state$"), ("online", "offline", "going-offline")),)
+"""Path -> the words that it reads, which are others than those written (KERNEL.md 2)."""
+
+
 def _states(writers: list[RaceWriter]) -> set[str]:
-    """The words that the raced attribute may read: those written to it."""
+    """The words that the raced attribute may read: its own, or those written to it."""
+    own = next((words for pattern, words in _READS if pattern.search(writers[0].path)), None)
+    if own is not None:
+        return set(own)
     words = {
         data.decode("latin-1").strip() for other in writers if other.path == writers[0].path for data in other.data
     }

@@ -160,8 +160,9 @@ class Target(ABC):
     def call(self, name: str, *arguments: Value) -> Value:
         """Any other system call of a `raw` operation by its name, descriptors as numbers.
 
-        lseek, writev, fstat, ftruncate, fsync, mmap, flock, poll; unlink, rename, mkdir, rmdir, symlink, link, chmod,
-        chown, utime, truncate, setxattr, getxattr, listxattr, statfs.
+        lseek, writev, fstat, ftruncate, fsync, fdatasync, fchmod, fchown, mmap, flock, poll; unlink, remove, rename,
+        mkdir, rmdir, symlink, link, chmod, chown, utime, truncate, setxattr, getxattr, listxattr, removexattr, stat,
+        access, statfs.
         """
 
     # The rest of the machine ---------------------------------------------------------------------------------------

@@ -60,6 +60,13 @@ class ModuleKind:
     init: Callable[[Module], Awaitable[None]] | None = None
     exit: Callable[[Module], Awaitable[None]] | None = None
 
+    def check_value(self, parameter: str, value: str) -> None:
+        """Raise KernelError EINVAL or ERANGE if a parameter cannot have this value."""
+        if parameter in self.hidden_integers:
+            kstrtoint(value.encode(), 0, "param_set_int")
+        else:
+            kstrtobool(value.encode(), "param_set_bool")
+
 
 class Modules:
     """The loaded modules of one kernel, in the order of loading."""
@@ -107,10 +114,7 @@ class Modules:
                 self._kernel.printk(WARNING, f"{name}: unknown parameter '{key}' ignored")
                 continue
             try:
-                if key in kind.hidden_integers:
-                    kstrtoint(value.encode(), 0, "param_set_int")
-                else:
-                    kstrtobool(value.encode(), "param_set_bool")
+                kind.check_value(key, value)
             except KernelError as error:
                 problem = "too large" if error.errno == errno.ERANGE else "invalid"
                 self._kernel.printk(ERR, f"{name}: `{value}' {problem} for parameter `{key}'")

@@ -15,13 +15,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import MODULE_KINDS, Config, DaxSetup, NodeSetup, Setup
 from fakesysfs.kernel.memory_block import ONLINE_TYPES
 from fakesysfs.kernel.memory_hotplug import Parameters, Range
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
+from fakesysfs.kernel.node import LOCAL_DISTANCE
 from fakesysfs.machine.explain import explain
 
 MAX_NODES = 1024
+PAGE_SIZE = 4096
 MIN_BLOCK = 128 << 20
 MAX_ADDRESS = 1 << 52
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
@@ -335,6 +338,10 @@ class Machine:
                 (f"{key}.memory[{position}]", self._range(f"{key}.memory[{position}]", span))
                 for position, span in enumerate(node.memory)
             ]
+            for name, span in spans:
+                if span.start % PAGE_SIZE or span.length % PAGE_SIZE:
+                    where = f"{span.start:#x}-{span.end:#x}"
+                    raise self._fail(name, where, f"expected start and size to be multiples of {PAGE_SIZE}")
             memory += spans
             own = self._cpus(f"{key}.cpus", node.cpus)
             for cpu in own:
@@ -358,6 +365,11 @@ class Machine:
         if distances is not None and (len(distances) != size or any(len(row) != size for row in distances)):
             rows = [list(row) for row in distances]
             raise self._fail("distances", rows, f"expected {size} rows of {size} numbers, node by node")
+        for one, row in enumerate(distances or ()):
+            for other, value in enumerate(row):
+                if (value == LOCAL_DISTANCE) is not (one == other):
+                    allowed = f"expected {LOCAL_DISTANCE} from a node to itself and more to any other"
+                    raise self._fail(f"distances[{one}][{other}]", value, allowed)
         return distances
 
     def _performance(self, known: set[int]) -> Mapping[int, AccessCoordinate]:
@@ -387,6 +399,10 @@ class Machine:
                 if not equals or key not in kind.parameters:
                     known = ", ".join(sorted(kind.parameters)) or "none"
                     raise self._fail(f"modules[{number}]", line, f"parameters of {name} are name=value, of: {known}")
+                try:
+                    kind.check_value(key, value)
+                except KernelError as error:
+                    raise self._fail(f"modules[{number}]", line, f"{key}: {error.why}") from None
                 parameters.append((key, value))
             yield name, tuple(parameters)
 
@@ -430,6 +446,8 @@ def _tables(text: str, source: str) -> dict[str, Any]:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise MachineError(f"{source}: this is not TOML: {error}") from None
+    except RecursionError:
+        raise MachineError(f"{source}: this is not TOML that can be read: it is nested too deeply") from None
     base_name = tables.pop("extends", None)
     if base_name is None:
         return tables

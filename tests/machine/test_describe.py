@@ -106,6 +106,11 @@ def test_a_good_file(tmp_path: Path) -> None:
             'id = 1\nmemory = [{ start = "1G", size = "2G" }]',
             ["node[1].memory[0]", "0x40000000-0xbfffffff", "overlaps node[0].memory[0]"],
         ),
+        (
+            'memory = [{ start = "0", size = "2G" }]',
+            "memory = [{ start = 0, size = 1000 }]",
+            ["memory[0]", "0x0-0x3e7", "4096"],
+        ),
         # nodes and cpus
         ("target_node = 1", "target_node = 7", ["dax_region[0].target_node", "7", "[0, 1]"]),
         ("target_node = 1", "target_node = -1", ["dax_region[0].target_node", "-1", "[0, 1]"]),
@@ -120,6 +125,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         # the rest
         ('"kmem"]', '"nvme"]', ["modules[1]", "nvme", "kmem"]),
         ('"kmem"]', '"kmem x=1"]', ["modules[1]", "kmem x=1", "parameters of kmem"]),
+        ('"kmem"]', '"dax_hmem region_idle=x"]', ["modules[1]", "region_idle=x", "neither true nor false"]),
         ('"kmem"]', '""]', ["modules[1]", "expected one of"]),
         (
             "[[node]]\nid = 1",
@@ -127,6 +133,8 @@ def test_a_good_file(tmp_path: Path) -> None:
             ["memory_hotplug.online_type = 'on'", "offline, online, online_kernel, online_movable"],
         ),
         ("modules =", "distances = [[10]]\nmodules =", ["distances", "[[10]]", "2 rows of 2"]),
+        ("modules =", "distances = [[11, 20], [20, 10]]\nmodules =", ["distances[0][0] = 11", "10", "itself"]),
+        ("modules =", "distances = [[10, 20], [10, 10]]\nmodules =", ["distances[1][0] = 10", "more to any other"]),
         ("modules =", "distances = [[10, 20], [20]]\nmodules =", ["distances", "2 rows of 2"]),
         (
             "modules =",
@@ -174,6 +182,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, old: str, new: str, expected: lis
         (b"[[node]\n", "not TOML"),
         (b"\x00\x01", "not TOML"),
         (b'title = "\xff"', "not TOML"),
+        (b"a = " + b"[" * 5000, "nested too deeply"),
         (b"title = 1", "block_size|title"),
         (b"title = 'x'", "block_size"),
     ],

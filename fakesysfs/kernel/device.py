@@ -45,6 +45,9 @@ class Device:
         self.under = under
         self.serial = 0
         self.driver: Driver | None = None
+        """Set while a driver probes, and until it has given the device up."""
+        self.driver_link: Driver | None = None
+        """The driver that the link `driver` leads to: there from before the probe, gone before the removal."""
         self.driver_data: Any = None
         self.numa_node: int | None = None
         """The node that the device is near (dev_to_node), its parent's from registration on if none was set."""
@@ -101,6 +104,7 @@ class Driver:
         self.module = module
         self.serial = 0
         self.devices: list[Device] = []
+        """Those with links to and from the driver, the one bound last at the end."""
 
     def matches(self, device: Device) -> bool:
         """Would the bus let this driver probe the device?"""
@@ -216,6 +220,9 @@ class Bus:
             await self._really_probe(driver, device)
 
     async def _really_probe(self, driver: Driver, device: Device) -> None:
+        device.driver = device.driver_link = driver
+        driver.devices.append(device)
+        self.kernel.changed("driver_link", device, driver)
         try:
             await driver.probe(device)
         except KernelError as error:
@@ -224,14 +231,23 @@ class Bus:
                     ERR,
                     f"{driver.name} {device.name}: probe with driver {driver.name} failed with error {-error.errno}",
                 )
-            for action in reversed(device.release_actions):
-                await action()
-            device.release_actions.clear()
+            self._driver_sysfs_remove(device, driver)
+            await self._unbind_cleanup(device)
             raise
-        device.driver = driver
-        driver.devices.append(device)
-        self.kernel.changed("driver_link", device, driver)
         device.uevent("bind")
+
+    def _driver_sysfs_remove(self, device: Device, driver: Driver) -> None:
+        device.driver_link = None
+        driver.devices.remove(device)
+        self.kernel.changed("driver_link", device, driver)
+
+    @staticmethod
+    async def _unbind_cleanup(device: Device) -> None:
+        """Undo what the driver asked to be undone; the device has no driver from then on (device_unbind_cleanup)."""
+        for action in reversed(device.release_actions):
+            await action()
+        device.release_actions.clear()
+        device.driver = None
 
     async def detach(self, device: Device) -> None:
         """Take the device's driver away, if it has one (device_release_driver)."""
@@ -240,14 +256,9 @@ class Bus:
                 await self._release_driver(device, device.driver)
 
     async def _release_driver(self, device: Device, driver: Driver) -> None:
-        # The links go first, then the driver's own work, in which DRIVER still stands for nobody to see.
-        device.driver = None
-        driver.devices.remove(device)
-        self.kernel.changed("driver_link", device, driver)
+        self._driver_sysfs_remove(device, driver)
         await driver.remove(device)
-        for action in reversed(device.release_actions):
-            await action()
-        device.release_actions.clear()
+        await self._unbind_cleanup(device)
         device.uevent("unbind", modalias=False)
 
     # Attributes ---------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def device_path(device: Device) -> str:
 
 
 def _driver_link(device: Device) -> str | None:
-    return None if device.driver is None else f"/sys{device.driver.devpath}"
+    return None if device.driver_link is None else f"/sys{device.driver_link.devpath}"
 
 
 DRIVER_LINK = Link(name="driver", target=_driver_link, doc="The driver that the device is bound to.")

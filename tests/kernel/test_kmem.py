@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
+from fakesysfs.kernel.dax.bus import size_store
+from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Config, Kernel
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import Mmop
@@ -565,13 +567,53 @@ def test_unbind_waits_for_writers_and_takes_the_name_first(profile: str) -> None
     tasks.settle()
     removal = tasks.spawn(kernel.dax_bus.unbind_store(kmem(kernel), b"dax0.0"))
     tasks.settle()
-    assert (removal.letter, data.attribute_exists, dax(kernel).driver) == ("D", False, None)
+    assert (removal.letter, data.attribute_exists, dax(kernel).driver_link) == ("D", False, None)
     assert kmem(kernel).devices == []
+    assert "DRIVER=kmem" in dax(kernel).uevent_environment(), "the device has its driver until that has given it up"
+    again = tasks.spawn(kernel.dax_bus.unbind_store(kmem(kernel), b"dax0.0"))
+    tasks.settle()
+    assert again.letter == "D"
+    with pytest.raises(KernelError, match="EBUSY"):
+        size_store(dax(kernel), b"0")
     kernel.unpin()
     tasks.settle()
     assert unplug.finished
     assert removal.finished
+    again.outcome()  # to find nothing to unbind any more is no error
+    assert dax(kernel).driver is None
     assert block_table(kernel) == {}
+
+
+@pytest.mark.parametrize("profile", ["7.2", "7.3"])
+def test_a_device_has_its_driver_while_that_probes(profile: str) -> None:
+    """really_probe: the links and DRIVER are there before the probe; who wants to unbind waits for its end."""
+    kernel = booted(profile, policy=Mmop.OFFLINE, blocks=4)
+    assert unbind(kernel) == "ok"
+    set_policy(kernel, "online_movable")
+    kernel.preempt.latency["online_block"] = 1.0
+    tasks = Tasks()
+    binding = tasks.spawn(kernel.dax_bus.bind_store(kmem(kernel), b"dax0.0"))
+    tasks.finish(binding, until=1.5)
+    assert len(block_table(kernel)) == 4
+    assert (dax(kernel).driver_link, kmem(kernel).devices) == (kmem(kernel), [dax(kernel)])
+    assert "DRIVER=kmem" in dax(kernel).uevent_environment()
+    with pytest.raises(KernelError, match="EBUSY"):
+        size_store(dax(kernel), b"0")
+    unbinding = tasks.spawn(kernel.dax_bus.unbind_store(kmem(kernel), b"dax0.0"))
+    tasks.settle()
+    assert not unbinding.finished
+    assert tasks.finish(unbinding)
+    binding.outcome()
+    unbinding.outcome()
+    assert dax(kernel).driver is None
+
+
+def test_after_a_failed_probe_nothing_is_left_of_the_driver() -> None:
+    kernel = booted("7.2", policy=Mmop.OFFLINE, blocks=4)
+    assert unbind(kernel) == "ok"
+    kernel.iomem.request_region(span(49, 49).start, span(49, 49).end, "in the way")
+    assert bind(kernel) == "EBUSY"
+    assert (dax(kernel).driver, dax(kernel).driver_link, kmem(kernel).devices) == (None, None, [])
 
 
 # What is wrong with the posted series (KERNEL.md 7), each: there as posted, not in the other two --------------------

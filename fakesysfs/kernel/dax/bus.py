@@ -420,10 +420,11 @@ async def delete_store(region: DaxRegion, buffer: bytes) -> None:
     victim = next((device for device in region.devices() if device.name == name), None)
     if victim is None:
         raise KernelError(errno.ENXIO, f"the region has no device {name!r}", "delete_store")
-    if victim.driver is not None or victim.size:
-        raise KernelError(errno.EBUSY, f"{name} is bound or not empty", "delete_store")
-    if not victim.id:
-        raise KernelError(errno.EBUSY, "the first device of a region stays", "delete_store")
+    async with victim.lock:
+        if victim.driver is not None or victim.size:
+            raise KernelError(errno.EBUSY, f"{name} is bound or not empty", "delete_store")
+        if not victim.id:
+            raise KernelError(errno.EBUSY, "the first device of a region stays", "delete_store")
     if region.seed is victim:
         region.seed = None
     if region.youngest is victim:

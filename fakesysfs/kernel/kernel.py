@@ -330,6 +330,7 @@ class Kernel:
         self.nodes.numa_balancing = int(len(self.nodes.online()) > 1)
         self._boot_zones(ram)
         self._boot_blocks(ram)
+        self.nodes.check_highest_zone()
         memmap_pages = self.memory_hotplug.memmap_pages_of_block()
         self.memory_hotplug.nr_memmap_boot_pages = self.memory_blocks.count * memmap_pages
         for node in setup.nodes:

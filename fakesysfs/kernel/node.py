@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fakesysfs.kernel.page_alloc import fallback_order, log_zonelists
-from fakesysfs.kernel.zones import NodeZones
+from fakesysfs.kernel.zones import KERNEL_ZONES, NodeZones
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Kernel
@@ -74,6 +74,7 @@ class Nodes:
         self._kernel = kernel
         self._nodes = {nid: NodeData(nid, tuple(cpus), NodeZones(nid)) for nid, cpus in sorted(possible.items())}
         self._distances = distances
+        self._policy_zone = 0
         self.numa_balancing = 0
         """The sysctl: on by default where more than one node was there at boot."""
 
@@ -166,4 +167,11 @@ class Nodes:
             for node in (self.possible if nid is None else [nid])
         ]
         total = (self.managed_kb() + extra_kb) // 4
-        log_zonelists(self._kernel.printk, orders, len(self.online()), total)
+        self.check_highest_zone()
+        log_zonelists(self._kernel.printk, orders, len(self.online()), total, KERNEL_ZONES[self._policy_zone])
+
+    def check_highest_zone(self) -> None:
+        """The highest kernel zone that was ever populated is what memory policies are about (check_highest_zone)."""
+        for number, name in enumerate(KERNEL_ZONES):
+            if any(node.zones[name].present for node in self._nodes.values()):
+                self._policy_zone = max(self._policy_zone, number)

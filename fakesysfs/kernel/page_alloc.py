@@ -45,10 +45,10 @@ def fallback_order(
 
 
 def log_zonelists(
-    printk: Printk, orders: Sequence[tuple[int, Sequence[int]]], zonelists: int, total_pages: int
+    printk: Printk, orders: Sequence[tuple[int, Sequence[int]]], zonelists: int, total_pages: int, policy_zone: str
 ) -> None:
-    """The lines of one rebuild: an order per node, the count of zonelists (online nodes), pages in all."""
+    """The lines of one rebuild: an order per node, the count of zonelists (online nodes), pages in all, policy_zone."""
     for nid, order in orders:
         printk(INFO, f"Fallback order for Node {nid}: " + "".join(f"{node} " for node in order))
     printk(INFO, f"Built {zonelists} zonelists, mobility grouping on.  Total pages: {total_pages}")
-    printk(INFO, "Policy zone: Normal")
+    printk(INFO, f"Policy zone: {policy_zone}")

@@ -6,7 +6,8 @@ import pytest
 
 from fakesysfs.kernel.page_alloc import fallback_order
 from fakesysfs.kernel.profile import Mmop
-from tests.model import block_state, booted, drive, log_since
+from fakesysfs.machine import load
+from tests.model import block_state, booted, drive, log_since, write_state
 
 RECORDED_GUEST = [[10, 15, 20, 25], [15, 10, 20, 25], [20, 20, 10, 30], [25, 25, 30, 10]]
 HMAT_GUEST = [[10, 20, 20, 20], [20, 10, 20, 20], [20, 20, 10, 20], [20, 20, 20, 10]]
@@ -82,3 +83,16 @@ def test_the_exact_lines() -> None:
         f"<6>Built 3 zonelists, mobility grouping on.  Total pages: {pages + 32768}",
         "<6>Policy zone: Normal",
     ]
+
+
+def test_the_policy_zone_is_the_highest_kernel_zone_that_was_ever_there() -> None:
+    """check_highest_zone: Movable does not count, and what is gone counts on."""
+    kernel = booted("7.3", load("tiny").setup())
+    log = kernel.printk.sequence
+    said = []
+    for word in ("unplugged", "online_movable", "unplugged", "online", "unplugged"):
+        assert write_state(kernel, word) == "ok"
+        said.append({line for line in log_since(kernel, log) if "Policy zone" in line})
+        log = kernel.printk.sequence
+    low, high = "<6>Policy zone: DMA32", "<6>Policy zone: Normal"
+    assert said == [{low}, {low}, {low}, {low, high}, {high}]

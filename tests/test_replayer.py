@@ -16,7 +16,7 @@ from fakesysfs.kernel.sched import Answer, Mutex, Operation, Preempt, Signals, S
 from fakesysfs.testing.replay import cli, player, raw, recipes, scenes, snapshots
 from fakesysfs.testing.replay.messages import Comparison, Stream
 from fakesysfs.testing.replay.model_target import ModelTarget, boot
-from fakesysfs.testing.replay.normalise import NORMALISATIONS, Context, normalise
+from fakesysfs.testing.replay.normalise import NORMALISATIONS, Context, for_command, normalise
 from fakesysfs.testing.replay.recording import (
     INFORMATIVE,
     KINDS,
@@ -155,6 +155,8 @@ def test_every_normalisation_gives_a_reason_and_a_stream() -> None:
             "-rw-r--r-- 1 root root 4096 Jan  1 00:00 align\n",
         ),
         ("text", "node 0 size: 1 MB\nnode 0 free: 3 MB\n", "node 0 size: 1 MB\n"),
+        ("text", "MemTotal:  4 kB\nBuffers:  3 kB\n", "MemTotal:  4 kB\nBuffers:  0 kB\n"),
+        ("text", "a/meminfo:Node 2 Active(anon):  3 kB\n", ""),
     ],
 )
 def test_what_may_differ_is_equal(stream: str, left: object, right: object) -> None:
@@ -170,10 +172,34 @@ def test_what_may_differ_is_equal(stream: str, left: object, right: object) -> N
         ("iomem", ["100000000-17fffffff : System RAM"], ["  100000000-17fffffff : System RAM"]),
         ("iomem", ["100000000-17fffffff : dax0.0"], ["100000000-17fffffff : node2"]),
         ("text", "-rw-r--r-- 1 root root 4096 Nov 22 10:29 align\n", "-rw-r--r-- 1 root root 4096 Nov 22 10:29 size\n"),
+        ("text", "MemTotal:  4 kB\n", "MemTotal:  5 kB\n"),
+        ("text", "Node 2 HugePages_Free:     5\n", "Node 2 HugePages_Free:     4\n"),
+        ("text", "nr_free_pages 5\n", "nr_free_pages 4\n"),
     ],
 )
 def test_what_must_not_differ_stays_different(stream: str, left: object, right: object) -> None:
     assert normalise(stream, left, Context()) != normalise(stream, right, Context())
+
+
+def test_of_counters_only_what_the_machine_determines_is_compared() -> None:
+    context = Context()
+    for_command(context, "grep -H . /proc/zoneinfo /proc/vmstat", {"grep"})
+    text = """Node 2, zone  Movable
+  pages free     5
+        min      1
+        spanned  32768
+        present  32768
+        protection: (0, 0, 0, 0, 0)
+      nr_free_pages 5
+  start_pfn:           1572864
+  node_unreclaimable:  0
+/proc/vmstat:pgalloc_normal 3
+/proc/vmstat:nr_memmap_pages 512
+"""
+    kept = [line.split()[0] for line in str(normalise("text", text, context)).splitlines()]
+    assert kept == ["Node", "spanned", "present", "start_pfn:", "/proc/vmstat:nr_memmap_pages"]
+    for_command(context, "cat /proc/iomem", {"cat"})
+    assert normalise("text", text, context) == text
 
 
 def test_a_freed_name_may_be_anything_but_its_range_not() -> None:

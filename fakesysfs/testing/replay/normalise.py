@@ -22,6 +22,8 @@ class Context:
     """The kernel freed a name that /proc/iomem still shows."""
     module_command: bool = False
     """The command loads or unloads modules."""
+    counters: bool = False
+    """The command reads vmstat, zoneinfo or numastat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,9 @@ def _replaced(pattern: str, replacement: str) -> Callable[[list[str], Context], 
 
 def _without_lines(pattern: str) -> Callable[[str, Context], str]:
     compiled = re.compile(pattern)
-    return lambda text, _context: "".join(line for line in text.splitlines(keepends=True) if not compiled.search(line))
+    return lambda text, _context: "".join(
+        line for line in text.splitlines(keepends=True) if not compiled.search(line.rstrip("\n"))
+    )
 
 
 def _text_replaced(pattern: str, replacement: str) -> Callable[[str, Context], str]:
@@ -130,6 +134,17 @@ def _low_iomem(text: str, context: Context) -> str:
     return "\n".join(lines)
 
 
+_COUNTER = re.compile(
+    r"(?:^|:)\s*(?!nr_memmap|spanned |present |managed |start_pfn)[a-z][\w ]*:?\s+\d+$|^\s+protection: "
+)
+
+
+def _without_counters(text: str, context: Context) -> str:
+    if not context.counters:
+        return text
+    return "".join(line for line in text.splitlines(keepends=True) if not _COUNTER.search(line.rstrip("\n")))
+
+
 def _module_chatter(text: str, context: Context) -> str:
     return "" if context.module_command else text
 
@@ -180,8 +195,14 @@ NORMALISATIONS = (
     Normalisation(
         "used memory",
         "text",
-        "meminfo: depends on what else runs",
-        _without_lines(r"\b(MemFree|MemUsed|MemAvailable|AnonPages|KernelStack|Slab): "),
+        "meminfo: all but MemTotal depends on what else runs",
+        _without_lines(r"(?:^|:)(?:Node \d+ )?(?!MemTotal)[A-Z][\w()]*: +\d+ kB$"),
+    ),
+    Normalisation(
+        "counters",
+        "text",
+        "vmstat, zoneinfo and numastat: all but the spans and sizes of zones and what memory maps take",
+        _without_counters,
     ),
     Normalisation(
         "modules' messages",
@@ -195,7 +216,9 @@ NORMALISATIONS = (
 STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
 """A command line that ends so leaves whether the guest's whole log, boot messages included, has certain words."""
 
-OUTPUT_NOT_COMPARED = frozenset({"lsmod", "dmesg", "time", "numastat", "ndctl"})
+OUTPUT_NOT_COMPARED = frozenset(
+    {"lsmod", "dmesg", "time", "numastat", "ndctl", "free", "vmstat", "uname", "uptime", "date", "ps", "mount", "df"}
+)
 """Commands whose output is the guest's (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""
 
 DIFFERS_BETWEEN_VERSIONS = (
@@ -212,6 +235,12 @@ DIFFERS_BETWEEN_VERSIONS = (
 )
 """What is not compared where another version of a tool took the place of the recorded one (KERNEL.md 5): commands,
 what of them (status, stdout, stderr, messages: log and uevents), why."""
+
+
+def for_command(context: Context, command: str, names: set[str]) -> None:
+    """Tell the context what a command is about. `names` are the commands that the line runs."""
+    context.module_command = bool(names & {"modprobe", "rmmod"})
+    context.counters = re.search(r"\b(vmstat|zoneinfo|numastat)\b", command) is not None
 
 
 def differs_with(command: str) -> frozenset[str]:

@@ -20,6 +20,7 @@ from fakesysfs.testing.replay.normalise import (
     STATUS_NOT_COMPARED,
     Context,
     differs_with,
+    for_command,
     normalise,
 )
 from fakesysfs.testing.replay.recording import INFORMATIVE, Operation, Session
@@ -258,7 +259,7 @@ class Player:
             differences += difference("exit status", operation["rc"], result.rc)
         names = command_names(command)
         if not names & OUTPUT_NOT_COMPARED and "--version" not in command:
-            self.context.module_command = bool(names & {"modprobe", "rmmod"})
+            for_command(self.context, command, names)
             for key, stream, got in (("stdout", "text", result.stdout), ("stderr", "stderr", result.stderr)):
                 if key not in differing:
                     expected = normalise(stream, operation[key], self.context)

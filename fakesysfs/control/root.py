@@ -194,12 +194,10 @@ def _new_uevents(kernel: Kernel) -> _Follow:
 
 async def _load(kernel: Kernel, buffer: bytes) -> None:
     name, *words = word_of(buffer).split() or [""]
-    parameters: dict[str, str] = {}
+    parameters: dict[str, str | None] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals:
-            raise KernelError(errno.EINVAL, f"{word!r} is not of the form parameter=value", "load_module")
-        parameters[key] = value
+        parameters[key] = value if equals else None
     await kernel.modprobe(name, parameters)
 
 

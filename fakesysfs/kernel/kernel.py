@@ -484,7 +484,7 @@ class Kernel:
 
     # What happens to memory from outside --------------------------------------------------------------------------
 
-    async def modprobe(self, name: str, parameters: Mapping[str, str] | None = None) -> None:
+    async def modprobe(self, name: str, parameters: Mapping[str, str | None] | None = None) -> None:
         """Load a module (`Modules.load`)."""
         await self.modules.load(name, parameters)
 

@@ -144,7 +144,11 @@ class MemoryHotplug:
         return max(min(stop // pages, last + 1) - first, 1)
 
     def _auto_movable_zone(self, nid: int, first: int) -> Zone:
-        """Online policy auto-movable: Movable if the ratio allows it, on the machine and on the node (KERNEL.md 9)."""
+        """Online policy auto-movable: Movable if the ratio allows it, on the machine and on the node (KERNEL.md 9).
+
+        Differs knowingly: the source judges all that a driver added at once, as one group, and keeps it together
+        (memory_group_register_static); KERNEL.md's rule is about one block, and no recording tells them apart.
+        """
         kernel = self._kernel
         zones = kernel.nodes[nid].zones
         block_pages = kernel.memory_blocks.block_size >> PAGE_SHIFT

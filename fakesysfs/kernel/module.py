@@ -76,9 +76,10 @@ class Modules:
         self.kinds = kinds
         self.loaded: dict[str, Module] = {}
 
-    async def load(self, name: str, parameters: Mapping[str, str] | None = None) -> None:
+    async def load(self, name: str, parameters: Mapping[str, str | None] | None = None) -> None:
         """Load a module and what it needs; nothing happens if it is loaded (as modprobe does).
 
+        A parameter without a value (None) is set, if it is of type bool, else refused (param_set_bool, parse_one).
         A parameter that it does not have is logged and ignored (unknown_module_param_cb). Raises KernelError: ENOENT
         for an unknown module, EINVAL for a bad value.
         """
@@ -106,10 +107,11 @@ class Modules:
             await kind.init(module)
         kernel.uevents.send("add", f"/module/{name}", "module")
 
-    def _parse_args(self, name: str, kind: ModuleKind, parameters: Mapping[str, str]) -> dict[str, str]:
+    def _parse_args(self, name: str, kind: ModuleKind, parameters: Mapping[str, str | None]) -> dict[str, str]:
         """The parameters that the module has (kernel/params.c, parse_args). Raises KernelError for a bad value."""
         given: dict[str, str] = {}
-        for key, value in parameters.items():
+        for key, word in parameters.items():
+            value = word if word is not None else "" if key in kind.hidden_integers else "1"
             if key not in kind.parameters:
                 self._kernel.printk(WARNING, f"{name}: unknown parameter '{key}' ignored")
                 continue

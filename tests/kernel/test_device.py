@@ -256,6 +256,13 @@ def test_modules_refuse_what_is_unknown() -> None:
     assert list(kernel.modules.loaded) == ["dax_hmem"]
 
 
+def test_a_parameter_without_a_value_is_set() -> None:
+    kernel = booted(modules=())
+    drive(kernel.modprobe("dax_hmem", {"region_idle": None}))
+    assert kernel.modules.loaded["dax_hmem"].is_set("region_idle")
+    assert name_of(errno_of(kernel.modprobe("memory_notifier_error_inject", {"priority": None}))) == "EINVAL"
+
+
 def test_a_parameter_that_a_module_does_not_have_is_ignored() -> None:
     kernel = booted(modules=())
     drive(kernel.modprobe("kmem", {"x": "1"}))

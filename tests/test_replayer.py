@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -649,6 +650,13 @@ def test_single_calls_by_descriptor(loaded_guest: ModelTarget) -> None:
         {"fn": "fdatasync", "args": ["fd1"], "ret": None},
         {"fn": "fstat", "args": ["fd1"], "ret": status},
         {"fn": "lseek", "args": ["fd1", 5, 0], "kw": {}, "ret": 5},
+        {"fn": "lseek", "args": ["fd1", 7, os.SEEK_DATA], "ret": 7},
+        {"fn": "lseek", "args": ["fd1", 7, os.SEEK_HOLE], "ret": 4096},
+        {"fn": "lseek", "args": ["fd1", 4096, os.SEEK_DATA], "errno": "ENXIO"},
+        {"fn": "lseek", "args": ["fd1", 0x7FFFFFFF, 0], "ret": 0x7FFFFFFF},
+        {"fn": "lseek", "args": ["fd1", 1, 1], "errno": "EINVAL"},
+        {"fn": "lseek", "args": ["fd1", -5000, 2], "errno": "EINVAL"},
+        {"fn": "lseek", "args": ["fd1", 0, 9], "errno": "EINVAL"},
     ):
         assert descriptors.perform(call) == []
     assert descriptors.perform({"fn": "access", "args": [STATE, 4], "ret": False}) != []

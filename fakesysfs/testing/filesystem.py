@@ -22,6 +22,8 @@ _ROOT_UID = 0
 _MAX_NAME = 255
 _BLOCK_SIZE = 4096
 _ANY_EXECUTE = 0o111
+_MAX_NON_LFS = (1 << 31) - 1
+"""The highest position in files of a file system that does not say otherwise, as kernfs (include/linux/fs.h)."""
 
 
 @dataclass(slots=True)
@@ -145,15 +147,19 @@ class FileSystem:
         self._needs_seek(descriptor)
         if not descriptor.file.alive:
             raise KernelError(errno.ENODEV, "the attribute was removed while it was open", "kernfs_fop_llseek")
-        base = {
-            os.SEEK_SET: 0,
-            os.SEEK_CUR: descriptor.position,
-            os.SEEK_END: descriptor.file.getattr().size,
-        }[whence]
-        if base + offset < 0:
-            raise KernelError(errno.EINVAL, "a position cannot be negative", "vfs_setpos")
-        descriptor.position = base + offset
-        return descriptor.position
+        size = descriptor.file.getattr().size
+        bases = {os.SEEK_SET: 0, os.SEEK_CUR: descriptor.position, os.SEEK_END: size, os.SEEK_DATA: 0, os.SEEK_HOLE: 0}
+        if whence not in bases:
+            raise KernelError(errno.EINVAL, f"{whence} is no way to seek", "generic_file_llseek_size")
+        position = bases[whence] + offset
+        if whence in {os.SEEK_DATA, os.SEEK_HOLE}:
+            if not 0 <= offset < size:
+                raise KernelError(errno.ENXIO, "the position is beyond the end", "generic_file_llseek_size")
+            position = offset if whence == os.SEEK_DATA else size
+        if not 0 <= position <= _MAX_NON_LFS:
+            raise KernelError(errno.EINVAL, "the position is negative or too high", "vfs_setpos")
+        descriptor.position = position
+        return position
 
     def fstat(self, descriptor: Descriptor) -> Stat:
         """System call fstat: answers for a removed file too."""

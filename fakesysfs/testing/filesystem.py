@@ -102,12 +102,14 @@ class FileSystem:
 
     async def pread(self, descriptor: Descriptor, size: int, offset: int) -> bytes:
         """System call pread."""
-        self._needs_seek(descriptor)
+        self._check_offset(descriptor, offset)
         return await self._read(descriptor, offset, size)
 
     async def _read(self, descriptor: Descriptor, offset: int, size: int) -> bytes:
         if not descriptor.readable:
             raise KernelError(errno.EBADF, "the descriptor is not open for reading", "vfs_read")
+        if not size:
+            return b""  # nothing is shown, and nobody looks whether the file is still there (seq_read_iter)
         if descriptor.file.reading_sleeps:
             return await descriptor.file.read_sleeping(offset, size)
         return descriptor.file.read(offset, size)
@@ -121,8 +123,7 @@ class FileSystem:
 
     async def pwrite(self, descriptor: Descriptor, data: bytes, offset: int) -> int:
         """System call pwrite."""
-        del offset
-        self._needs_seek(descriptor)
+        self._check_offset(descriptor, offset)
         return await self._write(descriptor, data)
 
     async def writev(self, descriptor: Descriptor, parts: list[bytes]) -> int:
@@ -141,6 +142,11 @@ class FileSystem:
     def _needs_seek(self, descriptor: Descriptor) -> None:
         if not self.is_seekable(descriptor):
             raise KernelError(errno.ESPIPE, "the file has no position", "no_llseek")
+
+    def _check_offset(self, descriptor: Descriptor, offset: int) -> None:
+        if offset < 0:
+            raise KernelError(errno.EINVAL, "a position cannot be negative", "ksys_pread64")
+        self._needs_seek(descriptor)
 
     def lseek(self, descriptor: Descriptor, offset: int, whence: int) -> int:
         """System call lseek."""

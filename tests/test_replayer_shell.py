@@ -125,6 +125,8 @@ def test_the_position_moves_with_reads_and_writes_though_the_store_ignores_it(fi
         ("/sys/bind", os.O_RDONLY, errno.EACCES),
         ("/sys/state", os.O_DIRECT, errno.EINVAL),
         ("/sys/state", os.O_DIRECTORY, errno.ENOTDIR),
+        ("/sys/state/", os.O_RDONLY, errno.ENOTDIR),
+        ("", os.O_RDONLY, errno.ENOENT),
     ],
 )
 def test_opens_that_are_refused(files: FileSystem, path: str, flags: int, number: int) -> None:
@@ -142,12 +144,34 @@ def test_a_descriptor_does_only_what_it_was_opened_for(files: FileSystem) -> Non
 
 
 def test_names_cannot_be_changed_but_modes_can(files: FileSystem) -> None:
-    with refused(errno.EPERM):
-        files.refuse_change_of_names("/sys/state", new=False)
-    with refused(errno.EPERM):
-        files.refuse_change_of_names("/sys/new", new=True)
-    with refused(errno.ENOENT):
-        files.refuse_change_of_names("/sys/new", new=False)
+    nobody = files.as_user(65534)
+    for number, change, names in (
+        (errno.EPERM, files.unlink, ("/sys/state",)),
+        (errno.EISDIR, files.unlink, ("/sys",)),
+        (errno.ENOENT, files.unlink, ("/sys/new",)),
+        (errno.EACCES, nobody.unlink, ("/sys",)),
+        (errno.EPERM, files.rmdir, ("/sys",)),
+        (errno.ENOTDIR, files.rmdir, ("/sys/state",)),
+        (errno.EACCES, nobody.rmdir, ("/sys/state",)),
+        (errno.EPERM, files.make_name, ("/sys/new",)),
+        (errno.EPERM, files.make_name, ("/sys/new/",)),
+        (errno.EEXIST, files.make_name, ("/sys/state",)),
+        (errno.EEXIST, nobody.make_name, ("/sys/state",)),
+        (errno.EACCES, nobody.make_name, ("/sys/new",)),
+        (errno.ENOTDIR, files.make_name, ("/sys/state/new",)),
+        (errno.ENOENT, files.make_name, ("/nowhere/new",)),
+        (errno.EPERM, files.link, ("/sys/state", "/sys/new")),
+        (errno.ENOENT, files.link, ("/sys/new", "/sys/new")),
+        (errno.EPERM, files.rename, ("/sys/state", "/sys/new")),
+        (errno.EPERM, files.rename, ("/sys/state", "/sys/bind")),
+        (errno.ENOENT, files.rename, ("/sys/new", "/sys/state")),
+        (errno.ENOENT, files.rename, ("/sys/state", "/nowhere/new")),
+        (errno.EACCES, nobody.rename, ("/sys/state", "/sys/new")),
+        (errno.EISDIR, files.truncate, ("/sys", 0)),
+    ):
+        with refused(number):
+            change(*names)
+    files.rename("/sys/state", "/sys/state")
     files.chmod("/sys/state", 0o600)
     files.chown("/sys/state", 1, 2)
     files.truncate("/sys/state", 5)

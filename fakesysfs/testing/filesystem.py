@@ -22,6 +22,7 @@ _ROOT_UID = 0
 _MAX_NAME = 255
 _BLOCK_SIZE = 4096
 _ANY_EXECUTE = 0o111
+_NO_CHANGE = "names cannot be changed here"
 _MAX_NON_LFS = (1 << 31) - 1
 """The highest position in files of a file system that does not say otherwise, as kernfs (include/linux/fs.h)."""
 
@@ -65,8 +66,12 @@ class FileSystem:
 
     def open(self, path: str, flags: int) -> Descriptor:
         """System call open. Nothing can be made here: O_CREAT of a new name is EACCES."""
+        if not path:
+            raise KernelError(errno.ENOENT, "the path is empty", "getname_flags")
         try:
-            ino = self.tree.resolve(path)
+            ino = self.tree.walk(path)
+            if not flags & os.O_NOFOLLOW:
+                ino = self.tree.resolve(path)
         except KernelError as error:
             if error.errno == errno.ENOENT and flags & os.O_CREAT:
                 self.tree.resolve(os.path.dirname(path))  # noqa: PTH120  a path of the fake, not of the host
@@ -74,6 +79,8 @@ class FileSystem:
             raise
         if flags & os.O_CREAT and flags & os.O_EXCL:
             raise KernelError(errno.EEXIST, "the name exists", "do_open")
+        if path.endswith("/") and not stat.S_ISDIR(self.tree.getattr(ino).mode):
+            raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
         self._permit(ino, flags)
         return Descriptor(open_file(self.tree, ino, flags, self.caller, self.refusals), flags)
 
@@ -227,10 +234,57 @@ class FileSystem:
         """The names in a directory, in the kernel's order."""
         return self.tree.listing(path)
 
-    def refuse_change_of_names(self, path: str, *, new: bool) -> None:
-        """unlink, rmdir, rename of an existing, mkdir, symlink, link of a new name: always EPERM."""
-        self.tree.walk(os.path.dirname(path) if new else path)  # noqa: PTH120  a path of the fake, not of the host
-        raise KernelError(errno.EPERM, "names cannot be changed here", "vfs_unlink")
+    # No name can be made, removed or changed, but the VFS has its own objections first (fs/namei.c).
+
+    def unlink(self, path: str) -> None:
+        """System call unlink: EPERM, EISDIR of a directory."""
+        is_directory = stat.S_ISDIR(self.lstat(path).mode)
+        self._may_change_names()
+        if is_directory:
+            raise KernelError(errno.EISDIR, "this is a directory", "may_delete")
+        raise KernelError(errno.EPERM, _NO_CHANGE, "vfs_unlink")
+
+    def rmdir(self, path: str) -> None:
+        """System call rmdir: EPERM, ENOTDIR of anything but a directory."""
+        is_directory = stat.S_ISDIR(self.lstat(path).mode)
+        self._may_change_names()
+        if not is_directory:
+            raise KernelError(errno.ENOTDIR, "this is no directory", "may_delete")
+        raise KernelError(errno.EPERM, _NO_CHANGE, "kernfs_iop_rmdir")
+
+    def make_name(self, path: str) -> None:
+        """System calls mkdir, symlink and link (of its second path): EPERM, EEXIST of a name that is there."""
+        parent = self.tree.resolve(os.path.dirname(path.rstrip("/")))  # noqa: PTH120  a path of the fake
+        if not stat.S_ISDIR(self.tree.getattr(parent).mode):
+            raise KernelError(errno.ENOTDIR, "what would be around it is no directory", "link_path_walk")
+        if self._is_there(path):
+            raise KernelError(errno.EEXIST, "the name exists", "filename_create")
+        self._may_change_names()
+        raise KernelError(errno.EPERM, _NO_CHANGE, "vfs_mkdir")
+
+    def link(self, old: str, new: str) -> None:
+        """System call link."""
+        self.tree.walk(old)
+        self.make_name(new)
+
+    def rename(self, old: str, new: str) -> None:
+        """System call rename: EPERM; nothing happens where both names are of one file."""
+        source = self.tree.walk(old)
+        self.tree.resolve(os.path.dirname(new))  # noqa: PTH120  see make_name
+        if not self._is_there(new) or self.tree.walk(new) != source:
+            self._may_change_names()
+            raise KernelError(errno.EPERM, _NO_CHANGE, "kernfs_iop_rename")
+
+    def _may_change_names(self) -> None:
+        if self.uid != _ROOT_UID:
+            raise KernelError(errno.EACCES, "the directory's mode does not let this user in", "inode_permission")
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self.tree.walk(path)
+        except KernelError:
+            return False
+        return True
 
     def chmod(self, path: str, mode: int) -> None:
         """System call chmod."""
@@ -246,9 +300,12 @@ class FileSystem:
         self.tree.setattr(self.tree.resolve(path), atime_ns=accessed * nanoseconds, mtime_ns=modified * nanoseconds)
 
     def truncate(self, path: str, size: int) -> None:
-        """System call truncate: success, and no effect."""
+        """System call truncate: success, and no effect; EISDIR of a directory."""
         del size
-        self.tree.setattr(self.tree.resolve(path))
+        ino = self.tree.resolve(path)
+        if stat.S_ISDIR(self.tree.getattr(ino).mode):
+            raise KernelError(errno.EISDIR, "this is a directory", "vfs_truncate")
+        self.tree.setattr(ino)
 
     def setxattr(self, path: str, name: str, value: bytes) -> None:
         """System call setxattr."""

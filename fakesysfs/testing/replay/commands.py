@@ -333,16 +333,24 @@ def _chmod(shell: Shell, arguments: list[str], streams: Streams) -> int:
     return 0
 
 
-def _refused(message: str, *, new: bool) -> Callable[[Shell, list[str], Streams], int]:
+def _refused(message: str, change: Callable[[FileSystem, str], None]) -> Callable[[Shell, list[str], Streams], int]:
     def command(shell: Shell, arguments: list[str], streams: Streams) -> int:
         for path in arguments:
             try:
-                shell.files.refuse_change_of_names(path, new=new)
+                change(shell.files, path)
             except KernelError as error:
                 streams.err += message.format(path=path, why=_strerror(error))
         return 1
 
     return command
+
+
+def _make_directory(files: FileSystem, path: str) -> None:
+    files.make_name(path)
+
+
+def _remove(files: FileSystem, path: str) -> None:
+    files.unlink(path)
 
 
 def _touch(shell: Shell, arguments: list[str], streams: Streams) -> int:
@@ -376,8 +384,8 @@ COMMANDS: dict[str, Callable[[Shell, list[str], Streams], int]] = {
     "grep": _grep,
     "head": _ends("head", lambda lines, count: lines[:count]),
     "ls": _ls,
-    "mkdir": _refused("mkdir: cannot create directory ‘{path}’: {why}\n", new=True),  # noqa: RUF001  GNU's quotes
-    "rm": _refused("rm: cannot remove '{path}': {why}\n", new=False),
+    "mkdir": _refused("mkdir: cannot create directory ‘{path}’: {why}\n", _make_directory),  # noqa: RUF001  GNU's quotes
+    "rm": _refused("rm: cannot remove '{path}': {why}\n", _remove),
     "sort": _sort,
     "stat": _stat,
     "tail": _ends("tail", lambda lines, count: lines[-count:]),

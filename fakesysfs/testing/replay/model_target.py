@@ -192,9 +192,6 @@ class ModelTarget(Target):
     def _calls_by_path(self) -> dict[str, Callable[..., Value]]:
         files = self.files
 
-        def existing(path: str, _other: str = "") -> None:
-            files.refuse_change_of_names(path, new=False)
-
         def following(path: str) -> FileStatus:
             status = files.stat(path)
             return FileStatus(status.mode, status.nlink, status.uid, status.gid, status.size)
@@ -203,13 +200,13 @@ class ModelTarget(Target):
             "access": files.access,
             "stat": following,
             "removexattr": files.removexattr,
-            "remove": existing,
-            "unlink": existing,
-            "rename": existing,
-            "rmdir": existing,
-            "mkdir": lambda path, _mode=0o777: files.refuse_change_of_names(path, new=True),
-            "symlink": lambda _target, path: files.refuse_change_of_names(path, new=True),
-            "link": lambda _old, path: files.refuse_change_of_names(path, new=True),
+            "remove": files.unlink,
+            "unlink": files.unlink,
+            "rename": files.rename,
+            "rmdir": files.rmdir,
+            "mkdir": lambda path, _mode=0o777: files.make_name(path),
+            "symlink": lambda _target, path: files.make_name(path),
+            "link": files.link,
             "chmod": files.chmod,
             "chown": files.chown,
             "utime": lambda path, times: files.utime(path, *times),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -198,10 +198,10 @@ class MemoryBlocks:
 
     # Going online -------------------------------------------------------------------------------------------------
 
-    async def device_online(self, first: int, last: int, online_type: Mmop | None = None) -> bool:
+    async def device_online(self, first: int, last: int, online_type: Mmop | Callable[[], Mmop] | None = None) -> bool:
         """Online the offline blocks of a range (memory_subsys_online).
 
-        As `online_type`, or None: as each block's pending type.
+        As `online_type`, or what it says when a block's turn comes, or None: as each block's pending type.
 
         Returns whether any block was offline. Stops at the first block that fails and raises its KernelError; those
         before stay online.
@@ -213,11 +213,13 @@ class MemoryBlocks:
             begin, end, status = run
             if status.state is not State.OFFLINE:
                 if online_type is not None:
-                    self.runs.set(begin, end, status._replace(online_type=online_type))
+                    pending = online_type() if callable(online_type) else online_type
+                    self.runs.set(begin, end, status._replace(online_type=pending))
                 position = end + 1
                 continue
             found = True
-            wanted = online_type if online_type is not None else status.online_type
+            wanted = online_type() if callable(online_type) else online_type
+            wanted = status.online_type if wanted is None else wanted
             wanted = Mmop.ONLINE if wanted is Mmop.OFFLINE else wanted
             zone, extent = kernel.memory_hotplug.zone_for_pfn_range(wanted, status.group.nids[0], begin, end)
             step = kernel.preempt.step("online_block", extent)

@@ -279,9 +279,12 @@ class MemoryHotplug:
     # Adding -------------------------------------------------------------------------------------------------------
 
     async def add_memory_driver_managed(
-        self, nid: int, span: Range, resource_name: str, online_type: Mmop, *, memmap_on_memory: bool
+        self, nid: int, span: Range, resource_name: str, online_type: Mmop | None, *, memmap_on_memory: bool
     ) -> None:
         """Add a driver's range as System RAM and online it (`__add_memory_driver_managed` of patch 5).
+
+        `online_type` is None where the system's policy decides, which is read again for each block
+        (online_memory_block).
 
         Raises KernelError: EINVAL for a name that is not "System RAM (...)", a bad online type or a misaligned range,
         EEXIST where a resource or a memory block is in the way. A failure to online is not one of them.
@@ -290,7 +293,7 @@ class MemoryHotplug:
         where = "__add_memory_driver_managed"
         if not resource_name.startswith("System RAM (") or not resource_name.endswith(")"):
             raise KernelError(errno.EINVAL, f"{resource_name!r} has not the form 'System RAM (driver)'", where)
-        if online_type not in set(Mmop):
+        if online_type is not None and online_type not in set(Mmop):
             raise KernelError(errno.EINVAL, f"{online_type} is no online type", where)
         async with kernel.device_hotplug_lock:
             resource = kernel.iomem.request_region(span.start, span.end, resource_name)
@@ -302,7 +305,9 @@ class MemoryHotplug:
                 kernel.iomem.release(resource)
                 raise
 
-    async def _add_memory_resource(self, nid: int, span: Range, online_type: Mmop, *, memmap_on_memory: bool) -> None:
+    async def _add_memory_resource(
+        self, nid: int, span: Range, online_type: Mmop | None, *, memmap_on_memory: bool
+    ) -> None:
         kernel = self._kernel
         blocks = kernel.memory_blocks
         size = blocks.block_size
@@ -321,10 +326,11 @@ class MemoryHotplug:
         kernel.register(group)
         self.nr_memmap_pages += (last - first + 1) * self.memmap_pages_of_block()
         blocks.create(first, last, group, BlockStatus(group, State.OFFLINE, None))
-        if online_type is Mmop.OFFLINE:
+        policy = self.mhp_get_default_online_type
+        if (policy() if online_type is None else online_type) is Mmop.OFFLINE:
             return
         try:
-            await blocks.device_online(first, last, online_type)
+            await blocks.device_online(first, last, policy if online_type is None else online_type)
         except KernelError as error:
             kernel.note_ignored(error)
 

@@ -608,6 +608,29 @@ def test_a_device_has_its_driver_while_that_probes(profile: str) -> None:
     assert dax(kernel).driver is None
 
 
+@pytest.mark.parametrize(
+    ("profile", "zones"),
+    [
+        ("7.2", ["Movable", "Movable", "Normal", "Normal", "offline", "offline"]),
+        ("7.3", ["Movable"] * 6),
+    ],
+)
+def test_a_policy_that_changes_while_kmem_binds(profile: str, zones: list[str]) -> None:
+    """7.2 asks for it at each block and each range that is added (online_memory_block), the merged form once."""
+    kernel = with_ranges(profile, span(48, 51), span(56, 57), policy=Mmop.OFFLINE)
+    set_policy(kernel, "online_movable")
+    kernel.preempt.latency["online_block"] = 1.0
+    tasks = Tasks()
+    binding = tasks.spawn(kernel.dax_bus.bind_store(kmem(kernel), b"dax0.0"))
+    tasks.finish(binding, until=1.5)
+    set_policy(kernel, "online_kernel")
+    tasks.finish(binding, until=3.5)
+    set_policy(kernel, "offline")
+    assert tasks.finish(binding)
+    binding.outcome()
+    assert list(block_table(kernel).values()) == zones
+
+
 def test_after_a_failed_probe_nothing_is_left_of_the_driver() -> None:
     kernel = booted("7.2", policy=Mmop.OFFLINE, blocks=4)
     assert unbind(kernel) == "ok"

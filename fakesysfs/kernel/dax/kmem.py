@@ -208,13 +208,14 @@ class Kmem(DaxDriver):
             raise KernelError(
                 errno.EINVAL, f"kmem cannot plug memory as {online_type.name.lower()}", "dax_kmem_do_hotplug"
             )
+        at_add = None if profile.policy_captured is PolicyCaptured.AT_ADD else online_type
         added: list[Range] = []
         for number, span in data.usable():
             if profile.reserves_range_by_range and not self._reserve_one(data, number, span, mapped=bool(added)):
                 continue
             try:
                 await kernel.memory_hotplug.add_memory_driver_managed(
-                    dev_dax.target_node, span, KMEM_NAME, online_type, memmap_on_memory=dev_dax.memmap_on_memory
+                    dev_dax.target_node, span, KMEM_NAME, at_add, memmap_on_memory=dev_dax.memmap_on_memory
                 )
             except KernelError:
                 kernel.printk(

@@ -572,9 +572,7 @@ class Tree:
     def _can_be_set(self, ino: int, name: str) -> None:
         self.existing(ino, "kernfs_vfs_xattr_set")
         if not name.startswith(_XATTRS):
-            raise KernelError(
-                errno.ENOTSUP, f"xattr {name}: only security.* and trusted.* can be set here", "kernfs_vfs_xattr_set"
-            )
+            raise KernelError(errno.ENOTSUP, f"xattr {name} cannot be set here", "kernfs_vfs_xattr_set")
 
     # Directories --------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ import os
 import select
 import signal
 from collections.abc import Awaitable, Callable
+from itertools import repeat
 from time import monotonic
 from typing import Any
 
@@ -52,55 +53,33 @@ class _Done:
 _DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # an iterator is all that `await` needs
 
 
+def _at_once(*_exception: object) -> Awaitable[None]:
+    return _DONE
+
+
 class _Lock:
-    """What pyfuse3 needs of `trio.Lock`, without a turn through the scheduler where nobody holds it.
+    """What pyfuse3 takes for `trio.Lock`, around each wait for a request and nothing else; `wait_readable` sees to it."""
 
-    A task that comes by may take the lock before one that waits: it has a request at hand, the other does not.
-    """
-
-    __slots__ = ("_held", "_waiters", "_waiting", "_woken")
-
-    def __init__(self) -> None:
-        self._held = False
-        self._waiters = 0
-        self._woken = False
-        self._waiting = trio.lowlevel.ParkingLot()
-
-    def __aenter__(self) -> Awaitable[None]:
-        if self._held:
-            return self._wait()
-        self._held = True
-        return _DONE
-
-    async def _wait(self) -> None:
-        self._waiters += 1
-        try:
-            while self._held:
-                self._woken = False
-                await self._waiting.park()
-        finally:
-            self._waiters -= 1
-            self._woken = False
-        self._held = True
-
-    def __aexit__(self, *_exc: object) -> Awaitable[None]:
-        self._held = False
-        if self._waiters and not self._woken:
-            self._woken = True
-            self._waiting.unpark()
-        return _DONE
+    __aenter__ = staticmethod(repeat(_DONE).__next__)
+    __aexit__ = staticmethod(_at_once)
 
 
 class _LowLevel:
-    """`trio.lowlevel` with an eager `wait_readable`."""
+    """`trio.lowlevel` with an eager `wait_readable`, in which one task waits and the others for that one.
+
+    A task that comes by may go before one that waits for its turn: it has a request at hand, the other does not.
+    """
 
     def __init__(self, busy: Callable[[], bool]) -> None:
         self._busy = busy
         self._poll: Callable[[int], object] | None = None
-        self._turn = 0
+        self._requests = 0
         self._asked_at = 0.0
         self._bursting = False
         self._ticking = False
+        self._waits = False
+        self._queue = trio.lowlevel.ParkingLot()
+        self._called = False
 
     def tick(self, _number: int, _frame: object) -> None:
         """The timer's signal: trio gets its turn before the next request."""
@@ -109,27 +88,50 @@ class _LowLevel:
     def wait_readable(self, descriptor: int) -> Awaitable[None]:
         if self._bursting and not self._busy():
             return _DONE
-        return self._wait_readable(descriptor)
+        return self._wait_turn(descriptor) if self._waits else self._wait_readable(descriptor)
+
+    async def _wait_turn(self, descriptor: int) -> None:
+        while self._waits:
+            try:
+                await self._queue.park()
+            finally:
+                self._called = False
+        await self._wait_readable(descriptor)
 
     def _wait_readable(self, descriptor: int) -> Awaitable[None]:
         if self._ticking:
             self._ticking = self._bursting = False
             end()
-            return trio.lowlevel.wait_readable(descriptor)  # noqa: ASYNC105  pyfuse3 awaits it
+            return self._wait(descriptor)
         if self._poll is None:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             self._poll = poll.poll
         now = monotonic()
         passed, self._asked_at = now - self._asked_at, now
-        self._turn += 1
+        self._requests += 1
         busy = self._busy()
-        if self._turn % FAIRNESS and self._poll(0 if busy else PATIENCE_MILLISECONDS):
+        if self._requests % FAIRNESS and self._poll(0 if busy else PATIENCE_MILLISECONDS):
             if passed < BURST_SECONDS and not busy:
                 self._bursting = self._ticking = True
                 signal.setitimer(signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
+            self._call_next()
             return _DONE
-        return trio.lowlevel.wait_readable(descriptor)  # noqa: ASYNC105  pyfuse3 awaits it
+        return self._wait(descriptor)
+
+    async def _wait(self, descriptor: int) -> None:
+        self._waits = True
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            self._waits = False
+            self._call_next()
+
+    def _call_next(self) -> None:
+        """Who has a request at hand may be kept by it: another one waits for the next then."""
+        if self._queue and not self._called:
+            self._called = True
+            self._queue.unpark()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)

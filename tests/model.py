@@ -44,6 +44,7 @@ def small_setup(
     first: int = FIRST_DAX_BLOCK,
     blocks: int = 8,
     second: Range | None = None,
+    second_node: int = 3,
     kernel_allocations: bool = False,
     modules: tuple[str, ...] = ("device_dax", "dax_hmem", "kmem"),
     region_idle: bool = False,
@@ -53,8 +54,8 @@ def small_setup(
 ) -> Setup:
     """Two nodes of DRAM (blocks 0-15, 32-39; 40-47) and an hmem region from block 48 on a node of its own.
 
-    `second` is the range of another region, on node 3. `first` is the region's first block; one below 48 must be
-    from 2 GiB up, and the DRAM from 4 GiB up then starts behind the region.
+    `second` is the range of another region, on node `second_node`. `first` is the region's first block; one below 48
+    must be from 2 GiB up, and the DRAM from 4 GiB up then starts behind the region.
     """
     regions = [DaxSetup(range=span(first, first + blocks - 1), target_node=target_node)]
     end = (first + blocks) * BLOCK if first < FIRST_DAX_BLOCK else 0
@@ -66,7 +67,7 @@ def small_setup(
         NodeSetup(nid=2),
     ]
     if second is not None:
-        regions.append(DaxSetup(range=second, target_node=3))
+        regions.append(DaxSetup(range=second, target_node=second_node))
         nodes.append(NodeSetup(nid=3))
     parameters = {"dax_hmem": (("region_idle", "Y" if region_idle else "N"),)}
     return Setup(

@@ -40,6 +40,14 @@ class MemoryDevType:
 
 
 @dataclass(slots=True, eq=False)
+class NodeMemoryType:
+    """struct node_memory_type_map: the type of a node, and how many associated it."""
+
+    memtype: MemoryDevType | None = None
+    count: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class MemoryTier:
     """A tier device, `memory_tierN`."""
 
@@ -71,7 +79,7 @@ class MemoryTiers:
         self._kernel = kernel
         self._performance = performance
         self._types: dict[int, MemoryDevType] = {}
-        self._node_types: dict[int, tuple[MemoryDevType, int]] = {}
+        self._node_types: dict[int, NodeMemoryType] = {}
         self.tiers: dict[int, MemoryTier] = {}
         self.demotion_enabled = False
 
@@ -96,24 +104,19 @@ class MemoryTiers:
 
     def init_node_memory_type(self, nid: int, memtype: MemoryDevType) -> None:
         """Associate a node with a type unless it has another one; counts the devices that did."""
-        current = self._node_types.get(nid)
-        if current is None:
-            self._node_types[nid] = (memtype, 1)
-        elif current[0] is memtype:
-            self._node_types[nid] = (memtype, current[1] + 1)
+        held = self._node_types.setdefault(nid, NodeMemoryType())
+        if held.memtype is None:
+            held.memtype = memtype
+        if held.memtype is memtype:
+            held.count += 1
 
-    def clear_node_memory_type(self, nid: int, memtype: MemoryDevType) -> None:
-        """Take one device's association back; the last one takes the type away."""
-        current = self._node_types.get(nid)
-        if current is not None and current[0] is memtype:
-            if current[1] > 1:
-                self._node_types[nid] = (memtype, current[1] - 1)
-            else:
-                del self._node_types[nid]
-
-    def forget_node_memory_type(self, nid: int) -> None:
-        """The type is dropped while the node's memory stays (the posted series' use after free, KERNEL.md 9)."""
-        self._node_types.pop(nid, None)
+    def clear_node_memory_type(self, nid: int, memtype: MemoryDevType | None) -> None:
+        """Take one device's association back, None whatever the node's type is; the last one takes the type away."""
+        held = self._node_types.setdefault(nid, NodeMemoryType())
+        if memtype is None or held.memtype is memtype:
+            held.count -= 1
+        if not held.count:
+            held.memtype = None
 
     def nodes_of(self, number: int) -> list[int]:
         """The nodes of a tier, ascending."""
@@ -132,11 +135,13 @@ class MemoryTiers:
 
     def set_node_memory_tier(self, nid: int) -> None:
         """The node got its first online memory (memtier_hotplug_callback, MEM_ONLINE)."""
-        if nid not in self._node_types:
+        held = self._node_types.setdefault(nid, NodeMemoryType())
+        if held.memtype is None:
             # A node that no driver spoke for: as far as HMAT says, else DRAM (set_node_memory_tier).
             adistance = self.mt_calc_adistance(nid, MEMTIER_ADISTANCE_DRAM)
             self.init_node_memory_type(nid, self.mt_get_memory_type(adistance))
-        memtype = self._node_types[nid][0]
+        memtype = held.memtype
+        assert memtype is not None
         memtype.nodes.add(nid)
         number = memtype.adistance >> MEMTIER_CHUNK_BITS
         if number not in self.tiers:

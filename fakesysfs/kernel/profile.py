@@ -49,6 +49,14 @@ class Unbind(enum.Enum):
     WARN_UNLESS_OFFLINE = "WARN and leak unless the state is unplugged or offline"
 
 
+class Reserving(enum.Enum):
+    """In which order kmem reserves its ranges and adds their memory."""
+
+    EACH_BEFORE_ITS_ADD = "each right before it is added; a failed add gives it back"
+    ALL_FIRST = "all before the first is added; what could not be reserved is not added, a failed add gives it back"
+    ALL_FIRST_UNHEEDED = "all before the first is added; then every range is added, reserved or not"
+
+
 class RangeFailure(enum.Enum):
     """What a range that cannot be reserved or added does to the others."""
 
@@ -76,8 +84,7 @@ class Profile:
     plug_types: frozenset[Mmop] = frozenset(Mmop)
     """Online types with which the driver can plug; a probe that needs another one fails EINVAL."""
     reservation: Reservation = Reservation.PROBE_TO_UNBIND
-    reserves_range_by_range: bool = False
-    """Each range is reserved right before it is added, and a failed add gives it back; else all are reserved first."""
+    reserving: Reserving = Reserving.ALL_FIRST
     range_failure: RangeFailure = RangeFailure.SKIP_LATER
     unplug_all_ranges_at_once: bool = False
     """Unplug offlines all ranges before it removes any, and a failure puts every block back; else range by range."""
@@ -86,12 +93,17 @@ class Profile:
     unplug_reports_failure: bool = True
     """A failed or partial unplug returns its errno; else success."""
     unplug_failure_names_range: bool = False
-    """A failed unplug logs the failing mapping; else `hotremove failed, device left online`."""
+    """A failed unplug logs the failing mapping, and without MEMORY_HOTREMOVE `hotplug state is inconsistent`.
+
+    Else `hotremove failed, device left online`, and without MEMORY_HOTREMOVE nothing.
+    """
     unbind: Unbind = Unbind.REMOVE_STOCK
     leak_frees_name: bool = False
     """A leak at unbind frees the name that /proc/iomem still shows (use after free)."""
     leak_forgets_memory_type: bool = False
-    """A leak at unbind drops the node's memory type."""
+    """A leak at unbind gives up the device's hold on its node's memory type, though the memory stays."""
+    unbind_drops_any_memory_type: bool = False
+    """Unbinding gives up one hold on the node's memory type, be it the device's or another one (not with patch 1)."""
 
 
 _ALL_WORDS: Mapping[int, str] = MappingProxyType(
@@ -128,12 +140,13 @@ HOTPLUG_V3_AS_POSTED = Profile(
     title="the posted series bug for bug",
     evidence="recorded",
     attribute="hotplug",
-    words_read=_ALL_WORDS,
+    words_read=MappingProxyType({state: word for state, word in _ALL_WORDS.items() if state != Mmop.ONLINE_KERNEL}),
     words_written=_SERIES_WRITTEN,
     policy_captured=PolicyCaptured.AT_CREATION,
     created_offline_stays_unplugged=True,
     plug_types=frozenset({Mmop.ONLINE, Mmop.ONLINE_MOVABLE}),
     reservation=Reservation.UNTIL_FIRST_UNPLUG,
+    reserving=Reserving.ALL_FIRST_UNHEEDED,
     unplug_counts_skipped_ranges=True,
     unplug_reports_failure=False,
     unplug_failure_names_range=True,
@@ -147,7 +160,8 @@ RELEASED_7_2 = Profile(
     title="the released kernel: no whole-device attribute",
     evidence="recorded",
     attribute=None,
-    reserves_range_by_range=True,
+    reserving=Reserving.EACH_BEFORE_ITS_ADD,
+    unbind_drops_any_memory_type=True,
 )
 
 MERGED_7_3 = Profile(
@@ -159,9 +173,9 @@ MERGED_7_3 = Profile(
     words_written=MappingProxyType({word: state for state, word in _ALL_WORDS.items() if state != Mmop.OFFLINE}),
     policy_captured=PolicyCaptured.AT_BIND,
     reservation=Reservation.WHILE_PLUGGED,
-    reserves_range_by_range=True,
     unplug_all_ranges_at_once=True,
     unbind=Unbind.REMOVE_MERGED,
+    unbind_drops_any_memory_type=True,
 )
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fakesysfs.kernel.dax.bus import size_store
+from fakesysfs.kernel.dax.bus import DaxMapping, mapping_store, size_store
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Config, Kernel
 from fakesysfs.kernel.memory_hotplug import Range
@@ -29,6 +29,7 @@ from tests.model import (
     iomem_lines,
     kmem,
     kmem_log,
+    log_since,
     name_of,
     read_state,
     set_policy,
@@ -350,6 +351,70 @@ def test_a_range_that_cannot_be_added(profile: str, which: int) -> None:
     assert unbind(kernel) == ("ok" if outcome == "ok" else "ENODEV")
 
 
+def about_ranges(kernel: Kernel, log: int) -> list[str]:
+    """Which range was refused what, and where the first memory was added, in order."""
+    said = {"could not reserve region": "not reserved", "memory add failed": "not added", "Fallback order": "added"}
+    lines = [said[text] for line in log_since(kernel, log) for text in said if text in line]
+    return list(dict.fromkeys(lines))
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ("7.2", ["added", "not reserved"]),
+        ("7.3", ["not reserved", "added"]),
+        ("hotplug-v3-as-posted", ["not reserved", "added", "not added"]),
+    ],
+)
+def test_all_ranges_are_reserved_before_the_first_is_added(profile: str, said: list[str]) -> None:
+    """Patch 7's dax_kmem_init_resources, as in the merged form; 7.2 has one loop. As posted a refusal goes unheeded."""
+    kernel = taken(profile, 1)
+    log = kernel.printk.sequence
+    assert bind(kernel) == "ok"
+    assert about_ranges(kernel, log) == said
+    if profile != "7.2":
+        assert write_state(kernel, UNPLUG[profile]) == "ok"
+        log = kernel.printk.sequence
+        assert write_state(kernel, "online_movable") == "ok"
+        assert about_ranges(kernel, log) == (said if profile == "7.3" else [])
+
+
+@pytest.mark.parametrize("profile", ["7.3", "hotplug-v3-as-posted"])
+def test_an_unplug_leaves_alone_what_is_in_a_range_that_was_not_reserved(profile: str) -> None:
+    """dax_kmem_do_hotremove goes by the reservations: here the range is another one's RAM, blocks 32-33."""
+    kernel = with_ranges(profile, span(48, 49))
+    device = dax(kernel)
+    ram = DaxMapping(kernel, 1, device, span(32, 33), 0)
+    device.mappings.append(ram)
+    before = world(kernel)["blocks"]
+    assert bind(kernel) == "ok"
+    assert write_state(kernel, UNPLUG[profile]) == "ok"
+    assert world(kernel)["blocks"] == before
+    assert read_state(kernel) == ("unplugged" if profile == "7.3" else "online_movable"), "as posted it counts, bug 6"
+
+
+@pytest.mark.parametrize("profile", UNPLUG)
+def test_a_mapping_added_while_bound_is_plugged_at_the_next_plug(profile: str) -> None:
+    """mapping_store has no check (KERNEL.md 4), and every loop of kmem runs over all ranges of the device."""
+    kernel = with_ranges(profile, span(48, 49))
+    assert bind(kernel) == "ok"
+    mapping_store(dax(kernel), b"%x-%x" % span(52, 53))
+    assert set(block_table(kernel)) == {48, 49}
+    log = kernel.printk.sequence
+    assert write_state(kernel, UNPLUG[profile]) == "ok"
+    assert block_table(kernel) == {}
+    if profile == "hotplug-v3-as-posted":
+        assert kmem_log(kernel, log) == ["<4>kmem dax0.0: partial hotremove: 1 of 2 ranges removed"]
+        assert read_state(kernel) == "online_movable"
+        return
+    assert read_state(kernel) == "unplugged"
+    assert write_state(kernel, "online_movable") == "ok"
+    assert set(block_table(kernel)) == {48, 49, 52, 53}
+    assert iomem_lines(kernel) == [
+        "48-49 dax0.0", "  48-49 System RAM (kmem)", "52-53 dax0.0", "  52-53 System RAM (kmem)"
+    ]  # fmt: skip
+
+
 # Ranges and blocks --------------------------------------------------------------------------------------------------
 
 
@@ -417,10 +482,13 @@ def test_a_device_on_a_node_that_cannot_be(profile: str) -> None:
 
 
 def test_without_memory_hotremove_unplug_is_ebusy_and_unbind_leaks_by_design() -> None:
+    """The series says that its state is inconsistent, the merged form nothing (dax_kmem_do_hotremove's other half)."""
     for profile, word in UNPLUG.items():
         kernel = booted(profile, blocks=4, config=Config(memory_hotremove=False))
-        before = world(kernel)
+        before, log = world(kernel), kernel.printk.sequence
         assert write_state(kernel, word) == "EBUSY"
+        said = [] if profile == "7.3" else ["<4>kmem dax0.0: hotplug state is inconsistent"]
+        assert kmem_log(kernel, log) == said
         assert {**world(kernel), "devices": None} == {**before, "devices": None}
         assert unbind(kernel) == "ok"
         assert iomem_lines(kernel) == ["48-51 dax0.0", "  48-51 System RAM (kmem)"]

@@ -141,7 +141,40 @@ def test_binding_and_unbinding_gives_the_type_back() -> None:
     for _ in range(3):
         assert write_state(kernel, "unplugged") == "ok"
         assert unbind(kernel) == "ok"
-        assert 2 not in kernel.tiers._node_types
+        assert kernel.tiers._node_types[2].memtype is None
         assert bind(kernel) == "ok"
         assert read_state(kernel) == "online_movable"
         assert kernel.tiers.tier_of(2) == 22
+
+
+@pytest.mark.parametrize(
+    ("profile", "tier"), [("7.2", 22), ("7.3", 22), ("hotplug-v3", 4), ("hotplug-v3-as-posted", 4)]
+)
+def test_patch_1_gives_back_the_devices_own_type_and_no_other(profile: str, tier: int) -> None:
+    """Before patch 1 unbinding drops whatever type the node has (clear_node_memory_type(node, NULL)).
+
+    Here that of node 1's boot memory, so that the next bind makes it kmem's, and the node's next first online joins
+    kmem's tier. The merged form left patch 1 out.
+    """
+    kernel = booted(profile, blocks=2, target_node=1, policy=Mmop.ONLINE_MOVABLE)
+    if profile != "7.2":
+        assert write_state(kernel, "unplugged" if profile == "7.3" else "unplug") == "ok"
+    for index in (48, 49) if profile == "7.2" else ():
+        assert block_state(kernel, index, "offline") == "ok"
+    assert unbind(kernel) == "ok"
+    assert bind(kernel) == "ok"
+    boot = [index for first, last in kernel.memory_blocks.of_node(1) for index in range(first, last + 1)]
+    for word in ("offline", "online"):
+        for index in boot:
+            assert block_state(kernel, index, word) == "ok"
+    assert kernel.tiers.tier_of(1) == tier
+
+
+def test_a_leak_gives_up_one_hold_of_several() -> None:
+    """As posted, two devices on a node: the other one still holds the node's type when the first is leaked."""
+    kernel = booted("hotplug-v3-as-posted", blocks=2, second=span(80, 81), second_node=2)
+    assert unbind(kernel) == "ok"
+    for index in (48, 49, 80, 81):
+        assert block_state(kernel, index, "offline") == "ok"
+    assert block_state(kernel, 48, "online_movable") == "ok"
+    assert kernel.tiers.tier_of(2) == 22

@@ -32,6 +32,7 @@ from fakesysfs.kernel.profile import (
     PolicyCaptured,
     RangeFailure,
     Reservation,
+    Reserving,
     Unbind,
 )
 from fakesysfs.kernel.sched import ActiveReferences, Mutex, Preempt, ask
@@ -66,22 +67,31 @@ class DaxKmemData:
         self.state: int = DAX_KMEM_UNPLUGGED
         self.lock = Mutex(f"{dev_dax.name} kmem")
         self.stores = ActiveReferences()
-        self.resources: list[Resource | None] = [None] * len(dev_dax.mappings)
-        size = kernel.memory_blocks.block_size
-        self.ranges: list[Range | None] = [
-            aligned if aligned.start < aligned.end else None
-            for aligned in (memory_block_align_range(mapping.range, size) for mapping in dev_dax.mappings)
-        ]
-        """By mapping: its whole memory blocks, None for a range without any (dax_kmem_range)."""
+        self.resources: dict[int, Resource] = {}
+        """What is reserved in /proc/iomem, by number of the mapping."""
+        self._block_size = kernel.memory_blocks.block_size
 
     @property
     def attribute_exists(self) -> bool:
         """Is the whole-device attribute there?"""
         return self.serial != 0
 
+    @property
+    def ranges(self) -> list[Range | None]:
+        """By mapping: its whole memory blocks, None for a range without any (dax_kmem_range).
+
+        A bound device may get another mapping, which the next plug finds (mapping_store has no check).
+        """
+        aligned = (memory_block_align_range(mapping.range, self._block_size) for mapping in self.dev_dax.mappings)
+        return [span if span.start < span.end else None for span in aligned]
+
     def usable(self) -> list[tuple[int, Range]]:
         """(number of the mapping, its whole blocks) of the ranges that have any."""
         return [(number, span) for number, span in enumerate(self.ranges) if span is not None]
+
+    def reserved(self) -> list[tuple[int, Range]]:
+        """The same of those that are reserved."""
+        return [(number, span) for number, span in self.usable() if number in self.resources]
 
 
 class Kmem(DaxDriver):
@@ -110,7 +120,7 @@ class Kmem(DaxDriver):
         kernel.tiers.init_node_memory_type(dev_dax.target_node, data.mtype)
         try:
             plugged_as = self._type_at_probe(dev_dax)
-            if not profile.reserves_range_by_range:
+            if profile.reserving is not Reserving.EACH_BEFORE_ITS_ADD:
                 self.dax_kmem_init_resources(data)
             if plugged_as is not None:
                 await self.dax_kmem_do_hotplug(data, plugged_as)
@@ -148,8 +158,8 @@ class Kmem(DaxDriver):
     def _check_ranges(self, data: DaxKmemData) -> None:
         kernel, dev_dax = self.kernel, data.dev_dax
         total = original = 0
-        for number, mapping in enumerate(dev_dax.mappings):
-            span, aligned = mapping.range, data.ranges[number]
+        for number, (mapping, aligned) in enumerate(zip(dev_dax.mappings, data.ranges, strict=True)):
+            span = mapping.range
             original += span.length
             if aligned is None:
                 kernel.printk(
@@ -171,30 +181,36 @@ class Kmem(DaxDriver):
 
     def dax_kmem_init_resources(self, data: DaxKmemData) -> None:
         """Reserve the ranges that are not. Raises KernelError EBUSY, with a message, as the profile has it."""
-        kernel, name = self.kernel, data.dev_dax.name
-        mapped = 0
-        for number, span in data.usable():
-            if data.resources[number] is not None:
-                continue
-            resource = kernel.iomem.request_region(span.start, span.end, name, busy=True)
-            if resource is None:
-                kernel.printk(
-                    WARNING, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} could not reserve region"
-                )
-                if mapped and kernel.profile.range_failure is RangeFailure.SKIP_LATER:
-                    continue
-                raise KernelError(
-                    errno.EBUSY, f"mapping{number} is taken by another resource", "dax_kmem_init_resources"
-                )
-            resource.busy = False
-            data.resources[number] = resource
-            mapped += 1
+        held = set(data.resources)
+        mapped = False
+        try:
+            for number, span in data.usable():
+                if number not in data.resources:
+                    mapped |= self._reserve(data, number, span, "dax_kmem_init_resources", mapped=mapped)
+        except KernelError:
+            for number in set(data.resources) - held:
+                self._release(data, number)
+            raise
 
-    def _release(self, data: DaxKmemData, only: int | None = None) -> None:
-        for number, resource in enumerate(data.resources):
-            if resource is not None and only in {None, number}:
-                self.kernel.iomem.release(resource)
-                data.resources[number] = None
+    def _reserve(self, data: DaxKmemData, number: int, span: Range, where: str, *, mapped: bool) -> bool:
+        """Reserve one range; False: it is taken, go on with the next, as others are `mapped` already."""
+        kernel, name = self.kernel, data.dev_dax.name
+        resource = kernel.iomem.request_region(span.start, span.end, name)
+        if resource is None:
+            kernel.printk(
+                WARNING, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} could not reserve region"
+            )
+            if mapped and kernel.profile.range_failure is RangeFailure.SKIP_LATER:
+                return False
+            raise KernelError(errno.EBUSY, f"mapping{number} is taken by another resource", where)
+        resource.busy = False
+        data.resources[number] = resource
+        return True
+
+    def _release(self, data: DaxKmemData, *numbers: int) -> None:
+        """Give up the reservations of these mappings, without any of all."""
+        for number in numbers or list(data.resources):
+            self.kernel.iomem.release(data.resources.pop(number))
 
     # Hotplug and hotremove (patches 7 and 8) ------------------------------------------------------------------------
 
@@ -211,7 +227,9 @@ class Kmem(DaxDriver):
         at_add = None if profile.policy_captured is PolicyCaptured.AT_ADD else online_type
         added: list[Range] = []
         for number, span in data.usable():
-            if profile.reserves_range_by_range and not self._reserve_one(data, number, span, mapped=bool(added)):
+            if profile.reserving is Reserving.EACH_BEFORE_ITS_ADD:
+                self._reserve(data, number, span, "dev_dax_kmem_probe", mapped=bool(added))
+            if number not in data.resources and profile.reserving is not Reserving.ALL_FIRST_UNHEEDED:
                 continue
             try:
                 await kernel.memory_hotplug.add_memory_driver_managed(
@@ -221,29 +239,15 @@ class Kmem(DaxDriver):
                 kernel.printk(
                     WARNING, f"kmem {dev_dax.name}: mapping{number}: {span.start:#x}-{span.end:#x} memory add failed"
                 )
-                if profile.reserves_range_by_range:
-                    self._release(data, number)
                 if profile.range_failure is RangeFailure.UNDO_ALL:
                     await self._undo(added)
-                elif added:
+                    raise
+                if profile.reserving is not Reserving.ALL_FIRST_UNHEEDED:
+                    self._release(data, number)
+                if added:
                     continue
                 raise
             added.append(span)
-
-    def _reserve_one(self, data: DaxKmemData, number: int, span: Range, *, mapped: bool) -> bool:
-        """Reserve one range right before it is added; False: it is taken, go on with the next (`mapped` ones exist)."""
-        kernel, name = self.kernel, data.dev_dax.name
-        resource = kernel.iomem.request_region(span.start, span.end, name)
-        if resource is None:
-            kernel.printk(
-                WARNING, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} could not reserve region"
-            )
-            if mapped:
-                return False
-            raise KernelError(errno.EBUSY, f"mapping{number} is taken by another resource", "dax_kmem_do_hotplug")
-        resource.busy = False
-        data.resources[number] = resource
-        return True
 
     async def _undo(self, added: list[Range]) -> None:
         try:
@@ -258,7 +262,8 @@ class Kmem(DaxDriver):
         """
         kernel = self.kernel
         if not kernel.config.memory_hotremove:
-            kernel.printk(WARNING, f"kmem {data.dev_dax.name}: hotplug state is inconsistent")
+            if kernel.profile.unplug_failure_names_range:
+                kernel.printk(WARNING, f"kmem {data.dev_dax.name}: hotplug state is inconsistent")
             raise KernelError(errno.EBUSY, "the kernel was built without MEMORY_HOTREMOVE", "dax_kmem_do_hotremove")
         if kernel.profile.unplug_all_ranges_at_once:
             await self._hotremove_at_once(data)
@@ -267,10 +272,7 @@ class Kmem(DaxDriver):
 
     async def _hotremove_at_once(self, data: DaxKmemData) -> None:
         kernel, name = self.kernel, data.dev_dax.name
-        size = kernel.memory_blocks.block_size
-        plugged = [
-            (number, span) for number, span in data.usable() if kernel.memory_blocks.get(span.start // size) is not None
-        ]
+        plugged = data.reserved()
         try:
             await kernel.memory_hotplug.offline_and_remove_memory([span for _, span in plugged])
         except KernelError as error:
@@ -300,9 +302,7 @@ class Kmem(DaxDriver):
         """
         kernel, name = self.kernel, data.dev_dax.name
         success = 0
-        for number, span in data.usable():
-            if data.resources[number] is None:
-                continue
+        for number, span in data.reserved():
             if kernel.device_hotplug_lock.wanted:
                 # Between two ranges the lock is free: who waits to toggle a block gets his turn (KERNEL.md 7, bug 10).
                 await ask(Preempt("hotremove_range"))
@@ -338,9 +338,11 @@ class Kmem(DaxDriver):
         if kernel.profile.unbind is Unbind.WARN_UNLESS_OFFLINE and data.state not in {DAX_KMEM_UNPLUGGED, Mmop.OFFLINE}:
             self._leak_with_warning(data)
             return
-        if await self._remove_memory(data):
+        if data.state == DAX_KMEM_UNPLUGGED or await self._remove_memory(data):
             self._release(data)
-            kernel.tiers.clear_node_memory_type(device.target_node, data.mtype)
+            kernel.tiers.clear_node_memory_type(
+                device.target_node, None if kernel.profile.unbind_drops_any_memory_type else data.mtype
+            )
 
     def _leak_with_warning(self, data: DaxKmemData) -> None:
         """The series: a device that is not unplugged keeps its memory until reboot (dax_kmem_cleanup_resources)."""
@@ -349,23 +351,17 @@ class Kmem(DaxDriver):
         kernel.printk(WARNING, "WARNING: drivers/dax/kmem.c:<line> at dax_kmem_cleanup_resources [kmem]")
         kernel.tainted |= TAINT_WARN
         if kernel.profile.leak_frees_name:
-            for resource in data.resources:
-                if resource is not None:
-                    resource.name = FREED_NAME
+            for resource in data.resources.values():
+                resource.name = FREED_NAME
         if kernel.profile.leak_forgets_memory_type:
-            kernel.tiers.forget_node_memory_type(data.dev_dax.target_node)
+            kernel.tiers.clear_node_memory_type(data.dev_dax.target_node, data.mtype)
 
     async def _remove_memory(self, data: DaxKmemData) -> bool:
         """Remove the ranges whose blocks are all offline; returns whether all were."""
         kernel, name = self.kernel, data.dev_dax.name
-        size = kernel.memory_blocks.block_size
         stock = kernel.profile.unbind is Unbind.REMOVE_STOCK
         leaked = False
-        for number, span in data.usable():
-            if data.resources[number] is None or (
-                data.state == DAX_KMEM_UNPLUGGED and kernel.memory_blocks.get(span.start // size) is None
-            ):
-                continue
+        for number, span in data.reserved():
             try:
                 await kernel.memory_hotplug.remove_memory(span)
             except KernelError as error:
@@ -418,8 +414,20 @@ class Kmem(DaxDriver):
                     state = self.kernel.profile.words_read.get(data.state, "plugged")
                     raise KernelError(errno.EBUSY, f"{dev_dax.name} is {state}: unplug it first", "hotplug_store")
                 else:
-                    await self.dax_kmem_do_hotplug(data, Mmop(wanted))
+                    await self._plug(data, Mmop(wanted))
                     data.state = wanted
+
+    async def _plug(self, data: DaxKmemData, online_type: Mmop) -> None:
+        """Reserve what is not reserved, as far as the profile does that after the probe, and add the memory."""
+        held = set(data.resources)
+        if self.kernel.profile.reservation is not Reservation.UNTIL_FIRST_UNPLUG:
+            self.dax_kmem_init_resources(data)
+        try:
+            await self.dax_kmem_do_hotplug(data, online_type)
+        except KernelError:
+            for number in set(data.resources) - held:
+                self._release(data, number)
+            raise
 
 
 _KIB = 1024

@@ -21,23 +21,47 @@ _SEARCHES = 5
 
 
 class Watch:
-    """Watches one waiting thread: `opener` opened the file with inode number `ino`."""
+    """Watches the thread that waits for one operation: `opener` opened the file with inode number `ino`.
 
-    def __init__(self, opener: int, ino: int) -> None:
-        self._thread = opener
+    `device` is the mount's, "major:minor", None if it is not known: files of other mounts have the same numbers.
+    """
+
+    def __init__(self, opener: int, ino: int, device: str | None = None) -> None:
+        self._threads = {opener}
+        """Any of these may be the one."""
+        self._seen: set[int] = set()
         self._ino = ino
+        self._device = device
         self._searches = _SEARCHES
+        self._consumed = 0
 
     def interrupted(self, signals: Signals) -> bool:
         """Whether the thread has a signal that ends a wait of that kind."""
-        if self._searches:
-            self._searches -= 1
-            found = self._thread
-            if _line(f"/proc/{found}/wchan") != _WAITS:
-                found = next(_waiting(self._ino), 0)
-            if found:
-                self._thread, self._searches = found, 0
-        return interrupted(self._thread, signals)
+        self._search()
+        return all(interrupted(thread, signals, self._consumed) for thread in self._threads)
+
+    def consume(self) -> None:
+        """The system call would have been restarted: handlers of what is pending now have run, for the kernel."""
+        self._search()
+        for thread in self._threads:
+            self._consumed |= (pending_signals(thread) or 0) & ~_SIGKILL_BIT
+
+    def _search(self) -> None:
+        """Find out who waits: the opener, else who is seen twice; others may have been served just then."""
+        if not self._searches:
+            return
+        self._searches -= 1
+        opener = self._threads if not self._seen else set()
+        if any(_line(f"/proc/{thread}/wchan") == _WAITS for thread in opener):
+            self._searches = 0
+            return
+        waiting = set(_waiting(self._ino, self._device))
+        if waiting:
+            again = self._seen & waiting
+            self._threads = again or waiting
+            if len(again) == 1:
+                self._searches = 0
+            self._seen = self._threads
 
 
 def _line(path: str) -> str:
@@ -55,32 +79,56 @@ def _names(path: str) -> list[str]:
         return []
 
 
-def _waiting(ino: int) -> Iterator[int]:
-    """Threads that wait for FUSE and have a file with that inode number open."""
+def _waiting(ino: int, device: str | None) -> Iterator[int]:
+    """Threads that wait for FUSE and have the file with that inode number on that device open."""
     for process in filter(str.isdigit, _names("/proc")):
         for thread in _names(f"/proc/{process}/task"):
-            if _line(f"/proc/{thread}/wchan") == _WAITS:
-                opened = f"/proc/{thread}/fdinfo"
-                if any(f"ino:\t{ino}" in _line(f"{opened}/{number}").split("\n") for number in _names(opened)):
-                    yield int(thread)
+            if _line(f"/proc/{thread}/wchan") == _WAITS and has_open(thread, ino, device):
+                yield int(thread)
 
 
-def interrupted(thread: int, signals: Signals) -> bool:
+def has_open(thread: str, ino: int, device: str | None) -> bool:
+    """Whether the thread has the file open (proc_pid_fdinfo(5)). The file itself is not asked: it is of our mount."""
+    for number in _names(f"/proc/{thread}/fdinfo"):
+        pairs = (line.partition(":\t") for line in _line(f"/proc/{thread}/fdinfo/{number}").split("\n"))
+        facts = {name: value for name, _, value in pairs}
+        if facts.get("ino") == str(ino) and (device is None or _device_of(thread, facts["mnt_id"]) in {device, None}):
+            return True
+    return False
+
+
+def _device_of(thread: str, mount: str) -> str | None:
+    """The device of a mount, None if the thread's namespace has it not (the open file came from elsewhere)."""
+    for line in _line(f"/proc/{thread}/mountinfo").split("\n"):
+        fields = line.split(" ", 3)
+        if fields[0] == mount:
+            return fields[2]
+    return None
+
+
+def interrupted(thread: int, signals: Signals, consumed: int = 0) -> bool:
     """Whether `thread` has a signal that ends such a wait (include/linux/sched/signal.h, signal_pending_state).
 
     A thread that waits for the answer to a FUSE request leaves its signals pending; ignored ones never get that far,
     and one that ends the process is pending as SIGKILL (kernel/signal.c, complete_signal). A thread that is gone was
-    killed.
+    killed. `consumed` is the mask of those that are pending for the host alone.
     """
+    pending = pending_signals(thread)
+    if pending is None:
+        return True
+    return bool(pending & _SIGKILL_BIT if signals is Signals.FATAL else pending & ~consumed)
+
+
+def pending_signals(thread: int) -> int | None:
+    """The mask of its pending signals that are not blocked; None if it is gone."""
     masks = {"State": "", "SigPnd": "0", "ShdPnd": "0", "SigBlk": "0"}
     for line in _line(f"/proc/{thread}/status").split("\n"):
         name, _, value = line.partition(":")
         if name in masks:
             masks[name] = value.strip()
     if masks["State"][:1] in {"", "Z", "X"}:
-        return True
-    pending = (int(masks["SigPnd"], 16) | int(masks["ShdPnd"], 16)) & ~int(masks["SigBlk"], 16)
-    return bool(pending & _SIGKILL_BIT if signals is Signals.FATAL else pending)
+        return None
+    return (int(masks["SigPnd"], 16) | int(masks["ShdPnd"], 16)) & ~int(masks["SigBlk"], 16)
 
 
 def command_of(thread: int) -> str:

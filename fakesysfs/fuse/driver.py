@@ -11,7 +11,7 @@ from typing import TypeVar
 import trio
 
 from fakesysfs.fuse.callers import Watch
-from fakesysfs.kernel.sched import Answer, Operation, Preempt, Request, Signals, Sleep, Wait
+from fakesysfs.kernel.sched import Answer, Operation, Preempt, Request, SignalPending, Signals, Sleep, Wait
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ class Driver:
         self._stepped = stepped
         self.asleep = 0
         """Operations that wait for something now."""
+        self.device: str | None = None
+        """The mount's device number, once it is mounted."""
 
     async def drive(
         self,
@@ -47,6 +49,7 @@ class Driver:
         was started already asked for `request`.
         """
         answer: Answer | None = None
+        caller = _Caller(Watch(opener, ino, self.device) if opener else None)
         try:
             while True:
                 if request is None:
@@ -56,46 +59,78 @@ class Driver:
                         return stop.value  # type: ignore[no-any-return]
                     finally:
                         self._stepped()
+                if isinstance(request, SignalPending):
+                    answer = Answer.INTERRUPTED if caller.signal_pending() else Answer.WOKEN
+                    request = None
+                    continue
                 if about_to_sleep is not None and not isinstance(request, Preempt):
                     about_to_sleep()
                     about_to_sleep = None
                 self.asleep += 1
                 try:
-                    answer = await self._grant(request, opener, ino)
+                    answer = await self._grant(request, caller)
                 finally:
                     self.asleep -= 1
                 request = None
         finally:
             operation.close()
 
-    async def _grant(self, request: Request, opener: int, ino: int) -> Answer:
-        if isinstance(request, Sleep):
-            await trio.sleep(request.seconds)
-            return Answer.WOKEN
+    async def _grant(self, request: Sleep | Preempt | Wait, caller: _Caller) -> Answer:
         if isinstance(request, Preempt):
             # Twice: who was woken just now runs in the same round as we do, in any order, and shall have had its turn.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
             return Answer.WOKEN
-        return await self._wait(request, opener, ino)
-
-    async def _wait(self, request: Wait, opener: int, ino: int) -> Answer:
-        """Until it is woken, or a signal came: the caller is looked at now and then."""
+        caller.waited = True
         woken = trio.Event()
+        if isinstance(request, Sleep):
+            with trio.move_on_after(request.seconds):
+                return await self._wait(woken, request.signals, caller)
+            return Answer.WOKEN
         token = request.queue.add(woken.set)
         try:
-            if request.signals is Signals.NONE or opener == 0:
-                await woken.wait()
-                return Answer.WOKEN
-            watch = Watch(opener, ino)
-            seconds = _FIRST_LOOK_SECONDS
-            while True:
-                with trio.move_on_after(seconds):
-                    await woken.wait()
-                if woken.is_set():
-                    return Answer.WOKEN
-                if watch.interrupted(request.signals):
-                    return Answer.INTERRUPTED
-                seconds = min(seconds * _LONGER, max(_LAST_LOOK_SECONDS, self.asleep * _LOOK_EVERY_SECONDS))
+            return await self._wait(woken, request.signals, caller)
         finally:
             request.queue.discard(token)
+
+    async def _wait(self, woken: trio.Event, signals: Signals, caller: _Caller) -> Answer:
+        """Until it is woken, or a signal came: the caller is looked at now and then."""
+        if signals is Signals.NONE:
+            await woken.wait()
+            return Answer.WOKEN
+        seconds = _FIRST_LOOK_SECONDS
+        while True:
+            with trio.move_on_after(seconds):
+                await woken.wait()
+            if woken.is_set():
+                caller.resumed(signals)
+                return Answer.WOKEN
+            if caller.interrupted(signals):
+                return Answer.INTERRUPTED
+            seconds = min(seconds * _LONGER, max(_LAST_LOOK_SECONDS, self.asleep * _LOOK_EVERY_SECONDS))
+
+
+class _Caller:
+    """What is known of the signals of an operation's caller; of one that is not visible from here, nothing."""
+
+    __slots__ = ("_interrupted", "_watch", "waited")
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+        self._interrupted = False
+        self.waited = False
+        """It has waited: before that there was no time for a signal to come."""
+
+    def interrupted(self, signals: Signals) -> bool:
+        """Does a signal end such a wait?"""
+        self._interrupted = self._watch is not None and self._watch.interrupted(signals)
+        return self._interrupted
+
+    def signal_pending(self) -> bool:
+        """Is any pending? What ended a wait still is."""
+        return self._interrupted or (self.waited and self.interrupted(Signals.ANY))
+
+    def resumed(self, signals: Signals) -> None:
+        """A wait is over; a killable one stands for restarts of the system call, between which handlers run."""
+        if self._watch is not None and signals is Signals.FATAL:
+            self._watch.consume()

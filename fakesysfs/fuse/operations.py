@@ -23,6 +23,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from fakesysfs.fuse.callers import command_of
 from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.names import Names
+from fakesysfs.kernel import sched
 from fakesysfs.kernel.sched import Operation, Request
 from fakesysfs.kernfs import ROOT, Caller, DirectoryReader, KernelError, OpenFile, Refusals, Stat, Tree, open_file
 
@@ -423,7 +424,7 @@ class Operations(pyfuse3.Operations):
         try:
             operation = opened.file.store(buf, opened.caller)
             if not isinstance(operation, int):
-                request = operation.send(None)  # type: ignore[arg-type]  # None starts it
+                request = sched.start(operation)
                 return self._write_sleeping(opened, operation, request, traced)
             outcome: int | KernelError = operation
         except StopIteration as stop:

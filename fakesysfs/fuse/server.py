@@ -57,7 +57,7 @@ async def _serve(operations: Operations, point: str, allow_other: bool, private:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         _mount(operations, point, allow_other, private)
         mount = mounted_at(point)
-        device = mount.device if mount else None
+        device = operations.driver.device = mount.device if mount else None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_until_signal, signals, nursery.cancel_scope)

@@ -19,7 +19,7 @@ from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kstrtox import kstrtobool, sysfs_match_string
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.runs import Runs
-from fakesysfs.kernel.sched import Answer, Mutex, Signals, Wait, ask
+from fakesysfs.kernel.sched import Answer, Mutex, SignalPending, Signals, Wait, ask
 from fakesysfs.kernel.zones import MOVABLE, PAGE_SHIFT, Zone
 
 if TYPE_CHECKING:
@@ -274,6 +274,8 @@ class MemoryBlocks:
                 Mmop.ONLINE_MOVABLE if status.zone is not None and status.zone.name == MOVABLE else Mmop.ONLINE_KERNEL
             )
             kernel.memory_hotplug.check_offline(begin, status)
+            if await ask(SignalPending("offline_pages")) is Answer.INTERRUPTED:
+                raise _signal_backoff(begin)
             if step == 1 and (begin in self.pinned or kernel.preempt.latency.get("offline_block")):
                 async with self._device_lock(begin):
                     await self._go_offline_slowly(begin, status)
@@ -290,14 +292,12 @@ class MemoryBlocks:
         kernel = self.kernel
         self.runs.set(index, index, status._replace(state=State.GOING_OFFLINE))
         try:
-            await kernel.preempt("offline_block")
-            while index in self.pinned:
+            answer = await kernel.preempt("offline_block", Signals.ANY)
+            while answer is Answer.WOKEN and index in self.pinned:
                 kernel.memory_hotplug.log_migration_failure(index)
                 answer = await ask(Wait("do_migrate_range", kernel.memory_hotplug.pins_released, Signals.ANY))
-                if answer is Answer.INTERRUPTED:
-                    raise KernelError(
-                        errno.EINTR, f"a signal ended the offlining of memory{index}", "offline_pages", index
-                    )
+            if answer is Answer.INTERRUPTED:
+                raise _signal_backoff(index)
         except BaseException:
             self.runs.set(index, index, status)
             raise
@@ -366,6 +366,10 @@ class MemoryBlocks:
         if status.state is State.ONLINE:
             return ["none" if status.zone is None else status.zone.name]
         return self.kernel.memory_hotplug.zones_for_offline(status.group.nids[0], index)
+
+
+def _signal_backoff(index: int) -> KernelError:
+    return KernelError(errno.EINTR, f"a signal ended the offlining of memory{index}", "offline_pages", index)
 
 
 class _DeviceLock:

@@ -73,10 +73,11 @@ class WaitQueue:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Let `seconds` pass at the preemption point `point`."""
+    """Let `seconds` pass at the preemption point `point`, or less if one of `signals` arrives (then INTERRUPTED)."""
 
     point: str
     seconds: float
+    signals: Signals = Signals.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,17 @@ class Wait:
     signals: Signals = Signals.NONE
 
 
-Request = Sleep | Preempt | Wait
+@dataclass(frozen=True, slots=True)
+class SignalPending:
+    """Has the caller a signal pending? Answered at once: INTERRUPTED, or WOKEN if not (signal_pending).
+
+    What ended a wait stays pending until the system call returns, and so does what came during an uninterruptible one.
+    """
+
+    point: str
+
+
+Request = Sleep | Preempt | Wait | SignalPending
 Operation = Coroutine[Request, Answer, T]
 
 
@@ -122,13 +133,21 @@ class WouldSleepError(RuntimeError):
         self.request = request
 
 
+def start(operation: Coroutine[Request, Answer, Any]) -> Request:
+    """Run an operation up to its first request; no signal has had the time to come. Raises StopIteration at its end."""
+    request = operation.send(None)  # type: ignore[arg-type]  # None starts it
+    while isinstance(request, SignalPending):
+        request = operation.send(Answer.WOKEN)
+    return request
+
+
 def run(operation: Coroutine[Any, Any, T]) -> T:
     """Drive an operation that must not sleep and return its result.
 
     Raises `WouldSleepError` when it asks for anything; the operation is closed then.
     """
     try:
-        request = operation.send(None)
+        request = start(operation)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
     operation.close()
@@ -236,10 +255,14 @@ class Preemption:
         """Whether the preemption point asks its driver for anything."""
         return self.watched or bool(self.latency and self.latency.get(point))
 
-    async def __call__(self, point: str) -> None:
-        """The preemption point itself: free unless latency is set or somebody watches."""
+    async def __call__(self, point: str, signals: Signals = Signals.NONE) -> Answer:
+        """The preemption point itself: free unless latency is set or somebody watches.
+
+        INTERRUPTED if one of `signals` cut the latency short.
+        """
         seconds = self.latency.get(point)
         if seconds:
-            await ask(Sleep(point, seconds))
-        elif self.watched:
-            await ask(Preempt(point))
+            return await ask(Sleep(point, seconds, signals))
+        if self.watched:
+            return await ask(Preempt(point))
+        return Answer.WOKEN

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from fakesysfs.kernel.sched import Answer, Preempt, Request, Signals, Sleep, Wait
+from fakesysfs.kernel.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait
 
 T = TypeVar("T")
 
@@ -133,7 +133,9 @@ async def drive(operation: Coroutine[Request, Answer, T]) -> T:
             if killed is not None:
                 raise killed from None
             raise
-        if isinstance(request, Wait) and request.signals is not Signals.NONE:
+        if isinstance(request, SignalPending):
+            answer = Answer.WOKEN if killed is None else Answer.INTERRUPTED
+        elif not isinstance(request, Preempt) and request.signals is not Signals.NONE:
             if killed is not None:
                 answer = Answer.INTERRUPTED
                 continue
@@ -148,7 +150,7 @@ async def drive(operation: Coroutine[Request, Answer, T]) -> T:
             answer = Answer.WOKEN
 
 
-async def _grant(loop: EventLoop, request: Request) -> None:
+async def _grant(loop: EventLoop, request: Sleep | Preempt | Wait) -> None:
     if isinstance(request, Sleep):
         await loop.sleep(request.seconds)
     elif isinstance(request, Preempt):

@@ -16,9 +16,9 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, assert_never
+from typing import Any
 
-from fakesysfs.kernel.sched import Answer, Preempt, Request, Signals, Sleep, Wait
+from fakesysfs.kernel.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait
 
 Value = Any
 """Whatever an operation returns."""
@@ -46,7 +46,7 @@ class Task:
         self.finished = False
         self.killed = False
         self.handled_pending = False
-        """A handled signal came while it could not be seen: the next interruptible wait ends at once."""
+        """A handled signal came: until the system call returns, every interruptible wait ends at once."""
         self.request: Request | None = None
         self.operation = operation
         self.answer: Answer | None = None
@@ -61,8 +61,16 @@ class Task:
         """
         if self.finished:
             return "finished"
-        waits_for_any_signal = isinstance(self.request, Wait) and self.request.signals is Signals.ANY
+        waits_for_any_signal = self.waits(Signals.ANY)
         return "R" if waits_for_any_signal or not isinstance(self.request, Wait) else "D"
+
+    def waits(self, *signals: Signals) -> bool:
+        """Is it in a wait that such signals end?"""
+        return isinstance(self.request, Wait | Sleep) and self.request.signals in signals
+
+    def is_pending(self, signals: Signals) -> bool:
+        """Has it a signal that ends such a wait?"""
+        return self.killed if signals is Signals.FATAL else self.killed or self.handled_pending
 
     def outcome(self) -> Value:
         """The result; raises what the operation raised."""
@@ -104,15 +112,14 @@ class Tasks:
         """
         if task.finished:
             return
-        wait = task.request if isinstance(task.request, Wait) else None
         if signal is Signal.SIGKILL:
             task.killed = True
-            if wait is not None and wait.signals is not Signals.NONE:
-                self._interrupt(task, wait)
-        elif wait is not None and wait.signals is Signals.ANY:
-            self._interrupt(task, wait)
-        elif wait is None or wait.signals is Signals.NONE:
+            if task.waits(Signals.ANY, Signals.FATAL):
+                self._interrupt(task)
+        elif not task.waits(Signals.FATAL):
             task.handled_pending = True
+            if task.waits(Signals.ANY):
+                self._interrupt(task)
 
     def at(self, seconds: float, action: Callable[[], None]) -> None:
         """Call `action` when virtual time reaches `seconds`."""
@@ -158,6 +165,8 @@ class Tasks:
         answer, task.answer, task.request = task.answer, None, None
         try:
             request = task.operation.send(answer)  # type: ignore[arg-type]  # None starts it
+            while isinstance(request, SignalPending):
+                request = task.operation.send(Answer.INTERRUPTED if task.is_pending(Signals.ANY) else Answer.WOKEN)
         except StopIteration as stop:
             self._end(task, stop.value, None)
         except Exception as error:  # noqa: BLE001  whatever it is, it is the task's outcome and shown there
@@ -173,26 +182,24 @@ class Tasks:
         task.request = request
         if isinstance(request, Preempt):
             self._wake(task, Answer.WOKEN)
+            return
+        assert isinstance(request, Sleep | Wait)
+        if request.signals is Signals.FATAL:
+            task.handled_pending = False
+        if request.signals is not Signals.NONE and task.is_pending(request.signals):
+            self._wake(task, Answer.INTERRUPTED)
         elif isinstance(request, Sleep):
-            self.at(self.now + request.seconds, lambda: self._wake(task, Answer.WOKEN))
-        elif isinstance(request, Wait):
-            if self._has_pending(task, request.signals):
-                task.handled_pending = False
-                self._wake(task, Answer.INTERRUPTED)
-            else:
-                task.token = request.queue.add(lambda: self._wake(task, Answer.WOKEN))
+            self.at(self.now + request.seconds, lambda: self._timeout(task, request))
         else:
-            assert_never(request)
+            task.token = request.queue.add(lambda: self._wake(task, Answer.WOKEN))
 
-    @staticmethod
-    def _has_pending(task: Task, signals: Signals) -> bool:
-        if signals is Signals.ANY:
-            return task.killed or task.handled_pending
-        return signals is Signals.FATAL and task.killed
+    def _timeout(self, task: Task, request: Sleep) -> None:
+        if task.request is request:
+            self._wake(task, Answer.WOKEN)
 
-    def _interrupt(self, task: Task, wait: Wait) -> None:
-        if task.token is not None:
-            wait.queue.discard(task.token)
+    def _interrupt(self, task: Task) -> None:
+        if task.token is not None and isinstance(task.request, Wait):
+            task.request.queue.discard(task.token)
         self._wake(task, Answer.INTERRUPTED)
 
     def _wake(self, task: Task, answer: Answer) -> None:

@@ -205,6 +205,73 @@ def test_a_signal_ends_an_unplug_that_is_stuck_on_a_pinned_page(profile: str, ou
     assert kmem_log(kernel, sequence) == [*migration, *log]
 
 
+def test_as_posted_the_signal_is_pending_for_the_other_ranges_too() -> None:
+    """offline_pages looks for a signal before it migrates anything: none of the ranges that follow is removed."""
+    kernel = with_ranges("hotplug-v3-as-posted", span(48, 49), span(52, 53))
+    assert bind(kernel) == "ok"
+    before, log, events = world(kernel), kernel.printk.sequence, kernel.uevents.sequence
+    kernel.memory_blocks.pinned.add(49)
+    tasks = Tasks()
+    unplug = tasks.spawn(kmem(kernel).hotplug_store(dax(kernel), b"unplug"))
+    tasks.settle()
+    tasks.signal(unplug, Signal.SIGALRM)
+    tasks.settle()
+    assert unplug.finished
+    assert (unplug.error, read_state(kernel), world(kernel)) == (None, "online_movable", before)
+    assert kmem_log(kernel, log)[2:] == [
+        "<3>kmem dax0.0: mapping0: 0x180000000-0x18fffffff hotremove failed",
+        "<3>kmem dax0.0: mapping1: 0x1a0000000-0x1afffffff hotremove failed",
+        "<4>kmem dax0.0: partial hotremove: 0 of 2 ranges removed",
+    ]
+    assert events_since(kernel, events) == ["offline memory48", "online memory48"]
+
+
+@pytest.mark.parametrize("signal", Signal)
+@pytest.mark.parametrize("profile", ["hotplug-v3", "7.3"])
+def test_a_signal_that_came_in_the_queue_ends_the_unplug_at_its_first_block(profile: str, signal: Signal) -> None:
+    """The mutex is deaf to it, offline_pages is not; a block's `state` waits by restarts, after which it has none."""
+    kernel = booted(profile, blocks=4)
+    kernel.memory_blocks.pinned.add(50)
+    tasks = Tasks()
+    stuck, queued = (tasks.spawn(kmem(kernel).hotplug_store(dax(kernel), UNPLUG[profile].encode())) for _ in range(2))
+    block = tasks.spawn(kernel.memory_blocks.state_store(51, b"offline"))
+    tasks.settle()
+    tasks.signal(queued, signal)
+    tasks.signal(block, Signal.SIGALRM)
+    tasks.settle()
+    assert (queued.letter, block.letter) == ("D", "D")
+    events = kernel.uevents.sequence
+    tasks.signal(stuck, Signal.SIGALRM)
+    tasks.settle()
+    for task in (stuck, queued):
+        assert isinstance(task.error, KernelError)
+        assert task.error.name == "EINTR"
+    assert block.finished
+    assert block.error is None
+    assert events_since(kernel, events) == ["online memory48", "online memory49", "offline memory51"]
+    assert sum("hotremove failed" in line for line in kmem_log(kernel)) == 2
+
+
+def test_a_signal_ends_an_unplug_whose_blocks_take_their_time_and_no_plug() -> None:
+    """do_migrate_range is left for a signal, online_pages is not."""
+    kernel = booted("7.3", blocks=4)
+    before = world(kernel)
+    kernel.preempt.latency.update(offline_block=10, online_block=10)
+    tasks = Tasks()
+    unplug = tasks.spawn(kmem(kernel).hotplug_store(dax(kernel), b"unplugged"))
+    tasks.advance(25)
+    assert list(block_table(kernel).values()) == ["offline", "offline", "Movable", "Movable"]
+    tasks.signal(unplug, Signal.SIGALRM)
+    tasks.advance(15)
+    assert not unplug.finished, "it onlines the blocks again, whatever comes"
+    tasks.signal(unplug, Signal.SIGKILL)
+    tasks.advance(10)
+    assert isinstance(unplug.error, KernelError)
+    assert unplug.error.name == "EINTR"
+    assert world(kernel) == before
+    assert kmem_log(kernel)[-1] == "<3>kmem dax0.0: hotremove failed, device left online: -4"
+
+
 @pytest.mark.parametrize("profile", UNPLUG)
 def test_a_pin_released_meanwhile_lets_the_unplug_finish(profile: str) -> None:
     """KERNEL.md 7.3-7: a queued online_movable then plugs again."""

@@ -15,7 +15,7 @@ import trio
 
 from fakesysfs.fuse import loop
 from fakesysfs.fuse import mount as mount_module
-from fakesysfs.fuse.callers import interrupted
+from fakesysfs.fuse.callers import has_open, interrupted
 from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.mount import MountError, check_device, mounts
 from fakesysfs.fuse.names import Names
@@ -159,6 +159,18 @@ def test_signals_of_a_caller() -> None:
         assert not interrupted(process.pid, Signals.ANY)
         process.kill()
     assert interrupted(process.pid, Signals.FATAL)
+
+
+def test_files_of_other_mounts_have_the_same_numbers() -> None:
+    """Two machines are alike to the inode number: the mount's device tells whose file a thread waits for."""
+    with Path("/proc/self/status").open() as file:
+        about = os.fstat(file.fileno())
+        device = f"{os.major(about.st_dev)}:{os.minor(about.st_dev)}"
+        thread = str(os.getpid())
+        assert has_open(thread, about.st_ino, device)
+        assert has_open(thread, about.st_ino, None)
+        assert not has_open(thread, about.st_ino, "0:0")
+        assert not has_open(thread, about.st_ino + 1, device)
 
 
 @pytest.mark.parametrize(("number", "answer"), [(16, 16), (0, 5), (512, 5), (524, 5), (41, 5)])

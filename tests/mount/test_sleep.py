@@ -79,6 +79,28 @@ def test_handled_signal_does_not_end_a_killable_sleep(mount: Served) -> None:
         mount.write("wake", "1")
         # the write had succeeded by then, whatever the handler does after it
         assert finished(sleeper) == "open\nstopped\n"
+    # the kernel restarted the system call meanwhile: the handler has run, nothing is pending
+    assert not (mount / "family/memory1").exists()
+
+
+def test_signal_that_came_during_a_deaf_sleep_is_pending_after_it(mount: Served) -> None:
+    with python(WRITE, mount / "sleep", "NONE") as sleeper:
+        eventually(lambda: sleeping(mount))
+        sleeper.send_signal(signal.SIGUSR1)
+        with python(WRITE, mount / "sleep", "seconds 0.1") as other:
+            finished(other)
+        assert sleeping(mount)
+        mount.write("wake", "1")
+        assert finished(sleeper) == "open\nstopped\n"
+    assert (mount / "family/memory1").exists()
+
+
+@pytest.mark.parametrize("how", ["seconds 60 ANY", "seconds 0.5 NONE"])
+def test_signal_cuts_time_short_where_the_kernel_looks(mount: Served, how: str) -> None:
+    with python(WRITE, mount / "sleep", how) as sleeper:
+        eventually(lambda: sleeping(mount))
+        sleeper.send_signal(signal.SIGUSR1)
+        assert finished(sleeper) == "open\nstopped\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

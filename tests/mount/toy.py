@@ -24,7 +24,7 @@ from fakesysfs.fuse import daemon
 from fakesysfs.fuse.mount import MountError, check
 from fakesysfs.fuse.server import serve
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.sched import Answer, Signals, Sleep, Wait, WaitQueue, ask
+from fakesysfs.kernel.sched import Answer, SignalPending, Signals, Sleep, Wait, WaitQueue, ask
 from fakesysfs.kernfs import Caller, NameChange, Tree
 from fakesysfs.kernfs.declare import (
     Attribute,
@@ -172,19 +172,24 @@ class Toy:
         return f"{self.counter}\n"
 
     async def sleep(self, data: bytes) -> None:
-        """Sleep as told: removes member 0 before and 1 after."""
+        """Sleep as told: removes member 0 before and 1 after, unless a signal is pending then."""
         if data.startswith(b"seconds "):
-            await ask(Sleep("toy", float(data.split()[1])))
+            _, seconds, *signals = data.split()
+            self.sleepers += 1
+            answer = await ask(Sleep("toy", float(seconds), Signals[signals[0].decode()] if signals else Signals.NONE))
+            self.sleepers -= 1
+            if answer is Answer.INTERRUPTED:
+                raise KernelError(errno.EINTR, "a signal came", "sleep")
             return
         if self.sleepers:
             raise KernelError(errno.EBUSY, "somebody sleeps already", "sleep")
         self.sleepers += 1
         try:
             self.set_present(b"- 0 0")
-            answer = await ask(Wait("toy", self.wake, Signals[data.strip().decode()]))
-            self.set_present(b"- 1 1")
-            if answer is Answer.INTERRUPTED:
+            await ask(Wait("toy", self.wake, Signals[data.strip().decode()]))
+            if await ask(SignalPending("toy")) is Answer.INTERRUPTED:
                 raise KernelError(errno.EINTR, "a signal came", "sleep")
+            self.set_present(b"- 1 1")
         finally:
             self.sleepers -= 1
 

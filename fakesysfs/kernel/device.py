@@ -196,15 +196,23 @@ class Bus:
     async def driver_attach(self, driver: Driver) -> None:
         """Let a driver probe every device that matches and has no driver, in order of creation.
 
-        Failures are only logged.
+        Waits for one that is being bound or unbound. Failures are only logged.
         """
         for device in list(self.devices.values()):
-            if device.driver is None and device.alive and driver.matches(device):
-                await self._attach_quietly(driver, device)
+            if driver.matches(device):
+                async with device.lock:
+                    if device.driver is None and device.alive:
+                        await self._probe_quietly(driver, device)
 
     async def _attach_quietly(self, driver: Driver, device: Device) -> None:
         try:
             await self.attach(driver, device)
+        except KernelError as error:
+            self.kernel.note_ignored(error)
+
+    async def _probe_quietly(self, driver: Driver, device: Device) -> None:
+        try:
+            await self._really_probe(driver, device)
         except KernelError as error:
             self.kernel.note_ignored(error)
 

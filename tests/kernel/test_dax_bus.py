@@ -382,7 +382,7 @@ def test_an_attribute_of_a_region_whose_driver_is_gone(kernel: Kernel) -> None:
 )
 def test_memmap_on_memory_without_the_boot_parameter(kernel: Kernel, buffer: bytes, outcome: str) -> None:
     """KERNEL.md 4: 95, which the kernel calls EOPNOTSUPP and Python ENOTSUP."""
-    assert refusal(bus.memmap_on_memory_store, dax(kernel), buffer) == outcome
+    assert name_of(errno_of(bus.memmap_on_memory_store(dax(kernel), buffer))) == outcome
 
 
 # Whatever is done ---------------------------------------------------------------------------------------------------

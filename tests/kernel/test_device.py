@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakesysfs.kernel.dax.bus import DaxDriver, create_store, size_store
+from fakesysfs.kernel.dax.bus import DaxDriver, create_store, memmap_on_memory_store, size_store
 from fakesysfs.kernel.device import synthetic_uevent
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.platform import PlatformDevice
 from fakesysfs.kernel.profile import Mmop
+from fakesysfs.kernel.sched import Operation
+from fakesysfs.testing.tasks import Task, Tasks
 from tests.model import (
     BLOCK,
     bind,
@@ -382,3 +384,81 @@ def test_bytes_of_any_kind_are_an_event_or_einval(buffer: bytes) -> None:
         synthesise(kernel, buffer)
     except KernelError as error:
         assert error.errno == errno.EINVAL  # noqa: PT017
+
+
+# Bound to the end -------------------------------------------------------------------------------------------------
+
+
+def in_work(kernel: Kernel, operation: Operation[None], tasks: Tasks) -> Task:
+    """Start an operation that stops at its first block."""
+    kernel.preempt.latency.update(online_block=100, offline_block=100)
+    task = tasks.spawn(operation)
+    tasks.settle()
+    assert not task.finished
+    return task
+
+
+def refused(task: Task) -> str:
+    return task.error.name if isinstance(task.error, KernelError) else "ok" if task.finished else "waits"
+
+
+def others(kernel: Kernel, tasks: Tasks) -> dict[str, Task]:
+    """What else somebody may do with the device meanwhile."""
+    driver, device = kmem(kernel), dax(kernel)
+
+    async def size() -> None:
+        size_store(device, b"0")
+
+    started = {
+        "size": tasks.spawn(size()),
+        "bind": tasks.spawn(kernel.dax_bus.bind_store(driver, b"dax0.0")),
+        "unbind": tasks.spawn(kernel.dax_bus.unbind_store(driver, b"dax0.0")),
+        "memmap_on_memory": tasks.spawn(memmap_on_memory_store(device, b"0")),
+        "new_id": tasks.spawn(driver.new_id_store(b"dax7.7")),
+    }
+    tasks.settle()
+    return started
+
+
+def test_a_device_counts_as_bound_from_before_its_probe() -> None:
+    """really_probe: the driver is set and linked before the probe, and size_store refuses; the rest wants the lock."""
+    kernel = booted("7.3", blocks=2, modules=("device_dax", "dax_hmem"))
+    tasks = Tasks()
+    load = in_work(kernel, kernel.modprobe("kmem"), tasks)
+    device = dax(kernel)
+    assert device.driver is kernel.dax_bus.drivers["kmem"]
+    assert device.driver_link is device.driver
+    started = others(kernel, tasks)
+    waits = dict.fromkeys(started, "waits")
+    assert {name: refused(task) for name, task in started.items()} == {**waits, "size": "EBUSY"}
+    tasks.advance(1000)
+    assert load.finished
+    assert {name: refused(task) for name, task in started.items()} == {
+        "size": "EBUSY", "bind": "EBUSY", "unbind": "ok", "memmap_on_memory": "ok", "new_id": "ok"
+    }  # fmt: skip
+
+
+def test_a_device_counts_as_bound_to_the_end_of_its_removal() -> None:
+    """__device_release_driver: the links go first, dev->driver last. A second unbind waits, and succeeds."""
+    kernel = booted("7.3", blocks=2)
+    tasks = Tasks()
+    in_work(kernel, kmem(kernel).hotplug_store(dax(kernel), b"unplugged"), tasks)
+    unbinding = tasks.spawn(kernel.dax_bus.unbind_store(kmem(kernel), b"dax0.0"))
+    tasks.settle()
+    device = dax(kernel)
+    assert device.driver is kmem(kernel)
+    assert device.driver_link is None
+    started = others(kernel, tasks)
+    waits = dict.fromkeys(started, "waits")
+    assert {name: refused(task) for name, task in started.items()} == {**waits, "size": "EBUSY"}
+    tasks.advance(10_000)
+    assert refused(unbinding) == "ok"
+    assert {name: refused(task) for name, task in started.items()} == {
+        "size": "EBUSY", "bind": "ok", "unbind": "ok", "memmap_on_memory": "ok", "new_id": "ok"
+    }  # fmt: skip
+
+
+def test_a_probe_that_fails_leaves_no_link() -> None:
+    kernel = booted("7.3", blocks=2, target_node=7)
+    device = dax(kernel)
+    assert (device.driver, device.driver_link) == (None, None)

@@ -385,15 +385,19 @@ def mapping_store(dev_dax: DevDax, buffer: bytes) -> None:
         _alloc_range(dev_dax, span)
 
 
-def memmap_on_memory_store(dev_dax: DevDax, buffer: bytes) -> None:
-    """A write to daxX.Y/memmap_on_memory. Raises KernelError: EINVAL, EOPNOTSUPP, EBUSY while kmem is bound."""
+async def memmap_on_memory_store(dev_dax: DevDax, buffer: bytes) -> None:
+    """A write to daxX.Y/memmap_on_memory. Raises KernelError: EINVAL, EOPNOTSUPP, EBUSY while kmem is bound.
+
+    Waits while the device is being bound or unbound.
+    """
     value = kstrtobool(buffer, "memmap_on_memory_store")
     if value and not dev_dax.kernel.memory_hotplug.parameters.memmap_on_memory:
         raise KernelError(errno.EOPNOTSUPP, "memory_hotplug.memmap_on_memory is off", "memmap_on_memory_store")
-    driver = dev_dax.driver
-    if dev_dax.memmap_on_memory != value and isinstance(driver, DaxDriver) and driver.takes_kmem_regions:
-        raise KernelError(errno.EBUSY, f"{dev_dax.name} is bound to {driver.name}", "memmap_on_memory_store")
-    dev_dax.memmap_on_memory = value
+    async with dev_dax.lock:
+        driver = dev_dax.driver
+        if dev_dax.memmap_on_memory != value and isinstance(driver, DaxDriver) and driver.takes_kmem_regions:
+            raise KernelError(errno.EBUSY, f"{dev_dax.name} is bound to {driver.name}", "memmap_on_memory_store")
+        dev_dax.memmap_on_memory = value
 
 
 async def create_store(region: DaxRegion, buffer: bytes) -> None:

@@ -6,7 +6,7 @@ the inner one:
     root/   the sysroot: what `fakesysfs mount` shows
     dev/    the real /dev
     ptmx    a link, to which /dev/ptmx leads
-    bin/    stand-ins for modprobe, modinfo, rmmod, lsmod and dmesg, first in PATH
+    bin/    stand-ins for modprobe, modinfo, rmmod, lsmod, dmesg and mount, first in PATH
 
 /dev is the sysroot's, in which the fake's nodes come and go; the usual ones are mounted over their placeholders there.
 """
@@ -91,7 +91,7 @@ def environment(outside: Mapping[str, str]) -> dict[str, str]:
 
 
 def _make_shims(directory: Path) -> None:
-    for shim in ("kmod", "dmesg"):
+    for shim in ("kmod", "dmesg", "mount"):
         made = directory / shim
         made.write_bytes((_SHIMS / shim).read_bytes())
         made.chmod(0o755)

@@ -427,6 +427,17 @@ def test_loopback_is_up(run: Runner) -> None:
     assert run("--", sys.executable, "-c", script).stdout == "up\n"
 
 
+def test_debugfs_is_in_the_list_of_mounts(run: Runner) -> None:
+    """Where the kernel's own tests of memory hotplug look for error injection: `mount -t debugfs`."""
+    script = """
+    where=$(mount -t debugfs | head -1 | awk '{ print $3 }'); ls -d "$where"
+    mount --types=ext4,debugfs | grep -c 'type debugfs'; mount | grep -c ' /sys/kernel/debug type debugfs'
+    mount -t nodebugfs | grep -c 'type debugfs' || :; mount -t proc | grep -c 'type debugfs' || :
+    mount -V | grep -c util-linux; { mount --no-such-option 2>&1 || :; } | grep -c no-such-option
+    """
+    assert run.shell(script).split() == ["/sys/kernel/debug", "1", "1", "0", "0", "1", "1"]
+
+
 def test_reset_keeps_the_view(run: Runner) -> None:
     """The mounts at /sys, /dev, /proc live on; open files of the old machine do not."""
     script = """

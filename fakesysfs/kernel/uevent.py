@@ -72,7 +72,7 @@ class Uevents:
     ) -> None:
         """Send one event, or one for each of the devices `devpath` + first .. `devpath` + last."""
         records = self._records
-        if first >= 0 and records:
+        if first >= 0 and records and records[-1].first >= 0:
             previous = records[-1]
             if previous.last + 1 == first and previous[1:5] == (action, devpath, subsystem, environment):
                 self.sequence += last - first + 1

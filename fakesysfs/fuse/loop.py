@@ -58,7 +58,7 @@ def _at_once(*_exception: object) -> Awaitable[None]:
 
 
 class _Lock:
-    """What pyfuse3 takes for `trio.Lock`, around each wait for a request and nothing else; `wait_readable` sees to it."""
+    """What pyfuse3 takes for `trio.Lock`, around each wait for a request and no more; `wait_readable` sees to it."""
 
     __aenter__ = staticmethod(repeat(_DONE).__next__)
     __aexit__ = staticmethod(_at_once)

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Protocol
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.sched import Operation
 from fakesysfs.kernfs.declare import Attribute, Place, Stream
-from fakesysfs.kernfs.tree import Found, Stat, Tree, _about, file_mode, file_size
+from fakesysfs.kernfs.inode import Stat, about_of
+from fakesysfs.kernfs.tree import Found, Tree, file_mode, file_size
 
 _IRUGO = 0o444
 _IWUGO = 0o222
@@ -99,7 +100,7 @@ class OpenFile:
             found = self._tree.find(self.ino)
             if found is None:
                 raise KernelError(self.attribute.removed, "the attribute was removed while it was open", where)
-            self._about, self._generation = _about(found.object), generation
+            self._about, self._generation = about_of(found.object), generation
         return self._about
 
     def read(self, offset: int, size: int) -> bytes:
@@ -199,7 +200,7 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
         if flags & os.O_DIRECTORY:
             raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
         raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
-    about = _about(found.object)
+    about = about_of(found.object)
     changed = tree.changed(ino)
     mode = file_mode(place, about) if changed is None or changed.mode is None else changed.mode
     access = flags & os.O_ACCMODE

@@ -1,12 +1,8 @@
 """The tree: names and inode numbers to objects and places in their tables, and back.
 
-Nothing is kept per file. An inode number is arithmetic,
-
-    serial of the object (20 bits) | alias (12) | index among objects of one serial (24) | slot in the table (8)
-
-so that a lookup is a few dictionary accesses, `forget` does nothing, and an object that was removed and came back has
-new numbers. What *is* kept is sparse: what a user changed on a node (mode, owner, times, security xattrs), dropped
-with the node, and aliases (see `Tree.realias`).
+Nothing is kept per file. An inode number is arithmetic (inode.py), so that a lookup is a few dictionary accesses,
+`forget` does nothing, and an object that was removed and came back has new numbers. What *is* kept is sparse: what a
+user changed on a node (mode, owner, times, security xattrs), dropped with the node, and aliases (see `Tree.realias`).
 
 The tree does not know what it shows: kinds of directories (declare.py) are given to it. It reports changes of names
 in the form in which a cache of names wants them (`NameChange`).
@@ -18,11 +14,9 @@ Models fs/kernfs/dir.c, inode.c, symlink.c; the rules are KERNEL.md section 1, p
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import stat
 from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -43,51 +37,25 @@ from fakesysfs.kernfs.declare import (
     Place,
     Subdirectories,
 )
-from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, name_hash
+from fakesysfs.kernfs.inode import (
+    ALIAS_MASK,
+    ALIAS_SHIFT,
+    INDEX_MASK,
+    INDEX_SHIFT,
+    NO_ALIAS,
+    ROOT,
+    SERIAL_SHIFT,
+    SLOT_MASK,
+    Stat,
+    about_of,
+)
+from fakesysfs.kernfs.listing import DirectoryReader
+from fakesysfs.kernfs.order import IndexedOrder
 
 if TYPE_CHECKING:
     from fakesysfs.kernfs.file import OpenFile
 
-ROOT = 1
-"""The inode number of the root directory (what FUSE wants it to be)."""
-
-_SLOT_BITS, _INDEX_BITS, _ALIAS_BITS, _SERIAL_BITS = 8, 24, 12, 20
-_INDEX_SHIFT = _SLOT_BITS
-_ALIAS_SHIFT = _INDEX_SHIFT + _INDEX_BITS
-_SERIAL_SHIFT = _ALIAS_SHIFT + _ALIAS_BITS
-_SLOT_MASK = (1 << _SLOT_BITS) - 1
-_INDEX_MASK = (1 << _INDEX_BITS) - 1
-_ALIAS_MASK = (1 << _ALIAS_BITS) - 1
-_NO_ALIAS = ~(_ALIAS_MASK << _ALIAS_SHIFT)
-MAX_SERIAL = (1 << _SERIAL_BITS) - 1
-
-_FAMILY_SHIFT = 24
-_SINGLE = 1 << 29
-
 _XATTRS = ("security.", "trusted.")
-
-_CODE_MASK = (1 << INDEX_BITS) - 1
-_CHUNK = 256
-
-_hash = functools.lru_cache(maxsize=4096)(name_hash)
-
-
-class Stat(NamedTuple):
-    """What lstat(2) shows. Times in nanoseconds since the epoch."""
-
-    ino: int
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-_NOTHING = Stat(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class NameChange(NamedTuple):
@@ -195,16 +163,17 @@ class Tree:
         """The inode number of an object's directory."""
         if kobject is self._root:
             return ROOT
-        return kobject.serial << _SERIAL_SHIFT | kobject.index << _INDEX_SHIFT
+        return kobject.serial << SERIAL_SHIFT | kobject.index << INDEX_SHIFT
 
-    def _child(self, found_ino: int, slot: int, member: int | None = None) -> int:
+    def child(self, found_ino: int, slot: int, member: int | None = None) -> int:
+        """The inode number of what is at a slot of an object's directory: one entry, or a member of a family."""
         if found_ino == ROOT:
-            found_ino = self._root.serial << _SERIAL_SHIFT
-        base = found_ino & ~_SLOT_MASK & _NO_ALIAS | slot
+            found_ino = self._root.serial << SERIAL_SHIFT
+        base = found_ino & ~SLOT_MASK & NO_ALIAS | slot
         if member is not None:
-            base = base & ~(_INDEX_MASK << _INDEX_SHIFT) | member << _INDEX_SHIFT
+            base = base & ~(INDEX_MASK << INDEX_SHIFT) | member << INDEX_SHIFT
         alias = self._aliases.get(base)
-        return base if alias is None else base | alias << _ALIAS_SHIFT
+        return base if alias is None else base | alias << ALIAS_SHIFT
 
     def realias(self, ino: int) -> int:
         """Give an attribute another inode number from now on; returns it.
@@ -212,20 +181,20 @@ class Tree:
         The host's VFS holds the inode's lock while a write waits for its answer, so a second writer would wait where
         the kernel answers at once. Later opens take the new number and so another lock. The old one stays valid.
         """
-        base = ino & _NO_ALIAS
-        self._aliases[base] = alias = self._aliases.get(base, 0) + 1 & _ALIAS_MASK
-        return base | alias << _ALIAS_SHIFT
+        base = ino & NO_ALIAS
+        self._aliases[base] = alias = self._aliases.get(base, 0) + 1 & ALIAS_MASK
+        return base | alias << ALIAS_SHIFT
 
     def find(self, ino: int) -> Found | None:
         """What an inode number stands for, or None if that is gone."""
         if ino == ROOT:
             return Found(self._root, self._root.kind, None, 0)
-        kobject = self.population.objects.get(ino >> _SERIAL_SHIFT)
+        kobject = self.population.objects.get(ino >> SERIAL_SHIFT)
         if kobject is None:
             return None
         kind = self._kind_of(kobject)
-        slot = ino & _SLOT_MASK
-        index = ino >> _INDEX_SHIFT & _INDEX_MASK
+        slot = ino & SLOT_MASK
+        index = ino >> INDEX_SHIFT & INDEX_MASK
         at = getattr(kobject, "at", None)
         if at is not None:
             kobject = at(index)
@@ -235,7 +204,7 @@ class Tree:
             return _found(Found, (kobject, kind, None, index))
         place = kind.places[slot - 1]
         if place.conditions or place.owner is not None:
-            about = _about(kobject)
+            about = about_of(kobject)
             for condition in place.conditions:
                 if not condition(about):
                     return None
@@ -256,7 +225,8 @@ class Tree:
 
     # Names --------------------------------------------------------------------------------------------------------
 
-    def _group_slot(self, found: Found) -> int | None:
+    def group_slot(self, found: Found) -> int | None:
+        """The slot whose entries a directory shows, 0 for the object's own; None for what is no directory."""
         if found.place is None:
             return 0
         return found.place.slot if isinstance(found.place.entry, Group) else None
@@ -269,13 +239,13 @@ class Tree:
         found = self.find(parent)
         if found is None:
             raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_iop_lookup")
-        around = self._group_slot(found)
+        around = self.group_slot(found)
         if around is None:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "kernfs_iop_lookup")
-        about = _about(found.object)
+        about = about_of(found.object)
         place = found.kind.named(around, name)
         if place is not None:
-            ino = self._single(parent, about, place)
+            ino = self.single(parent, about, place)
             if ino is not None:
                 return ino
         for place in found.kind.families(around):
@@ -284,16 +254,17 @@ class Tree:
                 return ino
         raise _gone(os.fsdecode(name))
 
-    def _single(self, parent: int, about: Any, place: Place) -> int | None:
+    def single(self, parent: int, about: Any, place: Place) -> int | None:
+        """The inode number of an entry that is no family; None if it is not there now."""
         if place.condition is not None and not place.condition(about):
             return None
         if place.owner is None:
-            return self._child(parent, place.slot)
+            return self.child(parent, place.slot)
         owner = place.owner(about)
-        return None if owner is None else self._child(self.ino_of(owner), place.slot)
+        return None if owner is None else self.child(self.ino_of(owner), place.slot)
 
     def _member(self, parent: int, found: Found, place: Place, name: bytes) -> int | None:
-        about = _about(found.object)
+        about = about_of(found.object)
         family = place.entry
         if isinstance(family, Indexed):
             index = index_in(family.prefix.encode(), name)
@@ -301,7 +272,7 @@ class Tree:
                 return None
             if family.directory is not None:
                 return self.ino_of(family.directory(about, index))
-            return self._child(parent, place.slot, index)
+            return self.child(parent, place.slot, index)
         if isinstance(family, Subdirectories):
             child = family.of(about).get(os.fsdecode(name))
             return None if child is None else self.ino_of(child)
@@ -313,10 +284,10 @@ class Tree:
             return self._link_ino(parent, place, family, list(links).index(text), links[text][0])
         if isinstance(family, Nodes):
             node = family.of(about).get(os.fsdecode(name))
-            return None if node is None else self._child(parent, place.slot, node[0].serial)
+            return None if node is None else self.child(parent, place.slot, node[0].serial)
         return None
 
-    def _members(self, parent: int, about: Any, place: Place) -> Iterator[tuple[str, int]]:
+    def members(self, parent: int, about: Any, place: Place) -> Iterator[tuple[str, int]]:
         """The names and inode numbers of a family that is not indexed."""
         family = place.entry
         if isinstance(family, Subdirectories):
@@ -327,12 +298,12 @@ class Tree:
                 yield text, self._link_ino(parent, place, family, position, linked)
         elif isinstance(family, Nodes):
             for text, node in family.of(about).items():
-                yield text, self._child(parent, place.slot, node[0].serial)
+                yield text, self.child(parent, place.slot, node[0].serial)
 
     def _link_ino(self, parent: int, place: Place, family: Links, position: int, about: Kobject) -> int:
         if family.slots > 1:
-            return self._child(parent, place.slot + position)
-        return self._child(parent, place.slot, about.serial)
+            return self.child(parent, place.slot + position)
+        return self.child(parent, place.slot, about.serial)
 
     def prefixes_of(self, parent: int) -> tuple[bytes, ...]:
         """The prefixes of the indexed families in a directory, which it has whether or not they have members.
@@ -341,8 +312,8 @@ class Tree:
         """
         if parent == ROOT:
             return self._root.kind.prefixes(0)
-        kobject = self.population.objects.get(parent >> _SERIAL_SHIFT)
-        return () if kobject is None else self._kind_of(kobject).prefixes(parent & _SLOT_MASK)
+        kobject = self.population.objects.get(parent >> SERIAL_SHIFT)
+        return () if kobject is None else self._kind_of(kobject).prefixes(parent & SLOT_MASK)
 
     def walk(self, path: str) -> int:
         """The inode number of an absolute path, following links in all but the last component.
@@ -386,7 +357,7 @@ class Tree:
         found = self.find(ino)
         if found is None:
             return "?"
-        base = found.kind.path(_about(found.object))
+        base = found.kind.path(about_of(found.object))
         names: list[str] = []
         place = found.place
         while place is not None:
@@ -401,13 +372,13 @@ class Tree:
         changed = self.changed(ino)
         found = self.find(ino)
         if found is None:
-            if not ino & _SLOT_MASK:
+            if not ino & SLOT_MASK:
                 return self._stat(ino, stat.S_IFDIR | 0o755, 0, changed)
             if opened is not None:
                 return self._stat(ino, opened.mode, 0, opened.changed, size=opened.size)
             return self._stat(ino, stat.S_IFREG | 0o444, 0, changed, size=PAGE_SIZE)
         place = found.place
-        about = _about(found.object)
+        about = about_of(found.object)
         if place is None or not place.mode:
             return self._stat(ino, stat.S_IFDIR | found.kind.mode, 2 + self._count_directories(found, about), changed)
         entry = place.entry
@@ -435,7 +406,7 @@ class Tree:
 
     def changed(self, ino: int) -> Changed | None:
         """What a user changed on a node."""
-        return self._changed.get(ino & _NO_ALIAS) if self._changed else None
+        return self._changed.get(ino & NO_ALIAS) if self._changed else None
 
     @property
     def all_changed(self) -> Mapping[int, Changed]:
@@ -461,7 +432,7 @@ class Tree:
 
     def _count_directories(self, found: Found, about: Any) -> int:
         count = 0
-        for place in found.kind.directories(self._group_slot(found) or 0):
+        for place in found.kind.directories(self.group_slot(found) or 0):
             entry = place.entry
             if isinstance(entry, Group):
                 count += entry.visible is None or entry.visible(about)
@@ -476,7 +447,7 @@ class Tree:
         found = self.find(ino)
         if found is None:
             raise KernelError(errno.ENOENT, "the link was removed", "kernfs_iop_get_link")
-        about = _about(found.object)
+        about = about_of(found.object)
         entry = found.place.entry if found.place else None
         target: str | None = None
         if isinstance(entry, Link):
@@ -488,7 +459,7 @@ class Tree:
             assert found.place is not None
             if entry.slots > 1:
                 values = list(links.values())
-                position = (ino & _SLOT_MASK) - entry_slot(found.kind, entry)
+                position = (ino & SLOT_MASK) - entry_slot(found.kind, entry)
                 target = values[position][1] if position < len(values) else None
             else:
                 target = next((path for kobject, path in links.values() if kobject.serial == found.member), None)
@@ -523,7 +494,7 @@ class Tree:
         self.existing(ino, "kernfs_iop_setattr")
         if any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
             self._sweep()
-            changed = self._changed.setdefault(ino & _NO_ALIAS, Changed())
+            changed = self._changed.setdefault(ino & NO_ALIAS, Changed())
             if mode is not None:
                 changed.mode = stat.S_IMODE(mode)
             changed.uid = changed.uid if uid is None else uid
@@ -556,18 +527,18 @@ class Tree:
     def setxattr(self, ino: int, name: str, value: bytes) -> None:
         """Raises KernelError: ENOTSUP for user.* (kernfs_vfs_user_xattr_set is off in sysfs)."""
         self._can_be_set(ino, name)
-        self._changed.setdefault(ino & _NO_ALIAS, Changed()).xattrs[name] = value
+        self._changed.setdefault(ino & NO_ALIAS, Changed()).xattrs[name] = value
 
     def listxattr(self, ino: int) -> list[str]:
         """The names of the xattrs set on a node."""
-        changed = self._changed.get(ino & _NO_ALIAS)
+        changed = self._changed.get(ino & NO_ALIAS)
         return sorted(changed.xattrs) if changed else []
 
     def removexattr(self, ino: int, name: str) -> None:
         """Raises KernelError: ENOTSUP as `setxattr`, ENODATA where it was never set."""
         self._can_be_set(ino, name)
         self.getxattr(ino, name)
-        del self._changed[ino & _NO_ALIAS].xattrs[name]
+        del self._changed[ino & NO_ALIAS].xattrs[name]
 
     def _can_be_set(self, ino: int, name: str) -> None:
         self.existing(ino, "kernfs_vfs_xattr_set")
@@ -613,7 +584,7 @@ def index_in(prefix: bytes, name: bytes) -> int | None:
     if not digits.isdigit() or not digits.isascii() or (digits[0] == 48 and len(digits) > 1) or len(digits) > 8:  # noqa: PLR2004  "0"
         return None
     index = int(digits)
-    return index if index <= _INDEX_MASK else None
+    return index if index <= INDEX_MASK else None
 
 
 def file_mode(place: Place, about: Any) -> int:
@@ -626,309 +597,3 @@ def file_size(attribute: Attribute, about: Any) -> int:
     """The st_size of an attribute."""
     size = attribute.size
     return size(about) if callable(size) else size
-
-
-def _about(kobject: Any) -> Any:
-    """What the entries of a directory are asked about: the object, or what it stands for."""
-    return getattr(kobject, "about", kobject)
-
-
-class Alike(NamedTuple):
-    """Names that follow one another in a directory and whose nodes differ in nothing but their inode numbers."""
-
-    names: Sequence[bytes]
-    inos: Sequence[int]
-    cookies: Sequence[int]
-    stat: Stat
-    """All of them but for the inode number."""
-    runs: Sequence[tuple[int, int]] = ()
-    """Members of an indexed family that were found to be there, all names of the family among them (or in what was
-    given before).
-    """
-
-
-_alike = tuple.__new__
-"""Makes an `Alike`, as `_found` does a `Found`."""
-
-
-class DirectoryReader:
-    """One open directory: names in kernfs's order, from any cookie on.
-
-    The order is made at the first read and at each rewind. Names removed since then are left out, names added since
-    then may be missed, as POSIX lets readdir(3) do. A cookie is the hash of its name and a tie-breaker, so it stays
-    good when others go.
-    """
-
-    def __init__(self, tree: Tree, ino: int) -> None:
-        found = tree.find(ino)
-        if found is None:
-            raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
-        self._tree = tree
-        self._ino = ino
-        around = tree._group_slot(found)  # noqa: SLF001  the tree's other half
-        if around is None:
-            raise KernelError(errno.ENOTDIR, "this is not a directory", "iterate_dir")
-        self._around = around
-        self._kind = found.kind
-        self._about = _about(found.object)
-        self._generation = tree.population.generation
-        self.indexed = bool(found.kind.prefixes(around))
-        """Whether the directory has a place for an indexed family."""
-        self._order: Sequence[int] | None = None
-        self._singles: list[tuple[bytes, int, Place]] = []
-        self._families: list[_Family] = []
-
-    def _object(self) -> Any:
-        """What the directory is of. As long as nothing came or went anywhere, what it was of before."""
-        generation = self._tree.population.generation
-        if generation != self._generation:
-            found = self._tree.find(self._ino)
-            if found is None:
-                raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
-            self._kind, self._about, self._generation = found.kind, _about(found.object), generation
-        return self._about
-
-    def _build(self, about: Any) -> Sequence[int]:
-        tree, around, kind = self._tree, self._around, self._kind
-        singles: list[tuple[bytes, int, Place]] = []
-        self._singles = singles
-        self._families = []
-        order: Any = []
-        for place in kind.families(around):
-            if isinstance(place.entry, Indexed):
-                family = _Family(tree, self._ino, place, len(self._families))
-                self._families.append(family)
-                keys = family.keys(about)
-                if not order:
-                    order = keys
-                    continue
-                for key in keys:
-                    self._insert(order, key, family.name(key & _INDEX_MASK))
-        alone = not order
-        for place, value, name in kind.singles(around):
-            ino = tree._single(self._ino, about, place)  # noqa: SLF001  the tree's other half
-            if ino is not None:
-                key = value << INDEX_BITS | _SINGLE | len(singles)
-                singles.append((name, ino, place))
-                if alone:
-                    order.append(key)
-                else:
-                    self._insert(order, key, name)
-        for place in kind.families(around):
-            for text, ino in tree._members(self._ino, about, place):  # noqa: SLF001  the tree's other half
-                name = os.fsencode(text)
-                key = _hash(name) << INDEX_BITS | _SINGLE | len(singles)
-                singles.append((name, ino, place))
-                self._insert(order, key, name)
-        return order  # type: ignore[no-any-return]  # a list or an array
-
-    def _insert(self, order: Any, key: int, name: bytes) -> None:
-        """Names of equal hash stand in the order of their bytes."""
-        value = key >> INDEX_BITS
-        start = bisect_left(order, value << INDEX_BITS)
-        end = bisect_left(order, value + 1 << INDEX_BITS, lo=start)
-        order.insert(bisect_left(order, name, start, end, key=self._name), key)
-
-    def _name(self, key: int) -> bytes:
-        code = key & _CODE_MASK
-        if code & _SINGLE:
-            return self._singles[code & ~_SINGLE][0]
-        return self._families[code >> _FAMILY_SHIFT].name(code & _INDEX_MASK)
-
-    def entries(self, cookie: int) -> Iterator[tuple[bytes, int, int]]:
-        """(name, inode number, cookie) of the names after `cookie` (0: from the start).
-
-        Raises KernelError ENOENT when the directory itself is gone.
-        """
-        for alike in self.listed(cookie):
-            yield from zip(alike.names, alike.inos, alike.cookies, strict=True)
-
-    def listed(self, cookie: int, together: int = _CHUNK) -> Iterator[Alike]:
-        """The names after `cookie` (0: from the start), at most so many together that are alike.
-
-        What it found out about one member of a family it takes to hold for all that are alike: nothing may change
-        between two steps. Raises KernelError ENOENT when the directory itself is gone.
-        """
-        tree, about, order = self._tree, self._object(), self._order
-        fresh = cookie == 0 or order is None
-        if fresh or order is None:
-            self._order = order = self._build(about)
-        position = self._after(cookie) if cookie else 0
-        for family in self._families:
-            family.forget()
-        while position < len(order):
-            key = order[position]
-            code = key & _CODE_MASK
-            if code & _SINGLE:
-                position += 1
-                name, ino, place = self._singles[code & ~_SINGLE]
-                if fresh or tree.find(ino) is not None:
-                    yield _alike(Alike, ((name,), (ino,), (key,), tree.form(ino, place), ()))
-                continue
-            chunk = order[position : position + together]
-            position += len(chunk)
-            yield from self._members(chunk, about)
-
-    def _members(self, chunk: Sequence[int], about: Any) -> Iterator[Alike]:
-        """What stands in a piece of the order that begins with a member of a family."""
-        position = 0
-        while position < len(chunk):
-            code = chunk[position] & _CODE_MASK
-            if code & _SINGLE:
-                name, ino, place = self._singles[code & ~_SINGLE]
-                if self._tree.find(ino) is not None:
-                    yield Alike((name,), (ino,), (chunk[position],), self._tree.form(ino, place))
-                position += 1
-                continue
-            family = self._families[code >> _FAMILY_SHIFT]
-            keys = family.own(chunk[position:] if position else chunk)
-            position += len(keys)
-            yield from family.listed(keys, about)
-
-    def _after(self, cookie: int) -> int:
-        """The position in the order behind a cookie's."""
-        order = self._order
-        assert order is not None
-        value = cookie >> INDEX_BITS
-        position = bisect_left(order, value << INDEX_BITS)
-        while position < len(order) and order[position] >> INDEX_BITS == value:
-            position += 1
-            if order[position - 1] == cookie:
-                break
-        return position
-
-
-class _Run(NamedTuple):
-    """Members of a family that are alike, from `first` to `last`; member n has the inode number `base` + n << 8."""
-
-    first: int
-    last: int
-    base: int
-    stat: Stat
-
-
-class _Family:
-    """An indexed family as one reader sees it: what was looked at once is not looked at again until `forget`."""
-
-    __slots__ = ("_declared", "_firsts", "_format", "_high", "_parent", "_place", "_runs", "_stats", "_tree", "_untold")
-
-    def __init__(self, tree: Tree, parent: int, place: Place, number: int) -> None:
-        """`number` tells the family's keys from those of the directory's other families."""
-        assert isinstance(place.entry, Indexed)
-        self._tree = tree
-        self._parent = parent
-        self._place = place
-        self._declared = place.entry
-        self._high = number << _FAMILY_SHIFT
-        self._format = place.entry.prefix.encode().replace(b"%", b"%%") + b"%d"
-        self._firsts: list[int] = []
-        self._runs: list[_Run] = []
-        self._untold: list[tuple[int, int]] = []
-        self._stats: dict[tuple[int, ...], Stat] = {}
-
-    def name(self, index: int) -> bytes:
-        """The name of one member."""
-        return self._format % index
-
-    def keys(self, about: Any) -> array[int]:
-        """The keys of all members, and maybe of numbers that are none."""
-        runs = list(self._declared.runs(about))
-        if not runs:
-            return array("Q")
-        keys = self._tree.order(self._declared.prefix.encode(), runs[-1][1] + 1)
-        high = self._high
-        if not high and 2 * sum(last - first + 1 for first, last in runs) >= len(keys):
-            return keys[:]
-        there = bytearray(len(keys))
-        for first, last in runs:
-            there[first : last + 1] = b"\1" * (last - first + 1)
-        return array("Q", [key | high for key in keys if there[key & _INDEX_MASK]])
-
-    def own(self, keys: Sequence[int]) -> Sequence[int]:
-        """The first of the keys that are the family's, as many as follow one another."""
-        low, high = self._high, self._high | _INDEX_MASK
-        codes = [key & _CODE_MASK for key in keys]
-        if low <= min(codes) and max(codes) <= high:
-            return keys
-        return keys[: next(number for number, code in enumerate(codes) if not low <= code <= high)]
-
-    def forget(self) -> None:
-        """Something may have changed."""
-        self._firsts.clear()
-        self._runs.clear()
-        self._untold.clear()
-        self._stats.clear()
-
-    def listed(self, keys: Sequence[int], about: Any) -> Iterator[Alike]:
-        """The members that these keys are of, those that are there."""
-        numbers = [key & _INDEX_MASK for key in keys]
-        run = self._run(about, numbers[0])
-        if run is not None and run.first <= min(numbers) and max(numbers) <= run.last:
-            base = run.base
-            yield self._alike(keys, numbers, 0, [base + (number << _INDEX_SHIFT) for number in numbers], run.stat)
-            return
-        inos: list[int] = []
-        start = 0
-        first, last, base, stat = _NO_RUN
-        for number in numbers:
-            if not first <= number <= last:
-                run = self._run(about, number)
-                if run is None or run.stat is not stat:
-                    if inos:
-                        yield self._alike(keys, numbers, start, inos, stat)
-                    start += len(inos)
-                    inos = []
-                if run is None:
-                    start += 1
-                    continue
-                first, last, base, stat = run
-            inos.append(base + (number << _INDEX_SHIFT))
-        if inos:
-            yield self._alike(keys, numbers, start, inos, stat)
-
-    def _alike(self, keys: Sequence[int], numbers: Sequence[int], start: int, inos: Sequence[int], stat: Stat) -> Alike:
-        form, end = self._format, start + len(inos)
-        runs, self._untold = self._untold, []
-        return Alike([form % number for number in numbers[start:end]], inos, keys[start:end], stat, runs)
-
-    def _run(self, about: Any, number: int) -> _Run | None:
-        """The members around one, that included, that are alike; None if there is none of that number."""
-        position = bisect_right(self._firsts, number) - 1
-        if position >= 0 and number <= self._runs[position].last:
-            return self._runs[position]
-        span = self._declared.run_of(about, number)
-        if span is None:
-            return None
-        tree = self._tree
-        if self._declared.directory is not None:
-            ino = tree.ino_of(self._declared.directory(about, number))
-        else:
-            ino = tree._child(self._parent, self._place.slot, number)  # noqa: SLF001  the tree's other half
-        stat = tree.getattr(ino)
-        stat = self._stats.setdefault(stat[1:], stat)
-        run = _Run(*self._unchanged(span, ino, number), ino - (number << _INDEX_SHIFT), stat)
-        self._untold.append((run.first, run.last))
-        self._firsts.insert(position + 1, run.first)
-        self._runs.insert(position + 1, run)
-        return run
-
-    def _unchanged(self, span: tuple[int, int], ino: int, number: int) -> tuple[int, int]:
-        """As much of the members around one as no user changed anything on, or that one alone."""
-        changed = self._tree.all_changed
-        if not changed:
-            return span
-        if ino in changed:
-            return number, number
-        first, last = span
-        base = ino - (number << _INDEX_SHIFT)
-        for other in changed:
-            index = other - base >> _INDEX_SHIFT
-            if other == base + (index << _INDEX_SHIFT) and first <= index <= last:
-                if index < number:
-                    first = index + 1
-                else:
-                    last = index - 1
-        return first, last
-
-
-_NO_RUN = _Run(0, -1, 0, _NOTHING)

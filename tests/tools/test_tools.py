@@ -273,7 +273,8 @@ def test_module_parameters_and_needs(run: Runner) -> None:
     modprobe -v memory_notifier_error_inject priority=1; lsmod | grep '^notifier'
     rmmod notifier_error_inject 2>&1 || echo $?
     modprobe -r memory_notifier_error_inject; lsmod | grep -c notifier || true
-    modprobe kmem; modprobe -r dax_hmem; modprobe dax_hmem nosuch=1 2>&1 || echo $?
+    modprobe kmem; modprobe -r dax_hmem; modprobe dax_hmem region_idle=maybe 2>&1 || echo $?
+    modprobe dax_hmem nosuch=1 region_idle; cat /sys/module/dax_hmem/parameters/region_idle; dmesg | tail -n 2
     """
     lines = run.shell(script).splitlines()
     assert lines[0] == "insmod memory_notifier_error_inject priority=1"
@@ -281,7 +282,11 @@ def test_module_parameters_and_needs(run: Runner) -> None:
     assert lines[2:5] == [
         "rmmod: ERROR: Module notifier_error_inject is in use by: memory_notifier_error_inject", "1", "0",
     ]  # fmt: skip
-    assert lines[5:] == ["modprobe: ERROR: could not insert 'dax_hmem': Invalid argument", "1"]
+    assert lines[5:8] == ["modprobe: ERROR: could not insert 'dax_hmem': Invalid argument", "1", "Y"]
+    assert [line.partition("] ")[2] for line in lines[8:]] == [
+        "dax_hmem: `maybe' invalid for parameter `region_idle'",
+        "dax_hmem: unknown parameter 'nosuch' ignored",
+    ]
 
 
 # Programs that issue system calls themselves ---------------------------------------------------------------------

@@ -643,6 +643,18 @@ def test_single_calls_by_path(loaded_guest: ModelTarget, call: dict[str, Any]) -
     assert raw.Descriptors(loaded_guest).perform(call) == []
 
 
+def test_modprobe_without_a_mount(loaded_guest: ModelTarget) -> None:
+    modules = loaded_guest.sysroot.kernel.modules
+    for command, there in (
+        ("modprobe -r kmem dax-hmem", []),
+        ("modprobe -r kmem", []),
+        ("modprobe --first-time -q dax_hmem region_idle", ["dax_hmem"]),
+    ):
+        assert loaded_guest.sh(command, None).rc == 0
+        assert list(modules.loaded) == there
+    assert modules.loaded["dax_hmem"].is_set("region_idle")
+
+
 def test_single_calls_by_descriptor(loaded_guest: ModelTarget) -> None:
     descriptors = raw.Descriptors(loaded_guest)
     status = [0o100640, 7, 19, 1, 1, 1, 4096, 0, 0, 0]

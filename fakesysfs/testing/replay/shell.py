@@ -209,8 +209,14 @@ class Shell:
         }
 
     def _modprobe(self, arguments: list[str], streams: Streams) -> int:
-        module = arguments[0].replace("-", "_")
-        parameters = dict(argument.partition("=")[::2] for argument in arguments[1:])
+        words = [argument for argument in arguments if not argument.startswith("-")]
+        if "--remove" in arguments or any(re.match(r"-\w*r", argument) for argument in arguments):
+            loaded = self.target.sysroot.kernel.modules.loaded
+            return max((self._rmmod([word], streams) for word in words if word.replace("-", "_") in loaded), default=0)
+        module = words[0].replace("-", "_")
+        parameters = {
+            key: value if equals else None for key, equals, value in (word.partition("=") for word in words[1:])
+        }
         try:
             self.target.run(self.target.sysroot.kernel.modprobe(module, parameters), f"modprobe {module}")
         except KernelError as error:

@@ -44,16 +44,17 @@ class Answer(enum.Enum):
 class WaitQueue:
     """Callbacks to call once when something happens (kernel/sched/wait.c, without the sleeping)."""
 
-    __slots__ = ("_callbacks",)
+    __slots__ = ("_added", "_callbacks")
 
     def __init__(self) -> None:
         self._callbacks: dict[int, Callable[[], None]] = {}
+        self._added = 0
 
     def add(self, callback: Callable[[], None]) -> int:
         """Call `callback` at the next `wake_all`; returns a token for `discard`."""
-        token = id(callback)
-        self._callbacks[token] = callback
-        return token
+        self._added += 1
+        self._callbacks[self._added] = callback
+        return self._added
 
     def discard(self, token: int) -> None:
         """Forget a callback; one that was called already is no error."""

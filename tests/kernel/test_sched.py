@@ -197,3 +197,16 @@ def test_an_operation_that_must_not_sleep_is_closed_when_it_asks_to() -> None:
         run(sleeper())
     assert error.value.request == Sleep("somewhere", 1.0)
     assert closed == [True]
+
+
+def test_a_queue_never_confuses_who_waits() -> None:
+    """Who was woken, and forgets itself only later, takes nobody along that began to wait meanwhile."""
+    queue = WaitQueue()
+    woken: list[int] = []
+    for number in range(100):
+        first = queue.add(lambda: None)
+        queue.wake_all()
+        queue.add(lambda number=number: woken.append(number))  # type: ignore[misc]  # may lie where the first one lay
+        queue.discard(first)
+        queue.wake_all()
+    assert woken == list(range(100))

@@ -161,11 +161,13 @@ def _mount(options: argparse.Namespace) -> int:
 
     def serve(ready: Callable[[str], None]) -> None:
         from fakesysfs.fuse.server import serve  # noqa: PLC0415
+        from fakesysfs.sandbox.announcer import ElsewhereAnnouncer  # noqa: PLC0415
         from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
         sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid())
         hint = _something_to_try(sysroot.tree, profile.attribute)
-        serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint))
+        announcer = ElsewhereAnnouncer(sysroot.announced)
+        serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint), announcer=announcer)
 
     shown = _shown(given)
 

@@ -12,6 +12,7 @@ from itertools import starmap
 from typing import Any
 
 from fakesysfs.control import root as control_root
+from fakesysfs.control.announced import Announced
 from fakesysfs.control.refused import Refusals
 from fakesysfs.control.root import ControlBlock, ControlBlocks
 from fakesysfs.control.writes import Writes
@@ -94,6 +95,7 @@ class Sysroot:
         self._root = Directory(FIRST_SERIAL - 1, DirectoryKind("/", lambda _about: "/", ()), None)
         self._now_ns = now_ns
         self.kernel = self._new_kernel(FIRST_SERIAL)
+        self.announced = Announced(self)
         self.tree = Tree(self._root, self.kernel, _kind_of, self._take_changes, now_ns, uid=uid, gid=gid)
         self._start({})
 
@@ -136,6 +138,7 @@ class Sysroot:
         for directory in lasting.values():
             self.kernel.register(directory)
         self._start({path: directory.serial for path, directory in lasting.items()})
+        changed = self.tree.forget_changed()
         if self._collecting:
             for path in self._static.by_path:
                 above, _, name = path.rpartition("/")
@@ -143,6 +146,7 @@ class Sysroot:
                     self._changes.append(NameChange(self.tree.ino_of(lasting[above]), name.encode(), directories=True))
             dev = self.tree.ino_of(lasting["/dev"])
             self._changes += [NameChange(dev, name.encode()) for name in nodes | {*_dax_nodes(self.kernel)}]
+            self._changes += [NameChange(ino, None, directories=True) for ino in changed]
         old.shut_down()
 
     def _new_kernel(self, serial: int) -> Kernel:

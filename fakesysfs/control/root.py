@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from fakesysfs.control.announced import Announced, uevent_line
 from fakesysfs.control.refused import Refusals
 from fakesysfs.control.writes import Writes
 from fakesysfs.kernel.errors import KernelError
@@ -19,7 +20,7 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, word_of
 from fakesysfs.kernel.printk import Record
 from fakesysfs.kernel.sched import Answer, Signals, Wait, WaitQueue, ask
-from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Indexed
+from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Indexed, Stream
 from fakesysfs.kernfs.static import StaticDirectories
 
 MAX_LATENCY = 3600.0
@@ -31,6 +32,7 @@ class Machine(Protocol):
     machine_text: str
     refusals: Refusals
     writes: Writes
+    announced: Announced
 
     def reset(self) -> None:
         """Take everything away and boot again."""
@@ -39,11 +41,6 @@ class Machine(Protocol):
 def kmsg_line(record: Record) -> str:
     """A message with its level and the seconds since boot."""
     return f"<{record.level}>[{record.seconds:12.6f}] {record.text}\n"
-
-
-def uevent_line(number: int, lines: list[str]) -> str:
-    """An event on one line, with its number."""
-    return f"{' '.join(lines)} SEQNUM={number}\n"
 
 
 def _kmsg(kernel: Kernel) -> str:
@@ -58,7 +55,7 @@ def _uevents(kernel: Kernel) -> str:
     return first + "".join(uevent_line(number, lines) for number, lines in kernel.uevents.numbered())
 
 
-class _Follow:
+class _Follow(Stream):
     """A reader that waits for more. `take` gives the text from a place on and the next place."""
 
     def __init__(
@@ -102,7 +99,7 @@ _UNPRINTABLE = re.compile(rb"[^\x20-\x5b\x5d-\x7e]")
 _PRIORITY = re.compile(rb"<(\d{1,4})>")
 
 
-class _KmsgDevice:
+class _KmsgDevice(Stream):
     """A reader of /dev/kmsg: one record at each read (kernel/printk/printk.c, devkmsg_read).
 
     Differs knowingly: it begins behind what `dmesg -C` cleared. There, a reader that wants that seeks (SEEK_DATA),
@@ -408,6 +405,14 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
             size=0,
             stream=_new_uevents,
             doc="The uevents from its opening on, waiting for more.",
+        ),
+        Attribute(
+            name="uevents_announce",
+            mode=0o400,
+            size=0,
+            stream=lambda _kernel: machine.announced.open(),
+            doc="The same, over resets, for one who sends them on: a write that causes events is answered when its "
+            "reader asks for more.",
         ),
         text(
             "refused",

@@ -502,7 +502,7 @@ class Operations(pyfuse3.Operations):
     @_at_once
     def release(self, fh: int) -> None:
         """The last descriptor is closed."""
-        del self._open[fh]
+        self._open.pop(fh).file.close()
 
     @_at_once
     def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:

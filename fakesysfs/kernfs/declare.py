@@ -53,6 +53,10 @@ class Stream(Protocol):
         `wait` is false for an open file with O_NONBLOCK: EAGAIN instead.
         """
 
+    def close(self) -> None:
+        """The file is closed."""
+        return
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribute:

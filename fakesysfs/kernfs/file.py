@@ -42,7 +42,7 @@ class Refusals(Protocol):
 
 
 class OpenFile:
-    """One open attribute. Made by `open_file`; holds nothing that must be released."""
+    """One open attribute. Made by `open_file`; to be closed."""
 
     __slots__ = (
         "__weakref__",
@@ -134,6 +134,11 @@ class OpenFile:
         data = self._buffer[offset : offset + size]
         self._position = offset + len(data)
         return data
+
+    def close(self) -> None:
+        """The last descriptor is closed."""
+        if self._stream is not None:
+            self._stream.close()
 
     async def write(self, data: bytes, caller: Caller) -> int:
         """Hand the bytes to `store`; returns how many were taken (4,096 at most).

@@ -62,7 +62,7 @@ class NameChange(NamedTuple):
     """Names in the directory `parent` that came or went.
 
     One name (`name`), or with `name` None the names `prefix` + first .. `prefix` + last of a family. `directories`
-    says that the link count of `parent` changed too.
+    says that the link count of `parent` changed too; what else lstat(2) tells of it can have changed with it.
     """
 
     parent: int
@@ -503,6 +503,13 @@ class Tree:
             changed.mtime_ns = changed.mtime_ns if mtime_ns is None else mtime_ns
             changed.ctime_ns = self._now_ns()
         return self.getattr(ino)
+
+    def forget_changed(self) -> list[int]:
+        """Drop what users changed, on all nodes; returns the inode numbers of those that are there still."""
+        self._sweep()
+        there = [ino | self._aliases.get(ino, 0) << _ALIAS_SHIFT for ino in self._changed]
+        self._changed.clear()
+        return there
 
     def _sweep(self) -> None:
         """Drop what was remembered of nodes that are gone."""

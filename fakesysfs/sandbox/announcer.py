@@ -1,4 +1,7 @@
-"""Announces the uevents of a machine that is served in this process: the loop's side of `uevents.py`."""
+"""Announces the uevents of a machine that is served in this process: the loop's side of `uevents.py`.
+
+`Announcer` sends them from here, `ElsewhereAnnouncer` waits until others have (`uevents.follow` does it in runs).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from typing import Protocol
 
 import trio
 
+from fakesysfs.control.announced import Announced
 from fakesysfs.kernel.kernel import Kernel
-from fakesysfs.sandbox.uevents import EVENTS_AT_ONCE, LOOK_SECONDS, Injector
+from fakesysfs.sandbox.uevents import EVENTS_AT_ONCE, LOOK_SECONDS, PATIENCE_SECONDS, Injector
 
 log = logging.getLogger(__name__)
 
@@ -89,3 +93,33 @@ class Announcer:
         goal = kernel.uevents.sequence
         while self.behind and kernel is self._sysroot.kernel and (kernel is not self._kernel or self._sent < goal):
             await self._progress.wait()
+
+
+class ElsewhereAnnouncer:
+    """For a machine whose uevents are sent by processes in other network namespaces: by all runs on one mount."""
+
+    def __init__(self, announced: Announced) -> None:
+        self._announced = announced
+
+    async def run(self, settled: Callable[[], Awaitable[None]]) -> None:
+        """Nothing: they have the names settled when they read."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether there are events that a store, before it is answered, waits for."""
+        return any(self._announced.missing(*self._announced.now()))
+
+    async def caught_up(self) -> None:
+        """Wait until all events were sent that there are now; for who sends none of them, up to a point."""
+        now = self._announced.now()
+        with trio.move_on_after(PATIENCE_SECONDS) as waiting:
+            while any(self._announced.missing(*now)):
+                progress = trio.Event()
+                token = self._announced.progress.add(progress.set)
+                try:
+                    await progress.wait()
+                finally:
+                    self._announced.progress.discard(token)
+        if waiting.cancelled_caught:
+            for reader in self._announced.missing(*now):
+                reader.on_its_own = True

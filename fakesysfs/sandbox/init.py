@@ -141,8 +141,7 @@ class _Init:
         else:
             assert run.mounted_at is not None
             view.use_mount(run.mounted_at)
-            if run.plan.network:
-                self._follow_uevents()
+            self._follow_uevents()
         linux.unshare(linux.CLONE_NEWNS)
         view.show()
         if run.udev is not None:
@@ -150,21 +149,26 @@ class _Init:
             self._udevd = udev.start(run.udev, self._children, view.environment(os.environ))
 
     def _follow_uevents(self) -> None:
-        """Start the helper that injects what a server elsewhere tells, and wait until it misses nothing."""
+        """Start the helper that injects what a server elsewhere tells, and wait until it misses nothing.
+
+        It ends with that server: without a network namespace of our own that is all that it is for.
+        """
         reader, writer = os.pipe()
         self._follower = os.fork()
         if not self._follower:
+            status = 1
             try:
                 self._be_follower(writer)
-            except (OSError, uevents.NotPrivateError) as error:
-                os.write(2, f"fakesysfs: uevents are not sent: {error}\n".encode())
+                status = 0
+            except Exception as error:  # noqa: BLE001  nothing may get out of the fork
+                os.write(2, f"fakesysfs: uevents are not sent: {error!r}\n".encode())
             finally:
-                os._exit(1)
+                os._exit(status)
         os.close(writer)
         os.read(reader, 1)
         os.close(reader)
 
-    def _be_follower(self, writer: int) -> NoReturn:
+    def _be_follower(self, writer: int) -> None:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if not self._run.plan.pid:
@@ -181,7 +185,7 @@ class _Init:
                 os.close(writer)
                 writer = -1
 
-        uevents.follow(f"{view.MOUNTPOINT}/control", self._outside, ready)
+        uevents.follow(f"{view.MOUNTPOINT}/control", self._outside if self._run.plan.network else None, ready)
 
     def _start_command(self) -> None:
         self._command = os.fork()
@@ -252,6 +256,9 @@ class _Init:
                 self._report(f"stopped {os.WSTOPSIG(status)}")
             elif self._server is not None and pid == self._server.pid:
                 raise _EndedError(f"error 1 the server {how_it_ended(status)}, so the command was ended")
+            elif pid == self._follower:
+                why = f"what sends its uevents {how_it_ended(status)}" if status else "the fake is no longer mounted"
+                raise _EndedError(f"error 1 {why}, so the command was ended")
             elif pid == self._udevd and status:
                 raise _EndedError(f"error 1 udevd {how_it_ended(status)}, so the command was ended")
 

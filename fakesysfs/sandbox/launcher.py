@@ -229,9 +229,11 @@ class _Launcher:
                     self._error = MountError(f"the init of the run {how_it_ended(status)}, so the command was ended")
             elif self._server is not None and pid == self._server.pid:
                 self._server = None
-                if self._init:
+                # The init may have noticed before we did.
+                if self._init or self._error is not None:
                     self._error = MountError(f"the server {how_it_ended(status)}, so the command was ended")
-                    os.kill(self._init, signal.SIGKILL)
+                    if self._init:
+                        os.kill(self._init, signal.SIGKILL)
 
     def clean_up(self) -> None:
         """Leave nothing behind."""

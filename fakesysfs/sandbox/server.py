@@ -102,7 +102,7 @@ def _serve(fake: Fake, point: str, writer: int, private: bool, outside: int | No
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415
     from fakesysfs.fuse.server import serve  # noqa: PLC0415
     from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
-    from fakesysfs.sandbox.announcer import Announcer  # noqa: PLC0415
+    from fakesysfs.sandbox.announcer import Announcer, ElsewhereAnnouncer  # noqa: PLC0415
     from fakesysfs.sandbox.uevents import Injector  # noqa: PLC0415
     from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
@@ -116,7 +116,9 @@ def _serve(fake: Fake, point: str, writer: int, private: bool, outside: int | No
     log_to_standard_error()
     sysroot = Sysroot.boot(loaded, PROFILES[fake.kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
 
-    announcer = None if outside is None else Announcer(sysroot, Injector(outside))
+    announcer: Announcer | ElsewhereAnnouncer = (
+        ElsewhereAnnouncer(sysroot.announced) if outside is None else Announcer(sysroot, Injector(outside))
+    )
 
     def ready() -> None:
         os.write(writer, b"0\n")

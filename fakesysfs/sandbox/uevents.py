@@ -7,7 +7,7 @@ where it is before it opens a socket.
 
 Where the server lives in the namespace it announces by itself (`announcer.py`): the names are in place before an event
 is sent, and the event is sent before the store is answered, as with a real kernel. Where the server lives elsewhere
-(--mount, --at), a helper in the namespace reads control/uevents_new (`follow`), and events come right after the answer.
+(--mount, --at), a helper in the namespace reads control/uevents_announce (`follow`), and the answer waits for it.
 
 A listener that does not keep up loses events, on a real kernel too; but there udevd may have a buffer of 128 MiB, which
 takes root outside of all namespaces. So we wait for listeners that lag behind, up to a point.
@@ -15,14 +15,14 @@ takes root outside of all namespaces. So we wait for listeners that lag behind, 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from queue import SimpleQueue
 
 NETLINK_KOBJECT_UEVENT = 15
 _REQUEST = 1
@@ -122,32 +122,45 @@ def _make_sure_that_it_is_private(outside: int) -> None:
         )
 
 
-def follow(control: str, outside: int, ready: Callable[[], None]) -> NoReturn:
-    """Send the uevents of a machine whose control/ is there; `ready` is called when none will be missed any more.
+def follow(control: str, outside: int | None, ready: Callable[[], None]) -> None:
+    """Send the uevents of a machine whose control/ is there, until it is gone.
 
-    Ends the process when the machine is gone.
+    `ready` is called when none will be missed any more. With `outside` None nothing is sent, but only waited.
     """
-    injector = Injector(outside)
-    place = f"{control}/uevents_new"
-    while True:
-        with open(place, "rb", buffering=0) as file:  # noqa: PTH123  a raw descriptor is wanted
-            ready()
-            try:
-                _forward(injector, file.read)
-            except OSError as error:
-                if error.errno != errno.ENODEV:
-                    os._exit(0)
-        # Booted again: nothing is lost of the new machine's.
-        place = f"{control}/uevents_follow"
+    injector = None if outside is None else Injector(outside)
+    descriptor = os.open(f"{control}/uevents_announce", os.O_RDONLY | os.O_CLOEXEC)
+    given: SimpleQueue[bytes | None] = SimpleQueue()
+    sent = threading.Event()
 
+    def read() -> None:
+        """To read on tells the server that all before was sent; it is told so, too, where a listener lags behind."""
+        try:
+            while data := os.read(descriptor, 1 << 16):
+                sent.clear()
+                given.put(data)
+                sent.wait()
+        except OSError:
+            pass
+        finally:
+            given.put(None)
 
-def _forward(injector: Injector, read: Callable[[int], bytes]) -> NoReturn:
+    threading.Thread(target=read, daemon=True).start()
+    ready()
     rest = b""
-    while True:
-        *lines, rest = (rest + read(1 << 16)).split(b"\n")
-        for number, line in enumerate(lines):
-            if number % EVENTS_AT_ONCE == 0:
-                while injector.must_wait():
-                    time.sleep(LOOK_SECONDS)
-            # without the model's own SEQNUM
-            injector.send(line.decode("utf-8", "surrogateescape").split(" ")[:-1])
+    while (data := given.get()) is not None:
+        *lines, rest = (rest + data).split(b"\n")
+        if injector is not None:
+            _send(injector, lines, sent)
+        if given.empty():
+            sent.set()
+
+
+def _send(injector: Injector, lines: list[bytes], on_their_own: threading.Event) -> None:
+    for number, line in enumerate(lines):
+        if number % EVENTS_AT_ONCE == 0:
+            while injector.must_wait():
+                # Whoever writes is not to wait for the listener: it may be that itself.
+                on_their_own.set()
+                time.sleep(LOOK_SECONDS)
+        # without the model's own SEQNUM
+        injector.send(line.decode("utf-8", "surrogateescape").split(" ")[:-1])

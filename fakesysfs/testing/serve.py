@@ -30,13 +30,15 @@ def main(point: str, name: str, kernel: str) -> int:
     except mount.MountError as error:
         return _refuse(error.status, str(error))
     from fakesysfs.fuse.server import serve  # noqa: PLC0415  slow, and there are errors to be told first
+    from fakesysfs.sandbox.announcer import ElsewhereAnnouncer  # noqa: PLC0415  the same
 
     log_to_standard_error()
     sysroot = Sysroot.boot(loaded, PROFILES[kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
+    announcer = ElsewhereAnnouncer(sysroot.announced)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     try:
         # For those users that a command of root in `run` becomes.
-        serve(sysroot, point, allow_other=os.getuid() == 0, ready=lambda: _say("0"))
+        serve(sysroot, point, allow_other=os.getuid() == 0, ready=lambda: _say("0"), announcer=announcer)
     except mount.MountError as error:
         return _refuse(error.status, str(error))
     return 0

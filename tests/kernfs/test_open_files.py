@@ -155,6 +155,23 @@ def test_files_of_sys_die_at_a_reset(face: Face) -> None:
     ]
 
 
+def test_what_users_changed_is_gone_after_a_reset(face: Face) -> None:
+    """Also on what outlives the reset itself; and whoever caches attributes is told."""
+    tree = face.sysroot.tree
+    tree.take_changes()
+    lasting = [tree.walk(path) for path in ("/sys", "/proc/iomem", "/control/kernel", "/dev/null")]
+    before = [tree.getattr(ino) for ino in lasting]
+    for ino in (*lasting, tree.walk(STATE)):
+        tree.setattr(ino, mode=0o600, uid=5)
+        tree.setxattr(ino, "security.test", b"1")
+    face.write("/control/reset", "1")
+    assert [tree.getattr(ino) for ino in lasting] == before
+    assert not any(tree.listxattr(ino) for ino in lasting)
+    assert tree.getattr(tree.walk(STATE)).mode & 0o777 == 0o644
+    told = {change.parent for change in tree.take_changes() if change.directories}
+    assert set(lasting) <= told
+
+
 # The host's half, in process ----------------------------------------------------------------------------------------
 
 

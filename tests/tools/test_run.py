@@ -23,11 +23,22 @@ from tests.tools.conftest import AS_NOBODY, PATIENCE_SECONDS, ROOT, Runner, even
 
 
 def comm(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # it has just ended
+        return ""
 
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def serves(pid: int) -> bool:
+    """Whether it has /dev/fuse open."""
+    try:
+        return any(os.readlink(file) == "/dev/fuse" for file in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
 
 
 class Parties:
@@ -529,7 +540,7 @@ def test_a_mount_outside_of_an_ordinary_user(run_as_nobody: Runner, tmp_path: Pa
     with run.start("--mount", point, "--", "sh", "-c", "echo; sleep 1000", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        (server,) = (pid for pid in run.alive() if len(os.listdir(f"/proc/{pid}/task")) > 1)
+        (server,) = (pid for pid in run.alive() if serves(pid))
         os.kill(server, signal.SIGKILL)
         assert process.wait(PATIENCE_SECONDS) == 1
     assert not os.path.ismount(point)

@@ -132,14 +132,27 @@ def test_as_an_ordinary_user(run_as_nobody: Runner) -> None:
     assert int(python(run_as_nobody, script, interpreter="/usr/bin/python3")) > 60
 
 
-def test_events_are_there_when_the_write_returns(run: Runner) -> None:
+@pytest.fixture(params=["own", "--mount", "--at"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
+    """Options of a run whose server is in it, or outside."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    if request.param == "--at":
+        with MountedMachine(tmp_path):
+            yield ["--at", str(point)]
+    else:
+        yield [] if request.param == "own" else ["--mount", str(point)]
+
+
+def test_events_are_there_when_the_write_returns(run: Runner, anywhere: list[str]) -> None:
     script = """
 listener.setblocking(False)
 write("/sys/devices/system/memory/memory64/state", "offline")
 assert heard().startswith("offline@/devices/system/memory/memory64 "), "not there yet"
+write("/sys/devices/system/memory/memory64/state", "online")
 """
     for _ in range(3):
-        python(run, script)
+        python(run, script, *anywhere)
 
 
 def test_names_are_there_when_the_event_comes(run: Runner) -> None:
@@ -164,7 +177,7 @@ for _ in range(20):
     python(run, script)
 
 
-def test_after_a_reset(run: Runner) -> None:
+def test_after_a_reset(run: Runner, anywhere: list[str]) -> None:
     script = f"""
 write("{DEVICE}/hotplug", "unplug")
 for _ in sent(): heard()
@@ -173,7 +186,61 @@ before = 0
 write("{DEVICE}/hotplug", "unplug")
 compare()
 """
-    assert int(python(run, script)) > 100, "those of the boot too"
+    assert int(python(run, script, *anywhere)) > 100, "those of the boot too"
+
+
+def test_two_runs_on_one_mount_both_hear(tmp_path: Path) -> None:
+    script = """
+import socket
+listener = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)
+listener.bind((0, 1))
+print("listens", flush=True)
+while b"change@" not in listener.recv(8192):
+    pass
+print("heard", flush=True)
+"""
+    with MountedMachine(tmp_path) as machine:
+        started = [machine.start([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(2)]
+        outputs = [process.stdout for process in started]
+        assert [output.readline() for output in outputs if output] == ["listens\n"] * 2
+        machine.write("/sys/devices/system/memory/memory64/uevent", "change")
+        assert [output.readline() for output in outputs if output] == ["heard\n"] * 2
+
+
+def test_listener_that_does_not_read_delays_no_writer_for_long(run: Runner, machine: str, tmp_path: Path) -> None:
+    """It may be the writer itself. Here the server is outside, and more is announced than a buffer holds."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    script = f"write('{DEVICE}/hotplug', 'unplug'); write('{DEVICE}/hotplug', 'online_movable'); compare()"
+    assert int(python(run, script, "--machine", machine, "--mount", str(point))) > 2000
+
+
+def test_a_run_ends_with_the_mount_that_it_uses(run: Runner, tmp_path: Path) -> None:
+    """However that ends."""
+    with MountedMachine(tmp_path) as machine:
+        ended = [
+            run.start(
+                "--at",
+                str(machine.path),
+                *options,
+                "--",
+                "sh",
+                "-c",
+                "echo; sleep 1000",
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for options in ([], ["--host-network"])
+        ]
+        for process in ended:
+            assert process.stdout is not None
+            process.stdout.readline()
+    for process in ended:
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (
+            1,
+            "fakesysfs: the fake is no longer mounted, so the command was ended\n",
+        )
 
 
 @pytest.mark.parametrize("how", ["--mount", "--at"])

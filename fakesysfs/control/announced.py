@@ -1,0 +1,113 @@
+"""Who announces uevents elsewhere, and how far each has got: the readers of control/uevents_announce.
+
+On a real kernel a uevent has been sent when the write that caused it returns. Where the server cannot send it (it is
+not in the network namespace that hears it), a process there reads it and sends it; that it asks for more says that it
+has sent what it was given. So whoever answers writes can wait for it, as for the kernel's own broadcast.
+
+A reader is there from its opening on and goes over to the next machine by itself when this one is booted again: it
+misses nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Protocol
+
+from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.sched import Answer, Signals, Wait, WaitQueue, ask
+from fakesysfs.kernfs.declare import Stream
+
+
+class Machine(Protocol):
+    """The running machine: another kernel after a reset."""
+
+    kernel: Kernel
+
+
+def uevent_line(number: int, lines: list[str]) -> str:
+    """An event on one line, with its number."""
+    return f"{' '.join(lines)} SEQNUM={number}\n"
+
+
+class Reader(Stream):
+    """One open control/uevents_announce."""
+
+    def __init__(self, machine: Machine, announced: Announced) -> None:
+        self._machine = machine
+        self._announced = announced
+        self._kernel = machine.kernel
+        self._place = self._kernel.uevents.sequence
+        self._left = b""
+        self._said = self._kernel, self._place
+        """The kernel whose events before that number were announced."""
+        self.on_its_own = False
+        """It was waited for too long; no more, until it reads again."""
+
+    def has_announced(self, kernel: Kernel, end: int) -> bool:
+        """Whether the events of `kernel` before number `end` were announced; those of a kernel that is gone were."""
+        mine, before = self._said
+        return kernel.gone or (mine is kernel and before >= end)
+
+    def close(self) -> None:
+        """Nobody waits for it any more."""
+        self._announced.leave(self)
+
+    async def read(self, size: int, *, wait: bool) -> bytes:
+        """At least one byte, at most `size`: whole lines in the long run.
+
+        Raises KernelError: EAGAIN if there is none and `wait` is false, EINTR for a signal.
+        """
+        self.on_its_own = False
+        while not self._left:
+            if self._machine.kernel is not self._kernel:
+                self._kernel, self._place = self._machine.kernel, 1
+            self._said = self._kernel, self._place
+            self._announced.progress.wake_all()
+            uevents = self._kernel.uevents
+            parts: list[str] = []
+            length = 0
+            for number, lines in uevents.numbered(self._place):
+                parts.append(uevent_line(number, lines))
+                self._place = number + 1
+                length += len(parts[-1])
+                if length >= size:
+                    break
+            self._left = "".join(parts).encode("utf-8", "surrogateescape")
+            if not self._left and not self._kernel.gone:
+                if not wait:
+                    raise KernelError(errno.EAGAIN, "there is nothing more yet", "announce")
+                if await ask(Wait("announce", uevents.arrived, Signals.ANY)) is Answer.INTERRUPTED:
+                    raise KernelError(errno.EINTR, "a signal ended the wait", "announce")
+        data, self._left = self._left[:size], self._left[size:]
+        return data
+
+
+class Announced:
+    """All readers of one machine's control/uevents_announce."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._readers: list[Reader] = []
+        self.progress = WaitQueue()
+        """Woken when a reader got further or went."""
+
+    def open(self) -> Reader:
+        """Another one."""
+        reader = Reader(self._machine, self)
+        self._readers.append(reader)
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        """A reader is gone."""
+        self._readers.remove(reader)
+        self.progress.wake_all()
+
+    def now(self) -> tuple[Kernel, int]:
+        """The kernel that runs and the number of its next event: what `missing` takes."""
+        return self._machine.kernel, self._machine.kernel.uevents.sequence
+
+    def missing(self, kernel: Kernel, end: int) -> Iterator[Reader]:
+        """The readers that are to be waited for until the events of `kernel` before number `end` are announced."""
+        return (reader for reader in self._readers if not reader.on_its_own and not reader.has_announced(kernel, end))

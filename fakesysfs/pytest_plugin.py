@@ -57,12 +57,17 @@ def fakesysfs_machine(
 @pytest.fixture
 def fakesysfs_shared_machine(
     request: pytest.FixtureRequest, _fakesysfs_mounts: Callable[[_Wanted], MountedMachine]
-) -> MountedMachine:
-    """A mounted machine that the session's tests share, booted again for each of them."""
+) -> Iterator[MountedMachine]:
+    """A mounted machine that the session's tests share, booted again for each of them.
+
+    What a test has started ends with it, and a bug of the fake is an error of the test that met it.
+    """
     machine = _fakesysfs_mounts(_wanted(request))
-    machine.reset()
     machine.trace_writes(on=False)
-    return machine
+    machine.reset()
+    yield machine
+    machine._end_commands()  # noqa: SLF001  ours
+    machine._raise_complaint()  # noqa: SLF001  the same
 
 
 @pytest.fixture

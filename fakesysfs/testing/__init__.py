@@ -13,9 +13,11 @@ compatible; the modules below are not for users.
 from fakesysfs.testing.machine import AsyncRunningMachine, Machine, RunningMachine, StartedWrite, WaitsForeverError
 from fakesysfs.testing.mounted import CannotMountError, MountedMachine
 from fakesysfs.testing.records import LogMessage, Refusal, Uevent, Write
+from fakesysfs.testing.watch import AsyncWatch, Watch
 
 __all__ = [
     "AsyncRunningMachine",
+    "AsyncWatch",
     "CannotMountError",
     "LogMessage",
     "Machine",
@@ -25,5 +27,6 @@ __all__ = [
     "StartedWrite",
     "Uevent",
     "WaitsForeverError",
+    "Watch",
     "Write",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from fakesysfs.testing import records
 from fakesysfs.testing.records import LogMessage, Refusal, Uevent, Write
@@ -12,11 +14,23 @@ StrPath = str | os.PathLike[str]
 """A path inside the fake: `/sys/devices/system/memory/memory64/state`."""
 
 
+_LISTS: Mapping[str, tuple[str, Callable[[str], list[Any]]]] = {
+    "log": ("/control/kmsg", records.log_messages),
+    "uevents": ("/control/uevents", records.uevents),
+    "refused": ("/control/refused", records.refusals),
+    "writes": ("/control/writes", records.writes),
+}
+"""Where a list stands, and how its text is read."""
+
+
 class Controls(ABC):
     """What a machine remembers, and what is done to it from outside. None of this ever waits.
 
     Paths are those of the fake: `/sys/...`, `/dev/...`, `/proc/...`, `/control/...`.
     """
+
+    _resets = 0
+    """How often `reset` was called."""
 
     @abstractmethod
     def _show(self, path: str) -> str:
@@ -46,27 +60,33 @@ class Controls(ABC):
             return False
         return True
 
+    def _kept(self, name: str) -> tuple[int, int, list[Any]]:
+        """Of a list: how often the machine was reset, how many entries it has dropped, and what it holds."""
+        path, parse = _LISTS[name]
+        text = self._show(path)
+        return self._resets, records.dropped(text), parse(text)
+
     # What it remembers ---------------------------------------------------------------------------------------------
 
     @property
     def log(self) -> list[LogMessage]:
         """The kernel log since boot."""
-        return records.log_messages(self._show("/control/kmsg"))
+        return self._kept("log")[-1]
 
     @property
     def uevents(self) -> list[Uevent]:
         """The uevents since boot, in order."""
-        return records.uevents(self._show("/control/uevents"))
+        return self._kept("uevents")[-1]
 
     @property
     def refused(self) -> list[Refusal]:
         """Operations that were refused since boot, and why; the last 1,024."""
-        return records.refusals(self._show("/control/refused"))
+        return self._kept("refused")[-1]
 
     @property
     def writes(self) -> list[Write]:
         """Writes since `trace_writes`, in the order in which they began."""
-        return records.writes(self._show("/control/writes"))
+        return self._kept("writes")[-1]
 
     def trace_writes(self, *, on: bool = True) -> None:
         """Note all writes from now on in `writes`, which is emptied; or no longer."""
@@ -75,8 +95,12 @@ class Controls(ABC):
     # What is done to it --------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Boot again: everything is as at the start, files that are open are dead (ENODEV)."""
+        """Boot again: everything is as at the start, files that are open are dead (ENODEV).
+
+        What was remembered is forgotten; a trace of writes goes on.
+        """
         self._store("/control/reset", "1")
+        self._resets += 1
 
     def pin(self, block: int) -> None:
         """A page of memory block `block` does not migrate: to offline the block waits until `unpin` or a signal."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from fakesysfs.kernel.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait
+from fakesysfs.kernel.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait, WaitQueue
 
 T = TypeVar("T")
 
@@ -156,9 +156,18 @@ async def _grant(loop: EventLoop, request: Sleep | Preempt | Wait) -> None:
     elif isinstance(request, Preempt):
         await loop.checkpoint()
     else:
-        token: list[Any] = []
-        try:
-            await loop.woken(lambda wake: token.append(request.queue.add(wake)))
-        finally:
-            for each in token:
-                request.queue.discard(each)
+        await _woken(loop, request.queue)
+
+
+async def wait(*queues: WaitQueue) -> None:
+    """Wait until one of these is woken."""
+    await _woken(event_loop(), *queues)
+
+
+async def _woken(loop: EventLoop, *queues: WaitQueue) -> None:
+    tokens: list[tuple[WaitQueue, int]] = []
+    try:
+        await loop.woken(lambda wake: tokens.extend((queue, queue.add(wake)) for queue in queues))
+    finally:
+        for queue, token in tokens:
+            queue.discard(token)

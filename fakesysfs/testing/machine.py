@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from fakesysfs import machine as descriptions
 from fakesysfs.kernel import sched
@@ -28,8 +28,11 @@ from fakesysfs.kernfs import Caller
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import Controls, StrPath
 from fakesysfs.testing.filesystem import FileSystem
-from fakesysfs.testing.loops import drive, event_loop
+from fakesysfs.testing.loops import drive, event_loop, wait
 from fakesysfs.testing.tasks import Signal, Task, Tasks
+from fakesysfs.testing.watch import PATIENCE_SECONDS, AsyncWatch, Watch
+
+T = TypeVar("T")
 
 _READ_SIZE = 65536
 _NANOSECONDS = 10**9
@@ -190,6 +193,23 @@ class RunningMachine(_Running):
         self._tasks.settle()
         return StartedWrite(task, self)
 
+    def watch(self) -> Watch:
+        """What happens from now on."""
+        return Watch(self)
+
+    def wait_until(self, condition: Callable[[], T], timeout: float = PATIENCE_SECONDS, what: str = "") -> T:
+        """Let time pass until `condition` returns something true, and return that; writes that were started go on.
+
+        `what` says in the error what was waited for. Raises TimeoutError after `timeout` virtual seconds.
+        """
+        tasks, end = self._tasks, self._tasks.now + timeout
+        tasks.settle()
+        while not (found := condition()):
+            if not tasks.tick(until=end):
+                tasks.advance(end - tasks.now)
+                raise TimeoutError(f"{what or 'it'} did not come true in {timeout:g} seconds")
+        return found
+
     def _finish(self, task: Task) -> Any:
         if not self._tasks.finish(task):
             request = task.request
@@ -251,6 +271,16 @@ class AsyncRunningMachine(_Running):
         Raises OSError as open(2) and write(2) fail.
         """
         return await drive(self._write(path, data))
+
+    def watch(self) -> AsyncWatch:
+        """What happens from now on."""
+        return AsyncWatch(self)
+
+    async def _wait_for(self, look: Callable[[], T | None]) -> T:
+        while (found := look()) is None:
+            kernel = self._sysroot.kernel
+            await wait(kernel.uevents.arrived, kernel.printk.arrived)
+        return found
 
 
 @contextlib.contextmanager

@@ -10,15 +10,19 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 from fakesysfs.fuse import mount
 from fakesysfs.testing.controls import Controls, StrPath
+from fakesysfs.testing.watch import PATIENCE_SECONDS, Watch
 
-_PATIENCE_SECONDS = 60.0
+T = TypeVar("T")
+
+_LOOK_SECONDS = 0.005
 
 
 class CannotMountError(Exception):
@@ -52,6 +56,7 @@ class MountedMachine(Controls):
         self._log = self._directory / "server.log"
         self._server: subprocess.Popen[str] | None = None
         self._started: list[subprocess.Popen[str]] = []
+        self._read_of_log = 0
 
     # Its life ------------------------------------------------------------------------------------------------------
 
@@ -87,14 +92,25 @@ class MountedMachine(Controls):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._end_commands()
+        self._end_server()
+        if error is None:
+            self._raise_complaint()
+
+    def _end_commands(self) -> None:
         for command in self._started:
             with command:
                 if command.poll() is None:
                     command.kill()
         self._started.clear()
-        self._end_server()
-        said = self._log.read_text()
-        if said and error is None:
+
+    def _raise_complaint(self) -> None:
+        """Raise RuntimeError with what the server has logged since the last time."""
+        with self._log.open() as log:
+            log.seek(self._read_of_log)
+            said = log.read()
+            self._read_of_log = log.tell()
+        if said:
             raise RuntimeError(f"the server of the fake complained:\n{said}")
 
     def _end_server(self) -> None:
@@ -104,7 +120,7 @@ class MountedMachine(Controls):
             assert server.stdin is not None
             server.stdin.close()
             try:
-                server.wait(_PATIENCE_SECONDS)
+                server.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 server.kill()
         self._server = None
@@ -151,6 +167,28 @@ class MountedMachine(Controls):
         """See Controls."""
         return os.readlink(self._outside(path))  # noqa: PTH115  a string is wanted
 
+    # Waiting -------------------------------------------------------------------------------------------------------
+
+    def watch(self) -> Watch:
+        """What happens from now on."""
+        return Watch(self)
+
+    def wait_until(self, condition: Callable[[], T], timeout: float = PATIENCE_SECONDS, what: str = "") -> T:
+        """Wait until `condition` returns something true, and return that. It is asked every few milliseconds.
+
+        `what` says in the error what was waited for. Raises TimeoutError after `timeout` seconds.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            before = time.monotonic()
+            if found := condition():
+                return found
+            now = time.monotonic()
+            if now >= end:
+                raise TimeoutError(f"{what or 'it'} did not come true in {timeout:g} seconds")
+            # A condition that takes long to be found out shall not keep a processor busy.
+            time.sleep(min(max(_LOOK_SECONDS, now - before), end - now))
+
     # Commands ------------------------------------------------------------------------------------------------------
 
     def run(
@@ -160,7 +198,7 @@ class MountedMachine(Controls):
         input: str | None = None,  # noqa: A002  subprocess.run's name
         cwd: StrPath | None = None,
         env: Mapping[str, str] | None = None,
-        timeout: float | None = _PATIENCE_SECONDS,
+        timeout: float | None = PATIENCE_SECONDS,
         check: bool = False,
         udev: bool = False,
         rules: Sequence[StrPath] = (),

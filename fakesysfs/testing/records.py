@@ -69,6 +69,7 @@ class Write(NamedTuple):
 
 
 _LOG = re.compile(r"<(\d+)>\[ *([\d.]+)\] (.*)")
+_DROPPED = re.compile(r"\((\d+) earlier [a-z]+ dropped\)\n")
 _QUOTED = r'"(.*?)(?:\.\.\.)?"'
 _REFUSAL = re.compile(rf"(\d+) (.*?) (/[^ ]*) {_QUOTED} (\w+) \([^)]*\): (.*) \[(.*)\]")
 _WRITE = re.compile(rf"([\d.]+) ([\d.]+|-) (\d+) (.*?) (/[^ ]*) {_QUOTED} (\S+)")
@@ -76,6 +77,12 @@ _WRITE = re.compile(rf"([\d.]+) ([\d.]+|-) (\d+) (.*?) (/[^ ]*) {_QUOTED} (\S+)"
 
 def _bytes(quoted: str) -> bytes:
     return codecs.decode(quoted, "unicode_escape").encode("latin-1")
+
+
+def dropped(text: str) -> int:
+    """How many entries a list of control/ says it has dropped."""
+    found = _DROPPED.match(text)
+    return int(found[1]) if found else 0
 
 
 def log_messages(text: str) -> list[LogMessage]:

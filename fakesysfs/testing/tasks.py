@@ -138,23 +138,29 @@ class Tasks:
         Time does not pass beyond `until`.
         """
         self.settle()
-        while not task.finished and self._timers and self._timers[0][0] <= until:
-            self._tick()
-            self.settle()
+        while not task.finished and self.tick(until=until):
+            pass
         return task.finished
+
+    def tick(self, *, until: float) -> bool:
+        """Let time pass to the next moment at which something happens, and let that happen; False if none is left.
+
+        Time does not pass beyond `until`.
+        """
+        if not self._timers or self._timers[0][0] > until:
+            return False
+        self.now, _, action = heapq.heappop(self._timers)
+        action()
+        self.settle()
+        return True
 
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass."""
         end = self.now + seconds
         self.settle()
-        while self._timers and self._timers[0][0] <= end:
-            self._tick()
-            self.settle()
+        while self.tick(until=end):
+            pass
         self.now = end
-
-    def _tick(self) -> None:
-        self.now, _, action = heapq.heappop(self._timers)
-        action()
 
     def _next(self) -> Task:
         if self.chooser is not None and len(self._ready) > 1:

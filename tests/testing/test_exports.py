@@ -22,7 +22,15 @@ class AsyncRunningMachine
   trace_writes(self, *, on: bool = True) -> None
   uevents: list[Uevent]
   unpin(self, block: int) -> None
+  watch(self) -> AsyncWatch
   async write(self, path: StrPath, data: str | bytes) -> int
+  writes: list[Write]
+class AsyncWatch
+  log: list[LogMessage]
+  refused: list[Refusal]
+  uevents: list[Uevent]
+  async wait_for_log(self, pattern: str) -> LogMessage
+  async wait_for_uevent(self, action: str | None = None, devpath: str = *) -> Uevent
   writes: list[Write]
 class CannotMountError
 class LogMessage
@@ -49,6 +57,8 @@ class MountedMachine
   trace_writes(self, *, on: bool = True) -> None
   uevents: list[Uevent]
   unpin(self, block: int) -> None
+  wait_until(self, condition: Callable[[], T], timeout: float = 60.0, what: str = ) -> T
+  watch(self) -> Watch
   write(self, path: StrPath, data: str | bytes) -> int
   writes: list[Write]
 class Refusal
@@ -77,6 +87,8 @@ class RunningMachine
   trace_writes(self, *, on: bool = True) -> None
   uevents: list[Uevent]
   unpin(self, block: int) -> None
+  wait_until(self, condition: Callable[[], T], timeout: float = 60.0, what: str = ) -> T
+  watch(self) -> Watch
   write(self, path: StrPath, data: str | bytes) -> int
   writes: list[Write]
 class StartedWrite
@@ -91,6 +103,13 @@ class Uevent
   subsystem: str
   environment: Mapping[str, str]
 class WaitsForeverError
+class Watch
+  log: list[LogMessage]
+  refused: list[Refusal]
+  uevents: list[Uevent]
+  wait_for_log(self, pattern: str, *, timeout: float = 60.0) -> LogMessage
+  wait_for_uevent(self, action: str | None = None, devpath: str = *, *, timeout: float = 60.0) -> Uevent
+  writes: list[Write]
 class Write
   began: float
   seconds: float | None

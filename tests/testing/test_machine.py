@@ -135,6 +135,83 @@ def test_what_is_not_there(machine: str, kernel: str, why: str) -> None:
         Machine(machine, kernel)
 
 
+def test_what_happened_since() -> None:
+    with Machine() as machine:
+        machine.write(f"{MEMORY}/memory64/state", "offline")
+        seen = machine.watch()
+        assert (seen.uevents, seen.log, seen.refused, seen.writes) == ([], [], [], [])
+        machine.trace_writes()
+        machine.write(f"{MEMORY}/memory65/state", "offline")
+        with pytest.raises(OSError, match="Invalid"):
+            machine.write(f"{MEMORY}/memory65/state", "offline")
+        assert [event.devpath[-2:] for event in seen.uevents] == ["65"]
+        assert [write.result for write in seen.writes] == ["7", "EINVAL"]
+        assert [refusal.errno for refusal in seen.refused] == ["EINVAL"]
+        later = machine.watch()
+        assert (later.uevents, later.refused, later.writes) == ([], [], [])
+        machine.trace_writes()
+        machine.write(HOTPLUG, "unplug")
+        assert len(later.writes) == 1, "the list was emptied meanwhile"
+        machine.reset()
+        assert later.uevents == machine.uevents
+        assert later.log == machine.log
+        assert later.refused == []
+
+
+def test_lists_that_dropped_their_beginning() -> None:
+    with Machine() as machine:
+        for _ in range(1030):
+            with pytest.raises(OSError, match="Invalid"):
+                machine.write(HOTPLUG, "nonsense")
+        assert len(machine.refused) == 1024
+        seen = machine.watch()
+        for word in ("a", "b"):
+            with pytest.raises(OSError, match="Invalid"):
+                machine.write(HOTPLUG, word)
+        assert [refusal.data for refusal in seen.refused] == [b"a", b"b"]
+
+
+def test_waiting_lets_virtual_time_pass() -> None:
+    with Machine() as machine:
+        machine.set_latency(offline_block=100)
+        seen = machine.watch()
+        started = machine.start_write(HOTPLUG, "unplug")
+        event = seen.wait_for_uevent("offline", "*/memory66", timeout=1000)
+        assert event.devpath == "/devices/system/memory/memory66"
+        assert machine.now == 300
+        assert seen.wait_for_uevent("offline", "*/memory66") == event, "it has happened"
+        assert machine.now == 300
+        with pytest.raises(TimeoutError, match=r"no uevent remove@\* in 50 seconds, but offline@/devices/system"):
+            seen.wait_for_uevent("remove", timeout=50)
+        assert machine.now == 350
+        assert not started.finished
+        machine.wait_until(lambda: started.finished, timeout=10000)
+        assert machine.now == 100 * BLOCKS
+        assert seen.wait_for_log("^Policy zone: Normal").level == 6
+        with pytest.raises(TimeoutError, match="no message 'nonsense' in 3 seconds, but"):
+            seen.wait_for_log("nonsense", timeout=3)
+        with pytest.raises(TimeoutError, match="peace did not come true in 1e"):
+            machine.wait_until(lambda: False, timeout=1e6, what="peace")
+
+
+async def test_waiting_under_trio(autojump_clock: trio.testing.MockClock) -> None:
+    async with Machine() as machine:
+        machine.set_latency(offline_block=100)
+        seen = machine.watch()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(machine.write, HOTPLUG, "unplug")
+            event = await seen.wait_for_uevent("offline", "*/memory66")
+            assert event.sequence == seen.uevents[-1].sequence
+            assert trio.current_time() == 300
+            assert (await seen.wait_for_uevent("remove", "*/memory/*")).devpath.endswith("/memory64")
+            assert trio.current_time() == 100 * BLOCKS
+            await seen.wait_for_log("Policy zone")
+        with trio.move_on_after(5) as scope:
+            await seen.wait_for_uevent("change")
+        assert scope.cancelled_caught
+        assert len(seen.uevents) > 64
+
+
 async def test_under_trio(autojump_clock: trio.testing.MockClock) -> None:
     """Time is the loop's: a mock clock makes an hour short."""
     async with Machine(kernel="7.3") as machine:
@@ -173,6 +250,19 @@ def test_under_asyncio() -> None:
             return await machine.read(HOTPLUG)
 
     assert asyncio.run(main()) == "unplugged\n"
+
+
+def test_waiting_under_asyncio() -> None:
+    async def main() -> str:
+        async with Machine() as machine:
+            seen = machine.watch()
+            wait = asyncio.ensure_future(seen.wait_for_uevent("remove", "*/memory/*"))
+            await machine.write(HOTPLUG, "unplug")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(seen.wait_for_log("nonsense"), 0.01)
+            return (await wait).devpath
+
+    assert asyncio.run(main()) == "/devices/system/memory/memory64"
 
 
 def test_without_an_event_loop() -> None:

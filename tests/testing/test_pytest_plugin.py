@@ -190,6 +190,39 @@ def test_where_fuse_cannot_be_used(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.mount
+def test_a_shared_machine_keeps_nothing_of_a_test(project: pytest.Pytester) -> None:
+    """Neither its programs nor its trace, and a bug of the fake is an error of the test that met it."""
+    project.makepyfile("""
+        import subprocess, pytest
+
+        started = []
+
+        def test_one(fakesysfs_shared_machine):
+            machine = fakesysfs_shared_machine
+            machine.trace_writes()
+            started.append(machine.start("exec sleep 1000"))
+            (machine.control / "kernel").chmod(0o600)
+            machine.write("/sys/bus/dax/devices/dax0.0/hotplug", "unplug")
+
+        def test_two(fakesysfs_shared_machine):
+            machine = fakesysfs_shared_machine
+            assert started[0].poll() is not None
+            machine.write("/sys/devices/system/memory/memory64/state", "offline")
+            assert machine.writes == []
+            assert (machine.control / "kernel").stat().st_mode & 0o777 == 0o444
+
+        def test_bug(fakesysfs_shared_machine):
+            with open(fakesysfs_shared_machine.path.parent / "server.log", "a") as log:
+                log.write("a traceback")
+
+        def test_after_the_bug(fakesysfs_shared_machine): ...
+    """)
+    result = run(project)
+    result.assert_outcomes(passed=4, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_bug*", "*RuntimeError: the server*", "*a traceback*"])
+
+
+@pytest.mark.mount
 def test_workers_side_by_side(project: pytest.Pytester) -> None:
     """Under pytest-xdist each worker has mounts of its own, and its tests do not see the others' changes."""
     pytest.importorskip("xdist")
@@ -208,15 +241,20 @@ def test_workers_side_by_side(project: pytest.Pytester) -> None:
 
 @pytest.mark.mount
 def test_pytest_that_is_killed(project: pytest.Pytester) -> None:
-    """Takes its servers and their mounts along."""
+    """Takes its servers and their mounts along, and the commands that it started."""
     project.makepyfile("""
         import os, signal
 
-        def test_it(fakesysfs_machine):
+        def test_it(fakesysfs_machine, tmp_path):
+            fifo = tmp_path / "fifo"
+            os.mkfifo(fifo)
+            started = fakesysfs_machine.start(f"exec 3<>{fifo}; echo up >&3; sleep 1000")
+            assert fifo.open().readline() == "up\\n"
             os.kill(os.getpid(), signal.SIGKILL)
     """)
+    # With -s the command has standard output, too: this ends when it has ended.
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={project.path / 'base'}"],
+        [sys.executable, "-m", "pytest", "-qs", "-p", "no:cacheprovider", f"--basetemp={project.path / 'base'}"],
         cwd=project.path, stdout=subprocess.PIPE, check=False, timeout=60,
     )  # fmt: skip
     assert result.returncode < 0

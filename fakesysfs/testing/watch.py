@@ -1,0 +1,156 @@
+"""What happened on a machine from some point on, and waiting for something to happen.
+
+A `Watch` keeps nothing but how much each of the machine's lists held when it was made: the lists are the machine's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any, Protocol, TypeVar
+
+from fakesysfs.testing.records import LogMessage, Refusal, Uevent, Write
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 60.0
+
+
+class Lists(Protocol):
+    """A machine, as far as a watch needs it."""
+
+    def _kept(self, name: str) -> tuple[int, int, list[Any]]:
+        """Of a list: how often the machine was reset, how many entries it has dropped, and what it holds."""
+
+
+class Events:
+    """What both kinds of watch share."""
+
+    def __init__(self, machine: Lists) -> None:
+        self._lists = machine
+        self._from = {name: self._end(name) for name in ("log", "uevents", "refused", "writes")}
+
+    def _end(self, name: str) -> tuple[int, int]:
+        boot, dropped, entries = self._lists._kept(name)  # noqa: SLF001  the machine's other half
+        return boot, dropped + len(entries)
+
+    def _since(self, name: str) -> list[Any]:
+        boot, dropped, entries = self._lists._kept(name)  # noqa: SLF001  the same
+        then, first = self._from[name]
+        if then != boot or dropped + len(entries) < first:  # booted again, or emptied by `trace_writes`
+            first = 0
+        return entries[max(first - dropped, 0) :]
+
+    @property
+    def log(self) -> list[LogMessage]:
+        """The kernel log since then."""
+        return self._since("log")
+
+    @property
+    def uevents(self) -> list[Uevent]:
+        """The uevents since then, in order."""
+        return self._since("uevents")
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """Operations that were refused since then, and why."""
+        return self._since("refused")
+
+    @property
+    def writes(self) -> list[Write]:
+        """Writes that began since then, if they are traced (`trace_writes`)."""
+        return self._since("writes")
+
+    def _uevent(self, action: str | None, devpath: str) -> Uevent | None:
+        for event in self.uevents:
+            if action in {None, event.action} and fnmatchcase(event.devpath, devpath):
+                return event
+        return None
+
+    def _message(self, pattern: str) -> LogMessage | None:
+        return next((message for message in self.log if re.search(pattern, message.text)), None)
+
+
+class Waiting(Lists, Protocol):
+    """A machine that can be waited on."""
+
+    def wait_until(self, condition: Callable[[], T], timeout: float = PATIENCE_SECONDS, what: str = "") -> T:
+        """Return what `condition` returns once that is true."""
+
+
+class Watch(Events):
+    """What happened since `machine.watch()`. After a reset, since that.
+
+    The waits return the first that matches since then, at once if it has happened already, however often they are
+    called; for a later one make another watch. They raise TimeoutError after `timeout` seconds, with what came instead.
+    """
+
+    def __init__(self, machine: Waiting) -> None:
+        super().__init__(machine)
+        self._machine = machine
+
+    def wait_for_uevent(
+        self, action: str | None = None, devpath: str = "*", *, timeout: float = PATIENCE_SECONDS
+    ) -> Uevent:
+        """The first uevent of that action (None: of any).
+
+        `devpath` is a pattern as in fnmatch: `*/memory64`.
+        """
+        try:
+            found = self._machine.wait_until(lambda: self._uevent(action, devpath), timeout)
+        except TimeoutError:
+            came = [f"{event.action}@{event.devpath}" for event in self.uevents]
+            wanted = f"{action or '*'}@{devpath}"
+            raise TimeoutError(f"no uevent {wanted} in {timeout:g} seconds, but {_some(came)}") from None
+        assert found is not None
+        return found
+
+    def wait_for_log(self, pattern: str, *, timeout: float = PATIENCE_SECONDS) -> LogMessage:
+        """The first message of the kernel log in which the regular expression `pattern` is found."""
+        try:
+            found = self._machine.wait_until(lambda: self._message(pattern), timeout)
+        except TimeoutError:
+            came = [message.text for message in self.log]
+            raise TimeoutError(f"no message {pattern!r} in {timeout:g} seconds, but {_some(came)}") from None
+        assert found is not None
+        return found
+
+
+class AwaitingLists(Lists, Protocol):
+    """A machine of an event loop that can be waited on."""
+
+    async def _wait_for(self, look: Callable[[], T | None]) -> T:
+        """Wait until `look` finds something in the log or among the uevents."""
+
+
+class AsyncWatch(Events):
+    """What happened since `machine.watch()`, for a machine of an event loop. After a reset, since that.
+
+    The waits return the first that matches since then; the event loop's own timeouts end them.
+    """
+
+    def __init__(self, machine: AwaitingLists) -> None:
+        super().__init__(machine)
+        self._machine = machine
+
+    async def wait_for_uevent(self, action: str | None = None, devpath: str = "*") -> Uevent:
+        """The first uevent of that action (None: of any).
+
+        `devpath` is a pattern as in fnmatch: `*/memory64`.
+        """
+        return await self._machine._wait_for(lambda: self._uevent(action, devpath))  # noqa: SLF001  the other half
+
+    async def wait_for_log(self, pattern: str) -> LogMessage:
+        """The first message of the kernel log in which the regular expression `pattern` is found."""
+        return await self._machine._wait_for(lambda: self._message(pattern))  # noqa: SLF001  the same
+
+
+_SHOWN = 10
+
+
+def _some(came: list[str]) -> str:
+    if not came:
+        return "nothing at all"
+    dots = "..., " if len(came) > _SHOWN else ""
+    return dots + ", ".join(came[-_SHOWN:])

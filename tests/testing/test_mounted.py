@@ -1,0 +1,84 @@
+"""The mounted machine: what a test of a program may count on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.testing import MountedMachine
+
+pytestmark = pytest.mark.mount
+
+HOTPLUG = "/sys/bus/dax/devices/dax0.0/hotplug"
+MEMORY = "/sys/devices/system/memory"
+
+
+def test_waiting(tmp_path: Path) -> None:
+    with MountedMachine(tmp_path) as machine:
+        machine.set_latency(offline_block=0.002)
+        seen = machine.watch()
+        writer = threading.Thread(target=machine.write, args=(HOTPLUG, "unplug"))
+        writer.start()
+        event = seen.wait_for_uevent("offline", "*/memory66")
+        assert seen.uevents[2] == event
+        assert seen.wait_for_uevent("offline").devpath.endswith("/memory64"), "the first one"
+        seen.wait_for_uevent("remove", "*/node/node2")
+        writer.join()
+        assert seen.wait_for_log("Built 3 zonelists|Policy zone")
+        with pytest.raises(TimeoutError, match=r"no uevent bind@\* in 0.01 seconds, but \.\.\., remove@/devices"):
+            seen.wait_for_uevent("bind", timeout=0.01)
+        with pytest.raises(TimeoutError, match="the moon did not come true"):
+            machine.wait_until(lambda: None, 0.01, "the moon")
+        assert machine.wait_until(lambda: machine.read(HOTPLUG).strip()) == "unplugged"
+        machine.reset()
+        assert seen.uevents == machine.uevents
+
+
+def test_nothing_is_left_of_what_others_changed(tmp_path: Path) -> None:
+    """Not even on files that outlive a reset, and not in the host's caches."""
+    with MountedMachine(tmp_path) as machine:
+        paths = [machine.control / "kernel", machine.sys, machine.proc / "iomem", machine.sys / MEMORY[5:]]
+        before = [path.stat().st_mode for path in paths]
+        for path in paths:
+            path.chmod(0o700)
+            os.utime(path, (1, 1))
+        assert [path.stat().st_mode & 0o777 for path in paths] == [0o700] * 4
+        machine.reset()
+        assert [path.stat().st_mode for path in paths] == before
+        assert all(path.stat().st_mtime > 1 for path in paths)
+
+
+@pytest.mark.tools
+def test_machines_side_by_side(tmp_path: Path) -> None:
+    """Each with a program under test, which hears its own machine's uevents."""
+    script = """
+import socket
+listener = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)
+listener.bind((0, 1))
+print("listens", flush=True)
+while True:
+    header = listener.recv(8192).partition(b"\\0")[0].decode()
+    print(header, flush=True)
+"""
+    with MountedMachine(tmp_path / "a") as first, MountedMachine(tmp_path / "b", "tiny", "7.3") as second:
+        machines = [first, second]
+        outputs = []
+        for machine in machines:
+            process = machine.start([sys.executable, "-c", script], stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "listens\n"
+            outputs.append(process.stdout)
+        blocks = [_block(machine) for machine in machines]
+        for machine, block in zip(machines, blocks, strict=True):
+            machine.write(f"{MEMORY}/{block}/uevent", "change")
+        assert [output.readline() for output in outputs] == [f"change@/devices/system/memory/{b}\n" for b in blocks]
+
+
+def _block(machine: MountedMachine) -> str:
+    """The last block, which is the dax device's."""
+    return max(machine.ls("/sys/bus/memory/devices"), key=lambda name: int(name[6:]))

@@ -11,7 +11,7 @@ Who is who
                treat it as if it ran alone.
     udevd      (`udev.py`) With --udev: a child of the init, started before the command.
     follower   (`uevents.py`) With --mount and --at, where the server is in another network namespace: a child of the
-               init that sends the uevents (else the server does: `announcer.py`).
+               init that sends the uevents (else the server does: `announcer.py`), and ends with that server.
 
 Why so many namespaces (`namespaces.py`)
     user       So that an ordinary user may make the others, and because a network namespace that belongs to one is the

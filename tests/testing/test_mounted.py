@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakesysfs.testing import MountedMachine
+from tests.tools.conftest import need
 
 pytestmark = pytest.mark.mount
 
@@ -51,6 +52,35 @@ def test_nothing_is_left_of_what_others_changed(tmp_path: Path) -> None:
         machine.reset()
         assert [path.stat().st_mode for path in paths] == before
         assert all(path.stat().st_mtime > 1 for path in paths)
+
+
+@pytest.mark.tools
+def test_a_daemon_that_onlines_what_is_added(tmp_path: Path) -> None:
+    """The example of docs/testing.md, with a daemon."""
+    need("daxctl")
+    script = """
+import socket
+listener = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)
+listener.bind((0, 1))
+print("listens", flush=True)
+while True:
+    action, _, path = listener.recv(8192).partition(b"\\0")[0].decode().partition("@")
+    if action == "add" and path.startswith("/devices/system/memory/"):
+        with open(f"/sys{path}/state", "w") as state:
+            state.write("online_movable")
+"""
+    with MountedMachine(tmp_path, kernel="7.2") as machine:
+        machine.run(["daxctl", "reconfigure-device", "--force", "--mode=devdax", "dax0.0"], check=True)
+        machine.write("/sys/devices/system/memory/auto_online_blocks", "offline")
+        daemon = machine.start([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        assert daemon.stdout is not None
+        daemon.stdout.readline()
+        seen = machine.watch()
+        machine.run(["daxctl", "reconfigure-device", "--no-online", "--mode=system-ram", "dax0.0"], check=True)
+        seen.wait_for_uevent("online", "*/memory95")
+        online = {event.devpath for event in seen.uevents if event.action == "online"}
+        assert len(online) == 32
+        assert {refusal.command for refusal in seen.refused} <= {"daxctl"}, "which binds once more than it must"
 
 
 @pytest.mark.tools

@@ -6,6 +6,7 @@ machine, the replayer) gets a `Sysroot`.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import starmap
@@ -20,6 +21,7 @@ from fakesysfs.kernel import sched
 from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel
 from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Kobject, Link, Node, Nodes
+from fakesysfs.kernfs.made import Made
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.kernfs.tree import NameChange, Tree
 from fakesysfs.machine import Machine
@@ -112,8 +114,8 @@ class Sysroot:
     ) -> Sysroot:
         """Boot a machine under a profile; its files belong to `uid` and `gid`.
 
-        With `whole_dev` its /dev can be a mount namespace's: links to what only such a one has are there, and places to
-        mount on.
+        With `whole_dev` its /dev can be a mount namespace's: links to what only such a one has are there and places to
+        mount on, and links and directories can be made in it.
         """
         return cls(machine, profile, uid=uid, gid=gid, now_ns=now_ns, whole_dev=whole_dev)
 
@@ -130,8 +132,8 @@ class Sysroot:
         self.refusals.clear()
         self.writes.clear()
         old = self.kernel
+        nodes = {*_dax_nodes(old), *(self._made_in_dev.names() if self._made_in_dev else ())}
         lasting = {path: directory for path, directory in self._static.by_path.items() if _lasts(path)}
-        nodes = {*_dax_nodes(old)}
         self.kernel = self._new_kernel(old.last_serial)
         self.kernel.generation = old.generation + 1  # whoever has a file of the old one open sees that it is another
         self.tree.population = self.kernel
@@ -145,7 +147,8 @@ class Sysroot:
                 if above in lasting and path not in lasting:
                     self._changes.append(NameChange(self.tree.ino_of(lasting[above]), name.encode(), directories=True))
             dev = self.tree.ino_of(lasting["/dev"])
-            self._changes += [NameChange(dev, name.encode()) for name in nodes | {*_dax_nodes(self.kernel)}]
+            self._changes += [NameChange(dev, os.fsencode(name)) for name in nodes | {*_dax_nodes(self.kernel)}]
+            self._changes.append(NameChange(dev, None, directories=True))
             self._changes += [NameChange(ino, None, directories=True) for ino in changed]
         old.shut_down()
 
@@ -161,11 +164,12 @@ class Sysroot:
         sysfs_root.make(static, kernel)
         procfs_root.make(static)
         entries: list[Entry] = [*starmap(_usual_node, _USUAL_NODES), Nodes(of=_dax_nodes)]
+        self._made_in_dev = Made("/dev", kernel) if self._whole_dev else None
         if self._whole_dev:
             for name in _MOUNTPOINTS:
                 static.make(f"/dev/{name}")
             entries += starmap(_usual_link, _USUAL_LINKS)
-        static.make("/dev", entries)
+        static.make("/dev", entries, made=self._made_in_dev)
         control_root.make(static, self, blocks)
         for directory in static.by_serial.values():
             kernel.register(directory)

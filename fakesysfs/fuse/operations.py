@@ -562,6 +562,51 @@ class Operations(pyfuse3.Operations):
         """The last descriptor is closed."""
         del self._open_directories[fh]
 
+    # What users make ----------------------------------------------------------------------------------------------
+
+    @_handler
+    def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Make a link, where that is possible (kernfs/made.py)."""
+        self._tree.made_in(parent_inode).symlink(os.fsdecode(name), os.fsdecode(target))
+        return _entry(self._tree.getattr(self._tree.lookup(parent_inode, name)))
+
+    @_handler
+    def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        """Make a directory, where that is possible."""
+        self._tree.made_in(parent_inode).mkdir(os.fsdecode(name))
+        return _entry(self._tree.setattr(self._tree.lookup(parent_inode, name), mode=mode))
+
+    @_handler
+    def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove a link that somebody made."""
+        self._tree.made_in(parent_inode).unlink(os.fsdecode(name))
+
+    @_handler
+    def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove a directory that somebody made."""
+        self._tree.made_in(parent_inode).rmdir(os.fsdecode(name))
+
+    @_handler
+    def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        """Rename what somebody made, within its directory."""
+        made = self._tree.made_in(parent_inode_old)
+        if self._tree.made_in(parent_inode_new) is not made:
+            raise FUSEError(errno.EXDEV)
+        try:
+            self._tree.lookup(parent_inode_new, name_new)
+            exists = True
+        except KernelError:
+            exists = False
+        made.rename(os.fsdecode(name_old), os.fsdecode(name_new), flags, exists=exists)
+
     # What sysfs has not -------------------------------------------------------------------------------------------
 
     @_at_once
@@ -576,7 +621,7 @@ class Operations(pyfuse3.Operations):
         """The directories of sysfs have none of these operations (fs/namei.c, may_create, vfs_mkdir and the like)."""
         raise FUSEError(errno.EPERM)
 
-    mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse  # type: ignore[assignment]
+    mknod = link = _refuse  # type: ignore[assignment]
 
 
 def _forget_attributes(ino: int) -> None:

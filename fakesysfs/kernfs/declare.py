@@ -137,11 +137,12 @@ class Links:
     """A family of links by name. `of` gives name -> (object that the link is about, absolute path of the target).
 
     In a directory whose object shares its serial with others the members are told apart by their position, which must
-    not change while they live: `slots` says how many there may be.
+    not change while they live: `slots` says how many there may be. `verbatim`: not a path, but whatever the link says.
     """
 
     of: Callable[[Any], Mapping[str, tuple[Kobject, str]]]
     slots: int = 1
+    verbatim: bool = False
     doc: str = ""
 
 
@@ -259,7 +260,8 @@ def _form(entry: Entry, directory_mode: int) -> tuple[int, int, int] | None:
 class DirectoryKind:
     """The table of one kind of directory.
 
-    `path` gives the absolute path, inside the mount, of an object's directory.
+    `path` gives the absolute path, inside the mount, of an object's directory. `made` gives what users made in it,
+    where they may (made.py).
     """
 
     __slots__ = (
@@ -270,14 +272,24 @@ class DirectoryKind:
         "_names",
         "_order",
         "entries",
+        "made",
         "mode",
         "name",
         "path",
         "places",
     )
 
-    def __init__(self, name: str, path: Callable[[Any], str], entries: Iterable[Entry], *, mode: int = 0o755) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: Callable[[Any], str],
+        entries: Iterable[Entry],
+        *,
+        mode: int = 0o755,
+        made: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.name = name
+        self.made = made
         self.path = path
         self.mode = mode
         self.entries = tuple(entries)

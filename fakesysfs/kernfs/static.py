@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Subdirectories
+from fakesysfs.kernfs.made import Made
 
 
 class StaticDirectories:
@@ -30,7 +31,14 @@ class StaticDirectories:
         self.by_serial: dict[int, Directory] = {}
         self.by_path: dict[str, Directory] = {}
 
-    def make(self, path: str, entries: Sequence[Entry] = (), about: Any = None, mode: int = 0o755) -> Directory:
+    def make(
+        self,
+        path: str,
+        entries: Sequence[Entry] = (),
+        about: Any = None,
+        mode: int = 0o755,
+        made: Made | None = None,
+    ) -> Directory:
         """A directory at an absolute path; its static subdirectories must have been made before it."""
         inside = path if path.endswith("/") else f"{path}/"
         below = {
@@ -39,7 +47,15 @@ class StaticDirectories:
             if name.startswith(inside) and name != path and "/" not in name.removeprefix(inside)
         }
         children: tuple[Entry, ...] = (Subdirectories(of=lambda _about: below),) if below else ()
-        kind = DirectoryKind(path, lambda _about: path, (*entries, *children), mode=mode)
+        if made is not None:
+            entries = (*entries, *made.entries)
+        kind = DirectoryKind(
+            path,
+            lambda _about: path,
+            (*entries, *children),
+            mode=mode,
+            made=None if made is None else lambda _about: made,
+        )
         serial = self._lasting.get(path) or self._take_serial()
         directory = Directory(serial, kind, self._about if about is None else about)
         self.by_serial[directory.serial] = directory

@@ -54,6 +54,7 @@ from fakesysfs.kernfs.order import IndexedOrder
 
 if TYPE_CHECKING:
     from fakesysfs.kernfs.file import OpenFile
+    from fakesysfs.kernfs.made import Made
 
 _XATTRS = ("security.", "trusted.")
 
@@ -365,6 +366,14 @@ class Tree:
             place = place.group
         return "/".join([base.rstrip("/"), *reversed(names)]) or "/"
 
+    def made_in(self, ino: int) -> Made:
+        """What users made in a directory. Raises KernelError EPERM where they may not make anything."""
+        found = self.find(ino)
+        if found is None or found.place is not None or found.kind.made is None:
+            raise KernelError(errno.EPERM, "nobody makes names here", "may_create")
+        made: Made = found.kind.made(_about(found.object))
+        return made
+
     # Attributes of nodes --------------------------------------------------------------------------------------------
 
     def getattr(self, ino: int, opened: OpenFile | None = None) -> Stat:
@@ -467,6 +476,8 @@ class Tree:
             raise KernelError(errno.EINVAL, "this is not a symbolic link", "vfs_readlink")
         if target is None:
             raise KernelError(errno.ENOENT, "the link was removed", "kernfs_iop_get_link")
+        if isinstance(entry, Links) and entry.verbatim:
+            return os.fsencode(target)
         assert found.place is not None
         base = found.kind.path(about)
         group = found.place.group

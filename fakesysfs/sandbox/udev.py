@@ -3,10 +3,8 @@
 It hears the uevents that are injected into the run's network namespace (`uevents.py`), its rules write into the fake.
 /run is a tmpfs then: udevd's sockets and database are its own, and without /run/systemd/system it does not take the
 init, its parent, for systemd, whose udevd ends all processes of its control group when it is idle. The rules lie in
-/run/udev/rules.d; the other directories of rules are covered. /dev/char is a tmpfs too: udevd makes a link there for
-each device with a node, and forgets what it knows of a device where it cannot.
-
-What it cannot do: links elsewhere in /dev (SYMLINK in rules), for the fake's /dev takes no new names.
+/run/udev/rules.d; the other directories of rules are covered. /dev/char is a tmpfs: udevd makes a link there for each
+device with a node. Its other links (SYMLINK in rules) it makes in the fake's /dev itself (kernfs/made.py).
 
 Nothing is triggered at the start: `udevadm trigger` is what a boot does.
 """
@@ -65,13 +63,14 @@ def find(rules: Sequence[str]) -> Udev:
         for directory in _RULE_DIRECTORIES:
             found.update({path.name: path.read_bytes() for path in _rules_in(Path(directory))})
     given: dict[str, Path] = {}
-    for place in rules:
-        if place not in {NONE, DISTRIBUTION}:
-            for path in _rules_at(Path(place)):
-                if path.name in given:
-                    raise MountError(f"{path}: there is {given[path.name]} already; two files of one name cannot be", 2)
-                given[path.name] = path
     try:
+        for place in rules:
+            if place not in {NONE, DISTRIBUTION}:
+                for path in _rules_at(Path(place)):
+                    if path.name in given:
+                        why = f"{path}: there is {given[path.name]} already; two files of one name cannot be"
+                        raise MountError(why, 2)
+                    given[path.name] = path
         found.update({name: path.read_bytes() for name, path in given.items()})
     except OSError as error:
         raise MountError(f"{error.filename}: {error.strerror}", 2) from None

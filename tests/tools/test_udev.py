@@ -90,12 +90,46 @@ def test_settle_waits_for_what_was_written(run: Runner) -> None:
     assert run.shell(script, "--udev", "--rules", str(KEEP)).split() == ["online"] * 3
 
 
-def test_trigger_and_info(anybody: Runner, tmp_path: Path) -> None:
-    rules = tmp_path / "rules"
+def rules_of(place: Path, text: str) -> Path:
+    """A directory with a file of rules, that any user can read."""
+    rules = place / "rules"
     rules.mkdir(mode=0o755)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        os.chmod(directory, 0o755)  # noqa: S103  another user is to read them
-    (rules / "10-mark.rules").write_text('SUBSYSTEM=="dax", ENV{FOUND}="it", TAG+="test"\n')
+    for directory in (place, *place.parents):
+        if not directory.stat().st_mode & 0o001:
+            os.chmod(directory, 0o755)  # noqa: S103  another user is to read them
+    (rules / "10-mark.rules").write_text(text)
+    return rules
+
+
+def test_links_that_rules_make(anybody: Runner, tmp_path: Path) -> None:
+    """SYMLINK: they come and go with the device, and lead to it."""
+    rules = rules_of(tmp_path, 'SUBSYSTEM=="dax", SYMLINK+="dax/by-name/$kernel memory-$kernel"\n')
+    script = f"""
+    udevadm trigger --subsystem-match=dax; udevadm settle
+    cd /dev; readlink dax/by-name/dax0.0 memory-dax0.0; [[ dax/by-name/dax0.0 -ef dax0.0 ]]
+    udevadm info --query=symlink --name=/dev/memory-dax0.0
+    cd $(realpath {DEVICE}/../dax_region); echo 1 > create; udevadm settle; ls /dev/dax/by-name; ls -d /dev/memory-*
+    echo dax0.1 > delete; udevadm settle; ls /dev/dax/by-name; ls -d /dev/memory-*
+    """
+    first, second, query, *names = anybody.shell(script, "--udev", "--rules", str(rules)).splitlines()
+    assert (first, second) == ("../../dax0.0", "dax0.0")
+    assert set(query.split()) == {"dax/by-name/dax0.0", "memory-dax0.0"}
+    one, two = ["dax0.0", "dax0.1"], ["/dev/memory-dax0.0", "/dev/memory-dax0.1"]
+    assert names == [*one, *two, *one[:1], *two[:1]]
+
+
+def test_names_that_users_make_in_dev(anybody: Runner) -> None:
+    """What only a mount can show: the host's caches, and what the VFS asks for."""
+    script = """
+    cd /dev; ! [[ -e a ]]; ln -s 1 a; readlink a; ln -sfn 2 a; readlink a; mkdir -p d/e; mv a d/e/a; readlink d/e/a
+    ! [[ -L a ]]; mv d D; find D | sort; ! rmdir D 2>/dev/null; ! rm null 2>/dev/null; rm -r D; ! [[ -e D ]]
+    ! (: > file) 2>/dev/null; ln -s x a; echo 1 > $FAKESYSFS_CONTROL/reset; ! [[ -L a ]]; mkdir a; stat -c %h a
+    """
+    assert anybody.shell(script).split() == ["1", "2", "2", "D", "D/e", "D/e/a", "2"]
+
+
+def test_trigger_and_info(anybody: Runner, tmp_path: Path) -> None:
+    rules = rules_of(tmp_path, 'SUBSYSTEM=="dax", ENV{FOUND}="it", TAG+="test"\n')
     script = f"""
     udevadm trigger --subsystem-match=dax --subsystem-match=memory
     udevadm settle
@@ -198,6 +232,17 @@ def test_wrong_use(run: Runner, arguments: list[str], why: str) -> None:
     assert done.returncode == 2
     assert why in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_rules_that_may_not_be_read(run_as_nobody: Runner, tmp_path: Path) -> None:
+    rules = rules_of(tmp_path, "")
+    for closed in (rules / "10-mark.rules", rules, tmp_path):
+        mode = closed.stat().st_mode
+        closed.chmod(0)
+        done = run_as_nobody("--udev", "--rules", rules, "--", "true")
+        closed.chmod(mode)
+        assert done.returncode == 2
+        assert re.fullmatch(r"fakesysfs: /[^\n]*: (Permission denied|there is no file [^\n]*)\n", done.stderr)
 
 
 def test_udevd_that_cannot_start(run: Runner) -> None:

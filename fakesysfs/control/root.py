@@ -24,6 +24,7 @@ from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Indexed, S
 from fakesysfs.kernfs.static import StaticDirectories
 
 MAX_LATENCY = 3600.0
+_SECONDS = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 class Machine(Protocol):
@@ -231,20 +232,19 @@ def _unpin_store(kernel: Kernel, buffer: bytes) -> None:
 
 def _latency(point: str) -> Attribute:
     def store(kernel: Kernel, buffer: bytes) -> None:
-        try:
-            seconds = float(word_of(buffer))
-        except ValueError:
-            seconds = -1.0
+        word = word_of(buffer)
+        # What float() takes besides this ("1_0", "-0", " 5 ") nobody writes on purpose.
+        seconds = float(word) if _SECONDS.fullmatch(word) else -1.0
         if not 0 <= seconds <= MAX_LATENCY:
             allowed = f"seconds from 0 to {MAX_LATENCY:g}"
-            raise KernelError(errno.EINVAL, f"{word_of(buffer)!r}: expected {allowed}", "latency_store")
+            raise KernelError(errno.EINVAL, f"{word!r}: expected {allowed}", "latency_store")
         kernel.preempt.latency[point] = seconds
 
     return Attribute(
         name=point,
         mode=0o644,
         size=0,
-        show=lambda kernel: f"{kernel.preempt.latency.get(point, 0.0):g}\n",
+        show=lambda kernel: f"{kernel.preempt.latency.get(point, 0.0):.10g}\n",
         store=store,
         doc="Seconds that each block takes.",
     )

@@ -160,7 +160,7 @@ class Kernel:
         self._observers: list[Callable[[str, Any, int, int], None]] = []
         self.printk = Printk(clock)
         self.uevents = Uevents()
-        self.preempt = Preemption(dict(setup.latency))
+        self.preempt = Preemption()
         self.ignored: deque[KernelError] = deque(maxlen=256)
         """The last refusals that the kernel swallowed, for who wants to know why a success was none."""
         self.device_hotplug_lock = Mutex("device_hotplug_lock")
@@ -287,7 +287,7 @@ class Kernel:
     # Boot -----------------------------------------------------------------------------------------------------------
 
     async def boot(self) -> None:
-        """Bring the machine up."""
+        """Bring the machine up. That takes no time: latency counts from then on."""
         self._boot_memory()
         for name in self.setup.platform_devices:
             await self.platform_bus.add(PlatformDevice(self, name, name.removesuffix(".0")))
@@ -296,6 +296,7 @@ class Kernel:
         for name, parameters in self.setup.modules:
             await self.modules.load(name, dict(parameters))
             await self._bind_as_wanted()
+        self.preempt.latency.update(self.setup.latency)
 
     async def _bind_as_wanted(self) -> None:
         """Bind the regions' first devices to the drivers that the machine names for them, as a user would by new_id."""

@@ -143,7 +143,7 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 
 
 class Latency(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Seconds that going online or offline takes, per block."""
+    """Seconds that going online or offline takes, per block, once the machine is up."""
 
     online_block: Seconds = 0.0
     offline_block: Seconds = 0.0

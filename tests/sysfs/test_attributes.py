@@ -434,6 +434,34 @@ def snapshot(face: Face) -> dict[str, str | None]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("word", "seconds"),
+    [
+        ("0", "0"),
+        ("5\n", "5"),
+        ("0.0012345", "0.0012345"),
+        (".5", "0.5"),
+        ("1e-07", "1e-07"),
+        ("2E1", "20"),
+        ("3600", "3600"),
+    ],
+)
+def test_latency_takes_seconds(word: str, seconds: str) -> None:
+    face = Face()
+    face.write("/control/latency/offline_block", word)
+    assert face.read("/control/latency/offline_block") == f"{seconds}\n"
+
+
+@pytest.mark.parametrize(
+    "word", ["-1", "-0", "+1", "1e999", "nan", "inf", "0x10", "\n", "1_0", " 5", "\u0665", "3600.1", "junk", "5 6", "."]
+)
+def test_latency_takes_nothing_else(word: str) -> None:
+    face = Face()
+    face.write("/control/latency/offline_block", "7")
+    assert face.refusal("/control/latency/offline_block", word) == "EINVAL"
+    assert face.read("/control/latency/offline_block") == "7\n"
+
+
 @pytest.mark.parametrize("machine", ["default", "oracle-boot-policy-online_movable"])
 def test_after_a_reset_the_world_is_as_at_boot(machine: str) -> None:
     face = Face(machine)

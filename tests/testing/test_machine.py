@@ -82,6 +82,21 @@ def test_time_is_virtual() -> None:
         assert (write.began, write.seconds, write.result) == (0, machine.now, "6")
 
 
+def test_latency_of_a_machine_file(tmp_path: Path) -> None:
+    """A reset brings it back."""
+    file = tmp_path / "slow.toml"
+    file.write_text('extends = "default"\n[latency]\nonline_block = 3\noffline_block = 0.5\n')
+    with Machine(file) as machine:
+        machine.write(HOTPLUG, "unplug")
+        assert machine.now == 0.5 * BLOCKS
+        machine.write(HOTPLUG, "online")
+        assert machine.now == 3.5 * BLOCKS
+        machine.set_latency(online_block=0, offline_block=0)
+        machine.reset()
+        machine.write(HOTPLUG, "unplug")
+        assert machine.now == 4 * BLOCKS
+
+
 def test_what_would_hang_is_said() -> None:
     with Machine() as machine:
         machine.pin(70)

@@ -308,5 +308,8 @@ def test_race_with_daxctl(run: Runner) -> None:
 
 
 def test_race_that_the_controller_wins_or_not(run: Runner) -> None:
-    """With one block there is but a moment between the two steps; a pause gives it to udevd."""
+    """With one block there is but a moment between the two steps; a pause gives it to udevd, unless that is slower."""
     assert race(run, "--machine", "tiny", "--pause", "0.5")[-1].startswith("stuck: 1 block")
+    assert race(run, "--machine", "tiny", "--udev-delay", "2")[-1].startswith("removed")
+    slow = ("--udev-delay", "0.5", "--offline-latency", "2")
+    assert race(run, "--machine", "tiny", "--pause", "4", *slow)[-1].startswith("stuck: 1 block")

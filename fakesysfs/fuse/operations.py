@@ -564,29 +564,29 @@ class Operations(pyfuse3.Operations):
 
     # What users make ----------------------------------------------------------------------------------------------
 
-    @_handler
+    @_at_once
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """Make a link, where that is possible (kernfs/made.py)."""
         self._tree.made_in(parent_inode).symlink(os.fsdecode(name), os.fsdecode(target))
         return _entry(self._tree.getattr(self._tree.lookup(parent_inode, name)))
 
-    @_handler
+    @_at_once
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """Make a directory, where that is possible."""
         self._tree.made_in(parent_inode).mkdir(os.fsdecode(name))
         return _entry(self._tree.setattr(self._tree.lookup(parent_inode, name), mode=mode))
 
-    @_handler
+    @_at_once
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a link that somebody made."""
         self._tree.made_in(parent_inode).unlink(os.fsdecode(name))
 
-    @_handler
+    @_at_once
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a directory that somebody made."""
         self._tree.made_in(parent_inode).rmdir(os.fsdecode(name))
 
-    @_handler
+    @_at_once
     def rename(
         self,
         parent_inode_old: int,

@@ -22,6 +22,9 @@ RENAME_NOREPLACE = 1
 class Identities(Protocol):
     """Who gives what is made an identity."""
 
+    generation: int
+    """Counts the changes of what exists."""
+
     def new_serial(self) -> int:
         """One that no living object has."""
 
@@ -60,6 +63,7 @@ class Made:
     def symlink(self, name: str, target: str) -> None:
         """Make a link that says `target`, whatever that is. The name must not exist."""
         self._links[name] = MadeLink(self._identities.new_serial()), target
+        self._identities.generation += 1
 
     def mkdir(self, name: str) -> None:
         """Make a directory. The name must not exist."""
@@ -76,6 +80,7 @@ class Made:
         if name not in self._links:
             raise KernelError(errno.EPERM, f"nobody made {name}", "vfs_unlink")
         del self._links[name]
+        self._identities.generation += 1
 
     def rmdir(self, name: str) -> None:
         """Remove an empty directory. Raises KernelError: ENOTEMPTY, ENOTDIR, and EPERM where nobody made it."""
@@ -101,6 +106,7 @@ class Made:
             raise KernelError(errno.EPERM, f"nobody made {old} or {new}", "vfs_rename")
         if old == new:
             return
+        self._identities.generation += 1
         if exists:
             (self.unlink if old in self._links else self.rmdir)(new)
         if old in self._links:

@@ -137,8 +137,8 @@ def _skipping(config: pytest.Config) -> Iterator[None]:
         if testing is None or not isinstance(error, testing.CannotMountError):
             raise
         if config.getoption("fakesysfs_require") or config.getini("fakesysfs_require"):
-            pytest.fail(f"{error}", pytrace=False)
-        pytest.skip(f"{error}")
+            raise pytest.fail.Exception(f"{error}", pytrace=False) from None
+        raise pytest.skip.Exception(f"{error}") from None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -187,6 +187,8 @@ def test_where_fuse_cannot_be_used(project: pytest.Pytester) -> None:
         result = run(project, *arguments)
         result.assert_outcomes(passed=1, errors=2)
         result.stdout.fnmatch_lines(["*FUSE does not work here: /nonexistent is missing*"])
+        result.stdout.no_fnmatch_line("*Traceback*")
+        result.stdout.no_fnmatch_line("*another exception occurred*")
 
 
 @pytest.mark.mount

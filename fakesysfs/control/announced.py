@@ -50,6 +50,12 @@ class Reader(Stream):
         mine, before = self._said
         return kernel.gone or (mine is kernel and before >= end)
 
+    def waits_on(self) -> WaitQueue | None:
+        """See Stream."""
+        uevents = self._kernel.uevents
+        moved_on = self._machine.kernel is not self._kernel
+        return None if self._left or moved_on or self._place < uevents.sequence else uevents.arrived
+
     def close(self) -> None:
         """Nobody waits for it any more."""
         self._announced.leave(self)

@@ -57,16 +57,29 @@ def _uevents(kernel: Kernel) -> str:
 
 
 class _Follow(Stream):
-    """A reader that waits for more. `take` gives the text from a place on and the next place."""
+    """A reader that waits for more.
+
+    `take` gives the text from a place on and the next place, `end` the place behind all that there is.
+    """
 
     def __init__(
-        self, kernel: Kernel, arrived: WaitQueue, take: Callable[[int, int], tuple[str, int]], place: int
+        self,
+        kernel: Kernel,
+        arrived: WaitQueue,
+        take: Callable[[int, int], tuple[str, int]],
+        place: int,
+        end: Callable[[], int],
     ) -> None:
         self._kernel = kernel
         self._arrived = arrived
         self._take = take
         self._place = place
+        self._end = end
         self._left = b""
+
+    def waits_on(self) -> WaitQueue | None:
+        """See Stream."""
+        return None if self._left or self._kernel.gone or self._place < self._end() else self._arrived
 
     async def read(self, size: int, *, wait: bool) -> bytes:
         """At least one byte, at most `size`.
@@ -91,7 +104,7 @@ def _follow_kmsg(kernel: Kernel) -> _Follow:
     def take(place: int, _size: int) -> tuple[str, int]:
         return "".join(map(kmsg_line, kernel.printk.since(place))), kernel.printk.sequence
 
-    return _Follow(kernel, kernel.printk.arrived, take, 0)
+    return _Follow(kernel, kernel.printk.arrived, take, 0, lambda: kernel.printk.sequence)
 
 
 _LOG_USER = 1 << 3
@@ -112,6 +125,11 @@ class _KmsgDevice(Stream):
         self._kernel = kernel
         self._place = kernel.printk.cleared
         self._first = True
+
+    def waits_on(self) -> WaitQueue | None:
+        """See Stream (devkmsg_poll)."""
+        printk = self._kernel.printk
+        return None if self._kernel.gone or self._place < printk.sequence else printk.arrived
 
     async def read(self, size: int, *, wait: bool) -> bytes:
         """The next record.
@@ -171,7 +189,7 @@ def _known_modules(kernel: Kernel) -> str:
     )
 
 
-def _follow_uevents(kernel: Kernel, place: int = 0) -> _Follow:
+def _follow_uevents(kernel: Kernel, place: int = 1) -> _Follow:
     def take(place: int, size: int) -> tuple[str, int]:
         parts: list[str] = []
         length = 0
@@ -183,7 +201,7 @@ def _follow_uevents(kernel: Kernel, place: int = 0) -> _Follow:
                 break
         return "".join(parts), place
 
-    return _Follow(kernel, kernel.uevents.arrived, take, place)
+    return _Follow(kernel, kernel.uevents.arrived, take, place, lambda: kernel.uevents.sequence)
 
 
 def _new_uevents(kernel: Kernel) -> _Follow:

@@ -24,7 +24,7 @@ from fakesysfs.fuse.callers import command_of
 from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.names import Names
 from fakesysfs.kernel import sched
-from fakesysfs.kernel.sched import Operation, Request
+from fakesysfs.kernel.sched import Operation, Request, WaitQueue
 from fakesysfs.kernfs import ROOT, Caller, DirectoryReader, KernelError, OpenFile, Refusals, Stat, Tree, open_file
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ _BUG = KernelError(errno.EIO, "a bug, or the mount ended", "write")
 """What the trace of writes says of a write that nothing else is known of."""
 
 _POLL_ALWAYS = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+_POLL_READABLE = select.POLLIN | select.POLLRDNORM
 _POLL_UNREAD = select.POLLPRI | select.POLLERR
 
 
@@ -112,13 +113,23 @@ class _Refusals:
 
 
 class _Open:
-    """An open attribute and who opened it: read(2) and write(2) come without their caller (pyfuse3)."""
+    """An open attribute and who opened it: read(2) and write(2) come without their caller (pyfuse3).
 
-    __slots__ = ("caller", "file")
+    `polled` is what is to wake whoever polls it.
+    """
+
+    __slots__ = ("caller", "file", "polled")
 
     def __init__(self, file: OpenFile, caller: Caller) -> None:
         self.file = file
         self.caller = caller
+        self.polled: tuple[WaitQueue, int] | None = None
+
+    def forget_poll(self) -> None:
+        if self.polled is not None:
+            queue, token = self.polled
+            queue.discard(token)
+            self.polled = None
 
 
 def answer_errno(number: int) -> int:
@@ -502,12 +513,22 @@ class Operations(pyfuse3.Operations):
     @_at_once
     def release(self, fh: int) -> None:
         """The last descriptor is closed."""
-        self._open.pop(fh).file.close()
+        opened = self._open.pop(fh)
+        opened.forget_poll()
+        opened.file.close()
 
     @_at_once
     def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:
-        """As kernfs_generic_poll where nobody ever calls sysfs_notify."""
+        """As kernfs_generic_poll where nobody ever calls sysfs_notify. Streams tell when there is more to be read."""
         opened = self._open.get(fh)
+        if opened is not None and opened.file.is_stream:
+            queue = opened.file.waits_on()
+            if queue is None:
+                return _POLL_READABLE
+            if poll_handle is not None:
+                opened.forget_poll()
+                opened.polled = queue, queue.add(poll_handle.notify)
+            return 0
         return _POLL_ALWAYS if opened is None or opened.file.was_read else _POLL_ALWAYS | _POLL_UNREAD
 
     # Directories --------------------------------------------------------------------------------------------------

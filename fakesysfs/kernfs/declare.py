@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fakesysfs.kernel.sched import Operation
+from fakesysfs.kernel.sched import Operation, WaitQueue
 from fakesysfs.kernfs.order import name_hash
 
 PAGE_SIZE = 4096
@@ -52,6 +52,9 @@ class Stream(Protocol):
 
         `wait` is false for an open file with O_NONBLOCK: EAGAIN instead.
         """
+
+    def waits_on(self) -> WaitQueue | None:
+        """What wakes a reader that would wait now; None: it would not, which poll(2) says."""
 
     def close(self) -> None:
         """The file is closed."""

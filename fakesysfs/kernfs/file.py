@@ -15,7 +15,7 @@ from collections.abc import Awaitable
 from typing import Any, NamedTuple, Protocol
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.sched import Operation
+from fakesysfs.kernel.sched import Operation, WaitQueue
 from fakesysfs.kernfs.declare import Attribute, Place, Stream
 from fakesysfs.kernfs.inode import Stat, about_of
 from fakesysfs.kernfs.tree import Found, Tree, file_mode, file_size
@@ -134,6 +134,15 @@ class OpenFile:
         data = self._buffer[offset : offset + size]
         self._position = offset + len(data)
         return data
+
+    @property
+    def is_stream(self) -> bool:
+        """A reader may have to wait for more."""
+        return self._stream is not None
+
+    def waits_on(self) -> WaitQueue | None:
+        """What wakes a reader of a stream that would wait now; None: none would."""
+        return None if self._stream is None else self._stream.waits_on()
 
     def close(self) -> None:
         """The last descriptor is closed."""

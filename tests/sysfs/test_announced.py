@@ -45,8 +45,10 @@ def test_to_read_on_is_to_have_announced(face: Face) -> None:
     assert waited_for(face) == 0, "what was before is not its business"
     face.write(STATE, "offline")
     assert waited_for(face) == 1
+    assert file.waits_on() is None
     assert read(file).startswith("offline@/devices/system/memory/memory64 ACTION=offline ")
     assert waited_for(face) == 1, "it was given the event, but may not have sent it"
+    assert file.waits_on() is face.kernel.uevents.arrived
     assert read(file) == "EAGAIN"
     assert waited_for(face) == 0
 
@@ -80,6 +82,7 @@ def test_over_a_reset(face: Face) -> None:
     old = face.sysroot.announced.now()
     face.write("/control/reset", "1")
     assert waited_for(face) == 1
+    assert file.waits_on() is None
     assert not list(face.sysroot.announced.missing(*old)), "the old machine's nobody waits for"
     events = read(file).splitlines()
     assert read(file) == "EAGAIN"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import pyfuse3
 import pytest
 
 from fakesysfs.testing import MountedMachine
@@ -112,3 +115,26 @@ while True:
 def _block(machine: MountedMachine) -> str:
     """The last block, which is the dax device's."""
     return max(machine.ls("/sys/bus/memory/devices"), key=lambda name: int(name[6:]))
+
+
+@pytest.mark.skipif(not hasattr(pyfuse3, "PollHandle"), reason="pyfuse3 before 3.5 does not hear of poll(2)")
+@pytest.mark.parametrize("name", ["uevents_follow", "uevents_new", "kmsg_follow", "dev_kmsg"])
+def test_poll_tells_when_there_is_more(tmp_path: Path, name: str) -> None:
+    """So select(2) and event loops can wait for it."""
+    with MountedMachine(tmp_path) as machine, open(machine.control / name, "rb", buffering=0) as file:
+        os.set_blocking(file.fileno(), False)
+        poll = select.poll()
+        poll.register(file, select.POLLIN)
+        with contextlib.suppress(BlockingIOError):
+            while poll.poll(0):
+                file.read(1 << 16)
+        assert poll.poll(0) == []
+        for _ in range(2):
+            timer = threading.Timer(0.05, machine.write, (f"{MEMORY}/memory64/uevent", "change"))
+            if "kmsg" in name:
+                timer = threading.Timer(0.05, machine.write, ("/control/dev_kmsg", "hello"))
+            timer.start()
+            assert poll.poll(20000) == [(file.fileno(), select.POLLIN)]
+            timer.join()
+            assert file.read(1 << 16)
+            assert poll.poll(0) == []

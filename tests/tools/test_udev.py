@@ -78,6 +78,30 @@ def test_rule_onlines_what_is_added(anybody: Runner) -> None:
     assert all(line.endswith('/state "online" 6') for line in by_udevd)
 
 
+@pytest.mark.parametrize("rule", sorted((EXAMPLES / "udev-rules").glob("*.rules")), ids=lambda path: path.stem)
+def test_each_of_the_example_rules(run: Runner, rule: Path) -> None:
+    """udevd has no complaint, and memory that is added comes online, in the zone that README says."""
+    script = """
+    for block in /sys/devices/system/node/node2/memory[0-9]*; do echo offline > $block/state; udevadm settle; done
+    echo offline > /sys/devices/system/memory/auto_online_blocks
+    cat /sys/devices/system/node/node2/memory[0-9]*/state | sort -u
+    for block in /sys/devices/system/node/node2/memory[0-9]*; do echo offline > $block/state; done 2> /dev/null || :
+    grep -v -e 'receive buffer' -e 'naming scheme' /run/udevd.log >&2 || :
+    udevadm test /devices/system/memory/memory64 2>&1 | grep -e 'rules:' -e '^DEVPATH='
+    echo add > /sys/devices/system/memory/memory64/uevent; udevadm settle
+    cat /sys/devices/system/memory/memory64/{state,valid_zones}; systemd-detect-virt || :
+    """
+    done = run("--kernel", "7.2", "--udev", "--rules", rule, "--", "bash", "-euo", "pipefail", "-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
+    after_offlining, *_, devpath, state, zones, virtual = done.stdout.splitlines()
+    assert after_offlining == ("online" if rule == KEEP else "offline")
+    assert devpath == "DEVPATH=/devices/system/memory/memory64"
+    movable = "by-platform" in rule.name and virtual == "none"
+    assert state == "online"
+    if rule != KEEP:
+        assert zones == ("Movable" if movable else "Normal")
+
+
 def test_settle_waits_for_what_was_written(run: Runner) -> None:
     """An event is there when the write that caused it returns, so a settle after that waits for its rules."""
     script = """

@@ -271,18 +271,49 @@ def test_refused_without_a_user_namespace_of_ones_own() -> None:
         Injector(0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make such a namespace")
-def test_refused_in_a_network_namespace_that_is_the_hosts(on_the_host: list[bytes]) -> None:
-    """`ip netns` makes such: the first user namespace owns it, and there the host's events arrive."""
-    script = f"from fakesysfs.sandbox.uevents import Injector; Injector({network_namespace()}).send(['change@/memory'])"
+def inject(*wrapper: str | Path, outside: int) -> str:
+    """What is said to somebody who tries to send one, started by `wrapper`."""
+    script = f"from fakesysfs.sandbox.uevents import Injector; Injector({outside}).send(['change@/memory'])"
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+        [*wrapper, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert "NotPrivateError" in done.stderr
+    return done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make such namespaces")
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        "unshare --net",
+        "unshare --user --map-root-user",
+        "unshare --net unshare --user --map-root-user",
+        "unshare --user --map-root-user --net unshare --user --map-root-user",
+    ],
+)
+def test_refused_where_the_namespace_is_somebody_elses(wrapper: str, on_the_host: list[bytes]) -> None:
+    """The first one is what `ip netns` makes: the first user namespace owns it, and the host's events arrive there.
+
+    The others have a user namespace of their own in a network namespace that is older.
+    """
+    for outside in (network_namespace(), 0):
+        assert "NotPrivateError" in inject(*wrapper.split(), outside=outside)
     del on_the_host
 
 
-def test_none_on_the_hosts_network(run: Runner, on_the_host: list[bytes]) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may enter it")
+def test_refused_to_who_enters_a_runs_network(run: Runner, on_the_host: list[bytes]) -> None:
+    """It is private, but not his."""
+    process = run.start("--", "sh", "-c", "echo; read line", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    (inside,) = [pid for pid in run.alive() if Path(f"/proc/{pid}/comm").read_text() == "sh\n"]
+    said = inject("nsenter", f"--net=/proc/{inside}/ns/net", outside=network_namespace())
+    process.kill()
+    assert "does not belong to a private user namespace" in said
+    del on_the_host
+
+
+def test_none_on_the_hosts_network(run: Runner, anywhere: list[str], on_the_host: list[bytes]) -> None:
     script = f"""
 write("{DEVICE}/hotplug", "unplug")
 assert len(sent()) > 60
@@ -293,5 +324,5 @@ try:
 except BlockingIOError:
     pass
 """
-    python(run, script, "--host-network")
+    python(run, script, "--host-network", *anywhere)
     del on_the_host

@@ -95,19 +95,19 @@ class Announced:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._readers: list[Reader] = []
+        self.readers: list[Reader] = []
         self.progress = WaitQueue()
         """Woken when a reader got further or went."""
 
     def open(self) -> Reader:
         """Another one."""
         reader = Reader(self._machine, self)
-        self._readers.append(reader)
+        self.readers.append(reader)
         return reader
 
     def leave(self, reader: Reader) -> None:
         """A reader is gone."""
-        self._readers.remove(reader)
+        self.readers.remove(reader)
         self.progress.wake_all()
 
     def now(self) -> tuple[Kernel, int]:
@@ -116,4 +116,4 @@ class Announced:
 
     def missing(self, kernel: Kernel, end: int) -> Iterator[Reader]:
         """The readers that are to be waited for until the events of `kernel` before number `end` are announced."""
-        return (reader for reader in self._readers if not reader.on_its_own and not reader.has_announced(kernel, end))
+        return (reader for reader in self.readers if not reader.on_its_own and not reader.has_announced(kernel, end))

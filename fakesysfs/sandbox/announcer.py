@@ -107,7 +107,8 @@ class ElsewhereAnnouncer:
     @property
     def behind(self) -> bool:
         """Whether there are events that a store, before it is answered, waits for."""
-        return any(self._announced.missing(*self._announced.now()))
+        # Asked for each write, and mostly nobody is there.
+        return bool(self._announced.readers) and any(self._announced.missing(*self._announced.now()))
 
     async def caught_up(self) -> None:
         """Wait until all events were sent that there are now; for who sends none of them, up to a point."""

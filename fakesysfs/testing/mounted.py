@@ -26,7 +26,7 @@ _LOOK_SECONDS = 0.005
 
 
 class CannotMountError(Exception):
-    """Why there can be no mount here, or no private namespaces around a command, and what to do about it."""
+    """Why there can be no mount here, no private namespaces around a command or no udevd in them, and what to do."""
 
 
 class MountedMachine(Controls):
@@ -206,8 +206,8 @@ class MountedMachine(Controls):
         """Run a command to its end; it sees this machine at /sys, /dev and /proc. A string is a script for sh.
 
         `udev` runs a systemd-udevd beside it, with `rules`: directories, files, `none`, `distribution` (the default).
-        The rest is as in subprocess.run, standard output and error are captured. Raises CannotMountError where
-        there can be no private namespaces; what subprocess.run raises for `timeout` and `check`.
+        The rest is as in subprocess.run, standard output and error are captured. Raises CannotMountError where there
+        can be no private namespaces or is no systemd-udevd; what subprocess.run raises for `timeout` and `check`.
         """
         process = self.start(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=env,
@@ -222,7 +222,7 @@ class MountedMachine(Controls):
         finally:
             self._started.remove(process)
         done = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
-        if done.returncode == _WRONG_USE and "private namespaces cannot be made here" in errors:
+        if done.returncode == _WRONG_USE and any(why in errors for why in _IMPOSSIBLE):
             raise CannotMountError(errors.strip().removeprefix("fakesysfs: "))
         if check:
             done.check_returncode()
@@ -259,6 +259,7 @@ class MountedMachine(Controls):
 
 
 _WRONG_USE = 2
+_IMPOSSIBLE = ("fakesysfs: private namespaces cannot be made here", "fakesysfs: there is no systemd-udevd here")
 
 
 def _python(module: str) -> list[str]:

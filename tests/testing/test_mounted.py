@@ -112,6 +112,34 @@ while True:
         assert [output.readline() for output in outputs] == [f"change@/devices/system/memory/{b}\n" for b in blocks]
 
 
+@pytest.mark.tools
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide it")
+def test_where_there_is_no_udevd(tmp_path: Path) -> None:
+    need("udevadm", "unshare")
+    daemons = ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd", "/sbin/udevd")
+    hide = "; ".join(
+        f"mount --bind /dev/null {path}"
+        for path in {os.path.realpath(path) for path in daemons}
+        if os.path.exists(path)
+    )
+    script = """
+import sys
+from fakesysfs.testing import CannotMountError, MountedMachine
+with MountedMachine(sys.argv[1]) as machine:
+    print(machine.run(["echo", "fine"]).stdout)
+    try:
+        machine.run(["true"], udev=True)
+    except CannotMountError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{hide}; exec "$@"', "sh", sys.executable, "-c", script, tmp_path],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split("\n\n")[0] == "fine"
+    assert "there is no systemd-udevd here: install it" in done.stdout
+
+
 def _block(machine: MountedMachine) -> str:
     """The last block, which is the dax device's."""
     return max(machine.ls("/sys/bus/memory/devices"), key=lambda name: int(name[6:]))

@@ -42,6 +42,7 @@ Show = Callable[[Any], str | bytes]
 SleepingShow = Callable[[Any], Operation[str]]
 Store = Callable[[Any, bytes], Awaitable[None] | None]
 Visible = Callable[[Any], bool]
+Owner = Callable[[Any], Kobject | None]
 
 
 class Stream(Protocol):
@@ -80,7 +81,7 @@ class Attribute:
     store: Store | None = None
     stream: Callable[[Any], Stream] | None = None
     visible: Visible | None = None
-    owner: Callable[[Any], Kobject | None] | None = None
+    owner: Owner | None = None
     narrow: Callable[[Any], int] | None = None
     size: int | Callable[[Any], int] = PAGE_SIZE
     max_store: int | None = PAGE_SIZE
@@ -109,11 +110,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A subdirectory without an object of its own; its entries get the object of the directory around it."""
+    """A subdirectory without an object of its own; its entries get the object of the directory around it.
+
+    `owner` gives the object with whose life it comes and goes, as that of an attribute does for one file.
+    """
 
     name: str
     entries: tuple[Entry, ...]
     visible: Visible | None = None
+    owner: Owner | None = None
     doc: str = ""
 
 
@@ -198,7 +203,8 @@ class Place:
     `group` is the group directory around it (None: the directory itself), `directory_mode` the bits of directories.
     `mode` is the type and the bits of a file or link as declared (0 for directories); `form` is mode, size and link
     count, where these are all that lstat(2) tells of such an entry, whatever the object. `condition` is the entry's
-    own, None: always there; `conditions` are that and those of the groups around. `owner` is the declared one.
+    own, None: always there; `conditions` are those of the groups around, the outermost first, and that: each may rely
+    on those before, and on the owner. `owner` is the declared one, else that of the group around.
     """
 
     slot: int
@@ -209,7 +215,7 @@ class Place:
     form: tuple[int, int, int] | None = field(init=False)
     condition: Condition | None = field(init=False)
     conditions: tuple[Condition, ...] = field(init=False)
-    owner: Callable[[Any], Kobject | None] | None = field(init=False)
+    owner: Owner | None = field(init=False)
 
     def __post_init__(self) -> None:
         entry = self.entry
@@ -219,11 +225,15 @@ class Place:
             "mode": _mode(entry),
             "form": _form(entry, self.directory_mode),
             "condition": condition,
-            "conditions": around if condition is None else (condition, *around),
-            "owner": entry.owner if isinstance(entry, Attribute) else None,
+            "conditions": around if condition is None else (*around, condition),
+            "owner": _owner(entry) or (self.group.owner if self.group else None),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+
+
+def _owner(entry: Entry) -> Owner | None:
+    return entry.owner if isinstance(entry, Attribute | Group) else None
 
 
 def _condition(entry: Entry) -> Condition | None:

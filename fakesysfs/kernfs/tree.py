@@ -206,11 +206,11 @@ class Tree:
         place = kind.places[slot - 1]
         if place.conditions or place.owner is not None:
             about = about_of(kobject)
+            if place.owner is not None and place.owner(about) is not kobject:
+                return None
             for condition in place.conditions:
                 if not condition(about):
                     return None
-            if place.owner is not None and place.owner(about) is not kobject:
-                return None
         return _found(Found, (kobject, kind, place, index))
 
     def existing(self, ino: int, where: str) -> Found:
@@ -257,12 +257,14 @@ class Tree:
 
     def single(self, parent: int, about: Any, place: Place) -> int | None:
         """The inode number of an entry that is no family; None if it is not there now."""
+        if place.owner is not None:
+            owner = place.owner(about)
+            if owner is None:
+                return None
+            parent = self.ino_of(owner)
         if place.condition is not None and not place.condition(about):
             return None
-        if place.owner is None:
-            return self.child(parent, place.slot)
-        owner = place.owner(about)
-        return None if owner is None else self.child(self.ino_of(owner), place.slot)
+        return self.child(parent, place.slot)
 
     def _member(self, parent: int, found: Found, place: Place, name: bytes) -> int | None:
         about = about_of(found.object)
@@ -444,7 +446,7 @@ class Tree:
         for place in found.kind.directories(self.group_slot(found) or 0):
             entry = place.entry
             if isinstance(entry, Group):
-                count += entry.visible is None or entry.visible(about)
+                count += self.single(ROOT, about, place) is not None
             elif isinstance(entry, Subdirectories):
                 count += len(entry.of(about))
             elif isinstance(entry, Indexed):

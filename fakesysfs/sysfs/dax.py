@@ -192,6 +192,12 @@ def _region(device: Any) -> DaxRegion:
     return region
 
 
+def _region_now(device: Any) -> DaxRegion | None:
+    """The group comes and goes with the region; that of the next binding is another one."""
+    region = device.driver_data
+    return region if isinstance(region, DaxRegion) else None
+
+
 def _is_dynamic(device: Any) -> bool:
     return not _region(device).static
 
@@ -202,7 +208,7 @@ def _name_or_nothing(device: DevDax | None) -> str:
 
 DAX_REGION = Group(
     name="dax_region",
-    visible=lambda device: isinstance(device.driver_data, DaxRegion),
+    owner=_region_now,
     doc="The region that dax devices are made of.",
     entries=(
         Attribute(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fakesysfs.kernel.cpu import Cpu
-from fakesysfs.kernel.dax.bus import DaxMapping, DevDax
+from fakesysfs.kernel.dax.bus import DaxMapping, DaxRegion, DevDax
 from fakesysfs.kernel.dax.kmem import DaxKmemData
 from fakesysfs.kernel.dax.pmem import NdDevice
 from fakesysfs.kernel.device import Bus, Driver
@@ -46,6 +46,8 @@ def kind_of(kobject: Any) -> DirectoryKind:
     """The kind of a kernel object's directory."""
     if isinstance(kobject, Driver):
         return dax.DRIVER
+    if isinstance(kobject, DaxRegion):
+        return kind_of(kobject.device)
     return KINDS[type(kobject)]
 
 

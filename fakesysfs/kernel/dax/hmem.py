@@ -23,14 +23,19 @@ async def offer_region(region: DaxRegion, size: int, setup: DaxSetup, *, memmap_
     """Make a region and its first device, of `size` bytes; both go with the driver of the device that offers it."""
     device = region.device
     region.driver_at_start = setup.driver
+    kernel = device.kernel
+    region.serial = kernel.new_serial()
+    kernel.register(region)
     device.driver_data = region
-    device.kernel.changed("region", device)
+    kernel.changed("region", device)
 
     async def take_back() -> None:
         for dev_dax in reversed(region.devices()):
             await unregister_dev_dax(dev_dax)
         device.driver_data = None
-        device.kernel.changed("region", device)
+        kernel.unregister(region)
+        region.serial = 0
+        kernel.changed("region", device)
 
     device.release_actions.append(take_back)
     # A probing driver's device counts as bound: the region's attributes work already.

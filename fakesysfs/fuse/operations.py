@@ -314,14 +314,24 @@ class Operations(pyfuse3.Operations):
 
     @_at_once
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        """Attributes; those of a removed file that is open stay, with link count 0."""
+        """Attributes; those of a removed node that is open stay, with link count 0."""
         found = self._tree.getattr(inode)
-        if not found.nlink:
-            for opened in self._open.values():
-                if opened.file.ino == inode:
-                    found = opened.file.getattr()
-                    break
+        if not found.nlink and not stat.S_ISDIR(found.mode):
+            found = self._getattr_removed(inode, found)
         return self._entry_for(found, ctx)
+
+    def _getattr_removed(self, inode: int, found: Stat) -> Stat:
+        """What a removed file, link or group of files was, if it is open.
+
+        Else nobody knows any more: it was removed after the VFS had found it, and there is no such name. Told another
+        type than it had, the host would answer EIO.
+        """
+        for opened in self._open.values():
+            if opened.file.ino == inode:
+                return opened.file.getattr()
+        if any(ino == inode for ino, _ in self._open_directories.values()):
+            return found._replace(mode=stat.S_IFDIR | 0o755, size=0)
+        raise FUSEError(errno.ENOENT)
 
     @_at_once
     def setattr(

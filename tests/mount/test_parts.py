@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyfuse3
 import pytest
@@ -19,9 +21,9 @@ from fakesysfs.fuse.callers import has_open, interrupted
 from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.mount import MountError, check_device, mounts
 from fakesysfs.fuse.names import Names
-from fakesysfs.fuse.operations import answer_errno
+from fakesysfs.fuse.operations import Operations, answer_errno
 from fakesysfs.kernel.sched import Answer, Preempt, Signals, Sleep, Wait, WaitQueue, ask
-from tests.mount.toy import Toy
+from tests.mount.toy import Sysroot, Toy
 
 
 class Host:
@@ -176,6 +178,18 @@ def test_files_of_other_mounts_have_the_same_numbers() -> None:
 @pytest.mark.parametrize(("number", "answer"), [(16, 16), (0, 5), (512, 5), (524, 5), (41, 5)])
 def test_errnos_of_no_host_are_eio(number: int, answer: int) -> None:
     assert answer_errno(number) == answer
+
+
+async def test_attributes_of_what_was_removed_after_the_host_found_it() -> None:
+    """Another type than it had would be EIO for whoever asked."""
+    toy = Toy()
+    operations = Operations(Sysroot(toy), lambda: None)
+    caller: Any = SimpleNamespace(pid=1)
+    ino = toy.tree.walk("/link")
+    toy.set_bound(b"0")
+    with pytest.raises(pyfuse3.FUSEError) as raised:
+        await operations.getattr(ino, caller)
+    assert raised.value.errno == errno.ENOENT
 
 
 def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ class Sysroot:
         self.tree.population = self.kernel
         for directory in lasting.values():
             self.kernel.register(directory)
-        self._start({path: directory.serial for path, directory in lasting.items()})
+        self._start(lasting)
         changed = self.tree.forget_changed()
         if self._collecting:
             for path in self._static.by_path:
@@ -156,7 +156,7 @@ class Sysroot:
         booted_at = self._now_ns()
         return Kernel(self.machine.setup(), self.profile, lambda: (self._now_ns() - booted_at) / 1e9, serial)
 
-    def _start(self, lasting: Mapping[str, int]) -> None:
+    def _start(self, lasting: Mapping[str, Directory]) -> None:
         kernel = self.kernel
         static = self._static = StaticDirectories(kernel.new_serial, kernel, lasting)
         blocks = ControlBlocks(kernel.new_serial(), kernel)

@@ -49,6 +49,7 @@ class OpenFile:
         "_about",
         "_buffer",
         "_generation",
+        "_life",
         "_position",
         "_refusals",
         "_stream",
@@ -69,6 +70,7 @@ class OpenFile:
         self._tree = tree
         self._refusals = refusals
         self.ino = ino
+        self._life = tree.life_of(ino)
         self.attribute = attribute
         self.mode, self.size, _ = place.form or (file_mode(place, about), file_size(attribute, about), 1)
         """What fstat(2) says once the node is gone, but for what a user changed: `changed`."""
@@ -91,13 +93,16 @@ class OpenFile:
     @property
     def alive(self) -> bool:
         """Is the node still there?"""
-        return self._tree.find(self.ino) is not None
+        return self._find() is not None
+
+    def _find(self) -> Found | None:
+        return self._tree.find(self.ino) if self._tree.life_of(self.ino) is self._life else None
 
     def _object(self, where: str) -> Any:
         """What the attribute is of. As long as nothing came or went anywhere, what it was of before."""
         generation = self._tree.population.generation
         if generation != self._generation:
-            found = self._tree.find(self.ino)
+            found = self._find()
             if found is None:
                 raise KernelError(self.attribute.removed, "the attribute was removed while it was open", where)
             self._about, self._generation = about_of(found.object), generation

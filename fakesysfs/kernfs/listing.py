@@ -63,6 +63,7 @@ class DirectoryReader:
             raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
         self._tree = tree
         self._ino = ino
+        self._life = tree.life_of(ino)
         around = tree.group_slot(found)
         if around is None:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "iterate_dir")
@@ -81,7 +82,7 @@ class DirectoryReader:
         generation = self._tree.population.generation
         if generation != self._generation:
             found = self._tree.find(self._ino)
-            if found is None:
+            if found is None or self._tree.life_of(self._ino) is not self._life:
                 raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
             self._kind, self._about, self._generation = found.kind, about_of(found.object), generation
         return self._about

@@ -19,11 +19,11 @@ class StaticDirectories:
 
     `take_serial` gives each its identity, `about` is what their attributes are asked about.
 
-    `lasting` has the identities, by path, of those that existed before in the same tree and shall not be new ones.
+    `lasting` are those, by path, that existed before in the same tree and live on.
     """
 
     def __init__(
-        self, take_serial: Callable[[], int], about: Any, lasting: Mapping[str, int] = MappingProxyType({})
+        self, take_serial: Callable[[], int], about: Any, lasting: Mapping[str, Directory] = MappingProxyType({})
     ) -> None:
         self._take_serial = take_serial
         self._lasting = lasting
@@ -56,8 +56,12 @@ class StaticDirectories:
             mode=mode,
             made=None if made is None else lambda _about: made,
         )
-        serial = self._lasting.get(path) or self._take_serial()
-        directory = Directory(serial, kind, self._about if about is None else about)
+        about = self._about if about is None else about
+        directory = self._lasting.get(path)
+        if directory is None:
+            directory = Directory(self._take_serial(), kind, about)
+        else:
+            directory.kind, directory.about = kind, about
         self.by_serial[directory.serial] = directory
         self.by_path[path] = directory
         return directory

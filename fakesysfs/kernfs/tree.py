@@ -213,6 +213,13 @@ class Tree:
                     return None
         return _found(Found, (kobject, kind, place, index))
 
+    def life_of(self, ino: int) -> object:
+        """The object with whose life a node comes and goes, or None if that is gone.
+
+        Whatever is open compares it with the one it was opened on: serials come again once all have been given.
+        """
+        return self._root if ino == ROOT else self.population.objects.get(ino >> SERIAL_SHIFT)
+
     def existing(self, ino: int, where: str) -> Found:
         """As `find`, but a node that is gone is ENODEV, as kernfs says to open files (kernfs_get_active)."""
         found = self.find(ino)

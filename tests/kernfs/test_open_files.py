@@ -12,6 +12,7 @@ import pytest
 
 from fakesysfs.kernel import sched
 from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.kernel import LAST_SERIAL
 from fakesysfs.kernfs import OpenFile
 from fakesysfs.testing.filesystem import FileSystem
 from tests.model import CALLER, Face, drive
@@ -158,6 +159,40 @@ def test_the_attribute_of_each_binding_is_another_file(profile: str) -> None:
         assert is_dead(file)
         face.write("/sys/bus/dax/drivers/kmem/bind", "dax0.0")
     assert len(set(seen)) == 3
+
+
+def test_files_stay_dead_when_their_number_is_given_again(face: Face) -> None:
+    """There are 2**20 serials: three of them for each plug, so they come again after some 350,000."""
+    tree, kernel = face.sysroot.tree, face.kernel
+    state = face.open(STATE, os.O_RDWR)
+    directory = tree.opendir(tree.resolve(os.path.dirname(STATE)))
+    face.write(HOTPLUG, "unplug")
+    kernel._serial = LAST_SERIAL - 1  # a million operations later
+    for _ in range(2):
+        face.write(HOTPLUG, "online_movable")
+        numbers = [kobject.serial for kobject in kernel.objects.values()]
+        assert len(numbers) == len(set(numbers))
+        assert face.read(STATE) == "online\n"
+        face.write(HOTPLUG, "unplug")
+    assert kernel.last_serial < LAST_SERIAL - 1, "they did not start over"
+    kernel._serial = (state.ino >> 44) - 2  # the node comes before its blocks
+    face.write(HOTPLUG, "online_movable")
+    assert tree.resolve(STATE) == state.ino
+    assert not state.alive
+    assert is_dead(state)
+    with pytest.raises(KernelError, match="ENOENT"):
+        list(directory.entries(0))
+
+
+def test_files_outside_sys_live_on_at_a_reset(face: Face) -> None:
+    """What `fakesysfs run` mounts elsewhere, whoever has it open (`_lasts`)."""
+    iomem, reset = face.open("/proc/iomem"), face.open("/control/reset", os.O_WRONLY)
+    before = iomem.read(0, 1 << 20)
+    face.write(HOTPLUG, "unplug")
+    assert iomem.read(0, 1 << 20) != before
+    for _ in range(2):
+        drive(reset.write(b"1", CALLER))
+        assert iomem.read(0, 1 << 20) == before
 
 
 def test_files_of_sys_die_at_a_reset(face: Face) -> None:

@@ -26,7 +26,7 @@ need_fuse() {
     if [[ ! -c /dev/fuse ]]; then
         why="/dev/fuse is missing"
     elif ! { : <>/dev/fuse; } 2>/dev/null; then
-        why="/dev/fuse may not be opened"
+        why="/dev/fuse may not be opened by user $EUID (mode $(stat -c %a /dev/fuse))"
     else
         bounds=$(sed -n 's/^CapBnd:\t*//p' /proc/self/status)
         # bit 21 is CAP_SYS_ADMIN; without it neither root nor the setuid fusermount3 may mount
@@ -36,7 +36,7 @@ need_fuse() {
     fi
     [[ -z $why ]] || die 2 "FUSE does not work here, because $why: start a container with \`docker run --device /dev/fuse \
 --cap-add SYS_ADMIN ...\` (where the host has AppArmor, also \`--security-opt apparmor=unconfined\`); on a machine of your \
-own, load the module with \`modprobe fuse\` and see who may open /dev/fuse."
+own, \`modprobe fuse\` loads the module and \`chmod 666 /dev/fuse\` lets everybody use it."
 }
 
 # Succeeds if a fake is mounted at PATH, dead ones included. Looks at the kernel's table only: a dead mount, or one that
@@ -45,10 +45,10 @@ is_fake() { # PATH
     local point rest
     while read -r _ _ _ _ point rest; do
         # blanks are octal there; behind the dash stand the type, the source and the options
-        if [[ $(printf '%b' "$point") == "$1" && $rest == *" - fuse.fakesysfs "* ]]; then
+        if [[ $rest == *" - fuse.fakesysfs "* && $(printf '%b' "$point") == "$1" ]]; then
             return 0
         fi
-    done < <(grep -F " - fuse.fakesysfs " /proc/self/mountinfo)
+    done </proc/self/mountinfo
     return 1
 }
 
@@ -62,13 +62,15 @@ unmount() { # PATH
     is_fake "$1" || say "no fake is mounted at $1"
     # once for each that was mounted over another
     while is_fake "$1"; do
-        if error=$(fusermount3 -u -- "$1" 2>&1); then
+        if error=$(LC_ALL=C fusermount3 -u -- "$1" 2>&1); then
             say "unmounted $1"
         elif is_dead "$1"; then
             fusermount3 -u -z -- "$1"
             say "unmounted $1, whose server had died; a process still has something of it open"
-        else
+        elif [[ $error == *busy* ]]; then
             die 1 "$error: a process has something of it open, or stands in it (\`fuser -vm\` names it)"
+        else
+            die 1 "$error"
         fi
     done
 }
@@ -101,8 +103,9 @@ esac
 
 need_fuse
 set_up base
-# where a dead mount is, mkdir fails, and `fakesysfs mount` clears it
-if ! error=$(mkdir -p -- "$mountpoint" 2>&1) && ! is_fake "$(realpath -m -- "$mountpoint")"; then
+# where a dead mount is, mkdir fails, and `fakesysfs mount` clears it; what else is there is for it to judge, too
+if [[ ! -e $mountpoint ]] && ! error=$(mkdir -p -- "$mountpoint" 2>&1) &&
+    ! is_fake "$(realpath -m -- "$mountpoint")"; then
     die 2 "$error"
 fi
 exec "$venv/bin/fakesysfs" mount "$mountpoint" "$@"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -28,6 +30,8 @@ class _WrongUseError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # the name of a directory need not be text
     if arguments[:1] == ["replay"]:
         from fakesysfs.testing import replay  # noqa: PLC0415
 
@@ -52,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="fakesysfs",
         description="A Linux machine's memory-hotplug sysfs that can be mounted anywhere.",
         epilog="example: mkdir -p mnt && fakesysfs mount mnt && cat mnt/sys/bus/dax/devices/dax0.0/hotplug",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fakesysfs {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -59,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     def command(
         name: str, run: Callable[[argparse.Namespace], int], what: str, example: str
     ) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=what, description=what, epilog=f"example: {example}")
+        added = commands.add_parser(
+            name,
+            help=what,
+            description=what,
+            epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         added.set_defaults(command=run)
         return added
 
@@ -165,7 +176,7 @@ def _mount(options: argparse.Namespace) -> int:
         from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
         sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid())
-        hint = _something_to_try(sysroot.tree, profile.attribute)
+        hint = _something_to_try(sysroot.tree, profile)
         announcer = ElsewhereAnnouncer(sysroot.announced)
         serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint), announcer=announcer)
 
@@ -174,10 +185,10 @@ def _mount(options: argparse.Namespace) -> int:
     def say(hint: str) -> None:
         print(f"{shown}: machine {options.machine}, kernel {profile.name}. Try:")
         for line in [*hint.splitlines(), f"{_program()} umount {{}}"]:
-            print("  " + line.format(shown), flush=True)
+            print("  " + line.format(shlex.quote(shown)), flush=True)
 
     try:
-        check(given)
+        check(given, _program())
         if options.foreground:
             daemon.log_to_standard_error()
             serve(say)
@@ -195,13 +206,16 @@ def _shown(point: str) -> str:
     return point if below.startswith("..") else below
 
 
-def _something_to_try(tree: Tree, attribute: str | None) -> str:
-    """Commands for this tree, one a line, with {} for the mountpoint; `attribute` is the kernel's whole-device one."""
+def _something_to_try(tree: Tree, profile: Profile) -> str:
+    """Commands for this tree under this kernel, one a line, with {} for the mountpoint."""
+    from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED  # noqa: PLC0415
+
     devices = "/sys/bus/dax/devices"
     for device in sorted(tree.listing(devices)):
-        if attribute in tree.listing(f"{devices}/{device}"):
-            path = f"{devices}/{device}/{attribute}"
-            return f"cat {{}}{path}\necho unplug > {{}}{path}\nlsmem --sysroot {{}}"
+        if profile.attribute in tree.listing(f"{devices}/{device}"):
+            path = f"{devices}/{device}/{profile.attribute}"
+            word = next(word for word, state in profile.words_written.items() if state == DAX_KMEM_UNPLUGGED)
+            return f"cat {{}}{path}\necho {word} > {{}}{path}\nlsmem --sysroot {{}}"
     return "lsmem --sysroot {}"
 
 

@@ -50,6 +50,9 @@ stamp_now() {
 
 # Runs in a subshell of its own: its traps, and the lock, end with it.
 make_set_up() { # base|test
+    if [[ ! -w $checkout || -e $checkout/.venv.lock && ! -w $checkout/.venv.lock ]]; then
+        die 1 "$checkout is not set up for user $EUID, who may not write there: use a clone of your own"
+    fi
     exec 9>>"$checkout/.venv.lock"
     if ! flock --nonblock 9; then
         say "waiting for another set-up of this checkout"

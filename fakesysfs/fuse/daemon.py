@@ -47,7 +47,7 @@ def in_background(serve: Callable[[Callable[[str], None]], None], log_path: Path
     os.close(writer)
     os.waitpid(child, 0)
     with open(reader, "rb") as file:  # noqa: PTH123  a descriptor
-        status, _, text = file.read().decode().partition("\n")
+        status, _, text = os.fsdecode(file.read()).partition("\n")
     if status == "0":
         return text
     raise MountError(text or f"the server ended at once; see {log_path}", int(status or 1))
@@ -63,7 +63,7 @@ def _become_daemon(
         nonlocal waiting
         if waiting:
             waiting = False
-            os.write(writer, f"{number}\n{text}".encode())
+            os.write(writer, os.fsencode(f"{number}\n{text}"))
             os.close(writer)
 
     try:

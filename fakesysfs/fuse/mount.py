@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -59,10 +60,10 @@ def mounted_at(real: str) -> Mount | None:
     return there[-1] if there and there[-1].type == TYPE else None
 
 
-def check(point: str) -> None:
+def check(point: str, program: str = "fakesysfs") -> None:
     """Make sure that `point` can be mounted on; a mount whose server died is cleared away.
 
-    Raises MountError.
+    Raises MountError; what to do then says `program`.
     """
     check_device()
     real = os.path.realpath(point)
@@ -71,11 +72,12 @@ def check(point: str) -> None:
     if mounted_at(real) and _is_dead(point):
         unmount(point)
     if mounted_at(real):
-        raise MountError(f"{point}: a fakesysfs is mounted here already; `fakesysfs umount {point}` takes it away")
+        umount = f"{program} umount {shlex.quote(point)}"
+        raise MountError(f"{point}: a fakesysfs is mounted here already; `{umount}` takes it away")
     try:
         is_directory = os.path.isdir(point) or not os.stat(point)  # noqa: PTH112, PTH116  the reason is wanted
     except OSError as error:
-        hint = f"; make it with `mkdir {point}`" if error.errno == errno.ENOENT else ""
+        hint = f"; make it with `mkdir -p {shlex.quote(point)}`" if error.errno == errno.ENOENT else ""
         raise MountError(f"{point}: {error.strerror}{hint}", 2) from None
     if not is_directory:
         raise MountError(f"{point}: not a directory", 2)

@@ -191,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="fakesysfs replay",
         description="Replay recorded sessions of real kernels and compare every answer.",
         epilog="example: fakesysfs replay -v --kernel 7.2 tests/recordings",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="list every operation that was not reproduced")
     parser.add_argument("--on", choices=("model", "mount"), default="model", help="what to replay on (default: model)")

@@ -1,0 +1,102 @@
+"""./mount.sh as it is typed: odd directories, wrong use, no FUSE. What the set-up does is tests/test_setup.py's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.fuse.mount import mounted_at
+from tests.mount.served import PATIENCE_SECONDS, ROOT
+
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.skipif(not (ROOT / ".venv/.set-up-base").exists(), reason="the checkout is not set up"),
+]
+
+
+def mount_sh(*arguments: str | Path, cwd: Path, wrapper: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """One call of it; daemons log to `cwd`."""
+    return subprocess.run(
+        [*wrapper, ROOT / "mount.sh", *arguments],
+        cwd=cwd,
+        env={**os.environ, "XDG_STATE_HOME": str(cwd), "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kernel", ["hotplug-v3", "7.3"])
+@pytest.mark.parametrize("name", ["plain", "a b", "it's", "{0}", "new\nline", os.fsdecode(b"not text \xff"), "öß"])
+def test_what_it_prints_can_be_typed(tmp_path: Path, name: str, kernel: str) -> None:
+    """Wherever it is mounted and whatever the kernel's word is."""
+    point = tmp_path / name
+    done = mount_sh(point, "--kernel", kernel, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    try:
+        commands = done.stdout.partition(". Try:\n")[2]
+        assert "umount" in commands
+        script = os.fsencode(f"set -e\n{commands}")
+        typed = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (typed.returncode, typed.stderr) == (0, "")
+        assert typed.stdout.startswith("online_movable\n")
+        assert not mounted_at(str(point))
+    finally:
+        if mounted_at(str(point)):
+            mount_sh("--unmount", point, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a b", os.fsdecode(b"not text \xff")])
+def test_unmount(tmp_path: Path, name: str) -> None:
+    point = tmp_path / name
+    assert mount_sh(point, cwd=tmp_path).returncode == 0
+    done = mount_sh("--unmount", point, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, f"fakesysfs: unmounted {point}\n")
+    assert not mounted_at(str(point))
+    again = mount_sh("--unmount", point, cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (0, f"fakesysfs: no fake is mounted at {point}\n")
+
+
+def test_unmount_while_somebody_stands_in_it(tmp_path: Path) -> None:
+    point = tmp_path / "mnt"
+    assert mount_sh(point, cwd=tmp_path).returncode == 0
+    held = os.open(point / "sys", os.O_RDONLY)
+    done = mount_sh("--unmount", point, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "fuser" in done.stderr
+    os.close(held)
+    assert mount_sh("--unmount", point, cwd=tmp_path).returncode == 0
+
+
+def test_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to("missing")
+    for arguments in (
+        ["file"],
+        ["file/below"],
+        ["nowhere"],
+        ["mnt", "--kernel", "6.1"],
+        ["mnt", "--nonsense"],
+        ["--unmount", "one", "two"],
+    ):
+        done = mount_sh(*arguments, cwd=tmp_path)
+        assert done.returncode == 2, arguments
+        assert done.stderr
+    assert "example: ./mount.sh" in mount_sh("--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide the device")
+def test_without_the_device_one_sentence_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    script = 'mount --bind "$0" /dev/fuse && exec "$@"'
+    done = mount_sh("mnt", cwd=tmp_path, wrapper=("unshare", "-m", "sh", "-c", script, str(tmp_path / "file")))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "/dev/fuse is missing" in done.stderr
+    assert "docker run --device /dev/fuse --cap-add SYS_ADMIN" in done.stderr
+    assert not (tmp_path / "mnt").exists()

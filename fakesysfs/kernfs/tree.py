@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from fakesysfs.kernfs.made import Made
 
 _XATTRS = ("security.", "trusted.")
+_SWEEP_FROM = 256
 
 
 class NameChange(NamedTuple):
@@ -155,6 +156,7 @@ class Tree:
         self.gid = gid
         self._changed: dict[int, Changed] = {}
         self._aliases: dict[int, int] = {}
+        self._sweep_at = _SWEEP_FROM
         self._orders: dict[bytes, IndexedOrder] = {}
         self._forms: dict[tuple[int, int, int], Stat] = {}
 
@@ -182,6 +184,7 @@ class Tree:
         The host's VFS holds the inode's lock while a write waits for its answer, so a second writer would wait where
         the kernel answers at once. Later opens take the new number and so another lock. The old one stays valid.
         """
+        self._sweep()
         base = ino & NO_ALIAS
         self._aliases[base] = alias = self._aliases.get(base, 0) + 1 & ALIAS_MASK
         return base | alias << ALIAS_SHIFT
@@ -380,7 +383,7 @@ class Tree:
         found = self.find(ino)
         if found is None or found.place is not None or found.kind.made is None:
             raise KernelError(errno.EPERM, "nobody makes names here", "may_create")
-        made: Made = found.kind.made(_about(found.object))
+        made: Made = found.kind.made(about_of(found.object))
         return made
 
     # Attributes of nodes --------------------------------------------------------------------------------------------
@@ -513,8 +516,7 @@ class Tree:
         """
         self.existing(ino, "kernfs_iop_setattr")
         if any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
-            self._sweep()
-            changed = self._changed.setdefault(ino & NO_ALIAS, Changed())
+            changed = self._remember(ino)
             if mode is not None:
                 changed.mode = stat.S_IMODE(mode)
             changed.uid = changed.uid if uid is None else uid
@@ -526,17 +528,23 @@ class Tree:
 
     def forget_changed(self) -> list[int]:
         """Drop what users changed, on all nodes; returns the inode numbers of those that are there still."""
-        self._sweep()
-        there = [ino | self._aliases.get(ino, 0) << _ALIAS_SHIFT for ino in self._changed]
+        there = [ino for ino in self._changed if self.find(ino) is not None]
         self._changed.clear()
-        return there
+        return [ino | self._aliases.get(ino, 0) << ALIAS_SHIFT for ino in there]
+
+    def _remember(self, ino: int) -> Changed:
+        self._sweep()
+        return self._changed.setdefault(ino & NO_ALIAS, Changed())
 
     def _sweep(self) -> None:
-        """Drop what was remembered of nodes that are gone."""
+        """Drop what was remembered of nodes that are gone, when it is twice as much as after the last time."""
+        if len(self._changed) + len(self._aliases) < self._sweep_at:
+            return
         for ino in [ino for ino in self._changed if self.find(ino) is None]:
             del self._changed[ino]
         for ino in [ino for ino in self._aliases if self.find(ino) is None]:
             del self._aliases[ino]
+        self._sweep_at = max(2 * (len(self._changed) + len(self._aliases)), _SWEEP_FROM)
 
     def getxattr(self, ino: int, name: str) -> bytes:
         """One xattr of a node, whether or not that is still there (kernfs_xattr_get asks for no active reference).
@@ -554,7 +562,7 @@ class Tree:
     def setxattr(self, ino: int, name: str, value: bytes) -> None:
         """Raises KernelError: ENOTSUP for user.* (kernfs_vfs_user_xattr_set is off in sysfs)."""
         self._can_be_set(ino, name)
-        self._changed.setdefault(ino & NO_ALIAS, Changed()).xattrs[name] = value
+        self._remember(ino).xattrs[name] = value
 
     def listxattr(self, ino: int) -> list[str]:
         """The names of the xattrs set on a node."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 
@@ -14,6 +15,7 @@ from fakesysfs.kernel import sched
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import LAST_SERIAL
 from fakesysfs.kernfs import OpenFile
+from fakesysfs.kernfs.tree import Found
 from fakesysfs.testing.filesystem import FileSystem
 from tests.model import CALLER, Face, drive
 
@@ -21,6 +23,17 @@ DAX = "/sys/bus/dax/devices/dax0.0"
 HOTPLUG = f"{DAX}/hotplug"
 STATE = "/sys/devices/system/memory/memory64/state"
 POLICY = "/sys/devices/system/memory/auto_online_blocks"
+FILES = (
+    "state",
+    "online",
+    "phys_index",
+    "phys_device",
+    "removable",
+    "valid_zones",
+    "uevent",
+    "power/async",
+    "power/control",
+)
 
 
 @pytest.fixture
@@ -221,6 +234,40 @@ def test_what_users_changed_is_gone_after_a_reset(face: Face) -> None:
     assert tree.getattr(tree.walk(STATE)).mode & 0o777 == 0o644
     told = {change.parent for change in tree.take_changes() if change.directories}
     assert set(lasting) <= told
+
+
+def test_what_a_user_changed_goes_with_the_node(face: Face) -> None:
+    """kernfs_setattr; and of a node that is gone nothing is kept for long."""
+    tree = face.sysroot.tree
+    for _ in range(200):
+        for index in (64, 70, 95):
+            ino = tree.resolve(f"/sys/devices/system/memory/memory{index}/state")
+            assert tree.getattr(ino).mode == stat.S_IFREG | 0o644
+            tree.setattr(ino, mode=0o600)
+            assert tree.getattr(ino).mode == stat.S_IFREG | 0o600
+        face.write(HOTPLUG, "unplug")
+        face.write(HOTPLUG, "online_movable")
+    assert len(tree.all_changed) < 300
+
+
+def test_changing_many_nodes_costs_the_same_for_each(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    """chmod -R of half a million blocks."""
+    tree, looked = face.sysroot.tree, 0
+    nodes = [
+        tree.resolve(f"/sys/devices/system/memory/memory{index}/{name}") for index in range(64, 96) for name in FILES
+    ]
+    find = tree.find
+
+    def counted(ino: int) -> Found | None:
+        nonlocal looked
+        looked += 1
+        return find(ino)
+
+    monkeypatch.setattr(tree, "find", counted)
+    for ino in nodes:
+        tree.setattr(ino, mode=0o400)
+    assert looked < 6 * len(nodes)
+    assert len(tree.all_changed) == len(nodes)
 
 
 # The host's half, in process ----------------------------------------------------------------------------------------

@@ -394,28 +394,31 @@ class Operations(pyfuse3.Operations):
         and for O_APPEND, see `lookup`.
         """
         found = self._tree.find(inode)
-        if found is None or flags & os.O_APPEND or self._looks_up_again:
-            self._have_it_looked_up_again(inode, flags, ctx.pid, gone=found is None)
+        again = found is None or flags & os.O_APPEND or (self._slept_on and self._is_slept_on(inode, flags))
+        if again or self._looks_up_again:
+            self._have_it_looked_up_again(inode, ctx.pid, gone=found is None, again=bool(again))
         caller = self._caller
         if caller.pid != ctx.pid:
             caller = self._caller = Caller(ctx.pid, "")
         file = open_file(self._tree, inode, flags, caller, self._refusals, found)
-        if self._slept_on and self._slept_on[inode] and flags & os.O_ACCMODE != os.O_RDONLY:
-            raise FUSEError(errno.ESTALE)
         self._next_handle = handle = self._next_handle + 1
         self._open[handle] = _Open(file, caller)
         answer = self._seekable if file.attribute.seekable else self._not_seekable
         answer.fh = handle
         return answer
 
-    def _have_it_looked_up_again(self, inode: int, flags: int, pid: int, *, gone: bool) -> None:
+    def _is_slept_on(self, inode: int, flags: int) -> bool:
+        return self._slept_on[inode] > 0 and flags & os.O_ACCMODE != os.O_RDONLY
+
+    def _have_it_looked_up_again(self, inode: int, pid: int, *, gone: bool, again: bool) -> None:
+        """The VFS asks twice only: whoever was told is let in, though it may have to wait for a store that sleeps."""
         told = self._looks_up_again.pop(pid, None)
-        if told is None and (gone or flags & os.O_APPEND):
+        if told is None and again:
             if len(self._looks_up_again) == _LOOKING_UP_AGAIN:
                 self._looks_up_again.clear()
             self._looks_up_again[pid] = inode, gone
             raise FUSEError(errno.ESTALE)
-        if gone and told != (inode, True):  # it came and went meanwhile, and the VFS asks only twice
+        if gone and told != (inode, True):  # it came and went meanwhile
             raise FUSEError(errno.ENOENT)
 
     @_maybe_waiting

@@ -192,6 +192,22 @@ async def test_attributes_of_what_was_removed_after_the_host_found_it() -> None:
     assert raised.value.errno == errno.ENOENT
 
 
+async def test_nobody_is_told_to_look_up_again_twice() -> None:
+    """The VFS asks twice only: then ESTALE would be the caller's, though stores fell asleep on both numbers."""
+    toy = Toy()
+    operations = Operations(Sysroot(toy), lambda: None)
+    caller: Any = SimpleNamespace(pid=1)
+    ino = toy.tree.walk("/value")
+    for flags in (os.O_WRONLY, os.O_WRONLY | os.O_APPEND):
+        operations._slept_on[ino] = 1
+        with pytest.raises(pyfuse3.FUSEError) as raised:
+            await operations.open(ino, flags, caller)
+        assert raised.value.errno == errno.ESTALE
+        again = toy.tree.realias(ino)
+        operations._slept_on[again] = 1
+        assert (await operations.open(again, flags, caller)).fh
+
+
 def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyfuse3, "trio", trio, raising=False)
     monkeypatch.delenv("FAKESYSFS_LOOP", raising=False)

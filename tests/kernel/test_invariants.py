@@ -23,9 +23,10 @@ from fakesysfs.kernel.dax import bus as dax_bus
 from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
 from fakesysfs.kernel.dax.kmem import FREED_NAME, KMEM_NAME, DaxKmemData, Kmem
 from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.kernel import Config, Kernel, Setup
 from fakesysfs.kernel.memory_block import State
-from fakesysfs.kernel.profile import PROFILES, Mmop
+from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop
 from fakesysfs.kernel.resource import Resource
 from fakesysfs.kernel.sched import Operation
 from fakesysfs.kernfs import Tree
@@ -37,9 +38,19 @@ BLOCKS = 6
 SECOND = range(60, 63)
 INDEX = st.one_of(st.integers(FIRST_DAX_BLOCK, FIRST_DAX_BLOCK + BLOCKS - 1), st.sampled_from(SECOND))
 DEVICE = st.sampled_from(["dax0.0", "dax0.0", "dax0.1", "dax0.2", "dax1.0"])
-WORDS = ("unplug", "unplugged", "online", "online_kernel", "online_movable", "offline", "junk")
+UNPLUG = "the kernel's word for it"
+WORDS = st.one_of(
+    st.just(UNPLUG),
+    st.sampled_from(["online", "online_movable"]),
+    st.sampled_from(["unplug", "unplugged", "online", "online_kernel", "online_movable", "offline", "junk"]),
+)
 POLICIES = ("offline", "online", "online_kernel", "online_movable")
 PAGES = BLOCK >> 12
+
+
+def in_use(ida: Ida) -> list[int]:
+    """The numbers that are taken."""
+    return sorted(ida._taken)
 
 
 class _Described(Machine):
@@ -135,8 +146,10 @@ class KernelMachine(RuleBasedStateMachine):
 
     # Rules --------------------------------------------------------------------------------------------------------
 
-    @rule(name=DEVICE, word=st.sampled_from(WORDS))
+    @rule(name=DEVICE, word=WORDS)
     def write_attribute(self, name: str, word: str) -> None:
+        if word is UNPLUG:
+            word = "unplugged" if self.profile == "7.3" else "unplug"
         device = self._device(name)
         data = device.driver_data if device is not None else None
         if device is None or not isinstance(data, DaxKmemData) or not data.attribute_exists:
@@ -145,12 +158,30 @@ class KernelMachine(RuleBasedStateMachine):
         assert isinstance(driver, Kmem)
         before, state = world(self.kernel), data.state
         outcome = self._do(driver.hotplug_store(device, word.encode()))
+        wanted = self.kernel.profile.words_written.get(word)
+        if wanted is None:
+            assert outcome == "EINVAL"
+        elif wanted == state:
+            assert (outcome, world(self.kernel)) == ("ok", before)
+        elif DAX_KMEM_UNPLUGGED not in {wanted, state}:
+            assert outcome == "EBUSY"
+        elif outcome == "ok" and self.profile != "hotplug-v3-as-posted":
+            self._has_all_or_nothing(data, plugged=wanted != DAX_KMEM_UNPLUGGED)
         if outcome != "ok":
             # A rollback may meet new reasons to fail only with injected errors; there are none here.
             assert world(self.kernel) == before
             assert data.state == state
         elif self.profile != "hotplug-v3-as-posted":
             assert read_state(self.kernel, name) == {"unplug": "unplugged"}.get(word, word)
+
+    def _has_all_or_nothing(self, data: DaxKmemData, *, plugged: bool) -> None:
+        """Of each range that the driver holds all blocks are online, or there is none."""
+        blocks = self.kernel.memory_blocks
+        for number, piece in data.usable():
+            if data.resources[number] is not None or not plugged:
+                for index in range(piece.start // BLOCK, piece.end // BLOCK + 1):
+                    block = blocks.get(index)
+                    assert (block is not None and block.status.state is State.ONLINE) if plugged else block is None
 
     @rule(index=INDEX, word=st.sampled_from(POLICIES))
     def write_block_state(self, index: int, word: str) -> None:
@@ -179,6 +210,24 @@ class KernelMachine(RuleBasedStateMachine):
                 for index in range(piece.start // BLOCK, piece.end // BLOCK + 1):
                     self._do(self.kernel.memory_blocks.state_store(index, b"offline"))
             self.unbind(name, "kmem")
+
+    @rule(name=DEVICE)
+    def unplug_then_unbind_then_give_the_space_back(self, name: str) -> None:
+        """The series' workflow, as far as it gets."""
+        self.no_flags()
+        self.write_attribute(name, UNPLUG)
+        self.unbind(name, "kmem")
+        self.resize(name, 0)
+
+    @rule(blocks=st.integers(1, BLOCKS), index=INDEX)
+    def another_device(self, blocks: int, index: int) -> None:
+        """Made, given two ranges if they are free, and bound."""
+        before = set(self.kernel.dax_bus.devices)
+        self.create()
+        for name in set(self.kernel.dax_bus.devices) - before:
+            self.resize(name, blocks)
+            self.add_mapping(name, index, 2)
+            self.write_id(name, "kmem", remove=False)
 
     @rule(word=st.sampled_from(POLICIES))
     def set_policy(self, word: str) -> None:
@@ -271,7 +320,7 @@ class KernelMachine(RuleBasedStateMachine):
     @rule(name=DEVICE, index=INDEX, kind=st.sampled_from(["pinned", "unmovable"]))
     def unplug_with_a_reason_to_fail(self, name: str, index: int, kind: str) -> None:
         self.flag(index, kind, value=True)
-        self.write_attribute(name, "unplugged" if self.profile == "7.3" else "unplug")
+        self.write_attribute(name, UNPLUG)
 
     @rule()
     def no_flags(self) -> None:
@@ -336,6 +385,33 @@ class KernelMachine(RuleBasedStateMachine):
                     pytest.fail("hotplug-v3 holds every range from probe to unbind")
             if self.profile == "7.3" and data.state == -1:
                 assert data.resources == {}
+
+    @invariant()
+    def regions_are_shared_out_among_their_devices(self) -> None:
+        """No byte to two of them, none lost, no number or name used twice or kept."""
+        minors = []
+        for number in range(2):
+            region = self._region(number)
+            if region is None:
+                continue
+            devices = region.devices()
+            pieces = sorted(mapping.range for device in devices for mapping in device.mappings)
+            assert pieces == [allocation.range for allocation in region.allocations]
+            for one, other in itertools.pairwise(pieces):
+                assert one.end < other.start
+            assert all(region.range.start <= piece.start <= piece.end <= region.range.end for piece in pieces)
+            assert region.available_size == region.range.length - sum(piece.length for piece in pieces)
+            for device in devices:
+                assert {name for name in device.children if name.startswith("mapping")} == {
+                    mapping.name for mapping in device.mappings
+                }
+                offsets = list(
+                    itertools.accumulate((mapping.range.length >> 12 for mapping in device.mappings), initial=0)
+                )
+                assert [mapping.pgoff for mapping in device.mappings] == offsets[:-1]
+            assert sorted(device.id for device in devices) == in_use(region.ids)
+            minors += [device.minor for device in devices]
+        assert sorted(minors) == in_use(self.kernel.dax_minors)
 
     @invariant()
     def totals_are_those_of_the_online_blocks(self) -> None:

@@ -132,6 +132,25 @@ def test_patch_5_driver_managed_memory_is_validated(name: str, online_type: int,
     assert (world(kernel) == before) is (outcome == "EINVAL")
 
 
+@pytest.mark.parametrize(
+    ("piece", "outcome"),
+    [
+        (Range(48 * BLOCK, 49 * BLOCK - 4097), "EINVAL"),
+        (Range(48 * BLOCK + 4096, 50 * BLOCK - 1), "EINVAL"),
+        (span(46, 48), "EEXIST"),
+    ],
+)
+def test_patch_5_a_range_that_cannot_be_added_leaves_nothing(piece: Range, outcome: str) -> None:
+    """Neither blocks nor a resource (check_hotplug_memory_range, register_memory_resource)."""
+    kernel = booted(V3, modules=())
+    before = world(kernel)
+    add = kernel.memory_hotplug.add_memory_driver_managed(
+        2, piece, KMEM_NAME, Mmop.ONLINE_MOVABLE, memmap_on_memory=False
+    )
+    assert name_of(errno_of(add)) == outcome
+    assert world(kernel) == before
+
+
 def test_patch_6_the_type_comes_with_the_device() -> None:
     """The system's policy at creation, or the region driver's own; later changes of the policy do not matter."""
     kernel = booted(V3, policy=Mmop.ONLINE_MOVABLE, modules=("device_dax", "dax_hmem"))

@@ -321,10 +321,8 @@ class MemoryBlocks:
     async def state_store(self, index: int, buffer: bytes) -> None:
         """A write to memoryN/state: same state again is EINVAL, though its online type is kept (state_store)."""
         online_type = mhp_online_type_from_str(buffer, "state_store")
-        if not self.kernel.device_hotplug_lock.trylock():
-            await self.kernel.lock_device_hotplug_sysfs()
+        status = await self._lock_device_hotplug(index, "state_store")
         try:
-            status = self._status(index, "state_store")
             self.kernel.check_kmem_protected(index, "state_store")
             if online_type is Mmop.OFFLINE:
                 changed = await self.device_offline(index, index)
@@ -338,9 +336,8 @@ class MemoryBlocks:
     async def online_store(self, index: int, buffer: bytes) -> None:
         """A write to memoryN/online: same state again succeeds (drivers/base/core.c, online_store)."""
         value = kstrtobool(buffer, "online_store")
-        await self.kernel.lock_device_hotplug_sysfs()
+        await self._lock_device_hotplug(index, "online_store")
         try:
-            self._status(index, "online_store")
             self.kernel.check_kmem_protected(index, "online_store")
             if value:
                 await self.device_online(index, index)
@@ -353,6 +350,21 @@ class MemoryBlocks:
         """A read of memoryN/online: takes the device lock, so it waits for a block in work (online_show)."""
         async with self._device_lock(index):
             return self._status(index, "online_show").state is State.ONLINE
+
+    async def _lock_device_hotplug(self, index: int, where: str) -> BlockStatus:
+        """Take device_hotplug_lock for a store of a block.
+
+        Whoever waits for it makes the system call anew at each try, and so meets kernfs first: a block that was removed
+        meanwhile is ENODEV, though another one may have its number by now. Raises KernelError: that, EINTR.
+        """
+        kernel, group = self.kernel, self._status(index, where).group
+        if not kernel.device_hotplug_lock.trylock():
+            await kernel.lock_device_hotplug_sysfs()
+        status = self.runs.get(index)
+        if status is None or status.group is not group:
+            kernel.device_hotplug_lock.unlock()
+            raise KernelError(errno.ENODEV, f"memory{index} was removed", where)
+        return status
 
     def _status(self, index: int, where: str) -> BlockStatus:
         status = self.runs.get(index)

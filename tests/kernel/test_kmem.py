@@ -31,6 +31,7 @@ from tests.model import (
     kmem_log,
     log_since,
     name_of,
+    online_blocks,
     read_state,
     set_policy,
     small_setup,
@@ -157,6 +158,25 @@ def test_an_unplug_succeeds_as_soon_as_the_reason_is_gone(profile: str) -> None:
     kernel.memory_blocks.unmovable.clear()
     assert write_state(kernel, UNPLUG[profile]) == "ok"
     assert block_table(kernel) == {}
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("attribute", ["state", "online"])
+def test_a_store_that_waited_while_its_block_went_is_enodev(attribute: str, again: bool) -> None:  # noqa: FBT001
+    """KERNEL.md 7.3-7: ENODEV for a write after removal; a block of the same number is another one (kernfs)."""
+    kernel = booted("hotplug-v3", blocks=4)
+    blocks, lock = kernel.memory_blocks, kernel.device_hotplug_lock
+    assert lock.trylock()
+    store = blocks.state_store(50, b"offline") if attribute == "state" else blocks.online_store(50, b"0")
+    store.send(None)  # it waits
+    lock.unlock()
+    assert write_state(kernel, "unplug") == "ok"
+    if again:
+        assert write_state(kernel, "online_movable") == "ok"
+    with pytest.raises(KernelError, match="ENODEV"):
+        store.send(Answer.WOKEN)
+    assert not lock.locked
+    assert online_blocks(kernel) == (4 if again else 0)
 
 
 @pytest.mark.parametrize(

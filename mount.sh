@@ -68,7 +68,7 @@ unmount() { # PATH
             fusermount3 -u -z -- "$1"
             say "unmounted $1, whose server had died; a process still has something of it open"
         elif [[ $error == *busy* ]]; then
-            die 1 "$error: a process has something of it open, or stands in it (\`fuser -vm\` names it)"
+            die 1 "$error: a process has something of it open or stands in it (\`fuser -vm\` names it), or something is mounted in it"
         else
             die 1 "$error"
         fi

@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough (`fakesysfs list | head -1`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:  # a full disk behind standard output, a directory that is gone under our feet
+        print(f"fakesysfs: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -141,7 +144,7 @@ def _program() -> str:
     program = sys.argv[0]
     if os.path.basename(program) != "fakesysfs" or os.sep not in program:  # noqa: PTH119
         return "fakesysfs"
-    return min(program, os.path.relpath(program), key=len)
+    return min(program, _from_here(program), key=len)
 
 
 def _load(name: str) -> Machine:
@@ -202,8 +205,15 @@ def _mount(options: argparse.Namespace) -> int:
 
 def _shown(point: str) -> str:
     """The mountpoint as its user would type it."""
-    below = os.path.relpath(point)
+    below = _from_here(point)
     return point if below.startswith("..") else below
+
+
+def _from_here(path: str) -> str:
+    try:
+        return os.path.relpath(path)
+    except FileNotFoundError:  # the working directory is gone
+        return path
 
 
 def _something_to_try(tree: Tree, profile: Profile) -> str:

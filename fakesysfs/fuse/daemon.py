@@ -17,6 +17,8 @@ from fakesysfs.fuse.mount import MountError
 
 log = logging.getLogger(__name__)
 
+_LAST_STANDARD_DESCRIPTOR = 2
+
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -38,9 +40,11 @@ def in_background(serve: Callable[[Callable[[str], None]], None], log_path: Path
 
     Raises MountError: what `serve` raised, or that it ended.
     """
+    _have_standard_descriptors()
     reader, writer = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     child = os.fork()
     if child == 0:
         _become_daemon(serve, reader, writer, log_path)
@@ -85,6 +89,13 @@ def _become_daemon(
         tell(status, f"bug: {error!r}; more is in {log_path}")
     finally:
         os._exit(status)
+
+
+def _have_standard_descriptors() -> None:
+    """Whoever called us may have closed some: what is opened next would take their place, and be redirected."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_DESCRIPTOR:
+        pass
+    os.close(number)
 
 
 def _redirect(log_path: Path) -> None:

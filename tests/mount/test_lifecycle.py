@@ -126,6 +126,35 @@ def test_wrong_use(arguments: list[str], says: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_mount_with_closed_descriptors(tmp_path: Path, closed: str) -> None:
+    """What is opened in their place is not taken for them."""
+    point = tmp_path / "real"
+    point.mkdir()
+    script = f'exec "$0" -m fakesysfs mount "$1" {closed}'
+    environment = os.environ | {"XDG_STATE_HOME": str(tmp_path)}
+    command = ["sh", "-c", script, sys.executable, str(point)]
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+    assert (point / "control/pid").read_text()
+    assert fakesysfs("umount", point, state=tmp_path).returncode == 0
+    assert [log.read_text() for log in (tmp_path / "fakesysfs").iterdir()] == [""]
+
+
+def test_from_a_directory_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "gone").mkdir()
+    for place, status in ((tmp_path / "real", 0), ("real", 1)):
+        script = f"""
+cd gone && rmdir ../gone
+PYTHONPATH='{ROOT}' '{sys.executable}' -P -m fakesysfs mount '{place}'; echo status $?
+PYTHONPATH='{ROOT}' '{sys.executable}' -P -m fakesysfs umount '{tmp_path}/real'
+"""
+        done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert f"status {status}\n" in done.stdout
+        assert "Traceback" not in done.stderr
+        (tmp_path / "gone").mkdir(exist_ok=True)
+
+
 def test_help_needs_no_fuse() -> None:
     code = "import sys; from fakesysfs.cli import main\ntry: main(['mount', '--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'trio', 'pyfuse3'} & set(sys.modules), 'imported'"

@@ -26,6 +26,7 @@ from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.kernel import Config, Kernel, Setup
 from fakesysfs.kernel.memory_block import State
+from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop
 from fakesysfs.kernel.resource import Resource
 from fakesysfs.kernel.sched import Operation
@@ -156,7 +157,7 @@ class KernelMachine(RuleBasedStateMachine):
             return
         driver = device.driver
         assert isinstance(driver, Kmem)
-        before, state = world(self.kernel), data.state
+        before, state, held = world(self.kernel), data.state, data.reserved()
         outcome = self._do(driver.hotplug_store(device, word.encode()))
         wanted = self.kernel.profile.words_written.get(word)
         if wanted is None:
@@ -166,7 +167,10 @@ class KernelMachine(RuleBasedStateMachine):
         elif DAX_KMEM_UNPLUGGED not in {wanted, state}:
             assert outcome == "EBUSY"
         elif outcome == "ok" and self.profile != "hotplug-v3-as-posted":
-            self._has_all_or_nothing(data, plugged=wanted != DAX_KMEM_UNPLUGGED)
+            if wanted == DAX_KMEM_UNPLUGGED:
+                self._has_nothing(held)
+            else:
+                self._has_all(data.reserved())
         if outcome != "ok":
             # A rollback may meet new reasons to fail only with injected errors; there are none here.
             assert world(self.kernel) == before
@@ -174,14 +178,17 @@ class KernelMachine(RuleBasedStateMachine):
         elif self.profile != "hotplug-v3-as-posted":
             assert read_state(self.kernel, name) == {"unplug": "unplugged"}.get(word, word)
 
-    def _has_all_or_nothing(self, data: DaxKmemData, *, plugged: bool) -> None:
-        """Of each range that the driver holds all blocks are online, or there is none."""
-        blocks = self.kernel.memory_blocks
-        for number, piece in data.usable():
-            if data.resources[number] is not None or not plugged:
-                for index in range(piece.start // BLOCK, piece.end // BLOCK + 1):
-                    block = blocks.get(index)
-                    assert (block is not None and block.status.state is State.ONLINE) if plugged else block is None
+    def _has_all(self, reserved: list[tuple[int, Range]]) -> None:
+        """All blocks of the ranges are online."""
+        for _, piece in reserved:
+            runs = list(self.kernel.memory_blocks.runs.between(piece.start // BLOCK, piece.end // BLOCK))
+            assert {status.state for _, _, status in runs} == {State.ONLINE}
+            assert sum(last - first + 1 for first, last, _ in runs) == piece.length // BLOCK
+
+    def _has_nothing(self, reserved: list[tuple[int, Range]]) -> None:
+        """There is no block of the ranges."""
+        for _, piece in reserved:
+            assert not list(self.kernel.memory_blocks.runs.between(piece.start // BLOCK, piece.end // BLOCK))
 
     @rule(index=INDEX, word=st.sampled_from(POLICIES))
     def write_block_state(self, index: int, word: str) -> None:

@@ -426,7 +426,7 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         ),
         Attribute(
             name="uevents_announce",
-            mode=0o400,
+            mode=0o444,
             size=0,
             stream=lambda _kernel: machine.announced.open(),
             doc="The same, over resets, for one who sends them on: a write that causes events is answered when its "

@@ -177,16 +177,16 @@ def test_where_fuse_cannot_be_used(project: pytest.Pytester) -> None:
     """)
     project.makeconftest("""
         import fakesysfs.fuse.mount
-        fakesysfs.fuse.mount._DEVICE = "/nonexistent"
+        fakesysfs.fuse.mount._DEVICE = "/nonexistent/fuse"
     """)
     result = run(project, "-rs")
     result.assert_outcomes(passed=1, skipped=2)
-    result.stdout.fnmatch_lines(["SKIPPED*FUSE does not work here: /nonexistent is missing*"])
+    result.stdout.fnmatch_lines(["SKIPPED*FUSE does not work here: /nonexistent/fuse is missing*"])
     for arguments, ini in ((["--fakesysfs-require"], ""), ([], "[pytest]\nfakesysfs_require = true")):
         (project.path / "pytest.ini").write_text(ini)
         result = run(project, *arguments)
         result.assert_outcomes(passed=1, errors=2)
-        result.stdout.fnmatch_lines(["*FUSE does not work here: /nonexistent is missing*"])
+        result.stdout.fnmatch_lines(["*FUSE does not work here: /nonexistent/fuse is missing*"])
         result.stdout.no_fnmatch_line("*Traceback*")
         result.stdout.no_fnmatch_line("*another exception occurred*")
 

@@ -245,7 +245,10 @@ def test_run_is_private(run: Runner) -> None:
     [
         (["--rules", "none"], "--rules goes with --udev"),
         (["--udev", "--host-network"], "--host-network"),
-        (["--udev", "--rules", "/nonexistent/here"], "/nonexistent/here: there is no such file or directory of udev rules"),
+        (
+            ["--udev", "--rules", "/nonexistent/here"],
+            "/nonexistent/here: there is no such file or directory of udev rules",
+        ),
         (["--udev", "--rules", "/etc/passwd"], "/etc/passwd: udev reads no files but *.rules"),
         (["--udev", "--rules", "/etc/init.d"], "/etc/init.d: there is no file *.rules"),
         (["--udev", "--rules", str(KEEP), "--rules", str(KEEP.parent)], "two files of one name"),

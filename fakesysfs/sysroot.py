@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import starmap
-from typing import Any
+from typing import Any, Protocol
 
 from fakesysfs.control import root as control_root
 from fakesysfs.control.announced import Announced
@@ -18,13 +18,12 @@ from fakesysfs.control.refused import Refusals
 from fakesysfs.control.root import ControlBlock, ControlBlocks
 from fakesysfs.control.writes import Writes
 from fakesysfs.kernel import sched
-from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel
+from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel, Setup
 from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Kobject, Link, Node, Nodes
 from fakesysfs.kernfs.made import Made
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.kernfs.tree import NameChange, Tree
-from fakesysfs.machine import Machine
 from fakesysfs.procfs import root as procfs_root
 from fakesysfs.sysfs import root as sysfs_root
 from fakesysfs.sysfs.changes import Changes
@@ -73,12 +72,23 @@ def _lasts(path: str) -> bool:
     return path in {"/sys", "/control"} or path.startswith(("/dev", "/proc"))
 
 
+class Bootable(Protocol):
+    """What is needed of a machine (`fakesysfs.machine.Machine`) once its description was checked."""
+
+    @property
+    def text(self) -> str:
+        """Its file."""
+
+    def setup(self) -> Setup:
+        """What a kernel boots with."""
+
+
 class Sysroot:
     """One machine, booted. `boot` makes one; `reset` boots it again."""
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Bootable,
         profile: Profile,
         *,
         uid: int = 0,
@@ -104,7 +114,7 @@ class Sysroot:
     @classmethod
     def boot(
         cls,
-        machine: Machine,
+        machine: Bootable,
         profile: Profile,
         *,
         uid: int = 0,

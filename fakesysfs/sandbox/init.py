@@ -177,7 +177,7 @@ class _Init:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null if descriptor != 2 else errors, descriptor)  # noqa: PLR2004  standard error
-        close_all_but({writer})
+        linux.close_all_but({writer})
 
         def ready() -> None:
             nonlocal writer
@@ -226,7 +226,7 @@ class _Init:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
-        close_all_but({self._orders, self._reports, self._children.fileno()})
+        linux.close_all_but({self._orders, self._reports, self._children.fileno()})
 
     # The rest of its life -----------------------------------------------------------------------------------------
 
@@ -268,15 +268,6 @@ def how_it_ended(status: int) -> str:
     if os.WIFSIGNALED(status):
         return f"was killed by signal {os.WTERMSIG(status)}"
     return f"ended with status {os.WEXITSTATUS(status)}"
-
-
-def close_all_but(kept: set[int]) -> None:
-    """Close all descriptors from 3 on but these."""
-    first = 3
-    for descriptor in sorted(kept):
-        os.closerange(first, descriptor)
-        first = descriptor + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
 def kill_descendants() -> None:

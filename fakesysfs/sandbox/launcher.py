@@ -17,7 +17,7 @@ from typing import NoReturn
 from fakesysfs.fuse import mount
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, namespaces, server, udev
-from fakesysfs.sandbox.init import Run, be_init, close_all_but, how_it_ended, kill_descendants
+from fakesysfs.sandbox.init import Run, be_init, how_it_ended, kill_descendants
 
 _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
@@ -153,7 +153,7 @@ class _Launcher:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        close_all_but({self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors()})
+        linux.close_all_but({self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors()})
 
     # While it runs ------------------------------------------------------------------------------------------------
 

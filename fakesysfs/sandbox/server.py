@@ -1,14 +1,25 @@
-"""The FUSE server of a run, as a child of the init or, with --mount, of the launcher."""
+"""The FUSE server of a run, as a child of the init or, with --mount, of the launcher.
+
+Nearly all of the time that a run takes to start goes into the server's imports. Its parent has nothing to do
+meanwhile, so it is the parent that reads and checks the machine, which takes other imports, and hands over what a
+kernel boots with.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
+import pickle
 import signal
 import traceback
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 from fakesysfs.fuse import mount
 from fakesysfs.sandbox import linux
+
+if TYPE_CHECKING:
+    from fakesysfs.kernel.kernel import Setup
 
 
 class Fake(NamedTuple):
@@ -19,53 +30,87 @@ class Fake(NamedTuple):
 
 
 class Server(NamedTuple):
-    """The started server: its process, and a file that tells how it fares (see `read_answer`)."""
+    """The started server: its process, what it waits for, and a file that tells how it fares (see `read_answer`)."""
 
     pid: int
+    fake: Fake
+    machine: BinaryIO
     answer: BinaryIO
 
 
+class _CheckedMachine(NamedTuple):
+    """A machine as it is handed over: its file, and what a kernel boots with."""
+
+    text: str
+    ready: Setup
+
+    def setup(self) -> Setup:
+        """What a kernel boots with."""
+        return self.ready
+
+
+class _Pipes(NamedTuple):
+    """The server's ends: the machine comes on one, it answers on the other."""
+
+    machine: int
+    answer: int
+
+
 def start(fake: Fake, point: str, *, private: bool, outside: int | None = None) -> Server:
-    """Start it; `point` is mounted when `answer` says so.
+    """Start it; `read_answer` must follow, which goes on with it and says when `point` is mounted.
 
     `outside`: announce uevents in this network namespace, which is another than the one of that number.
 
     `private`: in a mount namespace that ends with the run. Else a guardian stands between: it takes the mount away
     when the server was killed, and ends the server when the launcher was.
     """
-    reader, writer = os.pipe()
+    reader, answer = os.pipe()
+    machine, writer = os.pipe()
+    pipes = _Pipes(machine, answer)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
-            _leave_the_command_alone(writer)
+            _leave_the_command_alone(pipes)
             if private:
-                _be_server(fake, point, writer, private=True, outside=outside)
-            _be_guardian(fake, point, writer, parent)
+                _be_server(fake, point, pipes, private=True, outside=outside)
+            _be_guardian(fake, point, pipes, parent)
         except BaseException:  # noqa: BLE001  nothing may get out of the fork
             os.write(2, f"fakesysfs: bug: {traceback.format_exc()}".encode())
         finally:
             os._exit(1)
-    os.close(writer)
-    return Server(pid, open(reader, "rb"))  # noqa: PTH123  a descriptor, which outlives this function
+    for descriptor in pipes:
+        os.close(descriptor)
+    # descriptors, which outlive this function
+    return Server(pid, fake, open(writer, "wb"), open(reader, "rb"))  # noqa: PTH123
 
 
 def read_answer(server: Server) -> tuple[int, str]:
-    """Wait until the server answers requests or gives up: 0, or an exit status and why."""
-    with server.answer as file:
-        status, _, text = file.read().decode().partition("\n")
+    """Give it its machine and wait until it answers requests or gives up: 0, or an exit status and why."""
+    from fakesysfs import machine  # noqa: PLC0415  while the server starts there is time for it
+
+    with server.answer as answer:
+        # The server may be dead already; then there is no answer either.
+        with contextlib.suppress(BrokenPipeError), server.machine as to_server:
+            try:
+                loaded = machine.load(server.fake.machine)
+            except machine.MachineError as error:
+                return 2, str(error)
+            pickle.dump(_CheckedMachine(loaded.text, loaded.setup()), to_server)
+        status, _, text = answer.read().decode().partition("\n")
     return (int(status), text) if status else (1, "the server ended before it answered")
 
 
-def _be_guardian(fake: Fake, point: str, writer: int, parent: int) -> NoReturn:
+def _be_guardian(fake: Fake, point: str, pipes: _Pipes, parent: int) -> NoReturn:
     watched = {signal.SIGTERM, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     server = os.fork()
     if server == 0:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
-        _be_server(fake, point, writer, private=False)
-    os.close(writer)
+        _be_server(fake, point, pipes, private=False)
+    for descriptor in pipes:
+        os.close(descriptor)
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(server, signal.SIGTERM)
@@ -79,27 +124,26 @@ def _be_guardian(fake: Fake, point: str, writer: int, parent: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _be_server(fake: Fake, point: str, writer: int, *, private: bool, outside: int | None = None) -> NoReturn:
-    status, text = _serve(fake, point, writer, private, outside)
+def _be_server(fake: Fake, point: str, pipes: _Pipes, *, private: bool, outside: int | None = None) -> NoReturn:
+    status, text = _serve(fake, point, pipes, private, outside)
     if text:
-        os.write(writer, f"{status}\n{text}".encode())
+        os.write(pipes.answer, f"{status}\n{text}".encode())
     os._exit(status)
 
 
-def _leave_the_command_alone(writer: int) -> None:
+def _leave_the_command_alone(pipes: _Pipes) -> None:
     """Its pipes must end when it closes them, and its terminal's signals are not for the server."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    os.closerange(3, writer)
-    os.closerange(writer + 1, os.sysconf("SC_OPEN_MAX"))
+    linux.close_all_but(set(pipes))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _serve(fake: Fake, point: str, writer: int, private: bool, outside: int | None) -> tuple[int, str]:  # noqa: FBT001
-    from fakesysfs import machine  # noqa: PLC0415  nobody but the server needs these
-    from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415
+def _serve(fake: Fake, point: str, pipes: _Pipes, private: bool, outside: int | None) -> tuple[int, str]:  # noqa: FBT001
+    gc.disable()  # nothing that is imported becomes garbage
+    from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  nobody but the server needs these
     from fakesysfs.fuse.server import serve  # noqa: PLC0415
     from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
     from fakesysfs.sandbox.announcer import Announcer, ElsewhereAnnouncer  # noqa: PLC0415
@@ -108,21 +152,24 @@ def _serve(fake: Fake, point: str, writer: int, private: bool, outside: int | No
 
     if fake.kernel not in PROFILES:
         return 2, f"there is no kernel {fake.kernel!r}; there are {', '.join(PROFILES)}"
-    try:
-        loaded = machine.load(fake.machine)
-    except machine.MachineError as error:
-        return 2, str(error)
     os.chdir("/")
     log_to_standard_error()
-    sysroot = Sysroot.boot(loaded, PROFILES[fake.kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
+    try:
+        with open(pipes.machine, "rb") as from_parent:  # noqa: PTH123  a descriptor
+            machine: _CheckedMachine = pickle.load(from_parent)  # noqa: S301  from our own parent
+    except EOFError:
+        return 1, "there is no machine"  # and nobody who reads this: the parent died, or says why itself
+    sysroot = Sysroot.boot(machine, PROFILES[fake.kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
+    gc.freeze()
+    gc.enable()
 
     announcer: Announcer | ElsewhereAnnouncer = (
         ElsewhereAnnouncer(sysroot.announced) if outside is None else Announcer(sysroot, Injector(outside))
     )
 
     def ready() -> None:
-        os.write(writer, b"0\n")
-        os.close(writer)
+        os.write(pipes.answer, b"0\n")
+        os.close(pipes.answer)
 
     try:
         # On a real machine all users see it: so do those in a namespace of its own.

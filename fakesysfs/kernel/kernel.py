@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fakesysfs.kernel.cpu import Cpu
+from fakesysfs.kernel.cxl_test import CXL_TEST, cxl_test_exit, cxl_test_init, is_from_firmware, register_cxl
 from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
 from fakesysfs.kernel.dax.device import DeviceDax, FsdevDax
 from fakesysfs.kernel.dax.hmem import PMD_SIZE, CxlDaxRegion, Hmem, HmemPlatform
@@ -42,7 +43,7 @@ from fakesysfs.kernel.notifier_error_inject import (
     memory_err_inject_exit,
     memory_err_inject_init,
 )
-from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
+from fakesysfs.kernel.platform import PlatformDevice
 from fakesysfs.kernel.printk import WARNING, Printk
 from fakesysfs.kernel.profile import Mmop, Profile
 from fakesysfs.kernel.resource import IomemResource
@@ -291,7 +292,8 @@ class Kernel:
         self._boot_memory()
         for name in self.setup.platform_devices:
             await self.platform_bus.add(PlatformDevice(self, name, name.removesuffix(".0")))
-        await self._boot_cxl()
+        if is_from_firmware(self):
+            await register_cxl(self)
         self.booted = True
         for name, parameters in self.setup.modules:
             await self.modules.load(name, dict(parameters))
@@ -426,25 +428,6 @@ class Kernel:
             self.register(group)
         blocks.create(first, last, group, BlockStatus(group, State.ONLINE, zone))
 
-    async def _boot_cxl(self) -> None:
-        if not self.setup.cxl_regions:
-            return
-        cxl = self.buses["cxl"]
-        acpi = PlatformDevice(self, "cxl_acpi.0", "ACPI0017")
-        await self.platform_bus.add(acpi)
-        root = CxlDevice(self, "root0", "cxl_port", cxl, acpi)
-        await cxl.add(root)
-        for setup in self.setup.cxl_regions:
-            number = self.memregions.take()
-            decoder = CxlDevice(self, f"decoder{3 + number}.0", "cxl_decoder_root", cxl, root)
-            await cxl.add(decoder)
-            region = CxlDevice(self, f"region{number}", "cxl_region", cxl, decoder)
-            await cxl.add(region)
-            dax_region = CxlDevice(self, f"dax_region{number}", "cxl_dax_region", cxl, region, number=number)
-            dax_region.dax_setup = setup
-            dax_region.numa_node = self.nodes.nearest_online(setup.target_node)
-            await cxl.add(dax_region)
-
     # Locks and rules that several files share -------------------------------------------------------------------------
 
     async def lock_device_hotplug_sysfs(self) -> None:
@@ -542,6 +525,7 @@ MODULE_KINDS: Mapping[str, ModuleKind] = {
     "kmem": ModuleKind(lambda module: [Kmem(module.kernel, module.name)], wants_memory_hotplug=True),
     "dax_hmem": ModuleKind(_dax_hmem_drivers, parameters={"region_idle": "N"}),
     "dax_cxl": ModuleKind(lambda module: [CxlDaxRegion(module.kernel, module.kernel.buses["cxl"], module.name)]),
+    CXL_TEST: ModuleKind(_no_drivers, init=cxl_test_init, exit=cxl_test_exit, out_of_tree=True),
     "libnvdimm": ModuleKind(libnvdimm_drivers, exit=libnvdimm_exit, core_size=110592),
     "nd_btt": ModuleKind(_no_drivers, needs=("libnvdimm",), core_size=24576),
     "nd_e820": ModuleKind(lambda module: [E820Pmem(module.kernel, module.name)], needs=("libnvdimm",)),

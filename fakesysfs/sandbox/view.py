@@ -7,6 +7,7 @@ the inner one:
     dev/    the real /dev
     ptmx    a link, to which /dev/ptmx leads
     bin/    stand-ins for modprobe, modinfo, rmmod, lsmod, dmesg and mount, first in PATH
+    modprobe.d/  has libkmod, in whatever tool, start our modprobe for the fake's modules (modprobe.d(5), `install`)
 
 /dev is the sysroot's, in which the fake's nodes come and go; the usual ones are mounted over their placeholders there.
 """
@@ -34,12 +35,14 @@ _SHIMS = Path(__file__).with_name("shims")
 _KMOD_NAMES = ("modprobe", "modinfo", "rmmod", "lsmod", "insmod", "depmod")
 _NODES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
 _DIRECTORIES = ("pts", "shm", "mqueue")
+_MODPROBE_CONFIGURATION = ("/lib/modprobe.d", "/usr/local/lib/modprobe.d", "/etc/modprobe.d", "/run/modprobe.d")
+"""Where libkmod looks; one is covered, a distribution's rather than what an administrator wrote."""
 
 
 def prepare() -> None:
     """In the outer mount namespace, before the server starts. Raises OSError."""
     linux.mount("tmpfs", _SCRATCH, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
-    for name in ("root", "dev", "bin"):
+    for name in ("root", "dev", "bin", "modprobe.d"):
         os.mkdir(f"{_SCRATCH}/{name}")  # noqa: PTH102  the launcher does without pathlib where that is as clear
     linux.mount("/dev", f"{_SCRATCH}/dev", "", linux.MS_BIND | linux.MS_REC)
     _make_shims(Path(_SCRATCH, "bin"))
@@ -72,10 +75,23 @@ def show() -> None:
         # The host's kernel may have been built without the file.
         with contextlib.suppress(FileNotFoundError):
             linux.mount(path, path.removeprefix(f"{_HOME}/root"), "", linux.MS_BIND)
+    _configure_libkmod()
     kmod = shutil.which("kmod")
     if kmod is not None:
         # modprobe and the like are links to it, which are also called by their absolute paths.
         linux.mount(f"{_HOME}/bin/kmod", kmod, "", linux.MS_BIND)
+
+
+def _configure_libkmod() -> None:
+    """A tool that loads a module by itself asks libkmod, which would look for a file of the real kernel's."""
+    for directory in _MODPROBE_CONFIGURATION:
+        if os.path.isdir(directory):  # noqa: PTH112
+            known = Path(f"{_HOME}/root/control/modules/known").read_text(encoding="ascii")
+            names = [line.split()[0] for line in known.splitlines()]
+            lines = [f"install {name} {_HOME}/bin/modprobe --ignore-install {name} $CMDLINE_OPTS\n" for name in names]
+            Path(f"{_HOME}/modprobe.d/fakesysfs.conf").write_text("".join(lines), encoding="ascii")
+            linux.mount(f"{_HOME}/modprobe.d", directory, "", linux.MS_BIND)
+            return
 
 
 def environment(outside: Mapping[str, str]) -> dict[str, str]:

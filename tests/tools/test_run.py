@@ -15,6 +15,7 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,28 @@ def test_wrong_use(run: Runner, options: list[str]) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert options[-1] in done.stderr
+
+
+def test_a_machine_from_a_pipe(run: Runner) -> None:
+    line = " ".join(map(str, run.line("--machine")))
+    text = resources.files("fakesysfs.machine").joinpath("machines", "tiny.toml").read_text()
+    script = f"{line} <(printf %s \"$0\") -- sh -c 'cat $FAKESYSFS_CONTROL/machine.toml'"
+    done = subprocess.run(
+        ["bash", "-c", script, text], cwd=ROOT, env=run.environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, text), done.stderr
+
+
+@pytest.mark.parametrize("mount", [False, True])
+def test_a_machine_that_is_wrong(run: Runner, tmp_path: Path, mount: bool) -> None:  # noqa: FBT001
+    (tmp_path / "mnt").mkdir()
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("block_size = 17\n")
+    options: list[str | Path] = ["--mount", tmp_path / "mnt"] if mount else []
+    done = run("--machine", wrong, *options, "--", "echo", "not run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"fakesysfs: {wrong}: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_without_a_command_it_is_a_shell(run: Runner) -> None:

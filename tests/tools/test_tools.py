@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,48 @@ def test_module_parameters_and_needs(run: Runner) -> None:
         "dax_hmem: `maybe' invalid for parameter `region_idle'",
         "dax_hmem: unknown parameter 'nosuch' ignored",
     ]
+
+
+@pytest.mark.parametrize("environment", ["", "env -i PATH=$PATH"])
+def test_a_tool_loads_a_module_itself(run: Runner, environment: str) -> None:
+    """Through libkmod, which looks neither into PATH nor, as here, into the environment."""
+    need("daxctl")
+    if not any(Path(directory).is_dir() for directory in ("/lib/modprobe.d", "/etc/modprobe.d")):
+        pytest.skip("there is no modprobe.d")
+    script = f"""
+    echo offline > {MEMORY}/auto_online_blocks
+    rmmod kmem; lsmod | grep -c '^kmem' || true
+    {environment} daxctl reconfigure-device -m system-ram dax0.0 >&2
+    lsmod | grep -c '^kmem'; cat {DEVICE}/target_node
+    """
+    assert run.shell(script, "--machine", "cxl", "--kernel", "7.2").split() == ["0", "1", "1"]
+
+
+def test_an_unknown_module_stays_unknown_to_libkmod(run: Runner) -> None:
+    done = run("--", "/bin/sh", "-c", "cat /lib/modprobe.d/*.conf /etc/modprobe.d/*.conf 2>/dev/null")
+    lines = [line.split() for line in done.stdout.splitlines() if ".fakesysfs" in line]
+    names = {line[1] for line in lines}
+    if not names:
+        pytest.skip("there is no modprobe.d")
+    assert names == {line.split()[0] for line in run.shell("cat $FAKESYSFS_CONTROL/modules/known").splitlines()}
+    assert all(
+        line[2:] == ["/dev/.fakesysfs/bin/modprobe", "--ignore-install", line[1], "$CMDLINE_OPTS"] for line in lines
+    )
+
+
+def test_ndctls_way_to_a_fresh_region(run: Runner, tmp_path: Path) -> None:
+    """`modprobe -r cxl_test; modprobe cxl_test` at the start of a test, the first once more at its end."""
+    script = f"modprobe -r cxl_test; modprobe cxl_test; modprobe -r cxl_test; cat {DEVICE}/size"
+    assert run.shell(script, "--machine", "cxl").split() == [str(4 << 30)]
+    text = resources.files("fakesysfs.machine").joinpath("machines", "cxl.toml").read_text()
+    own = tmp_path / "own.toml"
+    own.write_text(text.replace("modules = [", 'modules = ["cxl_test", '))
+    script = f"""
+    modprobe -r cxl_test; echo /sys/bus/dax/devices/* /dev/dax*
+    modprobe cxl_test; cat {DEVICE}/size; stat -c %F /dev/dax0.0
+    """
+    lines = run.shell(script, "--machine", str(own), "--kernel", "7.2").splitlines()
+    assert lines == ["/sys/bus/dax/devices/* /dev/dax*", str(4 << 30), "character special file"]
 
 
 # Programs that issue system calls themselves ---------------------------------------------------------------------

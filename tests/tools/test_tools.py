@@ -170,6 +170,24 @@ def test_dmesg(run: Runner) -> None:
     assert lines[3].endswith("] more")
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ("-tC", ""),
+        ("-Ct", ""),
+        ("--clear", ""),
+        ("-ct", "from a test\n"),
+        ("-tcl err", "from a test\n"),
+        ("-t --read-clear -lerr", "from a test\n"),
+    ],
+)
+def test_dmesg_clears(run: Runner, options: str, shown: str) -> None:
+    """In groups of short options too."""
+    need("dmesg")
+    script = f"dmesg -C; echo '<3>from a test' > /dev/kmsg; dmesg {options}; dmesg | wc -l; dmesg -tlcrit"
+    assert run.shell(script) == f"{shown}0\n"
+
+
 def test_dmesg_follows(run: Runner) -> None:
     need("dmesg")
     script = "(sleep 0.2; echo late > /dev/kmsg) & dmesg -w"

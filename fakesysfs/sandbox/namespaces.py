@@ -20,6 +20,7 @@ from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.sandbox import linux
 
 _INIT_USER_NAMESPACE = "0 0 4294967295"
+_LIMITS = tuple(f"user.max_{kind}_namespaces" for kind in ("user", "mnt", "net", "pid"))
 
 
 class Plan(NamedTuple):
@@ -137,10 +138,10 @@ def _remedy(error: OSError, chosen: Plan) -> str:
                 allows = 1 - int(forbids)
                 return f"{setting} keeps them from ordinary users: be root, or `sudo sysctl {setting}={allows}`"
     if error.errno == errno.ENOSPC:
-        return (
-            "there are too many already, or none are allowed: see `sysctl user` (max_user_namespaces, "
-            "max_mnt_namespaces, max_net_namespaces, max_pid_namespaces)"
-        )
+        for setting in _LIMITS:
+            if _sysctl(setting) == "0":
+                return f"{setting} is 0, which allows none: `sudo sysctl {setting}=10000`"
+        return f"there are too many already, here or in a namespace above: see {', '.join(_LIMITS)} of sysctl(8)"
     if error.errno in {errno.EINVAL, errno.ENOSYS}:
         return "the kernel was built without them (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS)"
     return f"{IN_A_CONTAINER}, or `--privileged`"

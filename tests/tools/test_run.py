@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import fcntl
 import os
 import pty
@@ -518,9 +519,48 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-def test_no_user_namespaces(run: Runner) -> None:
-    run.wrapper = ["unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
-    assert "max_user_namespaces" in one_sentence(run("--", "true"))
+@pytest.mark.parametrize("kind", ["user", "mnt", "net", "pid"])
+def test_no_namespaces(run: Runner, kind: str) -> None:
+    setting = f"user.max_{kind}_namespaces"
+    script = f'echo 0 > /proc/sys/{setting.replace(".", "/")}; exec "$@"'
+    run.wrapper = ["unshare", "-Ur", "sh", "-c", script, "sh"]
+    assert f"{setting} is 0" in one_sentence(run("--", "true"))
+    if kind == "net":
+        assert run("--host-network", "--", "true").returncode == 0
+
+
+def test_too_many_namespaces(run: Runner) -> None:
+    """Of a namespace above: its limit cannot be read in here."""
+    run.wrapper = ["unshare", "-Ur", "sh", "-c", 'echo 1 > /proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
+    run.wrapper += ["unshare", "-Ur"]
+    assert "too many" in one_sentence(run("--", "true"))
+
+
+DENY = """
+import ctypes, os, struct, sys
+number, error = int(sys.argv[1]), int(sys.argv[2])
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 | error), (0x06, 0, 0, 0x7FFF0000)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *rule) for rule in rules))
+filter = ctypes.create_string_buffer(struct.pack("@HP", len(rules), ctypes.addressof(program)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter) == 0
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+"""Has one system call fail, as a container's seccomp filter does (x86: the numbers are those)."""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls")
+@pytest.mark.parametrize(
+    ("call", "error", "remedy"),
+    [
+        (272, errno.EPERM, "--cap-add SYS_ADMIN"),  # unshare
+        (165, errno.EACCES, "apparmor=unconfined"),  # mount
+        (272, errno.ENOSYS, "CONFIG_USER_NS"),
+    ],
+)
+def test_a_container_forbids_it(run: Runner, call: int, error: int, remedy: str) -> None:
+    run.wrapper = [sys.executable, "-c", DENY, str(call), str(error)]
+    assert remedy in one_sentence(run("--", "true"))
 
 
 def test_fuse_is_missing(run: Runner) -> None:

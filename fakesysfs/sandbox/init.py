@@ -15,6 +15,7 @@ end of the launcher.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -212,11 +213,18 @@ class _Init:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._run.signal_mask)
             environment = view.environment(os.environ)
             os.environ["PATH"] = environment["PATH"]
-            os.execvpe(command[0], command, environment)  # noqa: S606  no shell is wanted
-        except FileNotFoundError as error:
-            status = _NOT_FOUND
-            os.write(2, f"fakesysfs: {command[0]}: {error.strerror}\n".encode())
+            if not command[0]:  # which Python refuses in its own way
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            try:
+                os.execvpe(command[0], command, environment)  # noqa: S606  no shell is wanted
+            except OSError as error:
+                if error.errno != errno.ENOEXEC:
+                    raise
+                # A script without #!, which execvp(3) and so every other program that starts commands gives to sh.
+                os.execve("/bin/sh", ["sh", os.fsdecode(error.filename), *command[1:]], environment)  # noqa: S606
         except OSError as error:
+            if error.errno == errno.ENOENT:
+                status = _NOT_FOUND
             os.write(2, f"fakesysfs: {command[0]}: {error.strerror}\n".encode())
         finally:
             os._exit(status)

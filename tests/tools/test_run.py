@@ -77,6 +77,24 @@ def test_what_cannot_be_executed(run: Runner, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (126, f"fakesysfs: {tmp_path}: Permission denied\n")
 
 
+def test_a_command_without_a_name(run: Runner) -> None:
+    done = run("--", "")
+    assert (done.returncode, done.stderr) == (127, "fakesysfs: : No such file or directory\n")
+
+
+@pytest.mark.parametrize("command", ["./own-script", "own-script"])
+def test_a_script_that_does_not_say_of_what(run: Runner, tmp_path: Path, command: str) -> None:
+    """It is sh's, as with env, nice, sudo and every other program that starts commands."""
+    script = tmp_path / "own-script"
+    script.write_text('echo "$0 $1"; exit 3\n')
+    script.chmod(0o755)
+    environment = run.environment | {"PATH": f"{os.environ['PATH']}:{tmp_path}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        run.line("--", command, "argument"), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, f"{command if '/' in command else script} argument\n"), done.stderr
+
+
 @pytest.mark.parametrize("options", [["--machine", "nosuch"], ["--kernel", "nosuch"], ["--nosuch"]])
 def test_wrong_use(run: Runner, options: list[str]) -> None:
     done = run(*options, "--", "echo", "not run")

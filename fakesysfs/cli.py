@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fakesysfs.testing import replay  # noqa: PLC0415
 
         return replay.main(arguments[1:])
+    if arguments[:1] == ["run"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C before the command is there ends this process as it would end the command: by the signal.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:

@@ -129,10 +129,11 @@ class _Init:
 
     def _make_view(self) -> None:
         run = self._run
-        view.prepare()
         if run.mounted_at is None:
+            # First of all, it takes longest. It mounts when it has its machine, not before `read_answer`.
             outside = self._outside if run.plan.network else None
             self._server = server.start(run.fake, view.MOUNTPOINT, private=True, outside=outside)
+        view.prepare()
         if run.plan.network:
             _loopback_up()
         if self._server is not None:

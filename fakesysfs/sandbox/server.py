@@ -127,7 +127,8 @@ def _be_guardian(fake: Fake, point: str, pipes: _Pipes, parent: int) -> NoReturn
 def _be_server(fake: Fake, point: str, pipes: _Pipes, *, private: bool, outside: int | None = None) -> NoReturn:
     status, text = _serve(fake, point, pipes, private, outside)
     if text:
-        os.write(pipes.answer, f"{status}\n{text}".encode())
+        with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+            os.write(pipes.answer, f"{status}\n{text}".encode())
     os._exit(status)
 
 

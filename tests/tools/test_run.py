@@ -113,6 +113,23 @@ def test_a_machine_from_a_pipe(run: Runner) -> None:
     assert (done.returncode, done.stdout) == (0, text), done.stderr
 
 
+def test_a_server_that_nobody_wants_any_more() -> None:
+    """As when the machine is wrong and that was found out before the server could ask."""
+    script = """
+import os, signal
+from fakesysfs.sandbox import server
+started = server.start(server.Fake("default", "7.2"), "/nonexistent", private=True)
+os.kill(started.pid, signal.SIGSTOP)
+os.waitpid(started.pid, os.WUNTRACED)
+started.machine.close()
+started.answer.close()
+os.kill(started.pid, signal.SIGCONT)
+print(os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
 @pytest.mark.parametrize("mount", [False, True])
 def test_a_machine_that_is_wrong(run: Runner, tmp_path: Path, mount: bool) -> None:  # noqa: FBT001
     (tmp_path / "mnt").mkdir()

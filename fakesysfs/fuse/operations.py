@@ -445,15 +445,16 @@ class Operations(pyfuse3.Operations):
         """
         opened = self._open[fh]
         traced = self._trace(opened, buf)
+        outcome: int | KernelError = 0
         try:
-            operation = opened.file.store(buf, opened.caller)
-            if not isinstance(operation, int):
+            outcome, operation = opened.file.store(buf)
+            if operation is not None:
                 request = sched.start(operation)
-                return self._write_sleeping(opened, operation, request, traced)
-            outcome: int | KernelError = operation
-        except StopIteration as stop:
-            outcome = stop.value
+                return self._write_sleeping(opened, buf, outcome, operation, request, traced)
+        except StopIteration:
+            pass
         except KernelError as error:
+            opened.file.refused(error, buf, opened.caller)
             outcome = error
         except Exception:
             if traced is not None:
@@ -472,7 +473,9 @@ class Operations(pyfuse3.Operations):
     async def _write_sleeping(
         self,
         opened: _Open,
-        operation: Operation[int],
+        data: bytes,
+        taken: int,
+        operation: Operation[None],
         request: Request,
         traced: Callable[[int | KernelError], None] | None,
     ) -> int:
@@ -488,8 +491,10 @@ class Operations(pyfuse3.Operations):
 
         outcome: int | KernelError = _BUG
         try:
-            outcome = await self.driver.drive(operation, opened.caller.pid, ino, about_to_sleep, request)
+            await self.driver.drive(operation, opened.caller.pid, ino, about_to_sleep, request)
+            outcome = taken
         except KernelError as error:
+            opened.file.refused(error, data, opened.caller)
             outcome = error
         finally:
             if traced is not None:
@@ -527,8 +532,9 @@ class Operations(pyfuse3.Operations):
     def release(self, fh: int) -> None:
         """The last descriptor is closed."""
         opened = self._open.pop(fh)
-        opened.forget_poll()
-        opened.file.close()
+        if opened.file.is_stream:
+            opened.forget_poll()
+            opened.file.close()
 
     @_at_once
     def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:

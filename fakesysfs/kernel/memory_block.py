@@ -35,6 +35,8 @@ ONLINE_TYPES = {
 
 DEVPATH = "/devices/system/memory/memory"
 
+_SIGNAL_PENDING = SignalPending("offline_pages")
+
 
 _ONLINE_TYPES = {word.encode(): online_type for word, online_type in ONLINE_TYPES.items()}
 
@@ -274,7 +276,7 @@ class MemoryBlocks:
                 Mmop.ONLINE_MOVABLE if status.zone is not None and status.zone.name == MOVABLE else Mmop.ONLINE_KERNEL
             )
             kernel.memory_hotplug.check_offline(begin, status)
-            if await ask(SignalPending("offline_pages")) is Answer.INTERRUPTED:
+            if await ask(_SIGNAL_PENDING) is Answer.INTERRUPTED:
                 raise _signal_backoff(begin)
             if step == 1 and (begin in self.pinned or kernel.preempt.latency.get("offline_block")):
                 async with self._device_lock(begin):
@@ -321,7 +323,9 @@ class MemoryBlocks:
     async def state_store(self, index: int, buffer: bytes) -> None:
         """A write to memoryN/state: same state again is EINVAL, though its online type is kept (state_store)."""
         online_type = mhp_online_type_from_str(buffer, "state_store")
-        status = await self._lock_device_hotplug(index, "state_store")
+        status = self._status(index, "state_store")
+        if not self.kernel.device_hotplug_lock.trylock():
+            status = await self._lock_device_hotplug(index, status.group, "state_store")
         try:
             self.kernel.check_kmem_protected(index, "state_store")
             if online_type is Mmop.OFFLINE:
@@ -336,7 +340,9 @@ class MemoryBlocks:
     async def online_store(self, index: int, buffer: bytes) -> None:
         """A write to memoryN/online: same state again succeeds (drivers/base/core.c, online_store)."""
         value = kstrtobool(buffer, "online_store")
-        await self._lock_device_hotplug(index, "online_store")
+        status = self._status(index, "online_store")
+        if not self.kernel.device_hotplug_lock.trylock():
+            await self._lock_device_hotplug(index, status.group, "online_store")
         try:
             self.kernel.check_kmem_protected(index, "online_store")
             if value:
@@ -351,18 +357,16 @@ class MemoryBlocks:
         async with self._device_lock(index):
             return self._status(index, "online_show").state is State.ONLINE
 
-    async def _lock_device_hotplug(self, index: int, where: str) -> BlockStatus:
-        """Take device_hotplug_lock for a store of a block.
+    async def _lock_device_hotplug(self, index: int, group: BlockGroup, where: str) -> BlockStatus:
+        """Wait for device_hotplug_lock, for a store of a block.
 
         Whoever waits for it makes the system call anew at each try, and so meets kernfs first: a block that was removed
         meanwhile is ENODEV, though another one may have its number by now. Raises KernelError: that, EINTR.
         """
-        kernel, group = self.kernel, self._status(index, where).group
-        if not kernel.device_hotplug_lock.trylock():
-            await kernel.lock_device_hotplug_sysfs()
+        await self.kernel.lock_device_hotplug_sysfs()
         status = self.runs.get(index)
         if status is None or status.group is not group:
-            kernel.device_hotplug_lock.unlock()
+            self.kernel.device_hotplug_lock.unlock()
             raise KernelError(errno.ENODEV, f"memory{index} was removed", where)
         return status
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -40,7 +40,7 @@ class Kobject(Protocol):
 
 Show = Callable[[Any], str | bytes]
 SleepingShow = Callable[[Any], Operation[str]]
-Store = Callable[[Any, bytes], Awaitable[None] | None]
+Store = Callable[[Any, bytes], Operation[None] | None]
 Visible = Callable[[Any], bool]
 Owner = Callable[[Any], Kobject | None]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Awaitable
 from typing import Any, NamedTuple, Protocol
 
 from fakesysfs.kernel.errors import KernelError
@@ -58,6 +57,7 @@ class OpenFile:
         "attribute",
         "changed",
         "ino",
+        "is_stream",
         "mode",
         "reading_sleeps",
         "size",
@@ -80,6 +80,8 @@ class OpenFile:
         self._buffer = b""
         self._position = -1
         self._stream: Stream | None = None if attribute.stream is None else attribute.stream(about)
+        self.is_stream = attribute.stream is not None
+        """A reader may have to wait for more."""
         self._waits = not flags & os.O_NONBLOCK
         self.reading_sleeps = attribute.show is None
         """Reads must go through `read_sleeping`."""
@@ -140,11 +142,6 @@ class OpenFile:
         self._position = offset + len(data)
         return data
 
-    @property
-    def is_stream(self) -> bool:
-        """A reader may have to wait for more."""
-        return self._stream is not None
-
     def waits_on(self) -> WaitQueue | None:
         """What wakes a reader of a stream that would wait now; None: none would."""
         return None if self._stream is None else self._stream.waits_on()
@@ -160,36 +157,35 @@ class OpenFile:
         A write of 0 bytes never reaches the store. Raises KernelError: ENODEV when the node is gone, whatever the store
         refuses with; a refusal is noted with its caller.
         """
-        taken = self.store(data, caller)
-        return taken if isinstance(taken, int) else await taken
+        try:
+            taken, operation = self.store(data)
+            if operation is not None:
+                await operation
+        except KernelError as error:
+            self.refused(error, data, caller)
+            raise
+        return taken
 
-    def store(self, data: bytes, caller: Caller) -> int | Operation[int]:
-        """As `write`; an operation for the number where the store may sleep."""
+    def store(self, data: bytes) -> tuple[int, Operation[None] | None]:
+        """As `write`, up to where the store might sleep: how many bytes it takes, and what is left to be awaited.
+
+        Who uses this tells `refused` of a refusal, at once or later.
+        """
         attribute = self.attribute
-        taken = data if attribute.max_store is None else data[: attribute.max_store]
-        try:
-            about = self._object("kernfs_fop_write_iter")
-            if not data and attribute.max_store is not None:
-                return 0
-            if attribute.store is None:
-                raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
-            operation = attribute.store(about, taken)
-        except KernelError as error:
-            self._refused(error, taken, caller)
-            raise
-        return len(taken) if operation is None else self._stored(operation, taken, caller)
+        about = self._object("kernfs_fop_write_iter")
+        limit = attribute.max_store
+        if limit is not None:
+            if not data:
+                return 0, None
+            data = data[:limit]
+        if attribute.store is None:
+            raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
+        return len(data), attribute.store(about, data)
 
-    async def _stored(self, operation: Awaitable[None], taken: bytes, caller: Caller) -> int:
-        try:
-            await operation
-        except KernelError as error:
-            self._refused(error, taken, caller)
-            raise
-        return len(taken)
-
-    def _refused(self, error: KernelError, taken: bytes, caller: Caller) -> None:
+    def refused(self, error: KernelError, data: bytes, caller: Caller) -> None:
+        """Note that the store refused the bytes of a write."""
         if self._refusals is not None:
-            self._refusals.add(caller, self._tree.path_of(self.ino), taken, error)
+            self._refusals.add(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store], error)
 
 
 def open_file(

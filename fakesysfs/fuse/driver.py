@@ -18,7 +18,7 @@ T = TypeVar("T")
 _FIRST_LOOK_SECONDS = 0.01
 _LAST_LOOK_SECONDS = 0.05
 _LONGER = 1.5
-_LOOK_EVERY_SECONDS = 0.001
+_LOOK_EVERY_SECONDS = 0.005
 """However many operations wait, their callers are looked at no more often than this, all together."""
 
 
@@ -32,6 +32,8 @@ class Driver:
         self._stepped = stepped
         self.asleep = 0
         """Operations that wait for something now."""
+        self.quiet = 0
+        """Those among them that nothing but another operation, or a signal to their caller, will wake."""
         self.device: str | None = None
         """The mount's device number, once it is mounted."""
 
@@ -87,10 +89,18 @@ class Driver:
             with trio.move_on_after(request.seconds):
                 return await self._wait(woken, request.signals, caller)
             return Answer.WOKEN
-        token = request.queue.add(woken.set)
+
+        def wake() -> None:
+            self.quiet -= 1
+            woken.set()
+
+        token = request.queue.add(wake)
+        self.quiet += 1
         try:
             return await self._wait(woken, request.signals, caller)
         finally:
+            if not woken.is_set():
+                self.quiet -= 1
             request.queue.discard(token)
 
     async def _wait(self, woken: trio.Event, signals: Signals, caller: _Caller) -> Answer:

@@ -4,15 +4,18 @@ pyfuse3's loop waits for each request with `trio.lowlevel.wait_readable`: with t
 three system calls and most of the time of a request. While a client is busy the next request is there within
 microseconds, so here the descriptor is polled once, for a moment, before the task is parked.
 
-In the middle of a burst of requests, while no handler and no other thread has anything to do, not even that: pyfuse3
-reads, and read(2) waits, as it does in a file system in C. pyfuse3 holds the interpreter's lock meanwhile; so a timer's
-signal interrupts the read (`TICK_SECONDS`), upon which trio gets its turn, and goes on if the burst does.
+In the middle of a burst of requests, while no handler and no other thread has anything to do, not even that: where
+there are several processors the next request is looked for during a moment in which this one would else fall asleep and
+have to be woken, which takes longer than to answer. Then pyfuse3 reads, and read(2) waits, as it does in a file system
+in C. pyfuse3 holds the interpreter's lock meanwhile; so a timer's signal interrupts the read (`TICK_SECONDS`), upon
+which trio gets its turn, and goes on if the burst does.
 
 pyfuse3 looks the name `trio` up in its own module, and its asyncio mode relies on that; so the loop is exchanged by
 putting a small object there. That is no documented interface: it is done with the versions it was tested with only
 (`KNOWN`), with others pyfuse3 keeps its own loop. FAKESYSFS_LOOP=stock keeps it too.
 
-Rejected: busy-waiting (gains nothing), a loop without trio (operations that sleep need one).
+Rejected: moving to the client's processor (the scheduler then moves the client away), a loop without trio (operations
+that sleep need one).
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from itertools import repeat
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -39,6 +44,16 @@ PATIENCE_MILLISECONDS = 2
 
 BURST_SECONDS = 0.0005
 """Requests that follow one another within this time are a burst."""
+
+SPIN_SECONDS = 0.0001
+"""How long the next request of a burst is looked for before this thread goes to sleep, where others need not run on its
+processor meanwhile: the time in which a client that has its answer asks for more.
+"""
+
+LOOKS, LOOKS_DROPPED = 8, 64
+"""After so many looks in a row that found a request at once so many requests are taken without a look."""
+
+_NEVER = -(1 << 60)
 
 TICK_SECONDS = 0.02
 """How often trio gets its turn in a burst, and so how long at most a read waits at its end."""
@@ -77,6 +92,8 @@ class _LowLevel:
         self._asked_at = 0.0
         self._bursting = False
         self._ticking = False
+        self._spins = 0
+        self._allowed = processors_allowed()
         self._waits = False
         self._queue = trio.lowlevel.ParkingLot()
         self._called = False
@@ -87,8 +104,25 @@ class _LowLevel:
 
     def wait_readable(self, descriptor: int) -> Awaitable[None]:
         if self._bursting and not self._busy():
+            if self._spins > 0:
+                self._spin()
+            else:
+                self._spins += 1
             return _DONE
         return self._wait_turn(descriptor) if self._waits else self._wait_readable(descriptor)
+
+    def _spin(self) -> None:
+        """Look for the next request. With many clients there is always one, and looking is dropped for a while."""
+        assert self._poll is not None
+        if self._poll(0):
+            self._spins -= 1
+            if not self._spins:
+                self._spins = -LOOKS_DROPPED
+            return
+        self._spins = LOOKS
+        end = monotonic() + SPIN_SECONDS
+        while not self._poll(0) and self._bursting and monotonic() < end:
+            pass
 
     async def _wait_turn(self, descriptor: int) -> None:
         while self._waits:
@@ -114,6 +148,7 @@ class _LowLevel:
         if self._requests % FAIRNESS and self._poll(0 if busy else PATIENCE_MILLISECONDS):
             if passed < BURST_SECONDS and not busy:
                 self._bursting = self._ticking = True
+                self._spins = LOOKS if min(len(os.sched_getaffinity(0)), self._allowed) > 1 else _NEVER
                 signal.setitimer(signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
             self._call_next()
             return _DONE
@@ -147,6 +182,16 @@ class _Trio:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
+
+
+def processors_allowed(own: str = "/proc/self/cgroup", groups: str = "/sys/fs/cgroup") -> int:
+    """How many processors this process's control group may keep busy at a time; a great many if it is not limited."""
+    try:
+        group = Path(own).read_text(encoding="ascii").rpartition("0::/")[2].strip()
+        quota, period = Path(groups, group, "cpu.max").read_text(encoding="ascii").split()
+        return sys.maxsize if quota == "max" else int(quota) // int(period)
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 def end() -> None:

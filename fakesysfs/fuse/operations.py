@@ -276,8 +276,15 @@ class Operations(pyfuse3.Operations):
         self._ready()
 
     def busy(self) -> bool:
-        """Something may happen in the event loop, or in another thread, without a request."""
-        return self.unfinished > 0 or self.names.unsettled or (self.announcer is not None and self.announcer.behind)
+        """Something may happen in the event loop, or in another thread, without a request.
+
+        Who looks after the callers of operations that wait can do so a little later.
+        """
+        return (
+            self.unfinished > self.driver.quiet
+            or self.names.unsettled
+            or (self.announcer is not None and self.announcer.behind)
+        )
 
     def _in_use(self) -> Iterator[int]:
         for opened in self._open.values():

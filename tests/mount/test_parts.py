@@ -134,6 +134,30 @@ async def test_driver_turns_requests_into_waits(autojump_clock: trio.testing.Moc
     assert not queue
 
 
+async def test_who_waits_for_others_keeps_nobody_busy(autojump_clock: trio.testing.MockClock) -> None:
+    driver, queue = Driver(lambda: None), WaitQueue()
+    seen: list[int] = []
+
+    async def operation() -> None:
+        await ask(Wait("w", queue))
+        seen.append(driver.quiet)
+        await ask(Sleep("s", 100.0))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.drive, operation(), 0, 0)
+        nursery.start_soon(driver.drive, operation(), 0, 0)
+        await trio.sleep(1)
+        seen.append(driver.quiet)
+        queue.wake_all()
+        seen.append(driver.quiet)
+        await trio.sleep(1)
+        seen.append(driver.quiet)
+    with trio.move_on_after(1):
+        await driver.drive(operation(), 0, 0)
+    assert seen == [2, 0, 0, 0, 0]
+    assert driver.quiet == 0, "nobody is left of one that was cancelled"
+
+
 async def test_cancelled_operation_is_closed(autojump_clock: trio.testing.MockClock) -> None:
     closed = False
 
@@ -220,6 +244,19 @@ def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("FAKESYSFS_LOOP", "stock")
     assert not loop.install(lambda: False)
     assert pyfuse3.trio is trio  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("limit", "processors"),
+    [("max 100000\n", sys.maxsize), ("150000 100000\n", 1), ("400000 100000\n", 4), (None, sys.maxsize)],
+)
+def test_a_control_group_limits_the_processors(tmp_path: Path, limit: str | None, processors: int) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("0::/some/group\n")
+    if limit is not None:
+        (tmp_path / "some" / "group").mkdir(parents=True)
+        (tmp_path / "some" / "group" / "cpu.max").write_text(limit)
+    assert loop.processors_allowed(str(own), str(tmp_path)) == processors
 
 
 def test_missing_device_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class Watch:
         self._threads = {opener}
         """Any of these may be the one."""
         self._seen: set[int] = set()
+        self._opener = opener
         self._ino = ino
         self._device = device
         self._searches = _SEARCHES
@@ -47,7 +48,10 @@ class Watch:
             self._consumed |= (pending_signals(thread) or 0) & ~_SIGKILL_BIT
 
     def _search(self) -> None:
-        """Find out who waits: the opener, else who is seen twice; others may have been served just then."""
+        """Find out who waits: the opener, else a thread of its process, else another; who is seen twice.
+
+        Once is not enough: others may have been served just then.
+        """
         if not self._searches:
             return
         self._searches -= 1
@@ -57,6 +61,8 @@ class Watch:
             return
         waiting = set(_waiting(self._ino, self._device))
         if waiting:
+            process = _process_of(self._opener)
+            waiting = {thread for thread in waiting if process and _process_of(thread) == process} or waiting
             again = self._seen & waiting
             self._threads = again or waiting
             if len(again) == 1:
@@ -95,6 +101,11 @@ def has_open(thread: str, ino: int, device: str | None) -> bool:
         if facts.get("ino") == str(ino) and (device is None or _device_of(thread, facts["mnt_id"]) in {device, None}):
             return True
     return False
+
+
+def _process_of(thread: int) -> str:
+    """The process of a thread; "" if it is gone."""
+    return _line(f"/proc/{thread}/status").partition("\nTgid:")[2].partition("\n")[0]
 
 
 def _device_of(thread: str, mount: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -153,6 +154,34 @@ def test_reader_that_sleeps(mount: Served) -> None:
         while reader.poll() is None:
             mount.write("wake", "1")
         assert finished(reader) == "awake\n"
+
+
+def test_readers_whose_other_threads_opened(mount: Served) -> None:
+    """Two processes wait for the same file, each in another thread than the one that opened it; one is killed."""
+    code = """
+import os, sys, threading
+file = os.open(sys.argv[1], os.O_RDONLY)
+thread = threading.Thread(target=os.read, args=(file, 100))
+thread.start()
+print(thread.native_id, flush=True)
+thread.join()
+"""
+
+    def waits(reader: subprocess.Popen[str]) -> int:
+        assert reader.stdout is not None
+        thread = int(reader.stdout.readline())
+        eventually(lambda: Path(f"/proc/{thread}/wchan").read_text() == "request_wait_answer")
+        return thread
+
+    with python(code, mount / "wait_for_wake") as reader, python(code, mount / "wait_for_wake") as killed:
+        waits(reader)
+        waits(killed)
+        for _ in range(200):  # while it is found out who waits
+            assert mount.read("value")
+        killed.kill()
+        assert killed.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+        while reader.poll() is None:
+            mount.write("wake", "1")
 
 
 def test_hundreds_sleep_and_one_reads(mount: Served) -> None:

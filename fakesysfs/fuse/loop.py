@@ -45,15 +45,13 @@ PATIENCE_MILLISECONDS = 2
 BURST_SECONDS = 0.0005
 """Requests that follow one another within this time are a burst."""
 
-SPIN_SECONDS = 0.0001
+LOOK_SECONDS = 0.0001
 """How long the next request of a burst is looked for before this thread goes to sleep, where others need not run on its
 processor meanwhile: the time in which a client that has its answer asks for more.
 """
 
-LOOKS, LOOKS_DROPPED = 8, 64
+LOOKS, LOOKS_LEFT = 8, 64
 """After so many looks in a row that found a request at once so many requests are taken without a look."""
-
-_NEVER = -(1 << 60)
 
 TICK_SECONDS = 0.02
 """How often trio gets its turn in a burst, and so how long at most a read waits at its end."""
@@ -92,7 +90,7 @@ class _LowLevel:
         self._asked_at = 0.0
         self._bursting = False
         self._ticking = False
-        self._spins = 0
+        self._looks = 0
         self._allowed = processors_allowed()
         self._waits = False
         self._queue = trio.lowlevel.ParkingLot()
@@ -104,25 +102,23 @@ class _LowLevel:
 
     def wait_readable(self, descriptor: int) -> Awaitable[None]:
         if self._bursting and not self._busy():
-            if self._spins > 0:
-                self._spin()
-            else:
-                self._spins += 1
+            if self._looks:
+                self._look()
             return _DONE
         return self._wait_turn(descriptor) if self._waits else self._wait_readable(descriptor)
 
-    def _spin(self) -> None:
-        """Look for the next request. With many clients there is always one, and looking is dropped for a while."""
+    def _look(self) -> None:
+        """Look for the next request. With many clients there is always one, and looking is left for a while."""
         assert self._poll is not None
-        if self._poll(0):
-            self._spins -= 1
-            if not self._spins:
-                self._spins = -LOOKS_DROPPED
-            return
-        self._spins = LOOKS
-        end = monotonic() + SPIN_SECONDS
-        while not self._poll(0) and self._bursting and monotonic() < end:
-            pass
+        if self._looks < 0:
+            self._looks = self._looks + 1 or LOOKS
+        elif self._poll(0):
+            self._looks = self._looks - 1 or -LOOKS_LEFT
+        else:
+            self._looks = LOOKS
+            end = monotonic() + LOOK_SECONDS
+            while not self._poll(0) and self._bursting and monotonic() < end:
+                pass
 
     async def _wait_turn(self, descriptor: int) -> None:
         while self._waits:
@@ -148,7 +144,7 @@ class _LowLevel:
         if self._requests % FAIRNESS and self._poll(0 if busy else PATIENCE_MILLISECONDS):
             if passed < BURST_SECONDS and not busy:
                 self._bursting = self._ticking = True
-                self._spins = LOOKS if min(len(os.sched_getaffinity(0)), self._allowed) > 1 else _NEVER
+                self._looks = LOOKS if min(len(os.sched_getaffinity(0)), self._allowed) > 1 else 0
                 signal.setitimer(signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
             self._call_next()
             return _DONE

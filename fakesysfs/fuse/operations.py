@@ -451,7 +451,7 @@ class Operations(pyfuse3.Operations):
         A store that asks for nothing is done here and now.
         """
         opened = self._open[fh]
-        traced = self._trace(opened, buf)
+        traced = None if self._writes is None or not self._writes.on else self._trace(self._writes, opened, buf)
         outcome: int | KernelError = 0
         try:
             outcome, operation = opened.file.store(buf)
@@ -471,7 +471,7 @@ class Operations(pyfuse3.Operations):
             self.names.collect()
         if traced is not None:
             traced(outcome)
-        if self._untold:
+        if self.names.unsettled or (self.announcer is not None and self.announcer.behind):
             return self._told(outcome)
         if isinstance(outcome, KernelError):
             raise outcome
@@ -512,10 +512,6 @@ class Operations(pyfuse3.Operations):
                     del self._slept_on[ino]
         return await self._told(outcome)
 
-    @property
-    def _untold(self) -> bool:
-        return self.names.unsettled or (self.announcer is not None and self.announcer.behind)
-
     async def _told(self, outcome: int | KernelError) -> int:
         """What a store gave, once the host and the world know what it changed."""
         if self.names.unsettled:
@@ -526,11 +522,8 @@ class Operations(pyfuse3.Operations):
             raise outcome
         return outcome
 
-    def _trace(self, opened: _Open, data: bytes) -> Callable[[int | KernelError], None] | None:
-        """Note the write, if anybody wants to know; returns what to call with its outcome."""
-        writes = self._writes
-        if writes is None or not writes.on:
-            return None
+    def _trace(self, writes: Writes, opened: _Open, data: bytes) -> Callable[[int | KernelError], None]:
+        """Note the write; returns what to call with its outcome."""
         caller = Caller(opened.caller.pid, command_of(opened.caller.pid))
         write = writes.begin(caller, self._tree.path_of(opened.file.ino), data)
         return lambda outcome: writes.end(write, outcome.name if isinstance(outcome, KernelError) else str(outcome))

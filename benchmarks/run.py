@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
 
-PART is one of: requests directories lsmem sysfs readers sleepers huge delivered memory start
+PART is one of: requests anywhere directories lsmem sysfs readers sleepers huge delivered memory start
 daxctl. Builds plain.c with `cc` and
 `pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then C's, and what is printed is
 the median of the ratios of these pairs, with the least and the greatest: trust the ratios, not the times. `requests`,
@@ -157,6 +157,18 @@ def requests(program: Path, options: argparse.Namespace) -> None:
             ):
                 ours, plain = (functools.partial(seconds, operation, path, times) for path in (mine, c))
                 pairs(f"{what}, {blocks}", options.rounds, ours, plain)
+
+
+def anywhere(program: Path, options: argparse.Namespace) -> None:
+    """The same where the scheduler likes to have client and server."""
+    with both(program, 192) as mounts:
+        mine, c = f"{mounts.ours}/{MEMORY}/memory60/state", f"{mounts.plain}/{MEMORY}/memory60/state"
+        for what, operation, times in (
+            ("open+read+close of state", read, 1_000),
+            ("2 x open+write+close of state", change, 500),
+        ):
+            ours, plain = (functools.partial(seconds, operation, path, times) for path in (mine, c))
+            pairs(f"{what}, on any CPU", options.rounds, ours, plain)
 
 
 def directories(program: Path, options: argparse.Namespace) -> None:
@@ -427,6 +439,7 @@ def pinned() -> Iterator[None]:
 
 PARTS = {
     "requests": requests,
+    "anywhere": anywhere,
     "directories": directories,
     "lsmem": lsmem,
     "sysfs": sysfs,

@@ -2,12 +2,11 @@
 
     python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
 
-PART is one of: requests anywhere directories lsmem sysfs readers sleepers huge delivered memory start
-daxctl. Builds plain.c with `cc` and
-`pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then C's, and what is printed is
-the median of the ratios of these pairs, with the least and the greatest: trust the ratios, not the times. `requests`,
-`directories`, `lsmem` and `sysfs` run on one CPU: waking another one costs more than what is measured. Nothing here
-fails when it is slow.
+PART is one of: requests anywhere directories lsmem sysfs readers sleepers huge delivered memory start daxctl. Builds
+plain.c with `cc` and `pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then C's, and
+what is printed is the median of the ratios of these pairs, with the least and the greatest: trust the ratios, not the
+times. `requests`, `directories`, `lsmem` and `sysfs` run on one CPU: waking another one costs more than what is
+measured. Nothing here fails when it is slow.
 """
 
 from __future__ import annotations

@@ -140,10 +140,8 @@ def answer_errno(number: int) -> int:
     return errno.EIO
 
 
-def _refusal(handler: str, error: Exception, arguments: tuple[Any, ...]) -> FUSEError:
-    """What the host is told of an error that is not the model's; nothing but FUSEError may get out of a handler."""
-    if isinstance(error, FUSEError):
-        return error
+def _bug(handler: str, error: Exception, arguments: tuple[Any, ...]) -> FUSEError:
+    """What the host is told of an error that is a bug of ours; nothing but FUSEError may get out of a handler."""
     log.error("bug: %s%r answered EIO", handler, arguments, exc_info=error)
     return FUSEError(errno.EIO)
 
@@ -157,10 +155,12 @@ def _at_once(
     async def handler(self: Operations, /, *args: Any) -> T:
         try:
             return method(self, *args)  # type: ignore[call-arg]  # the same
+        except FUSEError:
+            raise
         except KernelError as error:
             refusal = FUSEError(answer_errno(error.errno))
         except Exception as error:  # noqa: BLE001  it is answered
-            refusal = _refusal(method.__name__, error, args)
+            refusal = _bug(method.__name__, error, args)
         raise refusal
 
     return handler  # type: ignore[return-value]  # pyfuse3 names no argument
@@ -182,10 +182,12 @@ def _maybe_waiting(
                 return await answer  # type: ignore[no-any-return]
             finally:
                 self.unfinished -= 1
+        except FUSEError:
+            raise
         except KernelError as error:
             refusal = FUSEError(answer_errno(error.errno))
         except Exception as error:  # noqa: BLE001  it is answered
-            refusal = _refusal(method.__name__, error, args)
+            refusal = _bug(method.__name__, error, args)
         raise refusal
 
     return handler  # type: ignore[return-value]  # pyfuse3 names no argument
@@ -363,8 +365,11 @@ class Operations(pyfuse3.Operations):
 
     @_at_once
     def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        """The value of one xattr."""
-        return self._tree.getxattr(inode, name.decode("utf-8", "surrogateescape"))
+        """The value of one xattr. `ls -l` asks for one of each file, which mostly was never set."""
+        value = self._tree.find_xattr(inode, name.decode("utf-8", "surrogateescape"))
+        if value is None:
+            raise FUSEError(errno.ENODATA)
+        return value
 
     @_at_once
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:

@@ -180,9 +180,9 @@ class DirectoryReader:
                 position += 1
                 continue
             family = self._families[code >> _FAMILY_SHIFT]
-            keys = family.own(chunk[position:] if position else chunk)
+            keys, numbers = family.own(chunk[position:] if position else chunk)
             position += len(keys)
-            yield from family.listed(keys, about)
+            yield from family.listed(keys, numbers, about)
 
     def _after(self, cookie: int) -> int:
         """The position in the order behind a cookie's."""
@@ -243,13 +243,14 @@ class _Family:
             there[first : last + 1] = b"\1" * (last - first + 1)
         return array("Q", [key | high for key in keys if there[key & INDEX_MASK]])
 
-    def own(self, keys: Sequence[int]) -> Sequence[int]:
-        """The first of the keys that are the family's, as many as follow one another."""
-        low, high = self._high, self._high | INDEX_MASK
-        codes = [key & _CODE_MASK for key in keys]
-        if low <= min(codes) and max(codes) <= high:
-            return keys
-        return keys[: next(number for number, code in enumerate(codes) if not low <= code <= high)]
+    def own(self, keys: Sequence[int]) -> tuple[Sequence[int], list[int]]:
+        """The first keys, as many of the family's as follow one another, and the numbers of their members."""
+        high = self._high
+        numbers = [(key & _CODE_MASK) - high for key in keys] if high else [key & _CODE_MASK for key in keys]
+        if min(numbers) < 0 or max(numbers) > INDEX_MASK:
+            end = next(position for position, number in enumerate(numbers) if not 0 <= number <= INDEX_MASK)
+            return keys[:end], numbers[:end]
+        return keys, numbers
 
     def forget(self) -> None:
         """Something may have changed."""
@@ -258,13 +259,14 @@ class _Family:
         self._untold.clear()
         self._stats.clear()
 
-    def listed(self, keys: Sequence[int], about: Any) -> Iterator[Alike]:
+    def listed(self, keys: Sequence[int], numbers: list[int], about: Any) -> Iterator[Alike]:
         """The members that these keys are of, those that are there."""
-        numbers = [key & INDEX_MASK for key in keys]
         run = self._run(about, numbers[0])
         if run is not None and run.first <= min(numbers) and max(numbers) <= run.last:
-            base = run.base
-            yield self._alike(keys, numbers, 0, [base + (number << INDEX_SHIFT) for number in numbers], run.stat)
+            form, base = self._format, run.base
+            runs, self._untold = self._untold, []
+            inodes = [base + (number << INDEX_SHIFT) for number in numbers]
+            yield Alike([form % number for number in numbers], inodes, keys, run.stat, runs)
             return
         inos: list[int] = []
         start = 0

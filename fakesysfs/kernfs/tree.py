@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from fakesysfs.kernfs.made import Made
 
 _XATTRS = ("security.", "trusted.")
+_READABLE_XATTRS = (*_XATTRS, "user.")
 _SWEEP_FROM = 256
 
 
@@ -546,15 +547,19 @@ class Tree:
             del self._aliases[ino]
         self._sweep_at = max(2 * (len(self._changed) + len(self._aliases)), _SWEEP_FROM)
 
-    def getxattr(self, ino: int, name: str) -> bytes:
+    def find_xattr(self, ino: int, name: str) -> bytes | None:
         """One xattr of a node, whether or not that is still there (kernfs_xattr_get asks for no active reference).
 
-        Raises KernelError: ENOTSUP for a name of no known kind, ENODATA where it was never set, as all of user.*.
+        None where it was never set, as all of user.*. Raises KernelError ENOTSUP for a name of no known kind.
         """
-        if not name.startswith((*_XATTRS, "user.")):
+        if not name.startswith(_READABLE_XATTRS):
             raise KernelError(errno.ENOTSUP, f"xattr {name} is of no kind that exists here", "xattr_resolve_name")
         changed = self.changed(ino)
-        value = changed.xattrs.get(name) if changed else None
+        return changed.xattrs.get(name) if changed else None
+
+    def getxattr(self, ino: int, name: str) -> bytes:
+        """As `find_xattr`, but one that was never set is KernelError ENODATA."""
+        value = self.find_xattr(ino, name)
         if value is None:
             raise KernelError(errno.ENODATA, f"xattr {name} is not set", "kernfs_vfs_xattr_get")
         return value

@@ -26,6 +26,8 @@ _FAMILY_SHIFT = 24
 _SINGLE = 1 << 29
 _CODE_MASK = (1 << INDEX_BITS) - 1
 _CHUNK = 256
+_FEW = 8
+"""So many names that are not of the longest run are taken one by one."""
 
 _hash = functools.lru_cache(maxsize=4096)(name_hash)
 _NOTHING = Stat(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -209,7 +211,19 @@ class _Run(NamedTuple):
 class _Family:
     """An indexed family as one reader sees it: what was looked at once is not looked at again until `forget`."""
 
-    __slots__ = ("_declared", "_firsts", "_format", "_high", "_parent", "_place", "_runs", "_stats", "_tree", "_untold")
+    __slots__ = (
+        "_declared",
+        "_firsts",
+        "_format",
+        "_high",
+        "_longest",
+        "_parent",
+        "_place",
+        "_runs",
+        "_stats",
+        "_tree",
+        "_untold",
+    )
 
     def __init__(self, tree: Tree, parent: int, place: Place, number: int) -> None:
         """`number` tells the family's keys from those of the directory's other families."""
@@ -222,6 +236,7 @@ class _Family:
         self._format = place.entry.prefix.encode().replace(b"%", b"%%") + b"%d"
         self._firsts: list[int] = []
         self._runs: list[_Run] = []
+        self._longest: _Run | None = None
         self._untold: list[tuple[int, int]] = []
         self._stats: dict[tuple[int, ...], Stat] = {}
 
@@ -256,18 +271,41 @@ class _Family:
         """Something may have changed."""
         self._firsts.clear()
         self._runs.clear()
+        self._longest = None
         self._untold.clear()
         self._stats.clear()
 
     def listed(self, keys: Sequence[int], numbers: list[int], about: Any) -> Iterator[Alike]:
         """The members that these keys are of, those that are there."""
-        run = self._run(about, numbers[0])
-        if run is not None and run.first <= min(numbers) and max(numbers) <= run.last:
-            form, base = self._format, run.base
-            runs, self._untold = self._untold, []
-            inodes = [base + (number << INDEX_SHIFT) for number in numbers]
-            yield Alike([form % number for number in numbers], inodes, keys, run.stat, runs)
+        run = self._longest or self._run(about, numbers[0]) or _NO_RUN
+        first, last = run.first, run.last
+        if first <= min(numbers) and max(numbers) <= last:
+            yield self._straight(keys, numbers, run)
             return
+        outside = [position for position, number in enumerate(numbers) if not first <= number <= last]
+        if len(outside) > _FEW:
+            yield from self._mixed(keys, numbers, about)
+            return
+        start = 0
+        for position in outside:
+            if start < position:
+                yield self._straight(keys[start:position], numbers[start:position], run)
+            other = self._run(about, numbers[position])
+            start = position + 1
+            if other is not None:
+                yield self._straight(keys[position:start], numbers[position:start], other)
+        if start < len(numbers):
+            yield self._straight(keys[start:], numbers[start:], run)
+
+    def _straight(self, keys: Sequence[int], numbers: Sequence[int], run: _Run) -> Alike:
+        """Members of one run."""
+        form, base = self._format, run.base
+        runs, self._untold = self._untold, []
+        inodes = [base + (number << INDEX_SHIFT) for number in numbers]
+        return Alike([form % number for number in numbers], inodes, keys, run.stat, runs)
+
+    def _mixed(self, keys: Sequence[int], numbers: Sequence[int], about: Any) -> Iterator[Alike]:
+        """Members of many runs, in any order."""
         inos: list[int] = []
         start = 0
         first, last, base, stat = _NO_RUN
@@ -309,6 +347,8 @@ class _Family:
         stat = self._stats.setdefault(stat[1:], stat)
         run = _Run(*self._unchanged(span, ino, number), ino - (number << INDEX_SHIFT), stat)
         self._untold.append((run.first, run.last))
+        if self._longest is None or run.last - run.first > self._longest.last - self._longest.first:
+            self._longest = run
         self._firsts.insert(position + 1, run.first)
         self._runs.insert(position + 1, run)
         return run

@@ -86,7 +86,7 @@ def test_each_of_the_example_rules(run: Runner, rule: Path) -> None:
     echo offline > /sys/devices/system/memory/auto_online_blocks
     cat /sys/devices/system/node/node2/memory[0-9]*/state | sort -u
     for block in /sys/devices/system/node/node2/memory[0-9]*; do echo offline > $block/state; done 2> /dev/null || :
-    # `Invalid sender`: seen once in a hundred runs, of a message that is not ours; what is asked for below came all the same
+    # Invalid sender: seen once in a hundred runs, of a message not ours; what is asked for below came all the same
     grep -v -e 'receive buffer' -e 'naming scheme' -e 'Invalid sender' /run/udevd.log >&2 || :
     udevadm test /devices/system/memory/memory64 2>&1 | grep -e 'rules:' -e '^DEVPATH='
     echo add > /sys/devices/system/memory/memory64/uevent; udevadm settle

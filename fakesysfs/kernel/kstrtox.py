@@ -1,4 +1,4 @@
-"""Reading what a user wrote: sysfs_streq, kstrtobool, kstrtoull and their like (lib/string_helpers.c, lib/kstrtox.c).
+"""Reading what a user wrote: words, kstrtobool, kstrtoull and their like (lib/string_helpers.c, lib/kstrtox.c).
 
 A store gets bytes with a NUL behind them: everything after the first NUL is ignored, one trailing newline too.
 """
@@ -23,21 +23,15 @@ def c_string(buffer: bytes) -> bytes:
     return buffer.partition(b"\0")[0]
 
 
-def sysfs_streq(buffer: bytes, word: str) -> bool:
-    """Exactly `word`, with or without one newline."""
-    text = c_string(buffer)
-    return text.removesuffix(b"\n") == word.encode()
+def sysfs_match_string(table: Mapping[str, T], buffer: bytes, where: str) -> T:
+    """What a table has for the word in a buffer: exactly that, with or without one newline (sysfs_streq).
 
-
-def sysfs_match_string(table: Mapping[bytes, T], buffer: bytes, where: str) -> T:
-    """What a table has for the word in a buffer. Raises KernelError EINVAL for every other word."""
-    text = buffer
-    if 0 in text:
-        text = c_string(text)
-    found = table.get(text.removesuffix(b"\n"))
+    Raises KernelError EINVAL for every other word.
+    """
+    word = word_of(buffer)
+    found = table.get(word)
     if found is None:
-        allowed = ", ".join(word.decode() for word in table)
-        raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is none of {allowed}", where)
+        raise KernelError(errno.EINVAL, f"{word!r} is none of {', '.join(table)}", where)
     return found
 
 

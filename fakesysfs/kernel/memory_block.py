@@ -38,12 +38,9 @@ DEVPATH = "/devices/system/memory/memory"
 _SIGNAL_PENDING = SignalPending("offline_pages")
 
 
-_ONLINE_TYPES = {word.encode(): online_type for word, online_type in ONLINE_TYPES.items()}
-
-
 def mhp_online_type_from_str(buffer: bytes, where: str) -> Mmop:
     """The online type that a word names. Raises KernelError EINVAL for every other word."""
-    return sysfs_match_string(_ONLINE_TYPES, buffer, where)
+    return sysfs_match_string(ONLINE_TYPES, buffer, where)
 
 
 class State(enum.StrEnum):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.hugetlb import dissolve_free_hugetlb_folios
-from fakesysfs.kernel.kstrtox import kstrtoull, sysfs_streq, word_of
+from fakesysfs.kernel.kstrtox import kstrtoull, sysfs_match_string
 from fakesysfs.kernel.memory_block import (
     BlockGroup,
     BlockStatus,
@@ -94,13 +94,8 @@ class MemoryHotplug:
 
     def set_online_policy(self, buffer: bytes) -> None:
         """A write to the module parameter online_policy (set_online_policy)."""
-        for policy in ONLINE_POLICIES:
-            if sysfs_streq(buffer, policy):
-                self.parameters.online_policy = policy
-                return
-        raise KernelError(
-            errno.EINVAL, f"{word_of(buffer)!r} is none of {', '.join(ONLINE_POLICIES)}", "set_online_policy"
-        )
+        policies = {policy: policy for policy in ONLINE_POLICIES}
+        self.parameters.online_policy = sysfs_match_string(policies, buffer, "set_online_policy")
 
     def set_auto_movable_ratio(self, buffer: bytes) -> None:
         """A write to the module parameter auto_movable_ratio, in percent."""

@@ -282,7 +282,6 @@ class DirectoryKind:
         "_directories",
         "_families",
         "_indexed",
-        "_names",
         "_order",
         "entries",
         "made",
@@ -308,7 +307,6 @@ class DirectoryKind:
         self.entries = tuple(entries)
         self.places: list[Place] = []
         self._by_name: dict[tuple[int, bytes], Place] = {}
-        self._names: dict[int, bytes] = {}
         self._families: dict[int, list[Place]] = {}
         self._directories: dict[int, list[Place]] = {}
         self._indexed: dict[int, tuple[bytes, ...]] = {}
@@ -321,7 +319,7 @@ class DirectoryKind:
     def _number(self, entries: tuple[Entry, ...], group: Place | None) -> None:
         around = group.slot if group else 0
         families = self._families[around] = []
-        singles: list[Place] = []
+        singles: list[tuple[Place, int, bytes]] = []
         for entry in entries:
             place = Place(len(self.places) + 1, entry, group, self.mode)
             self.places.append(place)
@@ -331,8 +329,7 @@ class DirectoryKind:
                     msg = f"directory kind {self.name} declares {entry.name} twice"
                     raise ValueError(msg)
                 self._by_name[key] = place
-                self._names[place.slot] = key[1]
-                singles.append(place)
+                singles.append((place, name_hash(key[1]), key[1]))
             else:
                 families.append(place)
             if isinstance(entry, Group):
@@ -341,26 +338,17 @@ class DirectoryKind:
                 self.places += [
                     Place(len(self.places) + 1 + more, entry, group, self.mode) for more in range(entry.slots - 1)
                 ]
-        named = ((place, self._names[place.slot]) for place in singles)
-        self._order[around] = sorted(
-            ((place, name_hash(name), name) for place, name in named), key=lambda single: single[1:]
-        )
-        self._directories[around] = [place for place in (*singles, *families) if not place.mode]
+        self._directories[around] = [
+            place for place in (*(single[0] for single in singles), *families) if not place.mode
+        ]
+        self._order[around] = sorted(singles, key=lambda single: single[1:])
         self._indexed[around] = tuple(
             place.entry.prefix.encode() for place in families if isinstance(place.entry, Indexed)
         )
 
-    def place(self, slot: int) -> Place:
-        """The place numbered `slot` (from 1)."""
-        return self.places[slot - 1]
-
     def named(self, around: int, name: bytes) -> Place | None:
         """The single entry called `name` in the group at slot `around` (0: the directory itself)."""
         return self._by_name.get((around, name))
-
-    def name_of(self, place: Place) -> bytes:
-        """The name of a single entry."""
-        return self._names[place.slot]
 
     def families(self, around: int) -> list[Place]:
         """The families in the group at slot `around`."""

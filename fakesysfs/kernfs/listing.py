@@ -150,7 +150,7 @@ class DirectoryReader:
         What it found out about one member of a family it takes to hold for all that are alike: nothing may change
         between two steps. Raises KernelError ENOENT when the directory itself is gone.
         """
-        tree, about, order = self._tree, self._object(), self._order
+        about, order = self._object(), self._order
         fresh = cookie == 0 or order is None
         if fresh or order is None:
             self._order = order = self._build(about)
@@ -158,28 +158,22 @@ class DirectoryReader:
         for family in self._families:
             family.forget()
         while position < len(order):
-            key = order[position]
+            chunk = order[position : position + together]
+            position += len(chunk)
+            yield from self._in_order(chunk, about, fresh=fresh)
+
+    def _in_order(self, chunk: Sequence[int], about: Any, *, fresh: bool) -> Iterator[Alike]:
+        """What stands in a piece of the order; `fresh`: that was made just now, so that all single names are there."""
+        tree = self._tree
+        position = 0
+        while position < len(chunk):
+            key = chunk[position]
             code = key & _CODE_MASK
             if code & _SINGLE:
                 position += 1
                 name, ino, place = self._singles[code & ~_SINGLE]
                 if fresh or tree.find(ino) is not None:
                     yield _alike(Alike, ((name,), (ino,), (key,), tree.form(ino, place), ()))
-                continue
-            chunk = order[position : position + together]
-            position += len(chunk)
-            yield from self._members(chunk, about)
-
-    def _members(self, chunk: Sequence[int], about: Any) -> Iterator[Alike]:
-        """What stands in a piece of the order that begins with a member of a family."""
-        position = 0
-        while position < len(chunk):
-            code = chunk[position] & _CODE_MASK
-            if code & _SINGLE:
-                name, ino, place = self._singles[code & ~_SINGLE]
-                if self._tree.find(ino) is not None:
-                    yield Alike((name,), (ino,), (chunk[position],), self._tree.form(ino, place))
-                position += 1
                 continue
             family = self._families[code >> _FAMILY_SHIFT]
             keys, numbers = family.own(chunk[position:] if position else chunk)

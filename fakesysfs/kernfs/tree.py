@@ -231,10 +231,6 @@ class Tree:
             raise KernelError(errno.ENODEV, "the node was removed", where)
         return found
 
-    def entry_of(self, found: Found, ino: int) -> Any:
-        """The declared entry (None for an object's own directory), families resolved."""
-        return found.place.entry if found.place else None
-
     # Names --------------------------------------------------------------------------------------------------------
 
     def group_slot(self, found: Found) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fakesysfs.kernel.device import Bus, Device, synthetic_uevent
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.kstrtox import sysfs_streq, word_of
+from fakesysfs.kernel.kstrtox import sysfs_match_string, word_of
 from fakesysfs.kernfs.declare import Attribute, Entry, Group, Indexed, Link, Links
 
 
@@ -30,8 +30,7 @@ def _only(*words: str) -> Callable[[Any, bytes], None]:
     """A `store` that takes some words and changes nothing (runtime PM is disabled for these devices)."""
 
     def store(_about: Any, buffer: bytes) -> None:
-        if not any(sysfs_streq(buffer, word) for word in words):
-            raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is none of {', '.join(words)}", "control_store")
+        sysfs_match_string(dict.fromkeys(words, True), buffer, "control_store")
 
     return store
 

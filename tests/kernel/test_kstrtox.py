@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, sysfs_streq, word_of
+from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, sysfs_match_string, word_of
 
 
 @pytest.mark.parametrize("buffer", [b"online", b"online\n", b"online\0junk", b"online\n\0junk", b"online\0"])
 def test_a_word_may_have_one_newline_and_anything_after_a_nul(buffer: bytes) -> None:
-    assert sysfs_streq(buffer, "online")
+    assert sysfs_match_string({"offline": 0, "online": 1}, buffer, "state_store") == 1
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,8 @@ def test_a_word_may_have_one_newline_and_anything_after_a_nul(buffer: bytes) -> 
     [b"online\n\n", b" online", b"online ", b"online\r\n", b"Online", b"onlin", b"onlinee", b"", b"\n", b"\0online"],
 )
 def test_any_other_spelling_is_another_word(buffer: bytes) -> None:
-    assert not sysfs_streq(buffer, "online")
+    with pytest.raises(KernelError, match="EINVAL"):
+        sysfs_match_string({"online": 1}, buffer, "state_store")
 
 
 @pytest.mark.parametrize(

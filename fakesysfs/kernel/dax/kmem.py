@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.kstrtox import sysfs_streq, word_of
+from fakesysfs.kernel.kstrtox import sysfs_match_string
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.memory_tiers import MEMTIER_DEFAULT_LOWTIER_ADISTANCE, MemoryDevType
 from fakesysfs.kernel.printk import ERR, INFO, WARNING
@@ -180,17 +180,14 @@ class Kmem(DaxDriver):
     # Resources (patch 7) --------------------------------------------------------------------------------------------
 
     def dax_kmem_init_resources(self, data: DaxKmemData) -> None:
-        """Reserve the ranges that are not. Raises KernelError EBUSY, with a message, as the profile has it."""
-        held = set(data.resources)
+        """Reserve the ranges that are not; whoever calls this gives back what it reserved if it fails.
+
+        Raises KernelError EBUSY, with a message, as the profile has it.
+        """
         mapped = False
-        try:
-            for number, span in data.usable():
-                if number not in data.resources:
-                    mapped |= self._reserve(data, number, span, "dax_kmem_init_resources", mapped=mapped)
-        except KernelError:
-            for number in set(data.resources) - held:
-                self._release(data, number)
-            raise
+        for number, span in data.usable():
+            if number not in data.resources:
+                mapped |= self._reserve(data, number, span, "dax_kmem_init_resources", mapped=mapped)
 
     def _reserve(self, data: DaxKmemData, number: int, span: Range, where: str, *, mapped: bool) -> bool:
         """Reserve one range; False: it is taken, go on with the next, as others are `mapped` already."""
@@ -382,11 +379,7 @@ class Kmem(DaxDriver):
 
     def dax_kmem_parse_state(self, buffer: bytes) -> int:
         """The state that a word asks for. Raises KernelError EINVAL for a word that the profile does not know."""
-        words = self.kernel.profile.words_written
-        for word, state in words.items():
-            if sysfs_streq(buffer, word):
-                return state
-        raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is none of {', '.join(words)}", "dax_kmem_parse_state")
+        return sysfs_match_string(self.kernel.profile.words_written, buffer, "dax_kmem_parse_state")
 
     def hotplug_show(self, dev_dax: DevDax) -> str:
         """The word for the state; takes no lock."""
@@ -420,9 +413,9 @@ class Kmem(DaxDriver):
     async def _plug(self, data: DaxKmemData, online_type: Mmop) -> None:
         """Reserve what is not reserved, as far as the profile does that after the probe, and add the memory."""
         held = set(data.resources)
-        if self.kernel.profile.reservation is not Reservation.UNTIL_FIRST_UNPLUG:
-            self.dax_kmem_init_resources(data)
         try:
+            if self.kernel.profile.reservation is not Reservation.UNTIL_FIRST_UNPLUG:
+                self.dax_kmem_init_resources(data)
             await self.dax_kmem_do_hotplug(data, online_type)
         except KernelError:
             for number in set(data.resources) - held:

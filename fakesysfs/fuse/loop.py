@@ -10,9 +10,8 @@ have to be woken, which takes longer than to answer. Then pyfuse3 reads, and rea
 in C. pyfuse3 holds the interpreter's lock meanwhile; so a timer's signal interrupts the read (`TICK_SECONDS`), upon
 which trio gets its turn, and goes on if the burst does.
 
-pyfuse3 looks the name `trio` up in its own module, and its asyncio mode relies on that; so the loop is exchanged by
-putting a small object there. That is no documented interface: it is done with the versions it was tested with only
-(`KNOWN`), with others pyfuse3 keeps its own loop. FAKESYSFS_LOOP=stock keeps it too.
+pyfuse3 looks the names `trio` (its asyncio mode relies on that) and `_wait_fuse_readable` up in its own module; so the
+loop is exchanged by putting others there. That is no documented interface (`insides.py`).
 
 Rejected: moving to the client's processor (the scheduler then moves the client away), a loop without trio (operations
 that sleep need one).
@@ -28,13 +27,13 @@ from collections.abc import Awaitable, Callable
 from itertools import repeat
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import pyfuse3
 import trio
 
-KNOWN = ("3.4.", "3.5.")
-"""Beginnings of the versions of pyfuse3 whose loop this was tested with."""
+from fakesysfs.fuse import insides
+from fakesysfs.fuse.given import given_by
 
 FAIRNESS = 32
 """After this many requests in a row the other tasks get their turn."""
@@ -57,11 +56,27 @@ TICK_SECONDS = 0.02
 """How often trio gets its turn in a burst, and so how long at most a read waits at its end."""
 
 
+class Work(Protocol):
+    """What else goes on: while there is anything the loop must not linger."""
+
+    stirred: bool
+    """Whether `busy` must be asked again."""
+
+    def busy(self) -> bool:
+        """Whether any handler or other thread has something to do."""
+
+
+_YES: Awaitable[bool] = given_by(StopIteration(True))  # noqa: FBT003  a value
+
+
 class _Done:
     """Awaiting this takes no turn of any loop, makes no coroutine and calls no function in Python."""
 
     __await__ = staticmethod(().__iter__)
 
+
+_stock_wait: Any = getattr(pyfuse3, "_wait_fuse_readable", None)
+"""What pyfuse3 itself does before each request: a coroutine function."""
 
 _DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # an iterator is all that `await` needs
 
@@ -83,8 +98,8 @@ class _LowLevel:
     A task that comes by may go before one that waits for its turn: it has a request at hand, the other does not.
     """
 
-    def __init__(self, busy: Callable[[], bool]) -> None:
-        self._busy = busy
+    def __init__(self, work: Work) -> None:
+        self._work = work
         self._poll: Callable[[int], object] | None = None
         self._requests = 0
         self._asked_at = 0.0
@@ -100,11 +115,15 @@ class _LowLevel:
         """The timer's signal: trio gets its turn before the next request."""
         self._bursting = False
 
-    def wait_readable(self, descriptor: int) -> Awaitable[None]:
-        if self._bursting and not self._busy():
+    def wait_for_request(self) -> Awaitable[bool]:
+        """What pyfuse3 does before each request: false when there are to be no more."""
+        if self._bursting and not (self._work.stirred and self._work.busy()):
             if self._looks:
                 self._look()
-            return _DONE
+            return _YES
+        return _stock_wait()  # type: ignore[no-any-return]  # as this
+
+    def wait_readable(self, descriptor: int) -> Awaitable[None]:
         return self._wait_turn(descriptor) if self._waits else self._wait_readable(descriptor)
 
     def _look(self) -> None:
@@ -140,7 +159,7 @@ class _LowLevel:
         now = monotonic()
         passed, self._asked_at = now - self._asked_at, now
         self._requests += 1
-        busy = self._busy()
+        busy = self._work.busy()
         if self._requests % FAIRNESS and self._poll(0 if busy else PATIENCE_MILLISECONDS):
             if passed < BURST_SECONDS and not busy:
                 self._bursting = self._ticking = True
@@ -173,8 +192,8 @@ class _Trio:
 
     Lock = _Lock
 
-    def __init__(self, busy: Callable[[], bool]) -> None:
-        self.lowlevel = _LowLevel(busy)
+    def __init__(self, work: Work) -> None:
+        self.lowlevel = _LowLevel(work)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
@@ -195,15 +214,16 @@ def end() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def install(busy: Callable[[], bool]) -> bool:
+def install(work: Work) -> bool:
     """Give pyfuse3 the faster loop where that is known to work; returns whether it was.
 
-    `busy` says whether any handler or other thread has something to do, so that the loop must not linger. To be called
-    in the main thread: the signal SIGALRM is the loop's.
+    To be called in the main thread: the signal SIGALRM is the loop's.
     """
-    if os.environ.get("FAKESYSFS_LOOP") == "stock" or not pyfuse3.__version__.startswith(KNOWN):
+    if not insides.known():
         return False
-    trio_with_these = _Trio(busy)
+    trio_with_these = _Trio(work)
     signal.signal(signal.SIGALRM, trio_with_these.lowlevel.tick)
-    setattr(pyfuse3, "trio", trio_with_these)  # noqa: B010  not among its declared names
+    # not among its declared names
+    setattr(pyfuse3, "trio", trio_with_these)  # noqa: B010
+    setattr(pyfuse3, "_wait_fuse_readable", trio_with_these.lowlevel.wait_for_request)  # noqa: B010
     return True

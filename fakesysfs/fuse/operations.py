@@ -7,25 +7,37 @@ the same. Handlers that are called often do not await.
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import os
 import select
 import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from types import CoroutineType
-from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
+from fakesysfs.fuse import insides
 from fakesysfs.fuse.callers import command_of
+from fakesysfs.fuse.direntplus import Together, one_by_one
 from fakesysfs.fuse.driver import Driver
+from fakesysfs.fuse.handler import at_once, maybe_waiting
 from fakesysfs.fuse.names import Names
 from fakesysfs.kernel import sched
 from fakesysfs.kernel.sched import Operation, Request, WaitQueue
-from fakesysfs.kernfs import ROOT, Caller, DirectoryReader, KernelError, OpenFile, Refusals, Stat, Tree, open_file
+from fakesysfs.kernfs import (
+    ROOT,
+    Caller,
+    DirectoryReader,
+    KernelError,
+    Members,
+    OpenFile,
+    Refusals,
+    Stat,
+    Tree,
+    open_file,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +49,6 @@ FOREVER = 1_000_000
 
 _BLOCK_SIZE = 4096
 _NAME_MAX = 255
-_ERRNO_LIMIT = 512
 _NOBODY = 0, False
 _LOOKING_UP_AGAIN = 1000
 """So many processes may be doing that at once; of more, one may have to be told twice."""
@@ -46,6 +57,9 @@ _DOTS = 2
 
 _FEW = 16
 """Names of a large directory that are worked out together, at least."""
+
+_MORE = 4
+"""Names that are worked out beyond so many as fitted the last time: these may be shorter."""
 
 _FORMS = 256
 """Forms of nodes that are kept (`_Entries`)."""
@@ -132,67 +146,6 @@ class _Open:
             self.polled = None
 
 
-def answer_errno(number: int) -> int:
-    """An errno that the host accepts and its callers know: EIO for all others, which are logged."""
-    if 0 < number < _ERRNO_LIMIT and number in errno.errorcode:
-        return number
-    log.error("errno %d exists on no host: answered EIO", number)
-    return errno.EIO
-
-
-def _bug(handler: str, error: Exception, arguments: tuple[Any, ...]) -> FUSEError:
-    """What the host is told of an error that is a bug of ours; nothing but FUSEError may get out of a handler."""
-    log.error("bug: %s%r answered EIO", handler, arguments, exc_info=error)
-    return FUSEError(errno.EIO)
-
-
-def _at_once(
-    method: Callable[Concatenate[Operations, P], T],
-) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]:
-    """A handler that never waits: a plain function, which is cheaper."""
-
-    @functools.wraps(method)
-    async def handler(self: Operations, /, *args: Any) -> T:
-        try:
-            return method(self, *args)  # type: ignore[call-arg]  # the same
-        except FUSEError:
-            raise
-        except KernelError as error:
-            refusal = FUSEError(answer_errno(error.errno))
-        except Exception as error:  # noqa: BLE001  it is answered
-            refusal = _bug(method.__name__, error, args)
-        raise refusal
-
-    return handler  # type: ignore[return-value]  # pyfuse3 names no argument
-
-
-def _maybe_waiting(
-    method: Callable[Concatenate[Operations, P], T | Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]:
-    """A handler that may have to wait: it gives its answer, or a coroutine for it."""
-
-    @functools.wraps(method)
-    async def handler(self: Operations, /, *args: Any) -> T:
-        try:
-            answer = method(self, *args)  # type: ignore[call-arg]  # the same
-            if not isinstance(answer, CoroutineType):
-                return answer  # type: ignore[return-value]  # nothing else is awaitable
-            self.unfinished += 1
-            try:
-                return await answer  # type: ignore[no-any-return]
-            finally:
-                self.unfinished -= 1
-        except FUSEError:
-            raise
-        except KernelError as error:
-            refusal = FUSEError(answer_errno(error.errno))
-        except Exception as error:  # noqa: BLE001  it is answered
-            refusal = _bug(method.__name__, error, args)
-        raise refusal
-
-    return handler  # type: ignore[return-value]  # pyfuse3 names no argument
-
-
 def _entry(found: Stat) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = found.ino
@@ -252,10 +205,13 @@ class Operations(pyfuse3.Operations):
         self._ready = ready
         self.unfinished = 0
         """Handlers that have not returned."""
+        self.stirred = True
+        """Something happened since `busy` said no, after which it may say yes."""
         self._entries = _Entries()
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
         self._last_above = "", ROOT
+        self._reply_members = Together() if insides.known() else one_by_one
         self._fits = _FEW
         """Names that fitted into the last full answer of readdir."""
         self._next_handle = 0
@@ -282,11 +238,12 @@ class Operations(pyfuse3.Operations):
 
         Who looks after the callers of operations that wait can do so a little later.
         """
-        return (
+        self.stirred = (
             self.unfinished > self.driver.quiet
             or self.names.unsettled
             or (self.announcer is not None and self.announcer.behind)
         )
+        return self.stirred
 
     def _in_use(self) -> Iterator[int]:
         for opened in self._open.values():
@@ -296,7 +253,7 @@ class Operations(pyfuse3.Operations):
 
     # Names and attributes -----------------------------------------------------------------------------------------
 
-    @_at_once
+    @at_once
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """The entry, or inode 0 for an absent name, which the host remembers as well.
 
@@ -321,7 +278,7 @@ class Operations(pyfuse3.Operations):
             return entry
         return self._entries(found)
 
-    @_at_once
+    @at_once
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Attributes; those of a removed node that is open stay, with link count 0."""
         found = self._tree.getattr(inode)
@@ -342,7 +299,7 @@ class Operations(pyfuse3.Operations):
             return found._replace(mode=stat.S_IFDIR | 0o755, size=0)
         raise FUSEError(errno.ENOENT)
 
-    @_at_once
+    @at_once
     def setattr(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
@@ -358,35 +315,37 @@ class Operations(pyfuse3.Operations):
             )
         )
 
-    @_at_once
+    @at_once
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """The target."""
         return self._tree.readlink(inode)
 
-    @_at_once
-    def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        """The value of one xattr. `ls -l` asks for one of each file, which mostly was never set."""
-        value = self._tree.find_xattr(inode, name.decode("utf-8", "surrogateescape"))
-        if value is None:
+    def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> Coroutine[Any, Any, bytes]:
+        """The value of one xattr. `ls -l` asks for one of each file: "never set" is said without a coroutine."""
+        if self._tree.lacks_xattr(inode, name):
             raise FUSEError(errno.ENODATA)
-        return value
+        return self._getxattr(inode, name)
 
-    @_at_once
+    @at_once
+    def _getxattr(self, inode: int, name: bytes) -> bytes:
+        return self._tree.getxattr(inode, os.fsdecode(name))
+
+    @at_once
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set one xattr."""
         self._tree.setxattr(inode, os.fsdecode(name), value)
 
-    @_at_once
+    @at_once
     def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """The names of the xattrs."""
         return [os.fsencode(name) for name in self._tree.listxattr(inode)]
 
-    @_at_once
+    @at_once
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove one xattr."""
         self._tree.removexattr(inode, os.fsdecode(name))
 
-    @_at_once
+    @at_once
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """What sysfs says: nothing but the two sizes."""
         answer = pyfuse3.StatvfsData()
@@ -396,7 +355,7 @@ class Operations(pyfuse3.Operations):
 
     # Files --------------------------------------------------------------------------------------------------------
 
-    @_at_once
+    @at_once
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open an attribute.
 
@@ -433,7 +392,7 @@ class Operations(pyfuse3.Operations):
         if gone and told != (inode, True):  # it came and went meanwhile
             raise FUSEError(errno.ENOENT)
 
-    @_maybe_waiting
+    @maybe_waiting
     def read(self, fh: int, off: int, size: int) -> bytes | Coroutine[Any, Any, bytes]:
         """At most `size` bytes."""
         opened = self._open[fh]
@@ -449,12 +408,13 @@ class Operations(pyfuse3.Operations):
             await self.names.settled()
         return data[:size]
 
-    @_maybe_waiting
+    @maybe_waiting
     def write(self, fh: int, off: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
         """One store. Answered when the host has forgotten what the store changed, whether it succeeded or not.
 
         A store that asks for nothing is done here and now.
         """
+        self.stirred = True
         opened = self._open[fh]
         traced = None if self._writes is None or not self._writes.on else self._trace(self._writes, opened, buf)
         outcome: int | KernelError = 0
@@ -533,15 +493,16 @@ class Operations(pyfuse3.Operations):
         write = writes.begin(caller, self._tree.path_of(opened.file.ino), data)
         return lambda outcome: writes.end(write, outcome.name if isinstance(outcome, KernelError) else str(outcome))
 
-    @_at_once
+    @at_once
     def release(self, fh: int) -> None:
         """The last descriptor is closed."""
         opened = self._open.pop(fh)
         if opened.file.is_stream:
+            self.stirred = True
             opened.forget_poll()
             opened.file.close()
 
-    @_at_once
+    @at_once
     def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:
         """As kernfs_generic_poll where nobody ever calls sysfs_notify. Streams tell when there is more to be read."""
         opened = self._open.get(fh)
@@ -557,7 +518,7 @@ class Operations(pyfuse3.Operations):
 
     # Directories --------------------------------------------------------------------------------------------------
 
-    @_at_once
+    @at_once
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory."""
         reader = self._tree.opendir(inode)
@@ -565,7 +526,7 @@ class Operations(pyfuse3.Operations):
         self._open_directories[handle] = inode, reader
         return handle
 
-    @_at_once
+    @at_once
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
         reply, entries = pyfuse3.readdir_reply, self._entries
@@ -578,17 +539,22 @@ class Operations(pyfuse3.Operations):
                     return
         known = self.names.known_in(parent) if reader.indexed else None
         told = 0
-        for names, inos, cookies, alike, runs in reader.listed(start_id if start_id > _DOTS else 0, self._fits + 1):
-            entry = entries(alike)
-            if known is not None:
-                for first, last in runs:
-                    known.add(first, last)
-            for name, ino, cookie in zip(names, inos, cookies):  # noqa: B905  faster, and the reader's promise
-                entry.st_ino = ino
-                if not reply(token, name, entry, cookie):
-                    self._fits = max(told, _FEW)
-                    return
-                told += 1
+        for found in reader.listed(start_id if start_id > _DOTS else 0, self._fits + _MORE):
+            entry = entries(found.stat)
+            if isinstance(found, Members):
+                if known is not None:
+                    for first, last in found.runs:
+                        known.add(first, last)
+                there = len(found.numbers)
+                fitting = self._reply_members(token, found, entry)
+            else:
+                entry.st_ino = found.ino
+                there = 1
+                fitting = reply(token, found.name, entry, found.cookie)
+            told += fitting
+            if fitting < there:
+                self._fits = max(told, _FEW)
+                return
 
     def _above(self, ino: int) -> int:
         """The directory around a directory, for the number that ".." shows."""
@@ -602,36 +568,36 @@ class Operations(pyfuse3.Operations):
             self._last_above = around, above
         return above
 
-    @_at_once
+    @at_once
     def releasedir(self, fh: int) -> None:
         """The last descriptor is closed."""
         del self._open_directories[fh]
 
     # What users make ----------------------------------------------------------------------------------------------
 
-    @_at_once
+    @at_once
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """Make a link, where that is possible (kernfs/made.py)."""
         self._tree.made_in(parent_inode).symlink(os.fsdecode(name), os.fsdecode(target))
         return _entry(self._tree.getattr(self._tree.lookup(parent_inode, name)))
 
-    @_at_once
+    @at_once
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """Make a directory, where that is possible."""
         self._tree.made_in(parent_inode).mkdir(os.fsdecode(name))
         return _entry(self._tree.setattr(self._tree.lookup(parent_inode, name), mode=mode))
 
-    @_at_once
+    @at_once
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a link that somebody made."""
         self._tree.made_in(parent_inode).unlink(os.fsdecode(name))
 
-    @_at_once
+    @at_once
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a directory that somebody made."""
         self._tree.made_in(parent_inode).rmdir(os.fsdecode(name))
 
-    @_at_once
+    @at_once
     def rename(
         self,
         parent_inode_old: int,
@@ -654,14 +620,14 @@ class Operations(pyfuse3.Operations):
 
     # What sysfs has not -------------------------------------------------------------------------------------------
 
-    @_at_once
+    @at_once
     def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         """Nobody creates files in sysfs (fs/namei.c, lookup_open: a directory without `create`)."""
         raise FUSEError(errno.EACCES)
 
-    @_at_once
+    @at_once
     def _refuse(self, *_what: object) -> NoReturn:
         """The directories of sysfs have none of these operations (fs/namei.c, may_create, vfs_mkdir and the like)."""
         raise FUSEError(errno.EPERM)

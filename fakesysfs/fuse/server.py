@@ -46,7 +46,7 @@ def serve(
     operations = Operations(sysroot, ready, announcer)
     # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
-    loop.install(operations.busy)
+    loop.install(operations)
     try:
         trio.run(_serve, operations, os.path.realpath(point), allow_other, private)
     finally:

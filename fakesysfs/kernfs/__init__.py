@@ -7,7 +7,7 @@ layers above it (FUSE, the in-process machine, the replayer) use these names and
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
-from fakesysfs.kernfs.listing import DirectoryReader
+from fakesysfs.kernfs.listing import DirectoryReader, Members, Single
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
 
 __all__ = [
@@ -15,9 +15,11 @@ __all__ = [
     "Caller",
     "DirectoryReader",
     "KernelError",
+    "Members",
     "NameChange",
     "OpenFile",
     "Refusals",
+    "Single",
     "Stat",
     "Tree",
     "index_in",

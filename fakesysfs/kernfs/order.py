@@ -7,8 +7,10 @@ recorded `readdir-raw-order`.
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_left
+from typing import NamedTuple
 
 _MASK64 = (1 << 64) - 1
 _GOLDEN_RATIO_64 = 0x61C8864680B583EB
@@ -36,8 +38,26 @@ def name_hash(name: bytes) -> int:
     return _finish(_partial(name))
 
 
-INDEX_BITS = 30
+INDEX_BITS = 32
 """Bits of a key below the hash: which of the names that have it."""
+
+_LOW_HALF = 0 if sys.byteorder == "little" else 1
+
+
+def codes(keys: array[int]) -> array[int]:
+    """What stands below the hashes of these keys."""
+    return array("I", keys.tobytes())[_LOW_HALF::2]
+
+
+class Packed(NamedTuple):
+    """Names that follow one another, each filled up with NUL to the same number of words of 8 bytes."""
+
+    words: array[int]
+    lengths: bytes
+    """The number of bytes of each name."""
+
+
+_PACKED_TOGETHER = 4096
 
 
 class IndexedOrder:
@@ -48,9 +68,10 @@ class IndexedOrder:
     """
 
     def __init__(self, prefix: bytes) -> None:
-        self._prefix = prefix
+        self.prefix = prefix
         self._states = array("Q")
         self._keys = array("Q")
+        self._packed = Packed(array("Q"), b"")
 
     def keys(self, end: int) -> array[int]:
         """The first `end` numbers (and maybe more) in the order of their names, each below its name's hash."""
@@ -60,9 +81,38 @@ class IndexedOrder:
             self._break_ties()
         return self._keys
 
+    def name(self, number: int) -> bytes:
+        """The name of one number."""
+        return self.prefix + b"%d" % number
+
+    def packed(self, first: int, last: int, count: int) -> Packed | None:
+        """The names of `count` keys from `first` to `last`, if no other ones are between them."""
+        keys = self._keys
+        start = bisect_left(keys, first >> INDEX_BITS << INDEX_BITS)
+        while start < len(keys) and keys[start] != first and keys[start] >> INDEX_BITS == first >> INDEX_BITS:
+            start += 1
+        end = start + count
+        if end > len(keys) or keys[start] != first or keys[end - 1] != last:
+            return None
+        if len(self._packed.lengths) != len(keys):
+            self._packed = self._pack()
+        words, lengths = self._packed
+        each = len(words) // len(lengths)
+        return Packed(words[start * each : end * each], lengths[start:end])
+
+    def _pack(self) -> Packed:
+        keys, words, lengths = self._keys, array("Q"), bytearray()
+        size = words.itemsize
+        width = -(-len(self.name(len(keys) - 1)) // size) * size
+        for start in range(0, len(keys), _PACKED_TOGETHER):
+            names = [self.name(number) for number in codes(keys[start : start + _PACKED_TOGETHER])]
+            words.frombytes(b"".join([name.ljust(width, b"\0") for name in names]))
+            lengths += bytes(map(len, names))
+        return Packed(words, bytes(lengths))
+
     def _more(self, end: int) -> list[int]:
         states = self._states
-        base = _partial(self._prefix)
+        base = _partial(self.prefix)
         terms = [((48 + digit << 4) + (48 + digit >> 4)) * 11 for digit in range(10)]
         keys: list[int] = []
         for index in range(len(states), end):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
 
 _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
+_READABLE_XATTRS_ENCODED = tuple(name.encode() for name in _READABLE_XATTRS)
 _SWEEP_FROM = 256
 
 
@@ -156,6 +156,8 @@ class Tree:
         self.uid = uid
         self.gid = gid
         self._changed: dict[int, Changed] = {}
+        self.edits = 0
+        """Counts what else than the population may change a listing: users' changes of nodes, and other numbers."""
         self._aliases: dict[int, int] = {}
         self._sweep_at = _SWEEP_FROM
         self._orders: dict[bytes, IndexedOrder] = {}
@@ -186,6 +188,7 @@ class Tree:
         the kernel answers at once. Later opens take the new number and so another lock. The old one stays valid.
         """
         self._sweep()
+        self.edits += 1
         base = ino & NO_ALIAS
         self._aliases[base] = alias = self._aliases.get(base, 0) + 1 & ALIAS_MASK
         return base | alias << ALIAS_SHIFT
@@ -527,10 +530,12 @@ class Tree:
         """Drop what users changed, on all nodes; returns the inode numbers of those that are there still."""
         there = [ino for ino in self._changed if self.find(ino) is not None]
         self._changed.clear()
+        self.edits += 1
         return [ino | self._aliases.get(ino, 0) << ALIAS_SHIFT for ino in there]
 
     def _remember(self, ino: int) -> Changed:
         self._sweep()
+        self.edits += 1
         return self._changed.setdefault(ino & NO_ALIAS, Changed())
 
     def _sweep(self) -> None:
@@ -543,19 +548,19 @@ class Tree:
             del self._aliases[ino]
         self._sweep_at = max(2 * (len(self._changed) + len(self._aliases)), _SWEEP_FROM)
 
-    def find_xattr(self, ino: int, name: str) -> bytes | None:
+    def lacks_xattr(self, ino: int, name: bytes) -> bool:
+        """Whether it is plain that `getxattr` would say ENODATA: mostly nobody ever set anything on a node."""
+        return not (self._changed and ino & NO_ALIAS in self._changed) and name.startswith(_READABLE_XATTRS_ENCODED)
+
+    def getxattr(self, ino: int, name: str) -> bytes:
         """One xattr of a node, whether or not that is still there (kernfs_xattr_get asks for no active reference).
 
-        None where it was never set, as all of user.*. Raises KernelError ENOTSUP for a name of no known kind.
+        Raises KernelError: ENODATA where it was never set, as all of user.*; ENOTSUP for a name of no known kind.
         """
         if not name.startswith(_READABLE_XATTRS):
             raise KernelError(errno.ENOTSUP, f"xattr {name} is of no kind that exists here", "xattr_resolve_name")
         changed = self.changed(ino)
-        return changed.xattrs.get(name) if changed else None
-
-    def getxattr(self, ino: int, name: str) -> bytes:
-        """As `find_xattr`, but one that was never set is KernelError ENODATA."""
-        value = self.find_xattr(ino, name)
+        value = changed.xattrs.get(name) if changed else None
         if value is None:
             raise KernelError(errno.ENODATA, f"xattr {name} is not set", "kernfs_vfs_xattr_get")
         return value
@@ -592,12 +597,12 @@ class Tree:
         reader = self.opendir(self.resolve(path))
         return [os.fsdecode(name) for name, _, _ in reader.entries(0)]
 
-    def order(self, prefix: bytes, end: int) -> array[int]:
-        """The keys (order.py) of an indexed family's names, in the order of the names."""
+    def order(self, prefix: bytes) -> IndexedOrder:
+        """The order of an indexed family's names."""
         order = self._orders.get(prefix)
         if order is None:
             order = self._orders[prefix] = IndexedOrder(prefix)
-        return order.keys(end)
+        return order
 
     def take_changes(self) -> Sequence[NameChange]:
         """The changes of names since the last call."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernfs import Tree
+from fakesysfs.kernfs import DirectoryReader, Single, Stat, Tree
 from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, name_hash
 from tests.model import Face
 
@@ -43,6 +45,31 @@ def test_the_order_of_a_family_is_that_of_its_names(ends: list[int]) -> None:
     numbers = sorted(range(2000), key=lambda number: (rule(b"memory%d" % number), b"memory%d" % number))
     assert [key & (1 << INDEX_BITS) - 1 for key in keys] == numbers
     assert [key >> INDEX_BITS for key in keys] == [rule(b"memory%d" % number) for number in numbers]
+
+
+def described(reader: DirectoryReader, cookie: int = 0, together: int = 256) -> Iterator[tuple[bytes, int, Stat]]:
+    """What a listing says: name, cookie, attributes."""
+    for found in reader.listed(cookie, together):
+        entries = [found[:3]] if isinstance(found, Single) else [entry[1:] for entry in found.entries()]
+        yield from ((name, place, found.stat._replace(ino=ino)) for name, ino, place in entries)
+
+
+@given(st.integers(1, 1100), st.data())
+def test_names_of_a_family_are_ready_where_they_follow_one_another(end: int, data: st.DataObject) -> None:
+    order = IndexedOrder(data.draw(st.sampled_from([b"memory", b"a", b"seven_b", b"of_thirteen_b"])))
+    keys = order.keys(end)
+    start = data.draw(st.integers(0, len(keys) - 1))
+    count = data.draw(st.integers(1, len(keys) - start))
+    last = keys[start + count - 1]
+    packed = order.packed(keys[start], last, count)
+    assert packed is not None
+    octets, each = packed.words.tobytes(), 8 * len(packed.words) // count
+    names = [octets[each * n : each * n + packed.lengths[n]] for n in range(count)]
+    assert names == [order.name(key & (1 << INDEX_BITS) - 1) for key in keys[start : start + count]]
+    assert not octets.translate(None, bytes(range(1, 256))).strip(b"\0")
+    for other in {count - 1, count + 1} - {0}:
+        assert order.packed(keys[start], last, other) is None, "others are between them, or some are missing"
+    assert order.packed(keys[start] + 4096, last, count) is None
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +202,38 @@ def test_names_removed_in_between_are_left_out_and_no_other() -> None:
     assert list(reader.entries(gone[2])) == [entry for entry in before[before.index(gone) :] if entry[0] not in left]
 
 
+@settings(max_examples=40)
+@given(st.data())
+def test_a_listing_in_pieces_is_right_whatever_happens_between_them(data: st.DataObject) -> None:
+    """What one piece found out is not taken for true in the next when something changed in between."""
+    face = Face()
+    tree = face.sysroot.tree
+    path = data.draw(st.sampled_from([MEMORY, f"{NODE}/node1"]))
+    parent = tree.walk(path)
+    always = {name for name, _, _ in tree.opendir(parent).entries(0)}
+    reader = tree.opendir(parent)
+    cookie, listed, plugged = 0, list[bytes](), True
+    while True:
+        number, together = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 300))
+        piece = list(itertools.islice(described(reader, cookie, together), number))
+        if not piece:
+            break
+        for name, _, about in piece:
+            assert about == tree.getattr(tree.lookup(parent, name))
+        listed += [name for name, _, _ in piece]
+        cookie = piece[-1][1]
+        match data.draw(st.sampled_from(["nothing", "chmod", "hotplug"])):
+            case "chmod":
+                some = data.draw(st.sampled_from(sorted(always)))
+                tree.setattr(tree.lookup(parent, some), mode=data.draw(st.integers(0, 0o777)))
+            case "hotplug":
+                face.write(HOTPLUG, "unplug" if plugged else "online_movable")
+                plugged = not plugged
+                always &= {name for name, _, _ in tree.opendir(parent).entries(0)}
+    assert listed == sorted(set(listed), key=lambda name: (rule(name), name))
+    assert always <= set(listed)
+
+
 def test_a_rewind_sees_what_came_meanwhile() -> None:
     face = Face()
     face.write(HOTPLUG, "unplug")
@@ -245,11 +304,7 @@ def test_a_listing_shows_what_was_changed_on_one_member_of_a_family() -> None:
     parent = tree.walk(MEMORY)
     changed = tree.lookup(parent, b"memory60")
     tree.setattr(changed, mode=0o700)
-    listed = {
-        name: alike.stat._replace(ino=ino)
-        for alike in tree.opendir(parent).listed(0)
-        for name, ino in zip(alike.names, alike.inos, strict=True)
-    }
+    listed = {name: about for name, _, about in described(tree.opendir(parent))}
     assert stat.S_IMODE(listed[b"memory60"].mode) == 0o700
     assert stat.S_IMODE(listed[b"memory61"].mode) == 0o755
     assert listed == {name: tree.getattr(tree.lookup(parent, name)) for name in listed}

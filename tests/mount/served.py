@@ -81,7 +81,7 @@ def served(where: Path, *, loop: str = "fast", wrapper: Sequence[str] = (), owne
             stderr=errors,
             text=True,
             cwd=ROOT,
-            env=os.environ | {"FAKESYSFS_LOOP": loop},
+            env=os.environ | {"FAKESYSFS_PYFUSE3": "documented" if loop == "stock" else ""},
         )
     with server:
         try:

@@ -19,9 +19,11 @@ from fakesysfs.fuse import loop
 from fakesysfs.fuse import mount as mount_module
 from fakesysfs.fuse.callers import has_open, interrupted
 from fakesysfs.fuse.driver import Driver
+from fakesysfs.fuse.given import given_by
+from fakesysfs.fuse.handler import answer_errno
 from fakesysfs.fuse.mount import MountError, check_device, mounts
 from fakesysfs.fuse.names import Names
-from fakesysfs.fuse.operations import Operations, answer_errno
+from fakesysfs.fuse.operations import Operations
 from fakesysfs.kernel.sched import Answer, Preempt, Signals, Sleep, Wait, WaitQueue, ask
 from tests.mount.toy import Sysroot, Toy
 
@@ -233,17 +235,39 @@ async def test_nobody_is_told_to_look_up_again_twice() -> None:
 
 
 def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: Any = pyfuse3
+    stock_wait = inside._wait_fuse_readable
+
+    def stock_loop() -> bool:
+        return inside.trio is trio and inside._wait_fuse_readable is stock_wait
+
+    work = SimpleNamespace(stirred=False, busy=lambda: False)
+    monkeypatch.delenv("FAKESYSFS_PYFUSE3", raising=False)
     monkeypatch.setattr(pyfuse3, "trio", trio, raising=False)
-    monkeypatch.delenv("FAKESYSFS_LOOP", raising=False)
-    assert loop.install(lambda: False)
-    assert pyfuse3.trio is not trio  # type: ignore[attr-defined]
-    monkeypatch.setattr(pyfuse3, "trio", trio, raising=False)
-    monkeypatch.setattr(pyfuse3, "__version__", "99.0")
-    assert not loop.install(lambda: False)
+    monkeypatch.setattr(pyfuse3, "_wait_fuse_readable", stock_wait)
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        assert loop.install(work)
+        assert not stock_loop()
+    finally:
+        signal.signal(signal.SIGALRM, before)
     monkeypatch.undo()
-    monkeypatch.setenv("FAKESYSFS_LOOP", "stock")
-    assert not loop.install(lambda: False)
-    assert pyfuse3.trio is trio  # type: ignore[attr-defined]
+    monkeypatch.setattr(pyfuse3, "__version__", "99.0")
+    assert not loop.install(work)
+    monkeypatch.undo()
+    monkeypatch.setenv("FAKESYSFS_PYFUSE3", "documented")
+    assert not loop.install(work)
+    assert stock_loop()
+
+
+async def test_an_answer_that_is_there_needs_no_coroutine() -> None:
+    stop = StopIteration()
+    awaitable = given_by(stop)
+    for value in (1, None, (2, 3), 1):
+        stop.value = value
+        assert await awaitable == value
+        assert await awaitable == value
+    assert stop.__traceback__ is None, "nothing is kept of those who awaited it"
 
 
 @pytest.mark.parametrize(

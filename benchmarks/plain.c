@@ -1,17 +1,20 @@
 /*
  * The measure of the benchmarks: the least that a FUSE file system of this shape can be, in C.
  *
- *     plain MOUNTPOINT COUNT
+ *     plain MOUNTPOINT COUNT [numeric]
  *
  * serves /sys/devices/system/memory of COUNT memory blocks: the names, kinds, modes, sizes and times that ours shows
  * there, with constant contents; in the foreground, one thread, with the same caching as ours (names and attributes
- * for ever, contents never) and sysfs's answers to getxattr. A write is taken and thrown away.
+ * for ever, contents never) and sysfs's answers to getxattr. A write is taken and thrown away. The blocks are listed
+ * in the order of kernfs, by hash of the name, which is what ls and find have to sort; "numeric": by number.
  * Inode numbers: 1 the root, 2 block_size_bytes, n * 32 the directory of block n - 1, n * 32 + 1 ... what is in it.
  */
 #define FUSE_USE_VERSION 312
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +61,8 @@ enum {
 	BLOCK_SIZE_BYTES = 2,
 };
 static unsigned long count;
+/* The numbers of the blocks as they are listed, worked out once. */
+static unsigned long *order;
 static struct timespec born;
 static uid_t uid;
 static gid_t gid;
@@ -107,6 +112,47 @@ static const struct entry *entries_of(fuse_ino_t ino, unsigned long *number, fus
 	*number = IN_BLOCK;
 	*first = ino + 1;
 	return BLOCK;
+}
+
+/* kernfs's hash of "memory" and a number. */
+static uint32_t hash_of(unsigned long number)
+{
+	char name[32];
+	uint64_t state = 0;
+
+	snprintf(name, sizeof(name), "memory%lu", number);
+	for (const char *c = name; *c; c++)
+		state = (state + (*c << 4) + (*c >> 4)) * 11;
+	return (state * UINT64_C(0x61C8864680B583EB) >> 32) & 0x7fffffff;
+}
+
+struct hashed {
+	uint32_t hash;
+	unsigned long number;
+};
+
+static int compare(const void *a, const void *b)
+{
+	const struct hashed *one = a, *other = b;
+
+	return (one->hash > other->hash) - (one->hash < other->hash);
+}
+
+/* Returns whether there was memory for it. */
+static bool make_order(bool numeric)
+{
+	struct hashed *all = malloc(count * sizeof(*all));
+
+	order = malloc(count * sizeof(*order));
+	if (!all || !order)
+		return false;
+	for (unsigned long n = 0; n < count; n++)
+		all[n] = (struct hashed){ .hash = numeric ? n : hash_of(n), .number = n };
+	qsort(all, count, sizeof(*all), compare);
+	for (unsigned long n = 0; n < count; n++)
+		order[n] = all[n].number;
+	free(all);
+	return true;
 }
 
 static void plain_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -210,8 +256,8 @@ static void plain_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t
 			name = SIZE.name;
 			answer.ino = BLOCK_SIZE_BYTES;
 		} else {
-			snprintf(number, sizeof(number), "memory%lu", n);
-			answer.ino = STRIDE * (n + 1);
+			snprintf(number, sizeof(number), "memory%lu", order[n]);
+			answer.ino = STRIDE * (order[n] + 1);
 		}
 		describe(answer.ino, &answer.attr);
 		more = fuse_add_direntry_plus(req, buffer + used, size - used, name, &answer, n + 1);
@@ -247,12 +293,16 @@ int main(int argc, char **argv)
 	char *options[] = { argv[0], "-o", "fsname=plain,default_permissions", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(3, options);
 	struct fuse_session *session;
+	bool numeric;
 	int error;
 
-	if (argc != 3 || !(count = strtoul(argv[2], NULL, 10))) {
-		fprintf(stderr, "usage: plain MOUNTPOINT COUNT\n");
+	numeric = argc == 4 && !strcmp(argv[3], "numeric");
+	if (argc != 3 + numeric || !(count = strtoul(argv[2], NULL, 10))) {
+		fprintf(stderr, "usage: plain MOUNTPOINT COUNT [numeric]\n");
 		return 2;
 	}
+	if (!make_order(numeric))
+		return 1;
 	clock_gettime(CLOCK_REALTIME, &born);
 	uid = getuid();
 	gid = getgid();

@@ -2,11 +2,11 @@
 
     python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
 
-PART is one of: requests anywhere directories lsmem sysfs readers sleepers huge delivered memory start daxctl. Builds
-plain.c with `cc` and `pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then C's, and
-what is printed is the median of the ratios of these pairs, with the least and the greatest: trust the ratios, not the
-times. `requests`, `directories`, `lsmem` and `sysfs` run on one CPU: waking another one costs more than what is
-measured. Nothing here fails when it is slow.
+PART is one of: requests anywhere directories numeric lsmem sysfs readers sleepers huge delivered memory start daxctl.
+Builds plain.c with `cc` and `pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then
+C's, and what is printed is the median of the ratios of these pairs, with the least and the greatest: trust the ratios,
+not the times. `requests`, `directories`, `numeric`, `lsmem` and `sysfs` run on one CPU: waking another one costs more
+than what is measured. Nothing here fails when it is slow.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ def mounted(machine: Path | str) -> Iterator[tuple[Path, int]]:
 
 
 @contextlib.contextmanager
-def both(program: Path, blocks: int) -> Iterator[Mounts]:
-    """Both, with that many memory blocks."""
+def both(program: Path, blocks: int, *order: str) -> Iterator[Mounts]:
+    """Both, with that many memory blocks, C's in the order of kernfs unless another is named."""
     with tempfile.TemporaryDirectory() as where, machine_file(blocks) as machine, mounted(machine) as (ours, pid):
         plain = Path(where) / MEMORY
         plain.mkdir(parents=True)
-        with served([program, plain, str(blocks)], plain):
+        with served([program, plain, str(blocks), *order], plain):
             yield Mounts(ours, Path(where), pid)
 
 
@@ -170,12 +170,12 @@ def anywhere(program: Path, options: argparse.Namespace) -> None:
             pairs(f"{what}, on any CPU", options.rounds, ours, plain)
 
 
-def directories(program: Path, options: argparse.Namespace) -> None:
+def directories(program: Path, options: argparse.Namespace, *order: str) -> None:
     """The directory of all memory blocks, listed."""
     growth: dict[str, list[float]] = {}
     for blocks in options.sizes:
         rounds = options.rounds if blocks <= MANY else 3
-        with pinned(), both(program, blocks) as mounts:
+        with pinned(), both(program, blocks, *order) as mounts:
             mine, c = f"{mounts.ours}/{MEMORY}", f"{mounts.plain}/{MEMORY}"
             for what in (["ls", "-f"], ["ls", "-l"], ["find", "-maxdepth", "1"]):
                 if what[0] == "find":
@@ -186,6 +186,11 @@ def directories(program: Path, options: argparse.Namespace) -> None:
                 growth.setdefault(" ".join(what), []).append(median / blocks)
     for name, each in growth.items():
         tell(f"{name}: us per block", " ".join(f"{value * 1e6:.2f}" for value in each))
+
+
+def numeric(program: Path, options: argparse.Namespace) -> None:
+    """The same against names in the order of their numbers, which ls and find need hardly sort; kernfs has not that."""
+    directories(program, options, "numeric")
 
 
 def lsmem(program: Path, options: argparse.Namespace) -> None:
@@ -440,6 +445,7 @@ PARTS = {
     "requests": requests,
     "anywhere": anywhere,
     "directories": directories,
+    "numeric": numeric,
     "lsmem": lsmem,
     "sysfs": sysfs,
     "readers": many_readers,

@@ -27,7 +27,6 @@ from fakesysfs.fuse.names import Names
 from fakesysfs.kernel import sched
 from fakesysfs.kernel.sched import Operation, Request, WaitQueue
 from fakesysfs.kernfs import (
-    ROOT,
     Caller,
     DirectoryReader,
     KernelError,
@@ -63,8 +62,6 @@ _MORE = 4
 
 _FORMS = 256
 """Forms of nodes that are kept (`_Entries`)."""
-
-_NO_STAT = Stat(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 _BUG = KernelError(errno.EIO, "a bug, or the mount ended", "write")
 """What the trace of writes says of a write that nothing else is known of."""
@@ -171,20 +168,27 @@ class _Entries:
 
     def __init__(self) -> None:
         self._by_form: dict[tuple[int, ...], EntryAttributes] = {}
-        self._last = _NO_STAT, EntryAttributes()
+        self._by_identity: dict[int, tuple[Stat, EntryAttributes]] = {}
 
     def __call__(self, found: Stat) -> EntryAttributes:
-        last, entry = self._last
-        if last is not found:
-            form = found[1:]
-            known = self._by_form.get(form)
-            if known is None:
-                if len(self._by_form) == _FORMS:
-                    self._by_form.clear()
-                known = self._by_form[form] = _entry(found)
-            entry = known
-            self._last = found, entry
+        form = found[1:]
+        entry = self._by_form.get(form)
+        if entry is None:
+            if len(self._by_form) == _FORMS:
+                self._by_form.clear()
+            entry = self._by_form[form] = _entry(found)
         entry.st_ino = found.ino
+        return entry
+
+    def of_many(self, found: Stat) -> EntryAttributes:
+        """The same for a `Stat` that comes again and again, whatever the number is."""
+        known = self._by_identity.get(id(found))
+        if known is not None and known[0] is found:
+            return known[1]
+        if len(self._by_identity) == _FORMS:
+            self._by_identity.clear()
+        entry = self(found)
+        self._by_identity[id(found)] = found, entry
         return entry
 
 
@@ -210,7 +214,6 @@ class Operations(pyfuse3.Operations):
         self._entries = _Entries()
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
-        self._last_above = "", ROOT
         self._reply_members = Together() if insides.known() else one_by_one
         self._fits = _FEW
         """Names that fitted into the last full answer of readdir."""
@@ -529,44 +532,34 @@ class Operations(pyfuse3.Operations):
     @at_once
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
-        reply, entries = pyfuse3.readdir_reply, self._entries
+        reply, entry_of, form = pyfuse3.readdir_reply, self._entries.of_many, self._tree.form
         parent, reader = self._open_directories[fh]
         if start_id < _DOTS:
             entry = self._dots  # of these the host takes the number only
-            for cookie, name, ino in ((1, b".", parent), (2, b"..", self._above(parent))):
+            for cookie, name, ino in ((1, b".", parent), (2, b"..", self._tree.above(parent))):
                 entry.st_ino = ino
                 if cookie > start_id and not reply(token, name, entry, cookie):
                     return
         known = self.names.known_in(parent) if reader.indexed else None
         told = 0
         for found in reader.listed(start_id if start_id > _DOTS else 0, self._fits + _MORE):
-            entry = entries(found.stat)
             if isinstance(found, Members):
                 if known is not None:
                     for first, last in found.runs:
                         known.add(first, last)
-                there = len(found.numbers)
-                fitting = self._reply_members(token, found, entry)
+                there, fitting = len(found.numbers), self._reply_members(token, found, entry_of(found.stat))
             else:
-                entry.st_ino = found.ino
-                there = 1
-                fitting = reply(token, found.name, entry, found.cookie)
+                there = fitting = len(found)
+                for position, (cookie, name, ino, place) in enumerate(found):
+                    entry = entry_of(form(ino, place))
+                    entry.st_ino = ino
+                    if not reply(token, name, entry, cookie):
+                        fitting = position
+                        break
             told += fitting
             if fitting < there:
                 self._fits = max(told, _FEW)
                 return
-
-    def _above(self, ino: int) -> int:
-        """The directory around a directory, for the number that ".." shows."""
-        path = self._tree.path_of(ino)
-        if path == "?":
-            return ROOT
-        around = path.rpartition("/")[0]
-        before, above = self._last_above
-        if around != before or self._tree.find(above) is None:
-            above = self._tree.walk(around)
-            self._last_above = around, above
-        return above
 
     @at_once
     def releasedir(self, fh: int) -> None:

@@ -7,7 +7,7 @@ layers above it (FUSE, the in-process machine, the replayer) use these names and
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
-from fakesysfs.kernfs.listing import DirectoryReader, Members, Single
+from fakesysfs.kernfs.listing import DirectoryReader, Members
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "NameChange",
     "OpenFile",
     "Refusals",
-    "Single",
     "Stat",
     "Tree",
     "index_in",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fakesysfs.kernel.sched import Operation, WaitQueue
-from fakesysfs.kernfs.order import name_hash
+from fakesysfs.kernfs.order import rank, single_key
 
 PAGE_SIZE = 4096
 """st_size of every sysfs attribute and the most that a `store` is given, in bytes."""
@@ -282,7 +282,7 @@ class DirectoryKind:
         "_directories",
         "_families",
         "_indexed",
-        "_order",
+        "_singles",
         "entries",
         "made",
         "mode",
@@ -310,7 +310,7 @@ class DirectoryKind:
         self._families: dict[int, list[Place]] = {}
         self._directories: dict[int, list[Place]] = {}
         self._indexed: dict[int, tuple[bytes, ...]] = {}
-        self._order: dict[int, list[tuple[Place, int, bytes]]] = {}
+        self._singles: dict[int, list[tuple[int, bytes, Place]]] = {}
         self._number(self.entries, None)
         if len(self.places) > SLOTS - 1:
             msg = f"directory kind {name} has more than {SLOTS - 1} entries"
@@ -319,7 +319,7 @@ class DirectoryKind:
     def _number(self, entries: tuple[Entry, ...], group: Place | None) -> None:
         around = group.slot if group else 0
         families = self._families[around] = []
-        singles: list[tuple[Place, int, bytes]] = []
+        singles: list[tuple[int, bytes, Place]] = []
         for entry in entries:
             place = Place(len(self.places) + 1, entry, group, self.mode)
             self.places.append(place)
@@ -329,7 +329,7 @@ class DirectoryKind:
                     msg = f"directory kind {self.name} declares {entry.name} twice"
                     raise ValueError(msg)
                 self._by_name[key] = place
-                singles.append((place, name_hash(key[1]), key[1]))
+                singles.append((single_key(key[1], place.slot), key[1], place))
             else:
                 families.append(place)
             if isinstance(entry, Group):
@@ -339,9 +339,9 @@ class DirectoryKind:
                     Place(len(self.places) + 1 + more, entry, group, self.mode) for more in range(entry.slots - 1)
                 ]
         self._directories[around] = [
-            place for place in (*(single[0] for single in singles), *families) if not place.mode
+            place for place in (*(place for _, _, place in singles), *families) if not place.mode
         ]
-        self._order[around] = sorted(singles, key=lambda single: single[1:])
+        self._singles[around] = sorted(singles, key=lambda single: rank(single[0], single[1]))
         self._indexed[around] = tuple(
             place.entry.prefix.encode() for place in families if isinstance(place.entry, Indexed)
         )
@@ -354,9 +354,9 @@ class DirectoryKind:
         """The families in the group at slot `around`."""
         return self._families[around]
 
-    def singles(self, around: int) -> list[tuple[Place, int, bytes]]:
-        """(place, hash of the name, name) of the single entries in a group, in the order in which kernfs lists them."""
-        return self._order[around]
+    def singles(self, around: int) -> list[tuple[int, bytes, Place]]:
+        """(key, name, place) of the single entries in a group, in the order in which kernfs lists them."""
+        return self._singles[around]
 
     def directories(self, around: int) -> list[Place]:
         """The groups and the families of directories in the group at slot `around`."""

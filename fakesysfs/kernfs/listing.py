@@ -7,40 +7,32 @@ put into the name and into the inode number.
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import sys
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernfs.declare import Indexed, Place
+from fakesysfs.kernfs.declare import SLOTS, Indexed, Place
 from fakesysfs.kernfs.inode import INDEX_MASK, INDEX_SHIFT, Stat, about_of
-from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, Packed, codes, name_hash
+from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, Packed, codes, rank, single_key
 
 if TYPE_CHECKING:
     from fakesysfs.kernfs.tree import Tree
 
 _FAMILY_SHIFT = 24
-_SINGLE = 1 << 29
 _CODE_MASK = (1 << INDEX_BITS) - 1
+_LAST = 1 << 63
+"""Greater than any key."""
 _CHUNK = 256
 """The most names that are worked out together, where nobody asked for more."""
 _A_FEW = 16
 """Names that are worked out together when all that were asked for were not enough."""
 
-_hash = functools.lru_cache(maxsize=4096)(name_hash)
-
-
-class Single(NamedTuple):
-    """One name of a directory."""
-
-    name: bytes
-    ino: int
-    cookie: int
-    stat: Stat
+Single = tuple[int, bytes, int, Place]
+"""A name that is of no indexed family: cookie, name, inode number, place (what `Tree.form` takes)."""
 
 
 class Members(NamedTuple):
@@ -97,8 +89,11 @@ class DirectoryReader:
         self._state = self._generation, tree.edits
         self.indexed = bool(found.kind.prefixes(around))
         """Whether the directory has a place for an indexed family."""
-        self._order: Sequence[int] | None = None
-        self._singles: list[tuple[bytes, int, Place]] = []
+        self._singles: list[Single] | None = None
+        self._members = array("Q")
+        """The keys of the members of all indexed families, in order."""
+        self._stops: list[int] = []
+        """For each single name the position among the members where it stands."""
         self._families: list[_Family] = []
 
     def _object(self) -> Any:
@@ -111,52 +106,46 @@ class DirectoryReader:
             self._kind, self._about, self._generation = found.kind, about_of(found.object), generation
         return self._about
 
-    def _build(self, about: Any) -> Sequence[int]:
+    def _build(self, about: Any) -> list[Single]:
         tree, around, kind = self._tree, self._around, self._kind
-        singles: list[tuple[bytes, int, Place]] = []
-        self._singles = singles
+        singles = tree.singles(self._ino, about, kind, around)
+        members = array("Q")
         self._families = []
-        order: Any = []
         for place in kind.families(around):
             if isinstance(place.entry, Indexed):
                 family = _Family(tree, self._ino, place, len(self._families))
                 self._families.append(family)
                 keys = family.keys(about)
-                if not order:
-                    order = keys
-                    continue
-                for key in keys:
-                    self._insert(order, key, family.name(key & INDEX_MASK))
-        alone = not order
-        for place, value, name in kind.singles(around):
-            ino = tree.single(self._ino, about, place)
-            if ino is not None:
-                key = value << INDEX_BITS | _SINGLE | len(singles)
-                singles.append((name, ino, place))
-                if alone:
-                    order.append(key)
-                else:
-                    self._insert(order, key, name)
-        for place in kind.families(around):
-            for text, ino in tree.members(self._ino, about, place):
-                name = os.fsencode(text)
-                key = _hash(name) << INDEX_BITS | _SINGLE | len(singles)
-                singles.append((name, ino, place))
-                self._insert(order, key, name)
-        return order  # type: ignore[no-any-return]  # a list or an array
+                members = self._merged(members, keys) if members else keys
+            else:
+                for text, ino in tree.members(self._ino, about, place):
+                    name = os.fsencode(text)
+                    key = single_key(name, SLOTS + len(singles))
+                    insort(singles, (key, name, ino, place), key=_rank_of)
+        self._singles, self._members = singles, members
+        if members:
+            self._stops = [self._stop(members, key, name) for key, name, _, _ in singles]
+        else:
+            self._stops = [0] * len(singles)
+        return singles
 
-    def _insert(self, order: Any, key: int, name: bytes) -> None:
-        """Names of equal hash stand in the order of their bytes."""
+    def _merged(self, one: array[int], other: array[int]) -> array[int]:
+        """The keys of both, which are nobody else's: the fewer are put in among the others."""
+        few, many = (one, other) if len(one) < len(other) else (other, one)
+        for key in few:
+            many.insert(self._stop(many, key, self._name(key)), key)
+        return many
+
+    def _stop(self, members: array[int], key: int, name: bytes) -> int:
+        """The position among members where a name stands."""
         value = key >> INDEX_BITS
-        start = bisect_left(order, value << INDEX_BITS)
-        end = bisect_left(order, value + 1 << INDEX_BITS, lo=start)
-        order.insert(bisect_left(order, name, start, end, key=self._name), key)
+        start = bisect_left(members, value << INDEX_BITS)
+        end = bisect_left(members, value + 1 << INDEX_BITS, lo=start)
+        return bisect_left(members, name, start, end, key=self._name)
 
     def _name(self, key: int) -> bytes:
-        code = key & _CODE_MASK
-        if code & _SINGLE:
-            return self._singles[code & ~_SINGLE][0]
-        return self._families[code >> _FAMILY_SHIFT].name(code & INDEX_MASK)
+        """The name of a member."""
+        return self._families[(key & _CODE_MASK) >> _FAMILY_SHIFT].name(key & INDEX_MASK)
 
     def entries(self, cookie: int) -> Iterator[tuple[bytes, int, int]]:
         """(name, inode number, cookie) of the names after `cookie` (0: from the start).
@@ -164,65 +153,72 @@ class DirectoryReader:
         Raises KernelError ENOENT when the directory itself is gone.
         """
         for found in self.listed(cookie):
-            if isinstance(found, Single):
-                yield found[:3]
-            else:
+            if isinstance(found, Members):
                 yield from (entry[1:] for entry in found.entries())
+            else:
+                yield from ((name, ino, key) for key, name, ino, _ in found)
 
-    def listed(self, cookie: int, together: int = _CHUNK) -> Iterator[Single | Members]:
+    def listed(self, cookie: int, together: int = _CHUNK) -> Iterator[list[Single] | Members]:
         """The names after `cookie` (0: from the start).
 
-        What is alike is given together: at first at most `together` names, which is what the caller thinks that it
-        needs, then a few, then more and more.
+        Members that are alike are given together: at first at most `together` names, which is what the caller thinks
+        that it needs, then a few, then more and more. So are single names with no member between them.
         What it found out about one member of a family it takes to hold for all that are alike, as long as nothing
         changes: that must not happen between two steps. Raises KernelError ENOENT when the directory itself is gone.
         """
-        about, order = self._object(), self._order
-        fresh = cookie == 0 or order is None
-        if fresh or order is None:
-            self._order = order = self._build(about)
-        position = self._after(cookie) if cookie else 0
-        state = self._generation, self._tree.edits
+        about, tree, singles = self._object(), self._tree, self._singles
+        fresh = cookie == 0 or singles is None
+        if fresh or singles is None:
+            singles = self._build(about)
+        state = self._generation, tree.edits
         if state != self._state:
             self._state = state
             for family in self._families:
                 family.forget()
+        members, stops = self._members, self._stops
+        position, single = self._after(cookie, singles) if cookie else (0, 0)
         more = _A_FEW
-        while position < len(order):
-            chunk = order[position : position + together]
-            position += len(chunk)
-            yield from self._in_order(chunk, about, fresh=fresh)
-            together, more = more, min(2 * more, _CHUNK)
+        while True:
+            stop = stops[single] if single < len(stops) else len(members)
+            while position < stop:
+                chunk = members[position : min(position + together, stop)]
+                family = self._families[(chunk[0] & _CODE_MASK) >> _FAMILY_SHIFT]
+                own = family.own(chunk) if len(self._families) > 1 else family.all(chunk)
+                position += len(own.keys)
+                together -= len(own.keys)
+                yield from family.listed(own, about)
+                if together <= 0:
+                    together, more = more, min(2 * more, _CHUNK)
+            end = bisect_right(stops, position, lo=single)
+            here, single = singles[single:end], end
+            yield here if fresh else [each for each in here if tree.find(each[2]) is not None]
+            if end == len(singles) and position == len(members):
+                return
 
-    def _in_order(self, chunk: Any, about: Any, *, fresh: bool) -> Iterator[Single | Members]:
-        """What stands in a piece of the order; `fresh`: that was made just now, so that all single names are there."""
-        tree = self._tree
-        position = 0
-        while position < len(chunk):
-            key = chunk[position]
-            code = key & _CODE_MASK
-            if code & _SINGLE:
-                position += 1
-                name, ino, place = self._singles[code & ~_SINGLE]
-                if fresh or tree.find(ino) is not None:
-                    yield Single(name, ino, key, tree.form(ino, place))
-                continue
-            family = self._families[code >> _FAMILY_SHIFT]
-            own = family.own(chunk[position:] if position else chunk)
-            position += len(own.keys)
-            yield from family.listed(own, about)
-
-    def _after(self, cookie: int) -> int:
-        """The position in the order behind a cookie's."""
-        order = self._order
-        assert order is not None
+    def _after(self, cookie: int, singles: list[Single]) -> tuple[int, int]:
+        """What stands behind a cookie's: the position among the members, and that among the single names."""
         value = cookie >> INDEX_BITS
-        position = bisect_left(order, value << INDEX_BITS)
-        while position < len(order) and order[position] >> INDEX_BITS == value:
-            position += 1
-            if order[position - 1] == cookie:
-                break
-        return position
+        position, single = bisect_left(self._members, value << INDEX_BITS), bisect_left(singles, value, key=_hash_of)
+        while True:
+            this = self._members[position] if position < len(self._members) else _LAST
+            other = singles[single][0] if single < len(singles) else _LAST
+            if other >> INDEX_BITS == value and self._stops[single] <= position:
+                this = other
+                single += 1
+            elif this >> INDEX_BITS == value:
+                position += 1
+            else:
+                return position, single
+            if this == cookie:
+                return position, single
+
+
+def _rank_of(single: Single) -> tuple[int, bytes]:
+    return rank(single[0], single[1])
+
+
+def _hash_of(single: Single) -> int:
+    return single[0] >> INDEX_BITS
 
 
 class _Run(NamedTuple):
@@ -301,18 +297,17 @@ class _Family:
             there[first : last + 1] = b"\1" * (last - first + 1)
         return array("Q", [key | high for key in keys if there[key & INDEX_MASK]])
 
+    def all(self, keys: array[int]) -> _Stretch:
+        """Keys of a family that is the only one."""
+        numbers = codes(keys).tolist()
+        return _Stretch(keys, numbers, max(numbers))
+
     def own(self, keys: array[int]) -> _Stretch:
         """The first keys, as many of the family's as follow one another."""
         high = self._high
-        numbers = codes(keys).tolist()
-        if high:
-            numbers = [code - high for code in numbers]
-        highest = max(numbers)
-        if highest > INDEX_MASK or (high and min(numbers) < 0):
-            end = next(position for position, number in enumerate(numbers) if not 0 <= number <= INDEX_MASK)
-            numbers = numbers[:end]
-            return _Stretch(keys[:end], numbers, max(numbers))
-        return _Stretch(keys, numbers, highest)
+        numbers = [code - high for code in codes(keys)]
+        end = next((position for position, number in enumerate(numbers) if not 0 <= number <= INDEX_MASK), len(keys))
+        return _Stretch(keys[:end], numbers[:end], max(numbers[:end]))
 
     def forget(self) -> None:
         """Something may have changed."""

@@ -7,6 +7,7 @@ recorded `readdir-raw-order`.
 
 from __future__ import annotations
 
+import functools
 import sys
 from array import array
 from bisect import bisect_left
@@ -40,6 +41,22 @@ def name_hash(name: bytes) -> int:
 
 INDEX_BITS = 32
 """Bits of a key below the hash: which of the names that have it."""
+
+SINGLE = 1 << 29
+"""Marks the key of a name that is of no indexed family."""
+
+_hash = functools.lru_cache(maxsize=4096)(name_hash)
+
+
+def single_key(name: bytes, number: int) -> int:
+    """The key of such a name; `number` tells it from all others of its directory that are of none."""
+    return _hash(name) << INDEX_BITS | SINGLE | number
+
+
+def rank(key: int, name: bytes) -> tuple[int, bytes]:
+    """Where a name stands: those of equal hash in the order of their bytes."""
+    return key >> INDEX_BITS, name
+
 
 _LOW_HALF = 0 if sys.byteorder == "little" else 1
 

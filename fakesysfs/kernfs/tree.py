@@ -48,7 +48,7 @@ from fakesysfs.kernfs.inode import (
     Stat,
     about_of,
 )
-from fakesysfs.kernfs.listing import DirectoryReader
+from fakesysfs.kernfs.listing import DirectoryReader, Single
 from fakesysfs.kernfs.order import IndexedOrder
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ class Tree:
         """Counts what else than the population may change a listing: users' changes of nodes, and other numbers."""
         self._aliases: dict[int, int] = {}
         self._sweep_at = _SWEEP_FROM
+        self._last_above = 0, -1, ROOT
         self._orders: dict[bytes, IndexedOrder] = {}
         self._forms: dict[tuple[int, int, int], Stat] = {}
 
@@ -300,6 +301,21 @@ class Tree:
             return None if node is None else self.child(parent, place.slot, node[0].serial)
         return None
 
+    def singles(self, parent: int, about: Any, kind: DirectoryKind, around: int) -> list[Single]:
+        """The entries that are no families and there now, in their order."""
+        found: list[Single] = []
+        base = parent & ~SLOT_MASK & NO_ALIAS
+        simple = parent != ROOT and not self._aliases
+        for key, name, place in kind.singles(around):
+            if simple and place.owner is None:
+                if place.condition is None or place.condition(about):
+                    found.append((key, name, base | place.slot, place))
+                continue
+            ino = self.single(parent, about, place)
+            if ino is not None:
+                found.append((key, name, ino, place))
+        return found
+
     def members(self, parent: int, about: Any, place: Place) -> Iterator[tuple[str, int]]:
         """The names and inode numbers of a family that is not indexed."""
         family = place.entry
@@ -377,6 +393,22 @@ class Tree:
             names.append(getattr(place.entry, "name", "*"))
             place = place.group
         return "/".join([base.rstrip("/"), *reversed(names)]) or "/"
+
+    def above(self, ino: int) -> int:
+        """The inode number of the directory around a directory; the root's for one that is gone.
+
+        Objects of one serial have their directories in the same one.
+        """
+        serial, generation = ino >> SERIAL_SHIFT, self.population.generation
+        if ino & SLOT_MASK:
+            found = self.find(ino)
+            group = None if found is None or found.place is None else found.place.group
+            return ROOT if found is None else ino & ~SLOT_MASK & NO_ALIAS | (group.slot if group else 0)
+        if self._last_above[:2] != (serial, generation):
+            path = self.path_of(ino)
+            above = ROOT if path == "?" else self.walk(path.rpartition("/")[0])
+            self._last_above = serial, generation, above
+        return self._last_above[2]
 
     def made_in(self, ino: int) -> Made:
         """What users made in a directory. Raises KernelError EPERM where they may not make anything."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernfs import DirectoryReader, Single, Stat, Tree
+from fakesysfs.kernfs import DirectoryReader, Members, Stat, Tree
 from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, name_hash
 from tests.model import Face
 
@@ -20,6 +20,9 @@ MEMORY = "/sys/devices/system/memory"
 NODE = "/sys/devices/system/node"
 DAX = "/sys/bus/dax/devices/dax0.0"
 HOTPLUG = f"{DAX}/hotplug"
+
+Described = tuple[bytes, int, Stat]
+"""Name, cookie, attributes."""
 
 
 def rule(name: bytes) -> int:
@@ -47,11 +50,13 @@ def test_the_order_of_a_family_is_that_of_its_names(ends: list[int]) -> None:
     assert [key >> INDEX_BITS for key in keys] == [rule(b"memory%d" % number) for number in numbers]
 
 
-def described(reader: DirectoryReader, cookie: int = 0, together: int = 256) -> Iterator[tuple[bytes, int, Stat]]:
-    """What a listing says: name, cookie, attributes."""
+def described(tree: Tree, reader: DirectoryReader, cookie: int = 0, together: int = 256) -> Iterator[Described]:
+    """What a listing says."""
     for found in reader.listed(cookie, together):
-        entries = [found[:3]] if isinstance(found, Single) else [entry[1:] for entry in found.entries()]
-        yield from ((name, place, found.stat._replace(ino=ino)) for name, ino, place in entries)
+        if isinstance(found, Members):
+            yield from ((name, place, found.stat._replace(ino=ino)) for _, name, ino, place in found.entries())
+        else:
+            yield from ((name, cookie, tree.form(ino, place)._replace(ino=ino)) for cookie, name, ino, place in found)
 
 
 @given(st.integers(1, 1100), st.data())
@@ -215,7 +220,7 @@ def test_a_listing_in_pieces_is_right_whatever_happens_between_them(data: st.Dat
     cookie, listed, plugged = 0, list[bytes](), True
     while True:
         number, together = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 300))
-        piece = list(itertools.islice(described(reader, cookie, together), number))
+        piece = list(itertools.islice(described(tree, reader, cookie, together), number))
         if not piece:
             break
         for name, _, about in piece:
@@ -304,7 +309,7 @@ def test_a_listing_shows_what_was_changed_on_one_member_of_a_family() -> None:
     parent = tree.walk(MEMORY)
     changed = tree.lookup(parent, b"memory60")
     tree.setattr(changed, mode=0o700)
-    listed = {name: about for name, _, about in described(tree.opendir(parent))}
+    listed = {name: about for name, _, about in described(tree, tree.opendir(parent))}
     assert stat.S_IMODE(listed[b"memory60"].mode) == 0o700
     assert stat.S_IMODE(listed[b"memory61"].mode) == 0o755
     assert listed == {name: tree.getattr(tree.lookup(parent, name)) for name in listed}

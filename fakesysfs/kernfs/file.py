@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.sched import Operation, WaitQueue
-from fakesysfs.kernfs.declare import Attribute, Place, Stream
+from fakesysfs.kernfs.declare import Attribute, Stream
 from fakesysfs.kernfs.inode import Stat, about_of
-from fakesysfs.kernfs.tree import Found, Tree, file_mode, file_size
+from fakesysfs.kernfs.tree import Changed, Found, Tree, file_mode, file_size
 
 _IRUGO = 0o444
 _IWUGO = 0o222
@@ -64,17 +64,25 @@ class OpenFile:
         "was_read",
     )
 
-    def __init__(self, tree: Tree, ino: int, place: Place, about: Any, refusals: Refusals | None, flags: int) -> None:
-        attribute = place.entry
-        assert isinstance(attribute, Attribute)
+    def __init__(
+        self,
+        tree: Tree,
+        ino: int,
+        attribute: Attribute,
+        about: Any,
+        form: tuple[int, int, int],
+        changed: Changed | None,
+        refusals: Refusals | None,
+        flags: int,
+    ) -> None:
         self._tree = tree
         self._refusals = refusals
         self.ino = ino
         self._life = tree.life_of(ino)
         self.attribute = attribute
-        self.mode, self.size, _ = place.form or (file_mode(place, about), file_size(attribute, about), 1)
+        self.mode, self.size, _ = form
         """What fstat(2) says once the node is gone, but for what a user changed: `changed`."""
-        self.changed = tree.changed(ino)
+        self.changed = changed
         self._about = about
         self._generation = tree.population.generation
         self._buffer = b""
@@ -216,11 +224,12 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
             raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
         raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
     about = about_of(found.object)
+    form = place.form or (file_mode(place, about), file_size(entry, about), 1)
     changed = tree.changed(ino)
-    mode = file_mode(place, about) if changed is None or changed.mode is None else changed.mode
+    mode = form[0] if changed is None or changed.mode is None else changed.mode
     access = flags & os.O_ACCMODE
     if access in _WRITE and (not mode & _IWUGO or entry.store is None):
         raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
     if access in _READ and (not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)):
         raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
-    return OpenFile(tree, ino, place, about, refusals, flags)
+    return OpenFile(tree, ino, entry, about, form, changed, refusals, flags)

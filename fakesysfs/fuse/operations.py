@@ -32,6 +32,7 @@ from fakesysfs.kernfs import (
     KernelError,
     Members,
     OpenFile,
+    Place,
     Refusals,
     Stat,
     Tree,
@@ -60,8 +61,8 @@ _FEW = 16
 _MORE = 4
 """Names that are worked out beyond so many as fitted the last time: these may be shorter."""
 
-_FORMS = 256
-"""Forms of nodes that are kept (`_Entries`)."""
+_FORMS, _PLACES = 256, 2048
+"""Forms of nodes that are kept, and places of tables (`_Entries`)."""
 
 _BUG = KernelError(errno.EIO, "a bug, or the mount ended", "write")
 """What the trace of writes says of a write that nothing else is known of."""
@@ -166,9 +167,11 @@ class _Entries:
     An answer is good until the next is asked for; pyfuse3 has copied it by then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._changed = tree.all_changed
         self._by_form: dict[tuple[int, ...], EntryAttributes] = {}
-        self._by_identity: dict[int, tuple[Stat, EntryAttributes]] = {}
+        self._by_place: dict[int, tuple[Place, EntryAttributes]] = {}
 
     def __call__(self, found: Stat) -> EntryAttributes:
         form = found[1:]
@@ -180,15 +183,18 @@ class _Entries:
         entry.st_ino = found.ino
         return entry
 
-    def of_many(self, found: Stat) -> EntryAttributes:
-        """The same for a `Stat` that comes again and again, whatever the number is."""
-        known = self._by_identity.get(id(found))
-        if known is not None and known[0] is found:
-            return known[1]
-        if len(self._by_identity) == _FORMS:
-            self._by_identity.clear()
-        entry = self(found)
-        self._by_identity[id(found)] = found, entry
+    def at(self, place: Place, ino: int) -> EntryAttributes:
+        """That of a node that is there, at a place of a table; most places look the same whatever the object."""
+        known = self._by_place.get(id(place))
+        if known is not None and known[0] is place and not self._changed:
+            entry = known[1]
+        else:
+            entry = self(self._tree.form(ino, place))
+            if place.form is not None and not self._changed:
+                if len(self._by_place) == _PLACES:
+                    self._by_place.clear()
+                self._by_place[id(place)] = place, entry
+        entry.st_ino = ino
         return entry
 
 
@@ -211,7 +217,7 @@ class Operations(pyfuse3.Operations):
         """Handlers that have not returned."""
         self.stirred = True
         """Something happened since `busy` said no, after which it may say yes."""
-        self._entries = _Entries()
+        self._entries = _Entries(tree)
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
         self._reply_members = Together() if insides.known() else one_by_one
@@ -532,7 +538,7 @@ class Operations(pyfuse3.Operations):
     @at_once
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
-        reply, entry_of, form = pyfuse3.readdir_reply, self._entries.of_many, self._tree.form
+        reply, entries = pyfuse3.readdir_reply, self._entries
         parent, reader = self._open_directories[fh]
         if start_id < _DOTS:
             entry = self._dots  # of these the host takes the number only
@@ -547,13 +553,11 @@ class Operations(pyfuse3.Operations):
                 if known is not None:
                     for first, last in found.runs:
                         known.add(first, last)
-                there, fitting = len(found.numbers), self._reply_members(token, found, entry_of(found.stat))
+                there, fitting = len(found.numbers), self._reply_members(token, found, entries(found.stat))
             else:
                 there = fitting = len(found)
                 for position, (cookie, name, ino, place) in enumerate(found):
-                    entry = entry_of(form(ino, place))
-                    entry.st_ino = ino
-                    if not reply(token, name, entry, cookie):
+                    if not reply(token, name, entries.at(place, ino), cookie):
                         fitting = position
                         break
             told += fitting

@@ -5,6 +5,7 @@ layers above it (FUSE, the in-process machine, the replayer) use these names and
 """
 
 from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernfs.declare import Place
 from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
 from fakesysfs.kernfs.listing import DirectoryReader, Members
@@ -18,6 +19,7 @@ __all__ = [
     "Members",
     "NameChange",
     "OpenFile",
+    "Place",
     "Refusals",
     "Stat",
     "Tree",

@@ -163,7 +163,7 @@ class Tree:
         self._sweep_at = _SWEEP_FROM
         self._last_object = -1, -1, 0, None, root.kind
         """What was found last is mostly asked for next: whose it is, the generation, its index, itself, its kind."""
-        self._last_above = 0, -1, ROOT
+        self._last_above = (ROOT, -1), ROOT
         self._orders: dict[bytes, IndexedOrder] = {}
         self._forms: dict[tuple[int, int, int], Stat] = {}
 
@@ -405,16 +405,17 @@ class Tree:
 
         Objects of one serial have their directories in the same one.
         """
-        serial, generation = ino >> SERIAL_SHIFT, self.population.generation
-        if ino & SLOT_MASK:
-            found = self.find(ino)
-            group = None if found is None or found.place is None else found.place.group
-            return ROOT if found is None else ino & ~SLOT_MASK & NO_ALIAS | (group.slot if group else 0)
-        if self._last_above[:2] != (serial, generation):
-            path = self.path_of(ino)
-            above = ROOT if path == "?" else self.walk(path.rpartition("/")[0])
-            self._last_above = serial, generation, above
-        return self._last_above[2]
+        found = None if ino == ROOT else self.find(ino)
+        if found is None:
+            return ROOT
+        place = found.place
+        if place is not None and place.owner is (place.group.owner if place.group else None):
+            above = ino & ~SLOT_MASK & NO_ALIAS | (place.group.slot if place.group else 0)
+            return ROOT if above == self._root.serial << SERIAL_SHIFT else above
+        which = ino & ~(INDEX_MASK << INDEX_SHIFT), self.population.generation
+        if self._last_above[0] != which:
+            self._last_above = which, self.walk(self.path_of(ino).rpartition("/")[0])
+        return self._last_above[1]
 
     def made_in(self, ino: int) -> Made:
         """What users made in a directory. Raises KernelError EPERM where they may not make anything."""

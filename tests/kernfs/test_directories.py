@@ -207,6 +207,16 @@ def test_names_removed_in_between_are_left_out_and_no_other() -> None:
     assert list(reader.entries(gone[2])) == [entry for entry in before[before.index(gone) :] if entry[0] not in left]
 
 
+def test_a_listing_says_what_lstat_says(seen: Face) -> None:
+    """Of all names in all directories, and where each directory stands."""
+    tree = seen.sysroot.tree
+    for path in directories(tree):
+        ino = tree.walk(path)
+        for name, _, about in described(tree, tree.opendir(ino)):
+            assert about == tree.getattr(tree.lookup(ino, name)), (path, name)
+        assert tree.above(ino) == tree.walk(path.rpartition("/")[0] or "/"), path
+
+
 @settings(max_examples=40)
 @given(st.data())
 def test_a_listing_in_pieces_is_right_whatever_happens_between_them(data: st.DataObject) -> None:

@@ -260,6 +260,34 @@ def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> Non
     assert stock_loop()
 
 
+async def test_readdir_tells_the_attributes_that_getattr_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each entry its own, whatever was told before, and whether or not somebody changed one of them."""
+    fields = [name for name in dir(pyfuse3.EntryAttributes) if name.startswith("st_")]
+
+    def numbers(entry: Any) -> dict[str, int]:
+        return {name: getattr(entry, name) for name in fields}
+
+    def reply(token: dict[bytes, Any], name: bytes, entry: Any, _cookie: int) -> bool:
+        token[name] = numbers(entry)
+        return True
+
+    monkeypatch.setenv("FAKESYSFS_PYFUSE3", "documented")
+    monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
+    toy = Toy()
+    operations = Operations(Sysroot(toy), lambda: None)
+    caller: Any = SimpleNamespace(pid=1)
+    for changed in (None, "/value", "/family/memory7"):
+        if changed is not None:
+            toy.tree.setattr(toy.tree.walk(changed), mode=0o500)
+        for path in ("/", "/device", "/family", "/device"):
+            told: Any = {}
+            parent = toy.tree.walk(path)
+            await operations.readdir(await operations.opendir(parent, caller), 0, told)
+            assert (told.pop(b".")["st_ino"], told.pop(b"..")["st_ino"]) == (parent, 1)
+            for name, about in told.items():
+                assert about == numbers(await operations.lookup(parent, name, caller)), (path, name)
+
+
 async def test_an_answer_that_is_there_needs_no_coroutine() -> None:
     stop = StopIteration()
     awaitable = given_by(stop)

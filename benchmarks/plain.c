@@ -114,7 +114,7 @@ static const struct entry *entries_of(fuse_ino_t ino, unsigned long *number, fus
 	return BLOCK;
 }
 
-/* kernfs's hash of "memory" and a number. */
+/* kernfs's hash of "memory" and a number, but for the three values that it does not use. */
 static uint32_t hash_of(unsigned long number)
 {
 	char name[32];

@@ -93,7 +93,9 @@ class _Lock:
 
 
 class _LowLevel:
-    """`trio.lowlevel` with an eager `wait_readable`, in which one task waits and the others for that one.
+    """What pyfuse3 does before each request, and `trio.lowlevel` with an eager `wait_readable` for that.
+
+    In the latter one task waits and the others for that one.
 
     A task that comes by may go before one that waits for its turn: it has a request at hand, the other does not.
     """
@@ -219,7 +221,7 @@ def install(work: Work) -> bool:
 
     To be called in the main thread: the signal SIGALRM is the loop's.
     """
-    if not insides.known():
+    if _stock_wait is None or not insides.known():
         return False
     trio_with_these = _Trio(work)
     signal.signal(signal.SIGALRM, trio_with_these.lowlevel.tick)

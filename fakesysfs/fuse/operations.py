@@ -13,7 +13,7 @@ import select
 import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
@@ -41,9 +41,6 @@ from fakesysfs.kernfs import (
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 FOREVER = 1_000_000
 """Seconds for which the host may keep what it is told."""
 
@@ -55,14 +52,14 @@ _LOOKING_UP_AGAIN = 1000
 _DOTS = 2
 """Cookies 1 and 2 stand behind "." and ".."; those of the tree are larger."""
 
-_FEW = 16
+_AT_LEAST = 16
 """Names of a large directory that are worked out together, at least."""
 
 _MORE = 4
 """Names that are worked out beyond so many as fitted the last time: these may be shorter."""
 
-_FORMS, _PLACES = 256, 2048
-"""Forms of nodes that are kept, and places of tables (`_Entries`)."""
+_FORMS = 256
+"""Forms of nodes that are kept (`_Entries`)."""
 
 _BUG = KernelError(errno.EIO, "a bug, or the mount ended", "write")
 """What the trace of writes says of a write that nothing else is known of."""
@@ -171,7 +168,7 @@ class _Entries:
         self._tree = tree
         self._changed = tree.all_changed
         self._by_form: dict[tuple[int, ...], EntryAttributes] = {}
-        self._by_place: dict[int, tuple[Place, EntryAttributes]] = {}
+        self._by_place_form: dict[tuple[int, int, int] | None, EntryAttributes] = {}
 
     def __call__(self, found: Stat) -> EntryAttributes:
         form = found[1:]
@@ -185,15 +182,11 @@ class _Entries:
 
     def at(self, place: Place, ino: int) -> EntryAttributes:
         """That of a node that is there, at a place of a table; most places look the same whatever the object."""
-        known = self._by_place.get(id(place))
-        if known is not None and known[0] is place and not self._changed:
-            entry = known[1]
-        else:
+        entry = None if self._changed else self._by_place_form.get(place.form)
+        if entry is None:
             entry = self(self._tree.form(ino, place))
             if place.form is not None and not self._changed:
-                if len(self._by_place) == _PLACES:
-                    self._by_place.clear()
-                self._by_place[id(place)] = place, entry
+                self._by_place_form[place.form] = entry
         entry.st_ino = ino
         return entry
 
@@ -221,8 +214,8 @@ class Operations(pyfuse3.Operations):
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
         self._reply_members = Together() if insides.known() else one_by_one
-        self._fits = _FEW
-        """Names that fitted into the last full answer of readdir."""
+        self._fits = _AT_LEAST
+        """Names that fitted into the last full answer of readdir, gaps between them too."""
         self._next_handle = 0
         self._slept_on: Counter[int] = Counter()
         self._looks_up_again: dict[int, tuple[int, bool]] = {}
@@ -562,7 +555,7 @@ class Operations(pyfuse3.Operations):
                         break
             told += fitting
             if fitting < there:
-                self._fits = max(told, _FEW)
+                self._fits = max(told, _AT_LEAST)
                 return
 
     @at_once

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _FAMILY_SHIFT = 24
 _CODE_MASK = (1 << INDEX_BITS) - 1
+_RUNS = 1024
+"""Runs of members that are remembered; where there are more, looking again is cheaper than keeping them."""
+
 _LAST = 1 << 63
 """Greater than any key."""
 _CHUNK = 256
@@ -95,6 +98,8 @@ class DirectoryReader:
         self._stops: list[int] = []
         """For each single name the position among the members where it stands."""
         self._families: list[_Family] = []
+        self._named_in = self._state
+        """The state in which the single names were found."""
 
     def _object(self) -> Any:
         """What the directory is of. As long as nothing came or went anywhere, what it was of before."""
@@ -107,27 +112,41 @@ class DirectoryReader:
         return self._about
 
     def _build(self, about: Any) -> list[Single]:
-        tree, around, kind = self._tree, self._around, self._kind
-        singles = tree.singles(self._ino, about, kind, around)
         members = array("Q")
         self._families = []
-        for place in kind.families(around):
+        for place in self._kind.families(self._around):
             if isinstance(place.entry, Indexed):
-                family = _Family(tree, self._ino, place, len(self._families))
+                family = _Family(self._tree, self._ino, place, len(self._families))
                 self._families.append(family)
                 keys = family.keys(about)
                 members = self._merged(members, keys) if members else keys
-            else:
-                for text, ino in tree.members(self._ino, about, place):
-                    name = os.fsencode(text)
-                    key = single_key(name, SLOTS + len(singles))
-                    insort(singles, (key, name, ino, place), key=_rank_of)
-        self._singles, self._members = singles, members
+        singles = self._singles = self._named(about)
+        self._members = members
         if members:
             self._stops = [self._stop(members, key, name) for key, name, _, _ in singles]
         else:
             self._stops = [0] * len(singles)
+        self._named_in = self._generation, self._tree.edits
         return singles
+
+    def _named(self, about: Any) -> list[Single]:
+        """The names that are of no indexed family, as they are now."""
+        tree, around, kind = self._tree, self._around, self._kind
+        singles = tree.singles(self._ino, about, kind, around)
+        for place in kind.families(around):
+            if not isinstance(place.entry, Indexed):
+                for text, ino in tree.members(self._ino, about, place):
+                    name = os.fsencode(text)
+                    key = single_key(name, SLOTS + len(singles))
+                    insort(singles, (key, name, ino, place), key=_rank_of)
+        return singles
+
+    def _still(self, singles: list[Single], about: Any) -> list[Single]:
+        """Those of these names that are there still, with what they stand for now."""
+        if self._named_in == self._state:
+            return singles
+        now = {name: (ino, place) for _, name, ino, place in self._named(about)}
+        return [(key, name, *now[name]) for key, name, _, _ in singles if name in now]
 
     def _merged(self, one: array[int], other: array[int]) -> array[int]:
         """The keys of both, which are nobody else's: the fewer are put in among the others."""
@@ -167,8 +186,7 @@ class DirectoryReader:
         changes: that must not happen between two steps. Raises KernelError ENOENT when the directory itself is gone.
         """
         about, tree, singles = self._object(), self._tree, self._singles
-        fresh = cookie == 0 or singles is None
-        if fresh or singles is None:
+        if cookie == 0 or singles is None:
             singles = self._build(about)
         state = self._generation, tree.edits
         if state != self._state:
@@ -183,7 +201,7 @@ class DirectoryReader:
             while position < stop:
                 chunk = members[position : min(position + together, stop)]
                 family = self._families[(chunk[0] & _CODE_MASK) >> _FAMILY_SHIFT]
-                own = family.own(chunk) if len(self._families) > 1 else family.all(chunk)
+                own = family.own(chunk, alone=len(self._families) == 1)
                 position += len(own.keys)
                 together -= len(own.keys)
                 yield from family.listed(own, about)
@@ -191,7 +209,7 @@ class DirectoryReader:
                     together, more = more, min(2 * more, _CHUNK)
             end = bisect_right(stops, position, lo=single)
             here, single = singles[single:end], end
-            yield here if fresh else [each for each in here if tree.find(each[2]) is not None]
+            yield self._still(here, about)
             if end == len(singles) and position == len(members):
                 return
 
@@ -240,8 +258,6 @@ class _Stretch(NamedTuple):
 
 def _inos(numbers: list[int], base: int) -> array[int]:
     """`base` + n << 8 for each number n; computed as one number, for that takes a quarter of the time."""
-    if base < 0:
-        return array("Q", [base + (number << INDEX_SHIFT) for number in numbers])
     shifted = int.from_bytes(array("Q", numbers), sys.byteorder) << INDEX_SHIFT
     bases = int.from_bytes(array("Q", (base,)) * len(numbers), sys.byteorder)
     return array("Q", (shifted + bases).to_bytes(8 * len(numbers), sys.byteorder))
@@ -297,15 +313,12 @@ class _Family:
             there[first : last + 1] = b"\1" * (last - first + 1)
         return array("Q", [key | high for key in keys if there[key & INDEX_MASK]])
 
-    def all(self, keys: array[int]) -> _Stretch:
-        """Keys of a family that is the only one."""
+    def own(self, keys: array[int], *, alone: bool) -> _Stretch:
+        """The first keys, as many of the family's as follow one another; `alone`: there is no other family."""
         numbers = codes(keys).tolist()
-        return _Stretch(keys, numbers, max(numbers))
-
-    def own(self, keys: array[int]) -> _Stretch:
-        """The first keys, as many of the family's as follow one another."""
-        high = self._high
-        numbers = [code - high for code in codes(keys)]
+        if alone:
+            return _Stretch(keys, numbers, max(numbers))
+        numbers = [code - self._high for code in numbers]
         end = next((position for position, number in enumerate(numbers) if not 0 <= number <= INDEX_MASK), len(keys))
         return _Stretch(keys[:end], numbers[:end], max(numbers[:end]))
 
@@ -390,6 +403,10 @@ class _Family:
         self._untold.append((run.first, run.last))
         if self._longest is None or run.last - run.first > self._longest.last - self._longest.first:
             self._longest = run
+        if len(self._runs) == _RUNS:
+            self._firsts.clear()
+            self._runs.clear()
+            position = -1
         self._firsts.insert(position + 1, run.first)
         self._runs.insert(position + 1, run)
         return run

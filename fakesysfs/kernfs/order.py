@@ -74,7 +74,8 @@ class Packed(NamedTuple):
     """The number of bytes of each name."""
 
 
-_PACKED_TOGETHER = 4096
+_PIECE = 4096
+"""Names that are made ready together, when the first of them is asked for."""
 
 
 class IndexedOrder:
@@ -88,7 +89,7 @@ class IndexedOrder:
         self.prefix = prefix
         self._states = array("Q")
         self._keys = array("Q")
-        self._packed = Packed(array("Q"), b"")
+        self._packed: dict[int, Packed] = {}
 
     def keys(self, end: int) -> array[int]:
         """The first `end` numbers (and maybe more) in the order of their names, each below its name's hash."""
@@ -96,6 +97,7 @@ class IndexedOrder:
             # Sorting what is sorted but for its end costs a comparison for each.
             self._keys = array("Q", sorted([*self._keys, *self._more(end)]))
             self._break_ties()
+            self._packed.clear()
         return self._keys
 
     def name(self, number: int) -> bytes:
@@ -111,21 +113,25 @@ class IndexedOrder:
         end = start + count
         if end > len(keys) or keys[start] != first or keys[end - 1] != last:
             return None
-        if len(self._packed.lengths) != len(keys):
-            self._packed = self._pack()
-        words, lengths = self._packed
-        each = len(words) // len(lengths)
-        return Packed(words[start * each : end * each], lengths[start:end])
+        words, lengths = array("Q"), b""
+        for number in range(start // _PIECE, (end - 1) // _PIECE + 1):
+            piece = self._piece(number)
+            each = len(piece.words) // len(piece.lengths)
+            low, high = max(start - _PIECE * number, 0), end - _PIECE * number
+            words += piece.words[low * each : high * each]
+            lengths += piece.lengths[low:high]
+        return Packed(words, lengths)
 
-    def _pack(self) -> Packed:
-        keys, words, lengths = self._keys, array("Q"), bytearray()
-        size = words.itemsize
-        width = -(-len(self.name(len(keys) - 1)) // size) * size
-        for start in range(0, len(keys), _PACKED_TOGETHER):
-            names = [self.name(number) for number in codes(keys[start : start + _PACKED_TOGETHER])]
+    def _piece(self, number: int) -> Packed:
+        """A piece of the order; all are of `_PIECE` names but the last."""
+        packed = self._packed.get(number)
+        if packed is None:
+            words = array("Q")
+            width = -(-len(self.name(len(self._keys) - 1)) // words.itemsize) * words.itemsize
+            names = [self.name(code) for code in codes(self._keys[_PIECE * number : _PIECE * (number + 1)])]
             words.frombytes(b"".join([name.ljust(width, b"\0") for name in names]))
-            lengths += bytes(map(len, names))
-        return Packed(words, bytes(lengths))
+            packed = self._packed[number] = Packed(words, bytes(map(len, names)))
+        return packed
 
     def _more(self, end: int) -> list[int]:
         states = self._states

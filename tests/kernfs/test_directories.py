@@ -249,6 +249,21 @@ def test_a_listing_in_pieces_is_right_whatever_happens_between_them(data: st.Dat
     assert always <= set(listed)
 
 
+def test_a_listing_that_goes_on_after_a_reset_tells_what_is_there_now() -> None:
+    """The device nodes are others then; /dev is the same."""
+    face = Face()
+    tree = face.sysroot.tree
+    reader = tree.opendir(tree.walk("/dev"))
+    whole = list(reader.entries(0))
+    at = [name for name, _, _ in whole].index(b"dax0.0")
+    old = whole[at]
+    face.sysroot.reset()
+    rest = list(reader.entries(whole[at - 1][2] if at else 2))
+    assert [name for name, _, _ in rest] == [name for name, _, _ in whole[at:]]
+    assert old not in rest
+    assert all(ino == tree.lookup(tree.walk("/dev"), name) for name, ino, _ in rest)
+
+
 def test_a_rewind_sees_what_came_meanwhile() -> None:
     face = Face()
     face.write(HOTPLUG, "unplug")

@@ -22,9 +22,7 @@ from fakesysfs.kernfs import Members, Stat
 from fakesysfs.kernfs.order import IndexedOrder
 from tests.mount.served import Served
 
-ATTRIBUTES = "<Q24x8xQ80x"
-"""struct fuse_entry_out, as far as it differs: nodeid and attr.ino; the rest of it is filled with a pattern."""
-DIRENT = "<QQII"
+DIRENT = "=QQII"
 """struct fuse_dirent: ino, off, namelen, type."""
 ENTRY_OUT = 128
 STAT = Stat(0, 0o40755, 3, 0, 0, 0, 0, 0, 0, 0)
@@ -33,7 +31,7 @@ STAT = Stat(0, 0o40755, 3, 0, 0, 0, 0, 0, 0, 0)
 def packed(name: bytes, ino: int, cookie: int) -> bytes:
     """An entry as include/uapi/linux/fuse.h has it."""
     about = bytearray(range(1, ENTRY_OUT + 1))
-    about[0:8] = about[40:48] = struct.pack("<Q", ino)
+    about[0:8] = about[40:48] = struct.pack("=Q", ino)
     entry = bytes(about) + struct.pack(DIRENT, ino, cookie, len(name), 4) + name
     return entry + bytes(-len(entry) % 8)
 

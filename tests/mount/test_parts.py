@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -255,9 +256,26 @@ def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pyfuse3, "__version__", "99.0")
     assert not loop.install(work)
     monkeypatch.undo()
+    monkeypatch.setattr(loop, "_stock_wait", None)
+    assert not loop.install(work), "one that has another loop"
+    monkeypatch.undo()
     monkeypatch.setenv("FAKESYSFS_PYFUSE3", "documented")
     assert not loop.install(work)
     assert stock_loop()
+
+
+def test_a_family_in_many_runs_is_listed_whole() -> None:
+    """More runs than a reader remembers."""
+    toy = Toy()
+    toy.members = {*range(0, 6000, 2), *range(3001, 3100)}
+    reader = toy.tree.opendir(toy.family)
+    listed: list[tuple[bytes, int]] = []
+    cookie = 0
+    while piece := list(itertools.islice(reader.entries(cookie), 170)):
+        listed += [(name, ino) for name, ino, _ in piece]
+        cookie = piece[-1][2]
+    assert len(listed) == len(toy.members)
+    assert dict(listed) == {b"memory%d" % n: toy.tree.lookup(toy.family, b"memory%d" % n) for n in toy.members}
 
 
 async def test_readdir_tells_the_attributes_that_getattr_tells(monkeypatch: pytest.MonkeyPatch) -> None:

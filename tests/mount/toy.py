@@ -67,7 +67,8 @@ class Toy:
     counter: int = 0
     bound: bool = True
     sleepers: int = 0
-    looks: int = 0
+    generation: int = 0
+    """Counts the changes."""
     wake: WaitQueue = field(default_factory=WaitQueue)
     device: Device | None = field(default_factory=lambda: Device(FIRST_DEVICE_SERIAL))
     changes: list[NameChange] = field(default_factory=list)
@@ -90,11 +91,10 @@ class Toy:
         """The objects by their serials."""
         return self
 
-    @property
-    def generation(self) -> int:
-        """Never the same: nothing is known to last."""
-        self.looks += 1
-        return self.looks
+    def report(self, change: NameChange) -> None:
+        """Something came or went."""
+        self.generation += 1
+        self.changes.append(change)
 
     def get(self, serial: int, /) -> object | None:
         """The object of a serial."""
@@ -141,7 +141,7 @@ class Toy:
             self.members.update(span)
         else:
             self.members.difference_update(span)
-        self.changes.append(NameChange(self.family, None, b"memory", int(first), int(last), directories=True))
+        self.report(NameChange(self.family, None, b"memory", int(first), int(last), directories=True))
 
     def store_value(self, data: bytes) -> None:
         """Remember it."""
@@ -151,7 +151,7 @@ class Toy:
     def set_bound(self, data: bytes) -> None:
         """Take and give `link`."""
         self.bound = data.strip() == b"1"
-        self.changes.append(NameChange(1, b"link"))
+        self.report(NameChange(1, b"link"))
 
     def create(self, _data: bytes) -> None:
         """Bring `device` back."""
@@ -159,12 +159,12 @@ class Toy:
             raise KernelError(errno.EEXIST, "it is there", "create")
         self.device = Device(self.next_serial)
         self.next_serial += 1
-        self.changes.append(NameChange(1, b"device", directories=True))
+        self.report(NameChange(1, b"device", directories=True))
 
     def remove(self) -> None:
         """Take `device` away."""
         self.device = None
-        self.changes.append(NameChange(1, b"device", directories=True))
+        self.report(NameChange(1, b"device", directories=True))
 
     def count(self) -> str:
         """One more at each call."""

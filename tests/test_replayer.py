@@ -228,6 +228,12 @@ def test_reports_of_unmovable_pins_must_come_once_and_only_where_recorded() -> N
     assert comparison.compare({}, Messages([burst])) != []
     assert comparison.compare({"dmesg": [burst]}, Messages([burst, burst])) == []
     assert comparison.compare({"dmesg": [burst]}, Messages()) == []
+    assert comparison.compare({}, Messages([burst]), last=False) == [], (
+        "of the line behind, which ends together with it"
+    )
+    assert comparison.compare({"dmesg": [burst]}, Messages()) == []
+    assert comparison.compare({}, Messages([burst]), last=False) == []
+    assert comparison.compare({}, Messages()) != [], "no line of the row has any"
 
 
 # Tasks ------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,8 @@ from smoke import ROOT, build, read, seconds, served, stat
 
 FAKESYSFS = [sys.executable, "-m", "fakesysfs"]
 MEMORY = "sys/devices/system/memory"
+Operation = tuple[str, Callable[[str, int], None], int]
+"""What it is called, what it does to a name in an open directory, how often it is measured together."""
 BOOT_BLOCKS = 16
 MANY = 65_536
 """Blocks from which on fewer rounds have to do."""
@@ -143,31 +145,36 @@ def absent(name: str, directory: int) -> None:
         os.stat(f"{name}.no", dir_fd=directory)
 
 
+OPERATIONS = (
+    ("cached stat", stat, 10_000),
+    ("cached stat, absent", absent, 5_000),
+    ("open+read+close of state", read, 1_000),
+    ("2 x open+write+close of state", change, 500),
+)
+UNCACHED = OPERATIONS[2:]
+
+
+def single(mounts: Mounts, operations: Iterable[Operation], where: str, rounds: int) -> None:
+    """System calls on the attribute `state` of a block."""
+    for what, operation, times in operations:
+        ours, plain = (
+            functools.partial(seconds, operation, f"{above}/{MEMORY}/memory60/state", times)
+            for above in (mounts.ours, mounts.plain)
+        )
+        pairs(f"{what}, {where}", rounds, ours, plain)
+
+
 def requests(program: Path, options: argparse.Namespace) -> None:
-    """Single system calls on the attribute `state` of a block."""
+    """One request at a time, where the server has no processor of its own."""
     for blocks in options.sizes:
         with pinned(), both(program, blocks) as mounts:
-            mine, c = f"{mounts.ours}/{MEMORY}/memory60/state", f"{mounts.plain}/{MEMORY}/memory60/state"
-            for what, operation, times in (
-                ("cached stat", stat, 10_000),
-                ("cached stat, absent", absent, 5_000),
-                ("open+read+close of state", read, 1_000),
-                ("2 x open+write+close of state", change, 500),
-            ):
-                ours, plain = (functools.partial(seconds, operation, path, times) for path in (mine, c))
-                pairs(f"{what}, {blocks}", options.rounds, ours, plain)
+            single(mounts, OPERATIONS, str(blocks), options.rounds)
 
 
 def anywhere(program: Path, options: argparse.Namespace) -> None:
     """The same where the scheduler likes to have client and server."""
     with both(program, 192) as mounts:
-        mine, c = f"{mounts.ours}/{MEMORY}/memory60/state", f"{mounts.plain}/{MEMORY}/memory60/state"
-        for what, operation, times in (
-            ("open+read+close of state", read, 1_000),
-            ("2 x open+write+close of state", change, 500),
-        ):
-            ours, plain = (functools.partial(seconds, operation, path, times) for path in (mine, c))
-            pairs(f"{what}, on any CPU", options.rounds, ours, plain)
+        single(mounts, UNCACHED, "on any CPU", options.rounds)
 
 
 def directories(program: Path, options: argparse.Namespace, *order: str) -> None:

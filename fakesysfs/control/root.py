@@ -339,17 +339,13 @@ def _family(blocks: ControlBlocks) -> Indexed:
     def directory(_kernel: Kernel, index: int) -> ControlBlock:
         return ControlBlock(blocks, index)
 
-    def run(kernel: Kernel, index: int) -> tuple[int, int] | None:
-        found = kernel.memory_blocks.runs.run(index)
-        return None if found is None else found[:2]
-
     return Indexed(
         prefix="memory",
         runs=lambda kernel: [(first, last) for first, last, _ in kernel.memory_blocks.runs],
         has=lambda kernel, index: kernel.memory_blocks.runs.get(index) is not None,
         count=lambda kernel: kernel.memory_blocks.count,
         directory=directory,
-        run=run,
+        run=lambda kernel, index: kernel.memory_blocks.runs.span(index),
         doc="What can be done to a block from outside.",
     )
 

@@ -104,7 +104,7 @@ class Together:
             fields.end += size
             fields.room -= size
             position += more
-        return one_by_one(token, members, entry, position) if position < count else count
+        return one_by_one(token, members, entry, position)
 
 
 def is_entry(written: bytes, name: bytes, ino: int, cookie: int) -> bool:

@@ -69,16 +69,11 @@ class Work(Protocol):
 _YES: Awaitable[bool] = given_by(StopIteration(True))  # noqa: FBT003  a value
 
 
-class _Done:
-    """Awaiting this takes no turn of any loop, makes no coroutine and calls no function in Python."""
-
-    __await__ = staticmethod(().__iter__)
-
-
 _stock_wait: Any = getattr(pyfuse3, "_wait_fuse_readable", None)
 """What pyfuse3 itself does before each request: a coroutine function."""
 
-_DONE: Awaitable[None] = _Done()  # type: ignore[assignment]  # an iterator is all that `await` needs
+_DONE: Awaitable[None] = given_by(StopIteration())
+"""Awaiting this takes no turn of any loop."""
 
 
 def _at_once(*_exception: object) -> Awaitable[None]:

@@ -240,12 +240,13 @@ class Operations(pyfuse3.Operations):
 
         Who looks after the callers of operations that wait can do so a little later.
         """
-        self.stirred = (
-            self.unfinished > self.driver.quiet
-            or self.names.unsettled
-            or (self.announcer is not None and self.announcer.behind)
-        )
+        self.stirred = self.unfinished > self.driver.quiet or self._untold
         return self.stirred
+
+    @property
+    def _untold(self) -> bool:
+        """Something changed that the host, or the world, has not been told yet."""
+        return self.names.unsettled or (self.announcer is not None and self.announcer.behind)
 
     def _in_use(self) -> Iterator[int]:
         for opened in self._open.values():
@@ -438,7 +439,7 @@ class Operations(pyfuse3.Operations):
             self.names.collect()
         if traced is not None:
             traced(outcome)
-        if self.names.unsettled or (self.announcer is not None and self.announcer.behind):
+        if self._untold:
             return self._told(outcome)
         if isinstance(outcome, KernelError):
             raise outcome

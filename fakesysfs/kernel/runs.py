@@ -36,6 +36,11 @@ class Runs(Generic[V]):
             return self._firsts[position], self._lasts[position], self._values[position]
         return None
 
+    def span(self, number: int) -> tuple[int, int] | None:
+        """From where to where the run around a number goes."""
+        found = self.run(number)
+        return None if found is None else found[:2]
+
     def between(self, first: int, last: int) -> Iterator[tuple[int, int, V]]:
         """The runs in first..last, cut at its ends. The map may change between two steps: each step looks again."""
         while (run := self.first_between(first, last)) is not None:

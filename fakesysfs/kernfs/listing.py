@@ -141,13 +141,6 @@ class DirectoryReader:
                     insort(singles, (key, name, ino, place), key=_rank_of)
         return singles
 
-    def _still(self, singles: list[Single], about: Any) -> list[Single]:
-        """Those of these names that are there still, with what they stand for now."""
-        if self._named_in == self._state:
-            return singles
-        now = {name: (ino, place) for _, name, ino, place in self._named(about)}
-        return [(key, name, *now[name]) for key, name, _, _ in singles if name in now]
-
     def _merged(self, one: array[int], other: array[int]) -> array[int]:
         """The keys of both, which are nobody else's: the fewer are put in among the others."""
         few, many = (one, other) if len(one) < len(other) else (other, one)
@@ -193,6 +186,9 @@ class DirectoryReader:
             self._state = state
             for family in self._families:
                 family.forget()
+        now = None
+        if state != self._named_in:
+            now = {name: (ino, place) for _, name, ino, place in self._named(about)}
         members, stops = self._members, self._stops
         position, single = self._after(cookie, singles) if cookie else (0, 0)
         more = _A_FEW
@@ -209,7 +205,9 @@ class DirectoryReader:
                     together, more = more, min(2 * more, _CHUNK)
             end = bisect_right(stops, position, lo=single)
             here, single = singles[single:end], end
-            yield self._still(here, about)
+            if now is not None:  # of these names those that are there still, with what they stand for
+                here = [(key, name, *now[name]) for key, name, _, _ in here if name in now]
+            yield here
             if end == len(singles) and position == len(members):
                 return
 

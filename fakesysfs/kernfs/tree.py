@@ -161,8 +161,8 @@ class Tree:
         """Counts what else than the population may change a listing: users' changes of nodes, and other numbers."""
         self._aliases: dict[int, int] = {}
         self._sweep_at = _SWEEP_FROM
-        self._last_object = -1, -1, 0, None, root.kind
-        """What was found last is mostly asked for next: whose it is, the generation, its index, itself, its kind."""
+        self._last_object = -1, -1, None, root.kind
+        """What was found last is mostly asked for next: whose it is, the generation, itself, its kind."""
         self._last_above = (ROOT, -1), ROOT
         self._orders: dict[bytes, IndexedOrder] = {}
         self._forms: dict[tuple[int, int, int], Stat] = {}
@@ -201,19 +201,19 @@ class Tree:
         """What an inode number stands for, or None if that is gone."""
         if ino == ROOT:
             return Found(self._root, self._root.kind, None, 0)
-        which, generation, index, kobject, kind = self._last_object
+        which, generation, kobject, kind = self._last_object
+        index = ino >> INDEX_SHIFT & INDEX_MASK
         if which != ino & _OBJECT_MASK or generation != self.population.generation:
             kobject = self.population.objects.get(ino >> SERIAL_SHIFT)
             if kobject is None:
                 return None
             kind = self._kind_of(kobject)
-            index = ino >> INDEX_SHIFT & INDEX_MASK
             at = getattr(kobject, "at", None)
             if at is not None:
                 kobject = at(index)
                 if kobject is None:
                     return None
-            self._last_object = ino & _OBJECT_MASK, self.population.generation, index, kobject, kind
+            self._last_object = ino & _OBJECT_MASK, self.population.generation, kobject, kind
         slot = ino & SLOT_MASK
         if not slot:
             return _found(Found, (kobject, kind, None, index))

@@ -85,8 +85,7 @@ def _exists(kernel: Kernel, index: int) -> bool:
 
 
 def _run(kernel: Kernel, index: int) -> tuple[int, int] | None:
-    run = kernel.memory_blocks.runs.run(index)
-    return None if run is None else run[:2]
+    return kernel.memory_blocks.runs.span(index)
 
 
 def block_directories() -> Indexed:

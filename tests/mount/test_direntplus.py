@@ -7,7 +7,7 @@ import logging
 import os
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from fakesysfs.fuse import direntplus
 from fakesysfs.fuse.direntplus import Together, one_by_one
 from fakesysfs.kernfs import Members, Stat
-from fakesysfs.kernfs.order import IndexedOrder
+from fakesysfs.kernfs.order import IndexedOrder, codes
 from tests.mount.served import Served
 
 DIRENT = "=QQII"
@@ -71,6 +71,12 @@ def _answers() -> Iterator[None]:
         yield
 
 
+def members_of(order: IndexedOrder, cookies: array[int], base: int = 0, absent: Sequence[int] = ()) -> Members:
+    """Those of these cookies."""
+    numbers = list(codes(cookies))
+    return Members(order, numbers, array("Q", [base + (n << 8) for n in numbers]), cookies, absent, STAT, ())
+
+
 @st.composite
 def some_members(draw: st.DrawFn) -> Members:
     """Members that follow one another in the order of their names."""
@@ -78,13 +84,10 @@ def some_members(draw: st.DrawFn) -> Members:
     keys = order.keys(draw(st.sampled_from([1, 9, 11, 120, 1050])))
     start = draw(st.integers(0, len(keys) - 1))
     cookies = keys[start : start + draw(st.integers(1, 250))]
-    numbers = [key & 0xFFFFFFFF for key in cookies]
     if draw(st.booleans()) and len(cookies) > 2:  # no longer all that are between the first and the last
-        del cookies[1], numbers[1]
-    base = draw(st.integers(0, 2**63))
-    inos = array("Q", [base + (number << 8) for number in numbers])
-    absent = sorted(draw(st.sets(st.integers(0, len(numbers) - 1), max_size=12)))
-    return Members(order, numbers, inos, cookies, absent, STAT, ())
+        del cookies[1]
+    absent = sorted(draw(st.sets(st.integers(0, len(cookies) - 1), max_size=12)))
+    return members_of(order, cookies, draw(st.integers(0, 2**63)), absent)
 
 
 @given(st.lists(some_members(), min_size=1, max_size=3), st.sampled_from([4096, 300, 0, 32768, 1500]))
@@ -104,9 +107,7 @@ def test_the_answer_is_that_of_one_call_for_each(several: list[Members], room: i
 
 def test_many_names_take_few_calls() -> None:
     order = IndexedOrder(b"memory")
-    cookies = order.keys(5000)[1000:1200]
-    numbers = [key & 0xFFFFFFFF for key in cookies]
-    members = Members(order, numbers, array("Q", numbers), cookies, (), STAT, ())
+    members = members_of(order, order.keys(5000)[1000:1200])
     answer = Answer(32768)
     together = Together()
     told = together(answer, members, SimpleNamespace(st_ino=0))  # type: ignore[arg-type]
@@ -117,9 +118,7 @@ def test_many_names_take_few_calls() -> None:
 def test_answers_kept_otherwise_are_left_to_pyfuse3(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is written where it is not certain what is there."""
     order = IndexedOrder(b"memory")
-    cookies = order.keys(100)
-    numbers = [key & 0xFFFFFFFF for key in cookies]
-    members = Members(order, numbers, array("Q", numbers), cookies, (), STAT, ())
+    members = members_of(order, order.keys(100))
     together = Together()
     entry: Any = SimpleNamespace(st_ino=0)
     for lies in (8, 0):  # once is enough

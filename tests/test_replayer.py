@@ -97,6 +97,9 @@ def test_the_commands_of_recordings_are_parsed_or_refused_by_name() -> None:
                     assert command_lines(operation["cmd"])
 
 
+HEADER = '{"op": "header", "profile": "7.2", "name": "x", "variant": "default"}\n'
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -105,6 +108,10 @@ def test_the_commands_of_recordings_are_parsed_or_refused_by_name() -> None:
         ("[]", "one JSON object"),
         ('{"op": "note"}', "no profile"),
         ('{"a": 1}', "no profile"),
+        ("[" * 100_000, r"x\.jsonl:1: nested too deeply"),
+        ('{"op": ' * 100_000, r"x\.jsonl:1: nested too deeply"),
+        ("[" * 300 + "]" * 300, r"x\.jsonl:1: nested too deeply"),
+        (f'{HEADER}{{"op": "note"}}\n{{"op": "note", "text": {"[" * 65}{"]" * 65}}}', ":3: nested too deeply"),
     ],
 )
 def test_what_is_no_recording_is_refused_with_its_place(tmp_path: Path, text: str, why: str) -> None:
@@ -113,6 +120,26 @@ def test_what_is_no_recording_is_refused_with_its_place(tmp_path: Path, text: st
     with pytest.raises(RecordingError, match=why):
         load(path)
     assert cli.main([str(path)]) == 2
+
+
+@pytest.mark.parametrize(("text", "why"), [("[" * 100_000, "nested too deeply"), ("{", "not JSON")])
+def test_a_wrong_machine_json_is_refused_with_its_place(
+    tmp_path: Path, text: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.jsonl").write_text(HEADER)
+    facts = tmp_path / "machine.json"
+    facts.write_text(text)
+    assert cli.main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"fakesysfs replay: {facts}: {why}")
+    assert said.count("\n") == 1
+
+
+def test_deep_but_not_too_deep(tmp_path: Path) -> None:
+    """Many brackets are no depth."""
+    path = tmp_path / "x.jsonl"
+    path.write_text(HEADER + '{"op": "note", "text": [' + ", ".join(["[]"] * 1000) + "]}")
+    assert len(load(path).operations) == 1  # type: ignore[union-attr]  # a session
 
 
 def test_places_without_recordings_are_refused(tmp_path: Path) -> None:

@@ -446,8 +446,6 @@ def _tables(text: str, source: str) -> dict[str, Any]:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise MachineError(f"{source}: this is not TOML: {error}") from None
-    except RecursionError:
-        raise MachineError(f"{source}: this is not TOML that can be read: it is nested too deeply") from None
     base_name = tables.pop("extends", None)
     if base_name is None:
         return tables
@@ -464,6 +462,13 @@ def _tables(text: str, source: str) -> dict[str, Any]:
 
 
 def _parse(name: str, text: str, source: str) -> Machine:
+    try:
+        return _checked(name, text, source)
+    except RecursionError:
+        raise MachineError(f"{source}: this is not TOML that can be read: it is nested too deeply") from None
+
+
+def _checked(name: str, text: str, source: str) -> Machine:
     tables = _tables(text, source)
     if not tables:
         raise MachineError(f"{source}: the file is empty; expected at least block_size and [[node]]")

@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     try:
         recordings = [load(path) for path in find(places)]
+        for path in {recording.path.parent: recording.path for recording in recordings}.values():
+            machine_facts(path)  # while a wrong one can still be reported as wrong use
     except RecordingError as error:
         return _wrong_use(str(error))
     if arguments.kernel:

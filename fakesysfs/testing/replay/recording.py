@@ -27,6 +27,9 @@ KINDS = frozenset(
 )  # fmt: skip
 """All kinds of operations that the format knows."""
 
+MAX_DEPTH = 64
+"""Levels of nesting in one line; the recordings use 5."""
+
 INFORMATIVE = frozenset({"header", "note", "x"})
 """Kinds that ask for nothing and are not counted."""
 
@@ -88,18 +91,50 @@ def _require(path: Path, lines: list[Operation], key: str, first: int) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordingError(f"{path}: cannot be read: {error}") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise RecordingError(f"{path}:{number}: not JSON: {error}") from error
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        value = _parsed(line, f"{path}:{number}")
         if not isinstance(value, dict):
             raise RecordingError(f"{path}:{number}: expected one JSON object")
         yield value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordingError(f"{path}: cannot be read: {error}") from error
+
+
+def _parsed(text: str, where: str) -> Any:
+    """The JSON value. Raises RecordingError, which names the place `where`.
+
+    Depth is limited here: how deep the parser goes depends on the Python version, and the code that
+    compares and prints the value is recursive too.
+    """
+    too_deep = f"{where}: nested too deeply; a recording has at most {MAX_DEPTH} levels"
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordingError(f"{where}: not JSON: {error}") from error
+    except RecursionError:
+        raise RecordingError(too_deep) from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper_than(value, MAX_DEPTH):
+        raise RecordingError(too_deep)
+    return value
+
+
+def _is_deeper_than(value: Any, levels: int) -> bool:
+    inside = [value]
+    for _ in range(levels):
+        containers = [item for item in inside if isinstance(item, dict | list)]
+        if not containers:
+            return False
+        inside = [
+            item
+            for container in containers
+            for item in (container.values() if isinstance(container, dict) else container)
+        ]
+    return any(isinstance(item, dict | list) for item in inside)
 
 
 def find(places: list[Path]) -> list[Path]:
@@ -127,10 +162,10 @@ def default_places(start: Path) -> list[Path]:
 
 
 def machine_facts(path: Path) -> dict[str, Any] | None:
-    """The machine.json of the recordings around a file, or None."""
+    """The machine.json of the recordings around a file, or None. Raises RecordingError."""
     for directory in path.resolve().parents:
         for candidate in (directory / "machine.json", directory / "recordings" / "machine.json"):
             if candidate.is_file():
-                facts = json.loads(candidate.read_text(encoding="utf-8"))
+                facts = _parsed(_text(candidate), str(candidate))
                 return facts if isinstance(facts, dict) else None
     return None

@@ -70,7 +70,7 @@ def entries(path: str, table: tuple[Entry, ...]) -> Iterator[tuple[str, str, str
     """(path, mode or what it is, description) of each entry, groups included."""
     for entry in table:
         if isinstance(entry, Attribute):
-            yield f"{path}/{entry.name}", f"{entry.mode:04o}", entry.doc
+            yield f"{path}/{entry.name}", f"{entry.mode:04o}{'' if entry.listed else ', not listed'}", entry.doc
         elif isinstance(entry, Link):
             yield f"{path}/{entry.name}", "symbolic link", entry.doc
         elif isinstance(entry, Group):
@@ -95,6 +95,8 @@ def abi() -> str:
         "# ABI\n",
         "Generated from the attribute tables by `scripts/generate_docs.py`. Paths are inside the mount.",
         "Which attributes exist also depends on the machine's kernel configuration, the device and the kernel.\n",
+        "A read of a file that is `not listed` waits for more. It can be opened by its name, but `ls` does not show",
+        "it, so that `cp -r`, `grep -r` and `tar` end.\n",
         "```",
     ]
     tables = [(path, kind.entries) for kind, path in PATTERNS.items()]

@@ -95,6 +95,15 @@ class Attribute:
     """The errno of reads and writes of an open file whose node is gone (EIO in debugfs)."""
     doc: str = ""
 
+    @property
+    def listed(self) -> bool:
+        """Whether readdir gives the name.
+
+        A read of a stream waits for more. Programs that read whatever readdir gives (`cp -r`, `grep -r`, `tar`) would
+        never end, so a stream can be opened by its name only.
+        """
+        return self.stream is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
@@ -329,7 +338,8 @@ class DirectoryKind:
                     msg = f"directory kind {self.name} declares {entry.name} twice"
                     raise ValueError(msg)
                 self._by_name[key] = place
-                singles.append((single_key(key[1], place.slot), key[1], place))
+                if not isinstance(entry, Attribute) or entry.listed:
+                    singles.append((single_key(key[1], place.slot), key[1], place))
             else:
                 families.append(place)
             if isinstance(entry, Group):
@@ -355,7 +365,7 @@ class DirectoryKind:
         return self._families[around]
 
     def singles(self, around: int) -> list[tuple[int, bytes, Place]]:
-        """(key, name, place) of the single entries in a group, in the order in which kernfs lists them."""
+        """(key, name, place) of the single entries that are listed, of a group, in the order in which kernfs does."""
         return self._singles[around]
 
     def directories(self, around: int) -> list[Place]:

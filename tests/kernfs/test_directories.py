@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs import DirectoryReader, Members, Stat, Tree
+from fakesysfs.kernfs.declare import Attribute
 from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, name_hash
 from tests.model import Face
 
@@ -34,6 +35,20 @@ def rule(name: bytes) -> int:
     if h < 2:
         h += 2
     return 0x7FFFFFFE if h >= 0x7FFFFFFF else h
+
+
+def test_a_file_whose_read_waits_is_found_by_name_only() -> None:
+    """Else `cp -r mnt/control` would never end."""
+    face = Face()
+    control = face.sysroot.static_directories()["/control"]
+    attributes = [entry for entry in control.kind.entries if isinstance(entry, Attribute)]
+    waiting = {attribute.name for attribute in attributes if attribute.stream is not None}
+    assert waiting >= {"kmsg_follow", "uevents_follow", "uevents_new", "uevents_announce", "dev_kmsg"}
+    listed = set(face.names("/control"))
+    assert waiting.isdisjoint(listed)
+    assert {attribute.name for attribute in attributes} - waiting <= listed
+    for name in waiting:
+        face.open(f"/control/{name}", os.O_RDONLY | os.O_NONBLOCK).close()
 
 
 @given(st.binary(max_size=40))

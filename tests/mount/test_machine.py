@@ -168,6 +168,16 @@ def test_tools_that_walk(mnt: Path) -> None:
         assert "offline_page: Permission denied" in line or "Input/output error" in line, line
 
 
+@pytest.mark.parametrize("command", ["cp -r mnt/control x", "grep -r . mnt/control", "tar cf x.tar mnt/control"])
+def test_tools_that_read_all_of_control_end(mnt: Path, command: str) -> None:
+    """They complain of nothing but the files that cannot be read."""
+    done = subprocess.run(command, shell=True, cwd=mnt.parent, capture_output=True, text=True, check=False, timeout=120)
+    complaints = [line for line in done.stderr.splitlines() if "Permission denied" not in line]
+    assert [line for line in complaints if "previous errors" not in line] == []
+    if command.startswith("cp"):
+        assert (mnt.parent / "x/kmsg").read_text() == (mnt / "control/kmsg").read_text()
+
+
 def test_read_your_writes(mnt: Path) -> None:
     """3,000 rounds of a write, then a stat of what it added or removed, while others look the same names up."""
     lookers = subprocess.Popen(

@@ -6,6 +6,10 @@ has sent what it was given. So whoever answers writes can wait for it, as for th
 
 A reader is there from its opening on and goes over to the next machine by itself when this one is booted again: it
 misses nothing.
+
+A reader that stops reading must not stop the writers. A write waits for all readers together, up to a limit. A reader
+that a write waited for in vain delays no other write until it has caught up. One that has only opened the file has not
+shown that it reads: after a write waited for such a one in vain, no write waits for others of its kind until one reads.
 """
 
 from __future__ import annotations
@@ -42,8 +46,9 @@ class Reader(Stream):
         self._left = b""
         self._said = self._kernel, self._place
         """The kernel whose events before that number were announced."""
+        self.has_read = False
         self.on_its_own = False
-        """It was waited for too long; no more, until it reads again."""
+        """A write waited for it in vain. No other write waits for it until it has caught up."""
 
     def has_announced(self, kernel: Kernel, end: int) -> bool:
         """Whether the events of `kernel` before number `end` were announced; those of a kernel that is gone were."""
@@ -65,13 +70,16 @@ class Reader(Stream):
 
         Raises KernelError: EAGAIN if there is none and `wait` is false, EINTR for a signal.
         """
-        self.on_its_own = False
+        if not self.has_read:
+            self._announced.has_read(self)
         while not self._left:
             if self._machine.kernel is not self._kernel:
                 self._kernel, self._place = self._machine.kernel, 1
             self._said = self._kernel, self._place
-            self._announced.progress.wake_all()
             uevents = self._kernel.uevents
+            if self._place == uevents.sequence:
+                self.on_its_own = False
+            self._announced.progress.wake_all()
             parts: list[str] = []
             length = 0
             for number, lines in uevents.numbered(self._place):
@@ -97,11 +105,14 @@ class Announced:
         self._machine = machine
         self.readers: list[Reader] = []
         self.progress = WaitQueue()
-        """Woken when a reader got further or went."""
+        """Woken when a reader got further, went, or is no longer waited for."""
+        self._trusts_newcomers = True
+        """Whether a write waits for a reader that has not read yet."""
 
     def open(self) -> Reader:
         """Another one."""
         reader = Reader(self._machine, self)
+        reader.on_its_own = not self._trusts_newcomers
         self.readers.append(reader)
         return reader
 
@@ -117,3 +128,17 @@ class Announced:
     def missing(self, kernel: Kernel, end: int) -> Iterator[Reader]:
         """The readers that are to be waited for until the events of `kernel` before number `end` are announced."""
         return (reader for reader in self.readers if not reader.on_its_own and not reader.has_announced(kernel, end))
+
+    def give_up(self, kernel: Kernel, end: int) -> None:
+        """A write waited in vain for those that are `missing`: no other write does."""
+        missing = list(self.missing(kernel, end))
+        if not all(reader.has_read for reader in missing):
+            self._trusts_newcomers = False
+            missing += [reader for reader in self.readers if not reader.has_read]
+        for reader in missing:
+            reader.on_its_own = True
+        self.progress.wake_all()
+
+    def has_read(self, reader: Reader) -> None:
+        """A reader reads for the first time."""
+        reader.has_read = self._trusts_newcomers = True

@@ -427,11 +427,11 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         ),
         Attribute(
             name="uevents_announce",
-            mode=0o444,
+            mode=0o400,
             size=0,
             stream=lambda _kernel: machine.announced.open(),
-            doc="The same, over resets, for one who sends them on: a write that causes events is answered when its "
-            "reader asks for more.",
+            doc="The same, over resets, for a program that sends them on: a write that causes events is answered when "
+            "all readers have asked for more, or after 10 seconds.",
         ),
         text(
             "refused",

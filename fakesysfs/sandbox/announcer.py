@@ -111,7 +111,7 @@ class ElsewhereAnnouncer:
         return bool(self._announced.readers) and any(self._announced.missing(*self._announced.now()))
 
     async def caught_up(self) -> None:
-        """Wait until all events were sent that there are now; for who sends none of them, up to a point."""
+        """Wait until all events were sent that there are now, for at most PATIENCE_SECONDS for all readers together."""
         now = self._announced.now()
         with trio.move_on_after(PATIENCE_SECONDS) as waiting:
             while any(self._announced.missing(*now)):
@@ -122,5 +122,4 @@ class ElsewhereAnnouncer:
                 finally:
                     self._announced.progress.discard(token)
         if waiting.cancelled_caught:
-            for reader in self._announced.missing(*now):
-                reader.on_its_own = True
+            self._announced.give_up(*now)

@@ -20,7 +20,7 @@ from fakesysfs.control.writes import Writes
 from fakesysfs.kernel import sched
 from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel, Setup
 from fakesysfs.kernel.profile import Profile
-from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Kobject, Link, Node, Nodes
+from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Entry, Kobject, Link, Node, Nodes
 from fakesysfs.kernfs.made import Made
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.kernfs.tree import NameChange, Tree
@@ -156,6 +156,12 @@ class Sysroot:
                 above, _, name = path.rpartition("/")
                 if above in lasting and path not in lasting:
                     self._changes.append(NameChange(self.tree.ino_of(lasting[above]), name.encode(), directories=True))
+            self._changes += [
+                NameChange(self.tree.ino_of(directory), entry.name.encode())
+                for directory in lasting.values()
+                for entry in directory.kind.entries
+                if isinstance(entry, Attribute) and entry.owner is not None
+            ]
             dev = self.tree.ino_of(lasting["/dev"])
             self._changes += [NameChange(dev, os.fsencode(name)) for name in nodes | {*_dax_nodes(self.kernel)}]
             self._changes.append(NameChange(dev, None, directories=True))

@@ -18,6 +18,7 @@ import errno
 from collections.abc import Iterator
 from typing import Protocol
 
+from fakesysfs.control.events import uevent_line
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.sched import Answer, Signals, Wait, WaitQueue, ask
@@ -28,11 +29,6 @@ class Machine(Protocol):
     """The running machine: another kernel after a reset."""
 
     kernel: Kernel
-
-
-def uevent_line(number: int, lines: list[str]) -> str:
-    """An event on one line, with its number."""
-    return f"{' '.join(lines)} SEQNUM={number}\n"
 
 
 class Reader(Stream):

@@ -7,8 +7,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fakesysfs.control.transcript import Line, Transcript
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.file import Caller
+from fakesysfs.kernfs.log import Log
 
 CAPACITY = 1024
 SHOWN_BYTES = 64
@@ -34,28 +36,42 @@ class Refusal(NamedTuple):
         return f"{what} {reason}: {self.error.why} [{self.error.where}]"
 
 
+class _Kept:
+    """The last refusals since a boot and the number of all."""
+
+    def __init__(self) -> None:
+        self.refusals: deque[Refusal] = deque(maxlen=CAPACITY)
+        self.count = 0
+
+    @property
+    def dropped(self) -> int:
+        return self.count - len(self.refusals)
+
+    def since(self, number: int) -> Iterator[Line]:
+        for position in range(max(number - self.dropped, 0), len(self.refusals)):
+            text = f"{self.refusals[position]}\n".encode("utf-8", "surrogateescape")
+            yield Line(self.dropped + position, text)
+
+
 class Refusals:
     """The last refusals; older ones are dropped and counted."""
 
     def __init__(self) -> None:
-        self._kept: deque[Refusal] = deque(maxlen=CAPACITY)
-        self._count = 0
+        self._kept = _Kept()
 
     def add(self, caller: Caller, path: str, data: bytes, error: KernelError) -> None:
         """Note one."""
-        self._kept.append(Refusal(caller, path, data, error))
-        self._count += 1
+        self._kept.refusals.append(Refusal(caller, path, data, error))
+        self._kept.count += 1
 
     def clear(self) -> None:
-        """Forget them."""
-        self._kept.clear()
-        self._count = 0
+        """Forget them. A log made before keeps what it has."""
+        self._kept = _Kept()
 
     def __iter__(self) -> Iterator[Refusal]:
-        return iter(self._kept)
+        return iter(self._kept.refusals)
 
-    def text(self) -> str:
-        """One line each: pid, command, path, bytes, errno, why, where."""
-        dropped = self._count - len(self._kept)
-        first = f"({dropped} earlier ones dropped)\n" if dropped else ""
-        return first + "".join(f"{refusal}\n" for refusal in self._kept)
+    def log(self) -> Log:
+        """One line each: pid, command, path, bytes, errno, why, where. It ends where `clear` is called."""
+        kept = self._kept
+        return Transcript(lambda: (kept.dropped, kept.count), kept.since, lambda: f"{kept.dropped} earlier ones")

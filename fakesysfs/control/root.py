@@ -1,6 +1,7 @@
 """The directory control/, declared like the rest.
 
-`kmsg` and `uevents` show what there is and end; their `_follow` forms show it and wait for more.
+`kmsg`, `uevents` and `refused` are logs: a read shows what there is and ends, and a later one goes on there. The
+`_follow` forms wait for more. A reset begins new logs under the old names.
 """
 
 from __future__ import annotations
@@ -8,22 +9,30 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from fakesysfs.control.announced import Announced, uevent_line
+from fakesysfs.control.announced import Announced
+from fakesysfs.control.events import EventLines, uevent_line
 from fakesysfs.control.refused import Refusals
+from fakesysfs.control.transcript import Line, Transcript
 from fakesysfs.control.writes import Writes
 from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, word_of
-from fakesysfs.kernel.printk import Record
+from fakesysfs.kernel.printk import Printk, Record
 from fakesysfs.kernel.sched import Answer, Signals, Wait, WaitQueue, ask
-from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Indexed, Stream
+from fakesysfs.kernel.uevent import Uevents
+from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Entry, Indexed, Stream
+from fakesysfs.kernfs.log import Log
 from fakesysfs.kernfs.static import StaticDirectories
 
 MAX_LATENCY = 3600.0
+_LIKE_A_LOG_FILE = (
+    "`tail -f` works. After a reset it is a new file: `tail -F` goes over to it. A reader from whom lines were dropped "
+    "is told how many there were in all."
+)
 _SECONDS = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
@@ -44,16 +53,21 @@ def kmsg_line(record: Record) -> str:
     return f"<{record.level}>[{record.seconds:12.6f}] {record.text}\n"
 
 
-def _kmsg(kernel: Kernel) -> str:
-    dropped = kernel.printk.dropped
-    first = f"({dropped} earlier messages dropped)\n" if dropped else ""
-    return first + "".join(map(kmsg_line, kernel.printk.since(0)))
+def _kmsg(printk: Printk) -> Log:
+    def lines(number: int) -> Iterator[Line]:
+        for record in printk.since(number):
+            yield Line(record.sequence, kmsg_line(record).encode("utf-8", "surrogateescape"))
+
+    return Transcript(lambda: (printk.dropped, printk.sequence), lines, lambda: f"{printk.dropped} earlier messages")
 
 
-def _uevents(kernel: Kernel) -> str:
-    dropped = kernel.uevents.dropped
-    first = f"({dropped} earlier events dropped)\n" if dropped else ""
-    return first + "".join(uevent_line(number, lines) for number, lines in kernel.uevents.numbered())
+def _uevents(uevents: Uevents) -> Log:
+    return Transcript(
+        lambda: (uevents.dropped + 1, uevents.sequence),
+        lambda number: map(EventLines, uevents.records(number)),
+        lambda: f"{uevents.dropped} earlier events",
+        first=1,
+    )
 
 
 class _Follow(Stream):
@@ -352,6 +366,12 @@ def _family(blocks: ControlBlocks) -> Indexed:
 
 def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> None:
     """Make /control."""
+    kernel = blocks.kernel
+    boot = Directory(kernel.new_serial(), CONTROL_BLOCK, kernel)
+    """The logs come and go with it: /control outlives a reset."""
+
+    def log(name: str, contents: Log, doc: str) -> Attribute:
+        return Attribute(name=name, mode=0o444, log=lambda _kernel: contents, owner=lambda _kernel: boot, doc=doc)
 
     def reset(_kernel: Kernel, buffer: bytes) -> None:
         if not kstrtobool(buffer, "reset_store"):
@@ -403,8 +423,12 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         ),
     )
     entries: tuple[Entry, ...] = (
-        text("kmsg", _kmsg, "The kernel log: <level>[seconds since boot] text."),
-        text("uevents", _uevents, "The uevents, one a line."),
+        log(
+            "kmsg",
+            _kmsg(kernel.printk),
+            f"The kernel log: <level>[seconds since boot] text. {_LIKE_A_LOG_FILE}",
+        ),
+        log("uevents", _uevents(kernel.uevents), f"The uevents, one a line. {_LIKE_A_LOG_FILE}"),
         Attribute(
             name="dev_kmsg",
             mode=0o644,
@@ -433,10 +457,10 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
             doc="The same, over resets, for a program that sends them on: a write that causes events is answered when "
             "all readers have asked for more, or after 10 seconds.",
         ),
-        text(
+        log(
             "refused",
-            lambda _kernel: machine.refusals.text(),
-            "Refused operations: pid, command, path, bytes, errno, why, where.",
+            machine.refusals.log(),
+            f"Refused operations: pid, command, path, bytes, errno, why, where. {_LIKE_A_LOG_FILE}",
         ),
         Attribute(
             name="writes",
@@ -454,4 +478,5 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         text("kernel", lambda kernel: f"{kernel.profile.name}\n", "The kernel profile that runs."),
         text("pid", lambda _kernel: f"{os.getpid()}\n", "Process id of the server."),
     )
-    static.make("/control", entries)
+    boot.kind = static.make("/control", entries).kind
+    kernel.register(boot)

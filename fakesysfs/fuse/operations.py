@@ -145,7 +145,7 @@ def _entry(found: Stat) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = found.ino
     entry.entry_timeout = FOREVER
-    entry.attr_timeout = FOREVER
+    entry.attr_timeout = 0 if found.grows else FOREVER
     entry.st_mode = found.mode
     entry.st_nlink = found.nlink
     entry.st_uid = found.uid

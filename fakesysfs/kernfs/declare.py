@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fakesysfs.kernel.sched import Operation, WaitQueue
+from fakesysfs.kernfs.log import Log
 from fakesysfs.kernfs.order import rank, single_key
 
 PAGE_SIZE = 4096
@@ -67,7 +68,8 @@ class Attribute:
     """A file.
 
     `show` is called once per open file at offset 0 and its text kept there (fs/seq_file.c); `sleeping_show` is for
-    the one that takes a lock. `store` gets at most 4,096 bytes as written; a coroutine function if it may sleep.
+    the one that takes a lock. A `log` is a text that grows; its st_size is its length. `store` gets at most 4,096 bytes
+    as written; a coroutine function if it may sleep.
     `size` is st_size (0 in debugfs, /proc and control). `narrow` lets an object take mode bits away or add them (dax
     `size` is 0444 in a static region). `owner` gives the object with whose life the file comes and goes, if that is
     another than the directory's (a driver's attribute on a device): None is no file now, another one is another file.
@@ -80,6 +82,7 @@ class Attribute:
     sleeping_show: SleepingShow | None = None
     store: Store | None = None
     stream: Callable[[Any], Stream] | None = None
+    log: Callable[[Any], Log] | None = None
     visible: Visible | None = None
     owner: Owner | None = None
     narrow: Callable[[Any], int] | None = None
@@ -271,7 +274,8 @@ def _mode(entry: Entry) -> int:
 
 def _form(entry: Entry, directory_mode: int) -> tuple[int, int, int] | None:
     if isinstance(entry, Attribute):
-        return (_mode(entry), entry.size, 1) if entry.narrow is None and isinstance(entry.size, int) else None
+        fixed = entry.narrow is None and entry.log is None
+        return (_mode(entry), entry.size, 1) if fixed and isinstance(entry.size, int) else None
     if isinstance(entry, Link | Links):
         return _mode(entry), 0, 1
     if isinstance(entry, Group) and all(isinstance(inside, Attribute | Link | Links) for inside in entry.entries):

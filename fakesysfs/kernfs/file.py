@@ -17,6 +17,7 @@ from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.sched import Operation, WaitQueue
 from fakesysfs.kernfs.declare import Attribute, Stream
 from fakesysfs.kernfs.inode import Stat, about_of
+from fakesysfs.kernfs.log import LogReader
 from fakesysfs.kernfs.tree import Changed, Found, Tree, file_mode, file_size
 
 _IRUGO = 0o444
@@ -49,8 +50,10 @@ class OpenFile:
         "_buffer",
         "_generation",
         "_life",
+        "_log",
         "_position",
         "_refusals",
+        "_size",
         "_stream",
         "_tree",
         "_waits",
@@ -60,7 +63,6 @@ class OpenFile:
         "is_stream",
         "mode",
         "reading_sleeps",
-        "size",
         "was_read",
     )
 
@@ -80,7 +82,7 @@ class OpenFile:
         self.ino = ino
         self._life = tree.life_of(ino)
         self.attribute = attribute
-        self.mode, self.size, _ = form
+        self.mode, self._size, _ = form
         """What fstat(2) says once the node is gone, but for what a user changed: `changed`."""
         self.changed = changed
         self._about = about
@@ -88,13 +90,19 @@ class OpenFile:
         self._buffer = b""
         self._position = -1
         self._stream: Stream | None = None if attribute.stream is None else attribute.stream(about)
+        self._log = None if attribute.log is None else LogReader(attribute.log(about))
         self.is_stream = attribute.stream is not None
         """A reader may have to wait for more."""
         self._waits = not flags & os.O_NONBLOCK
-        self.reading_sleeps = attribute.show is None
+        self.reading_sleeps = attribute.show is None and attribute.log is None
         """Reads must go through `read_sleeping`."""
         self.was_read = False
         """Something was read: from then on poll(2) no longer reports POLLPRI and POLLERR (kernfs_generic_poll)."""
+
+    @property
+    def size(self) -> int:
+        """The st_size once the node is gone."""
+        return self._size if self._log is None else self._log.size
 
     def getattr(self) -> Stat:
         """What fstat(2) says."""
@@ -121,8 +129,12 @@ class OpenFile:
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset`.
 
-        Raises KernelError: ENODEV when the node is gone, whatever `show` refuses with.
+        A log can be read to its end when the node is gone, as a deleted log file can.
+        Raises KernelError: ENODEV when another node is gone, whatever `show` refuses with.
         """
+        if self._log is not None:
+            self.was_read = True
+            return self._log.read(offset, size)
         about = self._object("kernfs_seq_start")
         if not self.attribute.seekable:
             offset = max(self._position, 0)  # writes do not move it
@@ -230,6 +242,10 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
     access = flags & os.O_ACCMODE
     if access in _WRITE and (not mode & _IWUGO or entry.store is None):
         raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
-    if access in _READ and (not mode & _IRUGO or not (entry.show or entry.sleeping_show or entry.stream)):
+    if access in _READ and (not mode & _IRUGO or not _can_be_read(entry)):
         raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
     return OpenFile(tree, ino, entry, about, form, changed, refusals, flags)
+
+
+def _can_be_read(attribute: Attribute) -> bool:
+    return bool(attribute.show or attribute.sleeping_show or attribute.stream or attribute.log)

@@ -33,6 +33,8 @@ class Stat(NamedTuple):
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
+    grows: bool = False
+    """The size changes without an operation on the file."""
 
 
 def about_of(kobject: Any) -> Any:

@@ -443,7 +443,8 @@ class Tree:
             return self._stat(ino, stat.S_IFDIR | found.kind.mode, 2 + self._count_directories(found, about), changed)
         entry = place.entry
         if isinstance(entry, Attribute):
-            return self._stat(ino, file_mode(place, about), 1, changed, size=file_size(entry, about))
+            file = self._stat(ino, file_mode(place, about), 1, changed, size=file_size(entry, about))
+            return file if entry.log is None else file._replace(grows=True)
         mode, rdev = place.mode, 0
         if isinstance(entry, Node):
             numbers = entry.device(about)
@@ -675,5 +676,7 @@ def file_mode(place: Place, about: Any) -> int:
 
 def file_size(attribute: Attribute, about: Any) -> int:
     """The st_size of an attribute."""
+    if attribute.log is not None:
+        return attribute.log(about).size
     size = attribute.size
     return size(about) if callable(size) else size

@@ -7,9 +7,10 @@ has sent what it was given. So whoever answers writes can wait for it, as for th
 A reader is there from its opening on and goes over to the next machine by itself when this one is booted again: it
 misses nothing.
 
-A reader that stops reading must not stop the writers. A write waits for all readers together, up to a limit. A reader
-that a write waited for in vain delays no other write until it has caught up. One that has only opened the file has not
-shown that it reads: after a write waited for such a one in vain, no write waits for others of its kind until one reads.
+A reader that stops reading must not stop the writers. A write waits for all readers together, up to
+a limit. A reader that a write waited for in vain delays no other write until it has caught up. A
+newcomer has opened the file and not read yet. After a write waited for a newcomer in vain, no write
+waits for any newcomer until one of them reads.
 """
 
 from __future__ import annotations

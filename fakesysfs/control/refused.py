@@ -72,6 +72,6 @@ class Refusals:
         return iter(self._kept.refusals)
 
     def log(self) -> Log:
-        """One line each: pid, command, path, bytes, errno, why, where. It ends where `clear` is called."""
+        """One line each: pid, command, path, bytes, errno, why, where. It ends at `clear`."""
         kept = self._kept
         return Transcript(lambda: (kept.dropped, kept.count), kept.since, lambda: f"{kept.dropped} earlier ones")

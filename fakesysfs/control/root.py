@@ -1,7 +1,7 @@
 """The directory control/, declared like the rest.
 
-`kmsg`, `uevents` and `refused` are logs: a read shows what there is and ends, and a later one goes on there. The
-`_follow` forms wait for more. A reset begins new logs under the old names.
+`kmsg`, `uevents` and `refused` are logs: a read shows what there is and ends, and a later read goes
+on there. The `_follow` forms wait for more. A reset begins new logs under the old names.
 """
 
 from __future__ import annotations
@@ -469,7 +469,8 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
             show=lambda _kernel: machine.writes.text(),
             store=writes,
             doc="Writes in the order they began: seconds since boot, duration, pid, command, path, bytes, result. "
-            "1 empties the list and turns it on, 0 turns it off.",
+            "1 empties the list and turns it on, 0 turns it off. A line changes when its write ends, so `tail -f` "
+            "does not follow it.",
         ),
         Attribute(
             name="reset", mode=0o200, size=0, store=reset, doc="1: boot the machine again; open files get ENODEV."

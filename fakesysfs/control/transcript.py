@@ -1,6 +1,7 @@
 """The lines of a bounded record as a log (kernfs/log.py), without keeping their text.
 
-Half a million uevents may be one entry of their record, so lines are counted and measured by the piece.
+Half a million uevents may be one entry of their record, so lines are counted and measured by the
+piece.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 _UNSEEN = 64
-"""Bytes that a line counts which was dropped before anybody looked: more than the notice takes.
+"""Bytes by which st_size grows for a line that was dropped before anybody measured it.
 
-`tail -f` reads no more bytes than st_size has grown by.
+More than the notice takes: `tail -f` reads no more bytes than st_size has grown by.
 """
 
 
@@ -66,8 +67,9 @@ class _Mark(NamedTuple):
 class Transcript:
     """The log of one record.
 
-    `kept` gives the number of the oldest line that is kept and that of the next line; `pieces` the kept pieces from the
-    one with a given line on. The last piece may grow. `notice` is the text of the line that stands for dropped ones.
+    `kept` gives the number of the oldest line that is kept and that of the next line. `pieces` gives
+    the kept pieces, beginning with the piece of a given line. The last piece may grow. `notice` gives
+    the text of the line that stands for dropped lines.
     """
 
     def __init__(

@@ -102,8 +102,8 @@ class Attribute:
     def listed(self) -> bool:
         """Whether readdir gives the name.
 
-        A read of a stream waits for more. Programs that read whatever readdir gives (`cp -r`, `grep -r`, `tar`) would
-        never end, so a stream can be opened by its name only.
+        A read of a stream waits for more. Programs that read whatever readdir gives (`cp -r`,
+        `grep -r`, `tar`) would never end, so a stream can be opened by its name only.
         """
         return self.stream is None
 
@@ -369,7 +369,7 @@ class DirectoryKind:
         return self._families[around]
 
     def singles(self, around: int) -> list[tuple[int, bytes, Place]]:
-        """(key, name, place) of the single entries that are listed, of a group, in the order in which kernfs does."""
+        """(key, name, place) of the listed single entries in a group, in kernfs's order."""
         return self._singles[around]
 
     def directories(self, around: int) -> list[Place]:

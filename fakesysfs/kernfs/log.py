@@ -1,8 +1,9 @@
 """A file that grows like a log file: what a reader, `tail -f` among them, finds at which position.
 
-The position of a byte never changes: st_size counts every byte that the log ever had. When the log is full it drops
-its oldest lines. A reader whose position was dropped gets one line that says how many are missing, then the oldest
-line that is kept. So does a reader that starts at 0. From there on its positions count what it has read.
+The position of a byte never changes: st_size counts every byte that the log ever had. When the log
+is full it drops its oldest lines. A reader whose position was dropped gets a notice of how many lines
+are missing in all, then the oldest line that is kept. So does a reader that starts at 0. From there
+on its positions count what it has read.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Log(Protocol):
 
 
 class LogReader:
-    """One reader's place in a log. It goes on where the last read ended, also when there was no more then."""
+    """One reader's place in a log. It goes on where the last read ended, at the end of the log too."""
 
     __slots__ = ("_end", "_log", "_notice", "_place")
 

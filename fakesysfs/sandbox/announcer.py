@@ -111,7 +111,7 @@ class ElsewhereAnnouncer:
         return bool(self._announced.readers) and any(self._announced.missing(*self._announced.now()))
 
     async def caught_up(self) -> None:
-        """Wait until all events were sent that there are now, for at most PATIENCE_SECONDS for all readers together."""
+        """Wait until all events that there are now were sent, for PATIENCE_SECONDS at most."""
         now = self._announced.now()
         with trio.move_on_after(PATIENCE_SECONDS) as waiting:
             while any(self._announced.missing(*now)):

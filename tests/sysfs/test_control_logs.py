@@ -1,4 +1,4 @@
-"""control/kmsg, uevents and refused are log files: they grow, a byte keeps its position, old lines are dropped."""
+"""control/kmsg, uevents and refused are log files: they grow, and old lines are dropped."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_events_are_measured_without_being_written_out(*, device: bool, sequence
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_any_reader_of_a_record_that_drops_lines(data: st.DataObject) -> None:
-    """No line twice, none out of order; what is missing is announced; a position never exceeds the size."""
+    """No line comes twice or out of order; a notice stands for those that are missing."""
     capacity = data.draw(st.integers(1, 5))
     lines: list[bytes] = []
 

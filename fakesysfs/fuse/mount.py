@@ -39,10 +39,10 @@ class Mount(NamedTuple):
     type: str
 
 
-def mounts() -> list[Mount]:
-    """The table of mounts of this process's namespace (proc_pid_mountinfo(5))."""
+def mounts(table: bytes | None = None) -> list[Mount]:
+    """The mounts in `table`, by default that of this process's namespace now (proc_pid_mountinfo(5))."""
     found = []
-    for line in Path(_TABLE).read_bytes().split(b"\n"):
+    for line in (Path(_TABLE).read_bytes() if table is None else table).split(b"\n"):
         before, dash, after = line.partition(b" - ")
         if dash:
             fields = before.split(b" ")

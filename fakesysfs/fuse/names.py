@@ -3,13 +3,23 @@
 `Tree.take_changes` says which names came or went. `collect` takes that over after each step of each operation;
 a worker thread tells the host, batch after batch; `settled` waits until all that was collected so far has been told.
 
-One thread tells, batch by batch: whoever waits for a batch waits for all before it, whichever store made them.
+One thread tells, batch by batch: a store that waits for its batch waits for all batches before it. The thread starts
+before the mount and lives as long as it, so that a limit of threads reached later stops no store.
+
+Contended directories. To make the host forget a name takes the lock of its directory, and each client that looks
+something up there holds that lock until it has run again. With as many busy clients as 64 on two CPUs each name waits
+for some of them: a store of 32 names took up to 23 s. So where clients look names up while a store waits, the host may
+keep no names of that directory for a while: each use asks the server, and a store has nothing to be forgotten there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import queue
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -24,6 +34,15 @@ STUCK_LOOKS = 20
 """A store waits no longer when so many looks in a row found that the host forgot nothing (the package's header says
 when that happens). Looks, because a machine that is stopped or overloaded for a while lets but one of them pass.
 """
+
+CONTENDED_LOOKUPS = 8
+"""A directory is contended when so many lookups there were answered while a store waited for the host to forget."""
+
+CONTENDED_SECONDS = 10.0
+"""For how long a directory counts as contended."""
+
+STILL_CONTENDED_LOOKUPS = 64
+"""A change renews that time when so many lookups came since the last one."""
 
 _SWEEP_EVERY = 4096
 
@@ -92,6 +111,19 @@ class _Batch(NamedTuple):
     inodes: list[int]
 
 
+class _Contention:
+    """A contended directory: until when it is one (trio's clock), and the lookups there since its last change."""
+
+    __slots__ = ("lookups", "until")
+
+    def __init__(self, now: float) -> None:
+        self.renew(now)
+
+    def renew(self, now: float) -> None:
+        self.until = now + CONTENDED_SECONDS
+        self.lookups = 0
+
+
 class Names:
     """The host's cache of names, as far as we must know it.
 
@@ -111,22 +143,51 @@ class Names:
         self._forget_attributes = forget_attributes
         self._in_use = in_use
         self._known: dict[int, Indices] = {}
-        self._waiting: list[_Batch] = []
+        self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="invalidation", daemon=True)
+        self._token: trio.lowlevel.TrioToken | None = None
         self._collected = 0
         self._told = 0
         self.unsettled = False
         """Something that was collected has not been told yet."""
         self._progress = 0
         self._ended = False
-        self._work = trio.Event()
+        self._lookups: Counter[int] = Counter()
+        """Lookups in each directory since something is untold."""
+        self._contended: dict[int, _Contention] = {}
         self._batch_told = trio.Event()
         # The tree collects changes from the first time that it is asked; before the first lookup nobody holds a name.
         tree.take_changes()
 
+    def start(self) -> None:
+        """Start the thread that tells the host. To be called in trio's loop; raises RuntimeError if it cannot start."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread.start()
+
+    def end(self) -> None:
+        """The mount ends: the thread tells the host nothing more. It may hang in a call, so nobody waits for it."""
+        self._ended = True
+        self._batches.put(None)
+
     # What the host holds ------------------------------------------------------------------------------------------
+
+    def may_be_kept(self, parent: int) -> bool:
+        """Whether the host may keep what it hears of a name in this directory: not while that is contended."""
+        if not self._contended:
+            return True
+        contention = self._contended.get(parent)
+        if contention is None:
+            return True
+        contention.lookups += 1
+        if trio.current_time() < contention.until:
+            return False
+        del self._contended[parent]
+        return True
 
     def note(self, parent: int, name: bytes) -> None:
         """The host is about to be told whether `name` exists."""
+        if self.unsettled:
+            self._lookups[parent] += 1
         index = self._number(parent, name)
         if index is not None:
             self.known_in(parent).add(index, index)
@@ -157,6 +218,8 @@ class Names:
         names: list[_Forget] = []
         inodes: dict[int, None] = {}
         for change in changes:
+            if self._contended:
+                self._changed_in(change.parent)
             forget = self._forget(change)
             if forget is not None:
                 names.append(forget)
@@ -166,10 +229,14 @@ class Names:
             if self._tree.find(ino) is None:
                 inodes[ino] = None
         if names or inodes:
-            self._waiting.append(_Batch(names, list(inodes)))
+            self._batches.put(_Batch(names, list(inodes)))
             self._collected += 1
             self.unsettled = True
-            self._work.set()
+
+    def _changed_in(self, parent: int) -> None:
+        contention = self._contended.get(parent)
+        if contention is not None and contention.lookups >= STILL_CONTENDED_LOOKUPS:
+            contention.renew(trio.current_time())
 
     def _forget(self, change: NameChange) -> _Forget | None:
         known = self._known.get(change.parent)
@@ -198,23 +265,41 @@ class Names:
         if self._told < goal:
             log.info("the host does not let go of a name: answering before it has")
 
-    async def tell(self) -> None:
-        """Tell the host, for as long as the mount lives."""
-        try:
-            while True:
-                await self._work.wait()
-                self._work = trio.Event()
-                batches, self._waiting = self._waiting, []
-                await trio.to_thread.run_sync(self._tell, batches, abandon_on_cancel=True)
-                self._told += len(batches)
-                self.unsettled = self._told < self._collected
-                told, self._batch_told = self._batch_told, trio.Event()
-                told.set()
-        finally:
-            self._ended = True
+    def _told_of(self, batches: list[_Batch]) -> None:
+        """In trio's loop: the host forgot these."""
+        self._told += len(batches)
+        self.unsettled = self._told < self._collected
+        self._find_contended(batches)
+        told, self._batch_told = self._batch_told, trio.Event()
+        told.set()
+
+    def _find_contended(self, batches: list[_Batch]) -> None:
+        for parent in {forget.parent for batch in batches for forget in batch.names}:
+            if self._lookups[parent] >= CONTENDED_LOOKUPS:
+                self._contended[parent] = _Contention(trio.current_time())
+                del self._lookups[parent]
+        if not self.unsettled:
+            self._lookups.clear()
+
+    def _work(self) -> None:
+        """The life of the thread: take what waits, tell the host."""
+        while (batch := self._batches.get()) is not None:
+            batches = [batch]
+            with contextlib.suppress(queue.Empty):
+                while (batch := self._batches.get_nowait()) is not None:
+                    batches.append(batch)
+            try:
+                self._tell(batches)
+            except Exception:
+                # Without memory, say. The thread must outlive it: all later stores wait for it.
+                log.exception("the host may not have forgotten a name")
+            assert self._token is not None
+            try:
+                self._token.run_sync_soon(self._told_of, batches)
+            except trio.RunFinishedError:
+                return
 
     def _tell(self, batches: list[_Batch]) -> None:
-        """In the worker thread, which nobody waits for when the mount ends."""
         for batch in batches:
             for forget in batch.names:
                 for name in forget.names():

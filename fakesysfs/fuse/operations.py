@@ -161,11 +161,13 @@ def _entry(found: Stat) -> EntryAttributes:
 class _Entries:
     """Answers from `Stat`s: one for all nodes that differ in their number only, as whole directories do.
 
-    An answer is good until the next is asked for; pyfuse3 has copied it by then.
+    An answer is good until the next is asked for; pyfuse3 has copied it by then. `seconds` is for how long the host may
+    keep the name.
     """
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, seconds: int = FOREVER) -> None:
         self._tree = tree
+        self._seconds = seconds
         self._changed = tree.all_changed
         self._by_form: dict[tuple[int, ...], EntryAttributes] = {}
         self._by_place_form: dict[tuple[int, int, int] | None, EntryAttributes] = {}
@@ -177,6 +179,7 @@ class _Entries:
             if len(self._by_form) == _FORMS:
                 self._by_form.clear()
             entry = self._by_form[form] = _entry(found)
+            entry.entry_timeout = self._seconds
         entry.st_ino = found.ino
         return entry
 
@@ -211,6 +214,8 @@ class Operations(pyfuse3.Operations):
         self.stirred = True
         """Something happened since `busy` said no, after which it may say yes."""
         self._entries = _Entries(tree)
+        self._passing_entries = _Entries(tree, seconds=0)
+        """Names that the host may not keep: those in contended directories (names.py)."""
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
         self._reply_members = Together() if insides.known() else one_by_one
@@ -263,23 +268,26 @@ class Operations(pyfuse3.Operations):
         Whoever is about to append hears that the file is empty: the VFS takes the size for the position of a write,
         where kernfs lets it begin at 0.
         """
-        self.names.note(parent_inode, name)
+        kept = self.names.may_be_kept(parent_inode)
+        if kept:
+            self.names.note(parent_inode, name)
         try:
             ino = self._tree.lookup(parent_inode, name)
         except KernelError as error:
             if error.errno == errno.ENOENT:
                 self._looks_up_again.pop(ctx.pid, None)
-                return self._absent
+                if kept:
+                    return self._absent
             raise
-        return self._entry_for(self._tree.getattr(ino), ctx)
+        return self._entry_for(self._tree.getattr(ino), ctx, kept=kept)
 
-    def _entry_for(self, found: Stat, ctx: RequestContext) -> EntryAttributes:
+    def _entry_for(self, found: Stat, ctx: RequestContext, *, kept: bool = True) -> EntryAttributes:
         if self._looks_up_again and self._looks_up_again.get(ctx.pid, _NOBODY)[0] == found.ino:
             entry = _entry(found)
             entry.st_size = 0
             entry.attr_timeout = 0  # also for whoever is about to append, once the file is open
             return entry
-        return self._entries(found)
+        return self._entries(found) if kept else self._passing_entries(found)
 
     @at_once
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
@@ -532,15 +540,16 @@ class Operations(pyfuse3.Operations):
     @at_once
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
-        reply, entries = pyfuse3.readdir_reply, self._entries
         parent, reader = self._open_directories[fh]
+        kept = self.names.may_be_kept(parent)
+        reply, entries = pyfuse3.readdir_reply, self._entries if kept else self._passing_entries
         if start_id < _DOTS:
             entry = self._dots  # of these the host takes the number only
             for cookie, name, ino in ((1, b".", parent), (2, b"..", self._tree.above(parent))):
                 entry.st_ino = ino
                 if cookie > start_id and not reply(token, name, entry, cookie):
                     return
-        known = self.names.known_in(parent) if reader.indexed else None
+        known = self.names.known_in(parent) if kept and reader.indexed else None
         told = 0
         for found in reader.listed(start_id if start_id > _DOTS else 0, self._fits + _MORE):
             if isinstance(found, Members):

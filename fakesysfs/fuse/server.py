@@ -12,14 +12,15 @@ import select
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Self
 
 import pyfuse3
 import trio
 
-from fakesysfs.fuse import loop
+from fakesysfs.fuse import loop, reach
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, mounted_at, mounts
 from fakesysfs.fuse.operations import Announcer, Operations, Sysroot
 
@@ -43,6 +44,7 @@ def serve(
     `private`: in a mount namespace that ends with this process, so that nobody need unmount what a killed server
     leaves. `announcer` runs beside it. May be called once in a process: pyfuse3 has one session. Raises MountError.
     """
+    _reset_signals()
     operations = Operations(sysroot, ready, announcer)
     # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -53,25 +55,63 @@ def serve(
         loop.end()
 
 
+def _reset_signals() -> None:
+    """Undo what the process inherited: blocked signals would neither end the server nor its loop's waits.
+
+    An ignored SIGCHLD would keep libfuse from learning how fusermount3 fared.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _signals_that_end() -> list[signal.Signals]:
+    """SIGTERM always; the other two unless they were ignored from the start (nohup(1), a shell's `&`)."""
+    others = (signal.SIGINT, signal.SIGHUP)
+    return [signal.SIGTERM, *(number for number in others if signal.getsignal(number) is not signal.SIG_IGN)]
+
+
 async def _serve(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        _mount(operations, point, allow_other, private)
-        mount = mounted_at(point)
-        device = operations.driver.device = mount.device if mount else None
+    # What each of these needs is opened and started before anything is mounted: a limit that is reached later (of
+    # descriptors, threads, memory) refuses a request, and never ends the mount.
+    with trio.open_signal_receiver(*_signals_that_end()) as signals, _MountTable() as table:
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_signal, signals, nursery.cancel_scope)
-                if device is not None:
-                    nursery.start_soon(_until_detached, device, nursery.cancel_scope)
-                nursery.start_soon(operations.names.tell)
-                if operations.announcer is not None:
-                    nursery.start_soon(operations.announcer.run, operations.names.settled)
-                await pyfuse3.main(max_tasks=MAX_TASKS)
-                nursery.cancel_scope.cancel()
+            operations.names.start()
+            table.watch()
+        except RuntimeError:
+            raise MountError(f"{point}: cannot start a thread: raise the limit of processes (`ulimit -u`)") from None
+        try:
+            await _serve_mount(operations, point, allow_other, private, signals, table)
         finally:
-            # From here on nothing may go by the mount's path: another may be mounted there once this one is gone.
-            _end_helpers()
-            pyfuse3.close(unmount=device is None or _is_mounted(device))
+            operations.names.end()
+
+
+async def _serve_mount(
+    operations: Operations,
+    point: str,
+    allow_other: bool,  # noqa: FBT001
+    private: bool,  # noqa: FBT001
+    signals: AsyncIterator[int],
+    table: _MountTable,
+) -> None:
+    _mount(operations, point, allow_other, private)
+    mount = mounted_at(point)
+    device = operations.driver.device = mount.device if mount else None
+    try:
+        async with trio.open_nursery() as nursery:
+            ending = nursery.cancel_scope
+            nursery.start_soon(_until_signal, signals, ending)
+            if device is not None:
+                nursery.start_soon(_until_detached, table, device, ending)
+                if not private:
+                    nursery.start_soon(reach.until_unreachable, device, ending)
+            if operations.announcer is not None:
+                nursery.start_soon(operations.announcer.run, operations.names.settled)
+            await pyfuse3.main(max_tasks=MAX_TASKS)
+            ending.cancel()
+    finally:
+        # From here on nothing may go by the mount's path: another may be mounted there once this one is gone.
+        _end_helpers()
+        pyfuse3.close(unmount=device is None or table.has(device))
 
 
 def _mount(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001
@@ -122,22 +162,54 @@ async def _until_signal(signals: AsyncIterator[int], ending: trio.CancelScope) -
         ending.cancel()
 
 
-def _is_mounted(device: str) -> bool:
-    return any(mount.device == device for mount in mounts())
+class _MountTable:
+    """The table of mounts of this process's namespace, and a thread that waits for its changes.
 
-
-async def _until_detached(device: str, ending: trio.CancelScope) -> None:
-    """Cancel `ending` when the mount is no longer in the table.
-
-    poll(2) of the table reports each change once, which trio's epoll could miss; so a thread waits.
+    poll(2) of the table reports each change once, which trio's epoll could miss: so a thread waits. The table stays
+    open, so that a limit of descriptors reached later does not hide it.
     """
-    with open("/proc/self/mountinfo", "rb") as table:  # noqa: ASYNC230, PTH123  opened before the first look
-        while _is_mounted(device):
-            await trio.to_thread.run_sync(_table_changed, table, abandon_on_cancel=True)
+
+    def __init__(self) -> None:
+        self._file = open("/proc/self/mountinfo", "rb", buffering=0)  # noqa: PTH123, SIM115  closed in __exit__
+        self._changed = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._file.close()
+
+    def watch(self) -> None:
+        """Start the thread. Raises RuntimeError if it cannot start."""
+        threading.Thread(target=self._watch, name="mount table", daemon=True).start()
+
+    def _watch(self) -> None:
+        changes = select.poll()
+        changes.register(self._file, select.POLLPRI | select.POLLERR)
+        with contextlib.suppress(trio.RunFinishedError):
+            while True:
+                changes.poll()
+                self._token.run_sync_soon(self._tell)
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def has(self, device: str) -> bool:
+        """Whether a mount with that device number is there."""
+        self._file.seek(0)
+        return any(mount.device == device for mount in mounts(self._file.readall()))
+
+    async def until_gone(self, device: str) -> None:
+        """Wait until it is gone."""
+        while True:
+            changed = self._changed
+            if not self.has(device):
+                return
+            await changed.wait()
+
+
+async def _until_detached(table: _MountTable, device: str, ending: trio.CancelScope) -> None:
+    await table.until_gone(device)
     ending.cancel()
-
-
-def _table_changed(table: BinaryIO) -> None:
-    changes = select.poll()
-    changes.register(table, select.POLLPRI | select.POLLERR)
-    changes.poll()

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.given import given_by
 from fakesysfs.fuse.handler import answer_errno
 from fakesysfs.fuse.mount import MountError, check_device, mounts
-from fakesysfs.fuse.names import Names
+from fakesysfs.fuse.names import CONTENDED_LOOKUPS, CONTENDED_SECONDS, STILL_CONTENDED_LOOKUPS, Names
 from fakesysfs.fuse.operations import Operations
 from fakesysfs.kernel.sched import Answer, Preempt, Signals, Sleep, Wait, WaitQueue, ask
 from tests.mount.toy import Sysroot, Toy
@@ -38,6 +39,7 @@ class Host:
         self.inodes: list[int] = []
         self.in_use: list[int] = []
         self.refuses = 0
+        self.started = False
         self.cache = Names(toy.tree, self.forget_name, self.inodes.append, lambda: self.in_use)
 
     def forget_name(self, parent: int, name: bytes) -> None:
@@ -48,19 +50,19 @@ class Host:
     async def told(self) -> list[bytes]:
         """What was told since the last call."""
         self.cache.collect()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.cache.tell)
-            await self.cache.settled()
-            nursery.cancel_scope.cancel()
-        # what it tells about ends with it
-        self.cache._ended = False
+        if not self.started:
+            self.started = True
+            self.cache.start()
+        await self.cache.settled()
         names, self.names = self.names, []
         return [name for _, name in names]
 
 
 @pytest.fixture
-def host() -> Host:
-    return Host(Toy())
+def host() -> Iterator[Host]:
+    host = Host(Toy())
+    yield host
+    host.cache.end()
 
 
 async def test_only_names_that_the_host_may_hold_are_told(host: Host) -> None:
@@ -101,11 +103,77 @@ async def test_host_that_does_not_hold_a_name(host: Host, caplog: pytest.LogCapt
 
 
 async def test_host_that_does_not_let_go(host: Host) -> None:
-    """settled() gives up, whoever tells is not done."""
+    """settled() gives up; the thread, which hangs in the host's call, is not done."""
     host.toy.set_bound(b"0")
     host.cache.collect()
     await host.cache.settled()
     assert host.cache.unsettled
+
+
+async def contend(host: Host) -> None:
+    """Clients look names up in the family while a store there waits for the host."""
+    family = host.toy.family
+    host.cache.note(family, b"memory3")
+    host.toy.set_present(b"- 3 3")
+    host.cache.collect()
+    for _ in range(CONTENDED_LOOKUPS):
+        host.cache.note(family, b"memory4")
+    assert await host.told() == [b"memory3"]
+
+
+async def test_in_a_contended_directory_the_host_keeps_no_names(host: Host, mock_clock: trio.testing.MockClock) -> None:
+    """So that the next store has nothing to be forgotten, and waits for no client that holds the directory's lock."""
+    family = host.toy.family
+    assert host.cache.may_be_kept(family)
+    await contend(host)
+    assert not host.cache.may_be_kept(family)
+    assert host.cache.may_be_kept(host.toy.tree.walk("/device"))
+    mock_clock.jump(CONTENDED_SECONDS)
+    assert host.cache.may_be_kept(family)
+
+
+async def test_a_directory_stays_contended_while_it_is_in_demand(
+    host: Host, mock_clock: trio.testing.MockClock
+) -> None:
+    family = host.toy.family
+    await contend(host)
+    for _ in range(3):
+        mock_clock.jump(CONTENDED_SECONDS - 1)
+        for _ in range(STILL_CONTENDED_LOOKUPS):
+            assert not host.cache.may_be_kept(family)
+        host.toy.set_present(b"+ 3 3")
+        host.cache.collect()
+    mock_clock.jump(CONTENDED_SECONDS - 1)
+    host.toy.set_present(b"- 3 3")
+    host.cache.collect()
+    mock_clock.jump(1)
+    assert host.cache.may_be_kept(family)
+
+
+async def test_a_few_lookups_make_no_contention(host: Host) -> None:
+    host.cache.note(host.toy.family, b"memory3")
+    host.toy.set_present(b"- 3 3")
+    host.cache.collect()
+    for _ in range(CONTENDED_LOOKUPS - 1):
+        host.cache.note(host.toy.family, b"memory4")
+    await host.told()
+    assert host.cache.may_be_kept(host.toy.family)
+
+
+async def test_the_thread_outlives_a_lack_of_memory(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    forget = host.cache._forget_name
+
+    def fail(_parent: int, _name: bytes) -> None:
+        raise MemoryError
+
+    host.cache._forget_name = fail
+    host.toy.set_bound(b"0")
+    assert await host.told() == []
+    assert not host.cache.unsettled
+    assert [record.message for record in caplog.records] == ["the host may not have forgotten a name"]
+    host.cache._forget_name = forget
+    host.toy.set_bound(b"1")
+    assert await host.told() == [b"link"]
 
 
 async def test_driver_turns_requests_into_waits(autojump_clock: trio.testing.MockClock) -> None:

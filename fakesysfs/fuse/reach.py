@@ -1,0 +1,76 @@
+"""Ends a server whose mount nobody can reach any more.
+
+A mount made inside `unshare -m` is in no other namespace. The server is a process of that namespace and keeps it alive,
+so the kernel never takes the mount away. The server therefore looks which other processes have its mount in their table
+of mounts (/proc/PID/mountinfo, which all users may read), and ends when no process has it.
+
+In the common case process 1 has it, and nothing is watched. Else one such process is watched by a pidfd until it ends,
+then the next is looked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+import trio
+
+RETRY_SECONDS = 5.0
+"""How long to wait after a look that failed, say for lack of descriptors, and when a process cannot be watched."""
+
+
+async def until_unreachable(device: str, ending: trio.CancelScope) -> None:
+    """Cancel `ending` when no other process has the mount of that device number in its table."""
+    line_part = f" {device} ".encode()
+    while True:
+        try:
+            other = next(_processes_with(line_part), None)
+            if other is None:
+                break
+            if other == 1:
+                return
+            watched = os.pidfd_open(other)
+        except ProcessLookupError:
+            continue
+        except OSError:
+            await trio.sleep(RETRY_SECONDS)
+            continue
+        try:
+            await trio.lowlevel.wait_readable(watched)
+        finally:
+            os.close(watched)
+    ending.cancel()
+
+
+def _processes_with(line_part: bytes) -> Iterator[int]:
+    """The processes, this one and its children excepted, whose table has a line with that part.
+
+    The children are libfuse's helpers. Raises OSError where /proc cannot be read.
+    """
+    own = os.getpid()
+    with os.scandir("/proc") as entries:
+        numbers = sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
+    for number in numbers:
+        if number != own and _has(number, line_part) and _parent(number) != own:
+            yield number
+
+
+def _has(process: int, line_part: bytes) -> bool:
+    try:
+        with open(f"/proc/{process}/mountinfo", "rb") as table:  # noqa: PTH123  many times a look
+            return any(line_part in line.partition(b" - ")[0] for line in table)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a zombie has no namespace
+            return False
+        raise
+
+
+def _parent(process: int) -> int:
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123  as above
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError):
+        return 0

@@ -44,6 +44,9 @@ CONTENDED_SECONDS = 10.0
 STILL_CONTENDED_LOOKUPS = 64
 """A change renews that time when so many lookups came since the last one."""
 
+_FEW_INODES = 64
+"""Inodes whose attributes the loop itself makes the host forget, at most."""
+
 _SWEEP_EVERY = 4096
 
 _HARMLESS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENOTCONN})
@@ -228,7 +231,11 @@ class Names:
         for ino in self._in_use():
             if self._tree.find(ino) is None:
                 inodes[ino] = None
-        if names or inodes:
+        if not names and not self.unsettled and len(inodes) <= _FEW_INODES:
+            # No lock is taken for attributes alone, and the store need not wait for the thread's turn.
+            for ino in inodes:
+                self._try(self._forget_attributes, ino)
+        elif names or inodes:
             self._batches.put(_Batch(names, list(inodes)))
             self._collected += 1
             self.unsettled = True

@@ -93,6 +93,7 @@ async def test_link_count_and_open_files_of_the_dead_are_told(host: Host) -> Non
 async def test_unchanged_tree_costs_nothing(host: Host) -> None:
     host.cache.collect()
     assert not host.cache.unsettled
+    assert not host.inodes
 
 
 async def test_host_that_does_not_hold_a_name(host: Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -127,6 +128,10 @@ async def test_in_a_contended_directory_the_host_keeps_no_names(host: Host, mock
     assert host.cache.may_be_kept(family)
     await contend(host)
     assert not host.cache.may_be_kept(family)
+    host.toy.set_present(b"- 4 9")
+    host.cache.collect()
+    assert not host.cache.unsettled, "the store is answered before any other request"
+    assert host.inodes[-1] == family, "its link count changed"
     assert host.cache.may_be_kept(host.toy.tree.walk("/device"))
     mock_clock.jump(CONTENDED_SECONDS)
     assert host.cache.may_be_kept(family)

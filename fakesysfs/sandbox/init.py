@@ -42,6 +42,7 @@ class Run(NamedTuple):
     udev: Udev | None
     signal_mask: set[int]
     directory: str
+    """Its path; "" is that of the launcher, which was removed."""
 
 
 class _EndedError(Exception):
@@ -83,6 +84,8 @@ class _Init:
         self._udevd = 0
         self._follower = 0
         self._outside = uevents.network_namespace()
+        self._kept: set[int] = set()
+        """Descriptors that the view takes to be kept open."""
         self._has_users = False
         self._early_signals: list[int] = []
 
@@ -97,7 +100,7 @@ class _Init:
             while not self._has_users:
                 self._obey()
         if plan.pid:
-            # Only now: a change of credentials takes it back. Without a PID namespace the end of `orders` has to do.
+            # Only now, for the same reason as below. Without a PID namespace the end of `orders` has to do.
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
             self._make_view()
@@ -129,6 +132,10 @@ class _Init:
 
     def _make_view(self) -> None:
         run = self._run
+        if run.directory:
+            # /proc/1/cwd must not lead below what covers /sys and /dev.
+            os.chdir("/")
+        namespaces_of_command = namespaces.CommandNamespaces(run.plan)
         if run.mounted_at is None:
             # First of all, it takes longest. It mounts when it has its machine, not before `read_answer`.
             outside = self._outside if run.plan.network else None
@@ -145,9 +152,14 @@ class _Init:
             view.use_mount(run.mounted_at)
             self._follow_uevents()
         linux.unshare(linux.CLONE_NEWNS)
-        view.show()
+        self._kept |= view.show(private_network=run.plan.network)
         if run.udev is not None:
             udev.prepare(run.udev)
+        namespaces_of_command.enter()
+        if run.plan.pid:
+            # A change of credentials takes it back.
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if run.udev is not None:
             self._udevd = udev.start(run.udev, self._children, view.environment(os.environ))
 
     def _follow_uevents(self) -> None:
@@ -204,8 +216,8 @@ class _Init:
             if not self._run.plan.pid:
                 linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
             with contextlib.suppress(OSError):
-                # /sys, /dev and /proc are others now.
-                os.chdir(self._run.directory)
+                # /sys, /dev and /proc are others now. Where they have no such directory it is the root.
+                os.chdir(self._run.directory or ".")
             # What Python ignores, and its own handler.
             for number in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
@@ -235,7 +247,7 @@ class _Init:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
-        linux.close_all_but({self._orders, self._reports, self._children.fileno()})
+        linux.close_all_but({self._orders, self._reports, self._children.fileno(), *self._kept})
 
     # The rest of its life -----------------------------------------------------------------------------------------
 

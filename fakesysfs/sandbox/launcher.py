@@ -257,10 +257,14 @@ def _mounted(point: str) -> str:
 
 
 def _working_directory() -> str:
+    """Its path, or "" if it was removed."""
     try:
         return os.getcwd()  # noqa: PTH109  a string is wanted
     except OSError:
-        return "."
+        # In a directory that was removed the command stays, but not in one of the host's /sys: from there the way up
+        # leads to the rest of it.
+        device = os.stat(".").st_dev  # noqa: PTH116  the launcher does without pathlib
+        return "/" if device in {os.stat(path).st_dev for path in ("/sys", "/dev", "/proc")} else ""  # noqa: PTH116
 
 
 def _stop(number: int) -> None:

@@ -4,9 +4,20 @@ Two ways, because an ordinary user cannot do what root should do. Both start in 
 init, with the same set of namespaces around it.
 
     root              launcher: PID namespace. Init: mount namespace, a /proc of its own there, and only then the user
-                      namespace with the rest in it: where a container covers parts of /proc, a user namespace gets no
-                      other /proc, but root does. The launcher, still outside, may give the user namespace its users.
+                      namespace with another mount namespace: where a container covers parts of /proc, a user
+                      namespace gets no other /proc, but root does. The launcher, still outside, may give the user
+                      namespace its users.
     ordinary user     launcher: user and PID namespace, with the caller as its root; the init makes the rest in it.
+
+That is the server's user namespace. The command gets another one below it (`CommandNamespaces`), with the network
+namespace and a mount namespace that belong to it:
+
+    - A mount namespace is a copy of that of its creator. If it belongs to another user namespace, the host's kernel
+      locks all mounts in the copy (mount_namespaces(7)): the command cannot take away what covers the host's /sys,
+      /dev and /proc, and cannot make what is read-only writable.
+    - For the same reason it gets no other sysfs and no other proc: the kernel refuses a new one where those that are
+      there are covered in part.
+    - It has no rights over the server, so /proc shows it neither that one's files nor its namespaces.
 """
 
 from __future__ import annotations
@@ -14,12 +25,13 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.sandbox import linux
 
 _INIT_USER_NAMESPACE = "0 0 4294967295"
+_LONGEST_NUMBER = 16
 _LIMITS = tuple(f"user.max_{kind}_namespaces" for kind in ("user", "mnt", "net", "pid"))
 
 
@@ -79,17 +91,12 @@ def enter_as_launcher(chosen: Plan) -> None:
 
 def enter_as_init(chosen: Plan) -> None:
     """The init's part. In the first way `give_users` of the launcher must follow. Raises MountError."""
-    flags = linux.CLONE_NEWNS | (linux.CLONE_NEWNET if chosen.network else 0)
     try:
+        linux.unshare(linux.CLONE_NEWNS)
+        _keep_mounts_here()
+        _mount_proc(chosen)
         if chosen.as_root:
-            linux.unshare(linux.CLONE_NEWNS)
-            _keep_mounts_here()
-            _mount_proc(chosen)
-            linux.unshare(linux.CLONE_NEWUSER | flags)
-        else:
-            linux.unshare(flags)
-            _keep_mounts_here()
-            _mount_proc(chosen)
+            linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
     except OSError as error:
         raise refused(error, chosen) from None
 
@@ -104,8 +111,65 @@ def _mount_proc(chosen: Plan) -> None:
         linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
 
 
+class CommandNamespaces:
+    """The user namespace of the command, and the network namespace that belongs to it.
+
+    The init makes them and enters the network namespace at once. It enters the user namespace when the view is
+    complete.
+    """
+
+    def __init__(self, chosen: Plan) -> None:
+        """Make them; a process of its own does, which has ended on return. Raises MountError."""
+        self._user = -1
+        ready, its_ready = os.pipe()
+        its_leave, leave = os.pipe()
+        flags = linux.CLONE_NEWUSER | (linux.CLONE_NEWNET if chosen.network else 0)
+        maker = os.fork()
+        if not maker:
+            os.close(leave)
+            _make_and_wait(flags, its_ready, its_leave)
+        os.close(its_ready)
+        os.close(its_leave)
+        try:
+            number = int(os.read(ready, _LONGEST_NUMBER) or errno.ECHILD)
+            if number:
+                raise OSError(number, os.strerror(number), "unshare")
+            give_users(maker)
+            self._user = os.open(f"/proc/{maker}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            if chosen.network:
+                network = os.open(f"/proc/{maker}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                linux.setns(network, linux.CLONE_NEWNET)
+                os.close(network)
+        except OSError as error:
+            raise refused(error, chosen) from None
+        finally:
+            os.close(ready)
+            os.close(leave)
+            os.waitpid(maker, 0)
+
+    def enter(self) -> None:
+        """Become root of the user namespace, in a copy of the present mount namespace that belongs to it."""
+        linux.setns(self._user, linux.CLONE_NEWUSER)
+        os.close(self._user)
+        linux.unshare(linux.CLONE_NEWNS)
+
+
+def _make_and_wait(flags: int, ready: int, leave: int) -> NoReturn:
+    """Make the namespaces of `flags`, say so or why not (an errno), and hold them until `leave` ends."""
+    try:
+        number = 0
+        try:
+            linux.unshare(flags)
+        except OSError as error:
+            number = error.errno or errno.EIO
+        os.write(ready, str(number).encode())
+        os.read(leave, 1)
+    finally:
+        os._exit(0)
+
+
 def give_users(pid: int) -> None:
-    """In the first way: the user namespace of process `pid` gets all users of this one, under the same numbers."""
+    """The user namespace of process `pid`, a child of this one, gets all users of this one, by the same numbers."""
     for name in ("uid_map", "gid_map"):
         ours = Path(f"/proc/self/{name}").read_text(encoding="ascii").splitlines()
         ranges = [line.split() for line in ours]

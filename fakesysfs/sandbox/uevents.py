@@ -30,6 +30,7 @@ _ANY_TYPE = 0x10
 _ERROR = 2
 _HEADER = "=IHHII"
 _NS_GET_USERNS = 0xB701
+_NS_GET_PARENT = 0xB702
 _FIRST_USER_NAMESPACE = 0xEFFFFFFD
 """The inode number of the initial user namespace (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""
 
@@ -54,7 +55,8 @@ class Injector:
     """Broadcasts uevents in this process's network namespace.
 
     `outside` is the number of the network namespace that the user lives in. Raises NotPrivateError in that one, in one
-    that does not belong to this process's own user namespace, and in the host's first user namespace.
+    that belongs neither to this process's own user namespace nor to a child of it, and in the host's first user
+    namespace.
     """
 
     def __init__(self, outside: int) -> None:
@@ -114,9 +116,16 @@ def _make_sure_that_it_is_private(outside: int) -> None:
         ) from None
     finally:
         os.close(descriptor)
-    belongs_to = os.fstat(owner).st_ino
-    os.close(owner)
-    if belongs_to != own or own == _FIRST_USER_NAMESPACE:
+    belongs_to = {os.fstat(owner).st_ino}
+    try:
+        parent = fcntl.ioctl(owner, _NS_GET_PARENT)
+        belongs_to.add(os.fstat(parent).st_ino)
+        os.close(parent)
+    except PermissionError:
+        pass  # it is this process's own, and the parent is out of its reach
+    finally:
+        os.close(owner)
+    if own not in belongs_to or own == _FIRST_USER_NAMESPACE:
         raise NotPrivateError(
             "uevents are not sent in a network namespace that does not belong to a private user namespace"
         )

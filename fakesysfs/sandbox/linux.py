@@ -26,6 +26,9 @@ MS_SLAVE = 0x80000
 
 MOUNT_ATTR_NODEV = 0x4
 
+FIRST_USER_NAMESPACE = 0xEFFFFFFD
+"""The inode number of the initial user namespace (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 

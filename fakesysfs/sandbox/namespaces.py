@@ -30,9 +30,8 @@ from typing import NamedTuple, NoReturn
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.sandbox import linux
 
-_INIT_USER_NAMESPACE = "0 0 4294967295"
 _LONGEST_NUMBER = 16
-_LIMITS = tuple(f"user.max_{kind}_namespaces" for kind in ("user", "mnt", "net", "pid"))
+_LIMITS = tuple(f"user.max_{kind}_namespaces" for kind in ("user", "mnt", "pid", "net"))
 
 
 class Plan(NamedTuple):
@@ -47,10 +46,21 @@ class Plan(NamedTuple):
 
 
 def plan(*, network: bool) -> Plan:
-    """What is possible for this process, as far as that can be known beforehand."""
+    """What is possible for this process, as far as that can be known beforehand.
+
+    Raises MountError where nothing is.
+    """
+    if _in_a_chroot():
+        why = "namespaces cannot be made in a chroot (unshare(2), EPERM): run it outside, or enter that directory with"
+        raise MountError(f"{why} `systemd-nspawn -D` or a container engine", 2)
+    for setting in _LIMITS if network else _LIMITS[:-1]:
+        if _sysctl(setting) == "0":
+            why = f"{setting} is 0, which allows none: `sudo sysctl {setting}=10000`"
+            raise MountError(f"private namespaces cannot be made here: {why}", 2)
     needed = 1 << linux.CAP_SYS_ADMIN | 1 << linux.CAP_SETUID | 1 << linux.CAP_SETGID
     as_root = os.geteuid() == 0 and _capabilities() & needed == needed
-    initial = as_root and Path("/proc/self/uid_map").read_text(encoding="ascii").split() == _INIT_USER_NAMESPACE.split()
+    # Not by the users that it has: those of root's run are the same.
+    initial = as_root and os.stat("/proc/self/ns/user").st_ino == linux.FIRST_USER_NAMESPACE  # noqa: PTH116
     return Plan(as_root, initial or _all_of_proc_is_visible(), network)
 
 
@@ -61,13 +71,33 @@ def _capabilities() -> int:
     return 0
 
 
+def _mount_points(process: str) -> dict[str, str]:
+    """The mounts that a process sees: by their numbers, their places."""
+    try:
+        table = Path(f"/proc/{process}/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        if process != "self":
+            return {}  # this user may not look at it
+        raise MountError("/proc is missing: mount it with `mount -t proc proc /proc`", 2) from None
+    return {fields[0]: fields[4] for fields in map(str.split, table.splitlines())}
+
+
+def _in_a_chroot() -> bool:
+    """Whether the root of this process is not that of its mount namespace.
+
+    Then it is no mount, or one that process 1 sees elsewhere.
+    """
+    roots = {number for number, point in _mount_points("self").items() if point == "/"}
+    outside = _mount_points("1")
+    return not roots or any(outside.get(number, "/") != "/" for number in roots)
+
+
 def _all_of_proc_is_visible() -> bool:
     """Whether a user namespace may mount a proc of its own (fs/namespace.c, mnt_already_visible).
 
     Only where nothing lies over a part of the present one but over a directory made for that.
     """
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        point = line.split(" ")[4]
+    for point in _mount_points("self").values():
         if point.startswith("/proc/") and point != "/proc/sys/fs/binfmt_misc":
             return False
     return True
@@ -202,9 +232,6 @@ def _remedy(error: OSError, chosen: Plan) -> str:
                 allows = 1 - int(forbids)
                 return f"{setting} keeps them from ordinary users: be root, or `sudo sysctl {setting}={allows}`"
     if error.errno == errno.ENOSPC:
-        for setting in _LIMITS:
-            if _sysctl(setting) == "0":
-                return f"{setting} is 0, which allows none: `sudo sysctl {setting}=10000`"
         return f"there are too many already, here or in a namespace above: see {', '.join(_LIMITS)} of sysctl(8)"
     if error.errno in {errno.EINVAL, errno.ENOSYS}:
         return "the kernel was built without them (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS)"

@@ -24,6 +24,8 @@ import time
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
+from fakesysfs.sandbox import linux
+
 NETLINK_KOBJECT_UEVENT = 15
 _REQUEST = 1
 _ANY_TYPE = 0x10
@@ -31,8 +33,6 @@ _ERROR = 2
 _HEADER = "=IHHII"
 _NS_GET_USERNS = 0xB701
 _NS_GET_PARENT = 0xB702
-_FIRST_USER_NAMESPACE = 0xEFFFFFFD
-"""The inode number of the initial user namespace (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""
 
 EVENTS_AT_ONCE = 32
 """Events between two looks at the listeners. One takes about 1 KiB of a listener's buffer, which has 208 KiB."""
@@ -125,7 +125,7 @@ def _make_sure_that_it_is_private(outside: int) -> None:
         pass  # it is this process's own, and the parent is out of its reach
     finally:
         os.close(owner)
-    if own not in belongs_to or own == _FIRST_USER_NAMESPACE:
+    if own not in belongs_to or own == linux.FIRST_USER_NAMESPACE:
         raise NotPrivateError(
             "uevents are not sent in a network namespace that does not belong to a private user namespace"
         )

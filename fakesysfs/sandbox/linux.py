@@ -128,6 +128,13 @@ class SignalFile:
             arrived.append(Arrived(number, code))
 
 
+def how_it_ended(status: int) -> str:
+    """In words, a status from waitpid(2)."""
+    if os.WIFSIGNALED(status):
+        return f"was killed by signal {os.WTERMSIG(status)}"
+    return f"ended with status {os.WEXITSTATUS(status)}"
+
+
 def all_signals() -> set[int]:
     """All that can be blocked but those that a bug of the process itself raises."""
     own_fault = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}

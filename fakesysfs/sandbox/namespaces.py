@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
-from fakesysfs.sandbox import linux
+from fakesysfs.sandbox import limits, linux
 
 _LONGEST_NUMBER = 16
 _LIMITS = tuple(f"user.max_{kind}_namespaces" for kind in ("user", "mnt", "pid", "net"))
@@ -217,6 +217,9 @@ def _write(path: str, text: str) -> None:
 
 def refused(error: OSError, chosen: Plan) -> MountError:
     """One sentence: what was refused and how to get it."""
+    limit = limits.reached(error)
+    if limit is not None:
+        return MountError(limit)
     where = f" ({error.filename})" if isinstance(error.filename, str) else ""
     remedy = _remedy(error, chosen)
     return MountError(f"private namespaces cannot be made here: {error.strerror}{where}; {remedy}", 2)
@@ -235,7 +238,7 @@ def _remedy(error: OSError, chosen: Plan) -> str:
         return f"there are too many already, here or in a namespace above: see {', '.join(_LIMITS)} of sysctl(8)"
     if error.errno in {errno.EINVAL, errno.ENOSYS}:
         return "the kernel was built without them (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS)"
-    return f"{IN_A_CONTAINER}, or `--privileged`"
+    return f"they cannot be made in a chroot, and {IN_A_CONTAINER}, or `--privileged`"
 
 
 def _sysctl(name: str) -> str:

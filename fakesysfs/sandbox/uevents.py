@@ -15,6 +15,7 @@ takes root outside of all namespaces. So we wait for listeners that lag behind, 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -44,6 +45,10 @@ LOOK_SECONDS = 0.002
 
 class NotPrivateError(RuntimeError):
     """Uevents are not injected here: it says why."""
+
+
+class NotPermittedError(RuntimeError):
+    """The mount is another user's, and so its uevents are not for this one to announce."""
 
 
 def network_namespace() -> int:
@@ -135,9 +140,14 @@ def follow(control: str, outside: int | None, ready: Callable[[], None]) -> None
     """Send the uevents of a machine whose control/ is there, until it is gone.
 
     `ready` is called when none will be missed any more. With `outside` None nothing is sent, but only waited.
+
+    Only the user who mounted may make the answers of writes wait for him. Raises NotPermittedError to others.
     """
     injector = None if outside is None else Injector(outside)
-    descriptor = os.open(f"{control}/uevents_announce", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(f"{control}/uevents_announce", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise NotPermittedError(error.filename) from None
     given: SimpleQueue[bytes | None] = SimpleQueue()
     sent = threading.Event()
 
@@ -162,6 +172,19 @@ def follow(control: str, outside: int | None, ready: Callable[[], None]) -> None
             _send(injector, lines, sent)
         if given.empty():
             sent.set()
+
+
+def wait_for_the_end(control: str, ready: Callable[[], None]) -> None:
+    """Wait until the machine whose control/ is there is gone; resets do not count. `ready` is called at once."""
+    ready()
+    while True:
+        try:
+            with open(f"{control}/uevents_new", "rb", buffering=0) as events:  # noqa: PTH123  not buffered
+                while events.read(1 << 16):
+                    pass
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # which says that the machine was reset
+                return
 
 
 def _send(injector: Injector, lines: list[bytes], on_their_own: threading.Event) -> None:

@@ -45,8 +45,8 @@ _MODPROBE_CONFIGURATION = ("/lib/modprobe.d", "/usr/local/lib/modprobe.d", "/etc
 """Where libkmod looks; one is covered, a distribution's rather than what an administrator wrote."""
 
 _OF_THE_KERNEL = frozenset(
-    "sysfs proc devtmpfs debugfs tracefs securityfs selinuxfs smackfs configfs efivarfs pstore bpf binfmt_misc resctrl "
-    "cgroup cgroup2 cpuset".split()  # noqa: SIM905  a column of 16 lines says no more
+    {"sysfs", "proc", "devtmpfs", "debugfs", "tracefs", "configfs", "efivarfs", "pstore", "bpf", "binfmt_misc"}
+    | {"securityfs", "selinuxfs", "smackfs", "resctrl", "cgroup", "cgroup2", "cpuset"}
 )
 """File systems that show the host's kernel and change it."""
 

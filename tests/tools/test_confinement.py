@@ -41,7 +41,7 @@ WAYS = {
     "umount -R -l": "umount -R -l /sys; umount -R -l /dev; umount -R -l /proc",
     "umount of all layers": "for i in 1 2 3 4 5; do umount -l /sys; umount -l /dev; umount -l /proc/sys; done",
     "umount of our own directory": "umount /dev/.fakesysfs; umount -l /dev/.fakesysfs; umount -l /dev/.fakesysfs/root",
-    "umount of a file in proc": "umount -l /proc/sysrq-trigger; umount -l /proc/sys/kernel/tainted; umount -l /proc/sys",
+    "umount of parts of proc": "for at in sysrq-trigger irq sys/kernel/tainted sys/net sys; do umount -l /proc/$at; done",
     "umount of the root": "umount -l /",
     "mount of sysfs": "mount -t sysfs sysfs /mnt",
     "mount of sysfs at its place": "mount -t sysfs sysfs /sys",
@@ -59,7 +59,7 @@ WAYS = {
     """,
     "mount --bind of the root": "mount --bind / /mnt",
     "mount --rbind of the root": "mount --rbind / /mnt; umount -l /mnt/sys; umount -l /mnt/dev; umount -l /mnt/proc",
-    "mount --bind of the hidden /dev": "mount --bind /dev/.fakesysfs/dev /mnt; set -- /dev/.fakesysfs /dev/.fakesysfs/dev",
+    "mount --bind of a hidden /dev": "mount --bind /dev/.fakesysfs/dev /mnt; set -- /dev/.fakesysfs /dev/.fakesysfs/dev",
     "mount --move": "mount --move /sys /mnt; mount --move /dev /mnt; mount --move /proc /mnt",
     "overlayfs": "mount -t overlay -o lowerdir=/ overlay /mnt",
     "devtmpfs": "mount -t devtmpfs devtmpfs /mnt",
@@ -123,7 +123,9 @@ def test_an_ordinary_user_does_not_reach_the_host(run_as_nobody: Runner, way: st
     probe(run_as_nobody, WAYS[way])
 
 
-@pytest.mark.parametrize("way", ["umount -R -l", "the namespaces of all processes", "files of all processes", "mount of proc"])
+@pytest.mark.parametrize(
+    "way", ["umount -R -l", "the namespaces of all processes", "files of all processes", "mount of proc"]
+)
 def test_nor_where_there_is_no_pid_namespace(run_as_nobody: Runner, way: str) -> None:
     """The launcher and all processes of the user can be seen then."""
     script = 'mount -t tmpfs none /proc/irq; exec "$@"'

@@ -111,14 +111,17 @@ def _show_dev() -> set[int]:
 
 def _cover_what_shows_the_kernel() -> None:
     for mount in mounts():
-        if mount.type in _OF_THE_KERNEL and not _has_its_own_cover(mount.point, mount.type):
-            # It may lie below another mount, or be that of a single file.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.isdir(mount.point):  # noqa: PTH112
-                    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | linux.MS_RDONLY
-                    linux.mount("tmpfs", mount.point, "tmpfs", flags, "mode=755,nr_inodes=1")
-                else:
-                    linux.mount("/dev/null", mount.point, "", linux.MS_BIND)
+        if mount.type not in _OF_THE_KERNEL or _has_its_own_cover(mount.point, mount.type):
+            continue
+        try:
+            mode = os.stat(mount.point).st_mode  # noqa: PTH116
+        except OSError:
+            continue  # another mount lies over it, or this user cannot get there: nor can the command
+        if stat.S_ISDIR(mode):
+            flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | linux.MS_RDONLY
+            linux.mount("tmpfs", mount.point, "tmpfs", flags, "mode=755,nr_inodes=1")
+        else:  # the mount of a single file
+            linux.mount("/dev/null", mount.point, "", linux.MS_BIND)
 
 
 def _has_its_own_cover(point: str, kind: str) -> bool:

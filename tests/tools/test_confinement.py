@@ -41,7 +41,7 @@ WAYS = {
     "umount -R -l": "umount -R -l /sys; umount -R -l /dev; umount -R -l /proc",
     "umount of all layers": "for i in 1 2 3 4 5; do umount -l /sys; umount -l /dev; umount -l /proc/sys; done",
     "umount of our own directory": "umount /dev/.fakesysfs; umount -l /dev/.fakesysfs; umount -l /dev/.fakesysfs/root",
-    "umount of parts of proc": "for at in sysrq-trigger irq sys/kernel/tainted sys/net sys; do umount -l /proc/$at; done",
+    "umount of parts of proc": "cd /proc; umount -l sysrq-trigger irq sys/kernel/tainted sys/net; umount -l sys; cd /",
     "umount of the root": "umount -l /",
     "mount of sysfs": "mount -t sysfs sysfs /mnt",
     "mount of sysfs at its place": "mount -t sysfs sysfs /sys",
@@ -59,7 +59,7 @@ WAYS = {
     """,
     "mount --bind of the root": "mount --bind / /mnt",
     "mount --rbind of the root": "mount --rbind / /mnt; umount -l /mnt/sys; umount -l /mnt/dev; umount -l /mnt/proc",
-    "mount --bind of a hidden /dev": "mount --bind /dev/.fakesysfs/dev /mnt; set -- /dev/.fakesysfs /dev/.fakesysfs/dev",
+    "mount --bind of a hidden /dev": "mount --bind /dev/.fakesysfs/dev /mnt; set -- /dev/.fakesysfs/dev",
     "mount --move": "mount --move /sys /mnt; mount --move /dev /mnt; mount --move /proc /mnt",
     "overlayfs": "mount -t overlay -o lowerdir=/ overlay /mnt",
     "devtmpfs": "mount -t devtmpfs devtmpfs /mnt",
@@ -77,9 +77,8 @@ WAYS = {
         for pid in $(ls /proc | grep '^[0-9]'); do nsenter -t $pid -U -m sh -c "$PROBE"; done
     """,
     "files of all processes": """
-        for pid in $(ls /proc | grep '^[0-9]'); do
-            set -- "$@" /proc/$pid/root /proc/$pid/cwd /proc/$pid/cwd/.. /proc/$pid/cwd/../..
-            for number in $(ls /proc/$pid/fd); do set -- "$@" /proc/$pid/fd/$number; done
+        for at in /proc/[0-9]*/root /proc/[0-9]*/cwd /proc/[0-9]*/fd/*; do
+            ! test -d "$at/." || set -- "$@" "$at" "$at/.." "$at/../.."
         done
     """,
     "chroot": """
@@ -143,7 +142,8 @@ def test_nor_with_other_options(run: Runner, tmp_path: Path, options: list[str])
 
 
 ELSEWHERE = """
-mkdir "$0/sys" "$0/proc" "$0/dev" "$0/directory"
+mkdir -p "$0/sys" "$0/proc" "$0/dev" "$0/directory" "$0/closed/sys"
+chmod 700 "$0/closed" && mount -t sysfs sysfs "$0/closed/sys"
 mount -t sysfs sysfs "$0/sys" && mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev"
 mount --bind /sys/devices/system "$0/directory"
 cd "$0"; exec "$@"
@@ -158,7 +158,8 @@ def test_what_the_host_has_mounted_elsewhere(run: Runner, run_as_nobody: Runner,
     for directory in (tmp_path, *tmp_path.parents[:2]):
         directory.chmod(0o755)
     run.wrapper = ["unshare", "-m", "sh", "-c", ELSEWHERE, str(tmp_path), *run.wrapper]
-    probe(run, f"set -- {tmp_path} {tmp_path}/directory; umount -l {tmp_path}/sys; umount -l {tmp_path}/proc")
+    places = f"{tmp_path} {tmp_path}/closed {tmp_path}/directory"
+    probe(run, f"set -- {places}; umount -l {tmp_path}/sys; umount -l {tmp_path}/proc")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make one")

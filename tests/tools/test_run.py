@@ -424,10 +424,27 @@ def test_an_interactive_shell_inside(run: Runner, line: str, terminals: list[Ter
     assert terminal.process.wait(PATIENCE_SECONDS) == 0
 
 
+NEW_TERMINAL = "import os; a, b = os.openpty(); os.write(b, b'hi'); print(os.ttyname(b), os.read(a, 2).decode(), 'end')"
+
+
 def test_new_terminals_inside(run: Runner) -> None:
-    script = "import os; a, b = os.openpty(); print(os.ttyname(b))"
-    name = run("--", sys.executable, "-c", script).stdout
-    assert re.fullmatch(r"(/dev/.fakesysfs)?/dev/pts/\d+\n", name)
+    said = run("--", sys.executable, "-c", NEW_TERMINAL).stdout
+    assert re.fullmatch(r"/dev/pts/\d+ hi end\n", said)
+
+
+def test_terminals_of_an_ordinary_user(run_as_nobody: Runner, terminals: list[Terminal]) -> None:
+    """The one outside keeps its name; new ones get others, also where the host's /dev/pts/ptmx is closed."""
+    need("/usr/bin/python3")  # ours may lie where only root may look
+    run = run_as_nobody
+    script = f'tty; tty >&2; /usr/bin/python3 -c "{NEW_TERMINAL}"'
+    opened = [Terminal(run, *map(str, run.line("--", "sh", "-c", script))) for _ in range(2)]
+    terminals += opened
+    for terminal in opened:
+        said = terminal.expect("end").split()
+        assert said[:2] == [terminal.name, terminal.name]
+        assert re.fullmatch(r"/dev/pts/\d+", said[2])
+        assert said[2] != terminal.name
+        assert said[3] == "hi"
 
 
 # The view --------------------------------------------------------------------------------------------------------

@@ -46,9 +46,9 @@ _USUAL_LINKS = (
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
     ("core", "/proc/kcore"),
-    ("ptmx", "/dev/.fakesysfs/ptmx"),
+    ("ptmx", "/dev/pts/ptmx"),
 )
-"""Links in /dev as `fakesysfs run` has it (sandbox/view.py says why ptmx is one)."""
+"""Links in /dev as `fakesysfs run` has it (sandbox/terminals.py says why ptmx is one)."""
 
 _MOUNTPOINTS = ("pts", "shm", "mqueue", "char", ".fakesysfs")
 """Empty directories in /dev that something is mounted on in `fakesysfs run`; on char, what udevd makes there."""

@@ -14,12 +14,14 @@ Who is who
                init that sends the uevents (else the server does: `announcer.py`), and ends with that server.
 
 Why so many namespaces (`namespaces.py`)
-    user       So that an ordinary user may make the others, and because a network namespace that belongs to one is the
-               only place where the host's uevents do not arrive. Root keeps all users in it, an ordinary user is its
-               root.
-    mount      Two of them, one inside the other: the view covers /sys and /dev in the inner one. The server is in the
-               outer one: whatever reads /sys behind its back (the C library counts processors there) would wait for
-               itself.
+    user       Two of them, one inside the other. The outer one lets an ordinary user make the others; the server and
+               the follower are in it. The inner one is the command's, because mounts that come from an outer one are
+               locked there, and because it has no rights over processes of the outer one. A network namespace that
+               belongs to one is also the only place where the host's uevents do not arrive. Root keeps all users in
+               both, an ordinary user is their root.
+    mount      Three of them. The server is in the first one: whatever reads /sys behind its back (the C library counts
+               processors there) would wait for itself. The view covers /sys and /dev in the second one. The third one
+               is the copy of the second one that belongs to the command's user namespace; the init enters it, too.
     PID        What makes "nothing is left behind" true: the init has the launcher's death as its own.
     network    For uevents; --host-network does without.
 

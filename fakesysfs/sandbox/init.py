@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import linux, namespaces, server, udev, uevents, view
+from fakesysfs.sandbox import limits, linux, namespaces, server, udev, uevents, view
 from fakesysfs.sandbox.namespaces import Plan
 from fakesysfs.sandbox.udev import Udev
 
@@ -42,6 +42,7 @@ class Run(NamedTuple):
     udev: Udev | None
     signal_mask: set[int]
     directory: str
+    """Its path; "" is that of the launcher, which was removed."""
 
 
 class _EndedError(Exception):
@@ -61,8 +62,8 @@ def be_init(run: Run, orders: int, reports: int) -> NoReturn:
         message = ended.message
     except MountError as error:
         message = f"error {error.status} {error}"
-    except BaseException:  # noqa: BLE001  nothing may get out of the fork
-        message = f"error 1 bug: {traceback.format_exc()}"
+    except BaseException as error:  # noqa: BLE001  nothing may get out of the fork
+        message = f"error 1 {limits.reached(error) or f'bug: {traceback.format_exc()}'}"
     finally:
         with contextlib.suppress(OSError):
             if not run.plan.pid:
@@ -83,6 +84,8 @@ class _Init:
         self._udevd = 0
         self._follower = 0
         self._outside = uevents.network_namespace()
+        self._kept: set[int] = set()
+        """Descriptors that the view takes to be kept open."""
         self._has_users = False
         self._early_signals: list[int] = []
 
@@ -97,11 +100,13 @@ class _Init:
             while not self._has_users:
                 self._obey()
         if plan.pid:
-            # Only now: a change of credentials takes it back. Without a PID namespace the end of `orders` has to do.
+            # Only now, for the same reason as below. Without a PID namespace the end of `orders` has to do.
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
             self._make_view()
         except OSError as error:
+            if self._server is not None and error.errno in {errno.ECONNABORTED, errno.ENOTCONN}:
+                raise MountError(server.last_words(self._server) or "the server has ended") from None
             raise namespaces.refused(error, plan) from None
         self._start_command()
         self._leave_the_command_alone()
@@ -129,6 +134,10 @@ class _Init:
 
     def _make_view(self) -> None:
         run = self._run
+        if run.directory:
+            # /proc/1/cwd must not lead below what covers /sys and /dev.
+            os.chdir("/")
+        namespaces_of_command = namespaces.CommandNamespaces(run.plan)
         if run.mounted_at is None:
             # First of all, it takes longest. It mounts when it has its machine, not before `read_answer`.
             outside = self._outside if run.plan.network else None
@@ -145,9 +154,14 @@ class _Init:
             view.use_mount(run.mounted_at)
             self._follow_uevents()
         linux.unshare(linux.CLONE_NEWNS)
-        view.show()
+        self._kept |= view.show(private_network=run.plan.network)
         if run.udev is not None:
             udev.prepare(run.udev)
+        namespaces_of_command.enter()
+        if run.plan.pid:
+            # A change of credentials takes it back.
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if run.udev is not None:
             self._udevd = udev.start(run.udev, self._children, view.environment(os.environ))
 
     def _follow_uevents(self) -> None:
@@ -187,7 +201,15 @@ class _Init:
                 os.close(writer)
                 writer = -1
 
-        uevents.follow(f"{view.MOUNTPOINT}/control", self._outside if self._run.plan.network else None, ready)
+        control = f"{view.MOUNTPOINT}/control"
+        outside = self._outside if self._run.plan.network else None
+        try:
+            uevents.follow(control, outside, ready)
+        except uevents.NotPermittedError:
+            if outside is not None:
+                why = "only the user who mounted it may announce its uevents"
+                os.write(2, f"fakesysfs: {self._run.mounted_at}: {why}: this run has none\n".encode())
+            uevents.wait_for_the_end(control, ready)
 
     def _start_command(self) -> None:
         self._command = os.fork()
@@ -204,8 +226,8 @@ class _Init:
             if not self._run.plan.pid:
                 linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
             with contextlib.suppress(OSError):
-                # /sys, /dev and /proc are others now.
-                os.chdir(self._run.directory)
+                # /sys, /dev and /proc are others now. Where they have no such directory it is the root.
+                os.chdir(self._run.directory or ".")
             # What Python ignores, and its own handler.
             for number in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
@@ -235,7 +257,10 @@ class _Init:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
-        linux.close_all_but({self._orders, self._reports, self._children.fileno()})
+        linux.close_all_but({self._orders, self._reports, self._children.fileno(), *self._kept, *self._of_server()})
+
+    def _of_server(self) -> set[int]:
+        return set() if self._server is None else {self._server.answer.fileno()}
 
     # The rest of its life -----------------------------------------------------------------------------------------
 
@@ -259,24 +284,22 @@ class _Init:
                 return
             if not pid:
                 return
-            if pid == self._command:
-                if not os.WIFSTOPPED(status):
-                    raise _EndedError(f"ended {status}")
-                self._report(f"stopped {os.WSTOPSIG(status)}")
+            if os.WIFSTOPPED(status):
+                if pid == self._command:
+                    self._report(f"stopped {os.WSTOPSIG(status)}")
+            elif pid == self._command:
+                raise _EndedError(f"ended {status}")
             elif self._server is not None and pid == self._server.pid:
-                raise _EndedError(f"error 1 the server {how_it_ended(status)}, so the command was ended")
+                raise _EndedError(f"error 1 {server.why_it_ended(self._server, status)}, so the command was ended")
             elif pid == self._follower:
-                why = f"what sends its uevents {how_it_ended(status)}" if status else "the fake is no longer mounted"
+                why = (
+                    f"what sends its uevents {linux.how_it_ended(status)}"
+                    if status
+                    else "the fake is no longer mounted"
+                )
                 raise _EndedError(f"error 1 {why}, so the command was ended")
             elif pid == self._udevd and status:
-                raise _EndedError(f"error 1 udevd {how_it_ended(status)}, so the command was ended")
-
-
-def how_it_ended(status: int) -> str:
-    """In words, a status from waitpid(2)."""
-    if os.WIFSIGNALED(status):
-        return f"was killed by signal {os.WTERMSIG(status)}"
-    return f"ended with status {os.WEXITSTATUS(status)}"
+                raise _EndedError(f"error 1 udevd {linux.how_it_ended(status)}, so the command was ended")
 
 
 def kill_descendants() -> None:

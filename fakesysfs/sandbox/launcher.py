@@ -16,8 +16,8 @@ from typing import NoReturn
 
 from fakesysfs.fuse import mount
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import linux, namespaces, server, udev
-from fakesysfs.sandbox.init import Run, be_init, how_it_ended, kill_descendants
+from fakesysfs.sandbox import limits, linux, namespaces, server, udev
+from fakesysfs.sandbox.init import Run, be_init, kill_descendants
 
 _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
@@ -46,6 +46,10 @@ def run(
         launcher.clean_up()
         _say(str(error))
         os._exit(error.status)
+    except OSError as error:
+        launcher.clean_up()
+        _say(limits.reached(error) or str(error))
+        os._exit(1)
     launcher.clean_up()
     _end_like(status)
 
@@ -153,7 +157,10 @@ class _Launcher:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        linux.close_all_but({self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors()})
+        answer = () if self._server is None else (self._server.answer.fileno(),)
+        linux.close_all_but(
+            {self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors(), *answer}
+        )
 
     # While it runs ------------------------------------------------------------------------------------------------
 
@@ -226,12 +233,15 @@ class _Launcher:
             if pid == self._init:
                 self._init = 0
                 if status and self._error is None:
-                    self._error = MountError(f"the init of the run {how_it_ended(status)}, so the command was ended")
+                    self._error = MountError(
+                        f"the init of the run {linux.how_it_ended(status)}, so the command was ended"
+                    )
             elif self._server is not None and pid == self._server.pid:
-                self._server = None
+                ended, self._server = self._server, None
                 # The init may have noticed before we did.
                 if self._init or self._error is not None:
-                    self._error = MountError(f"the server {how_it_ended(status)}, so the command was ended")
+                    why = server.why_it_ended(ended, status)
+                    self._error = MountError(f"{why}, so the command was ended")
                     if self._init:
                         os.kill(self._init, signal.SIGKILL)
 
@@ -250,17 +260,30 @@ def _mounted(point: str) -> str:
     real = os.path.realpath(point)
     if not mount.mounted_at(real):
         raise MountError(f"{point}: no fakesysfs is mounted here; `fakesysfs run --mount {point}` mounts one", 2)
-    if not os.path.isdir(f"{real}/dev/.fakesysfs"):  # noqa: PTH112  the launcher does without pathlib
-        why = f"{point}: this mount's dev/ is none to be used as /dev; that of `fakesysfs run --mount {point}` is"
-        raise MountError(why, 2)
+    try:
+        has_whole_dev = os.stat(f"{real}/dev/.fakesysfs") is not None  # noqa: PTH116  the launcher does without pathlib
+    except FileNotFoundError:
+        has_whole_dev = False
+    except PermissionError:
+        why = "another user has mounted this, and nobody else may enter it: run this as that user"
+        raise MountError(f"{point}: {why}, or have root mount it with `fakesysfs run --mount {point}`", 2) from None
+    except OSError as error:  # its server has ended
+        why = f"this mount does not answer ({error.strerror}); `fakesysfs umount {point}` takes it away"
+        raise MountError(f"{point}: {why}", 2) from None
+    if not has_whole_dev:
+        raise MountError(f"{point}: this mount has no usable /dev; mount with `fakesysfs run --mount {point}`", 2)
     return real
 
 
 def _working_directory() -> str:
+    """Its path, or "" if it was removed."""
     try:
         return os.getcwd()  # noqa: PTH109  a string is wanted
     except OSError:
-        return "."
+        # In a directory that was removed the command stays, but not in one of the host's /sys: from there the way up
+        # leads to the rest of it.
+        device = os.stat(".").st_dev  # noqa: PTH116  the launcher does without pathlib
+        return "/" if device in {os.stat(path).st_dev for path in ("/sys", "/dev", "/proc")} else ""  # noqa: PTH116
 
 
 def _stop(number: int) -> None:

@@ -14,13 +14,20 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
+MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_SLAVE = 0x80000
+
+MOUNT_ATTR_NODEV = 0x4
+
+FIRST_USER_NAMESPACE = 0xEFFFFFFD
+"""The inode number of the initial user namespace (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -29,6 +36,11 @@ CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN = 6, 7, 21
 
 SI_KERNEL = 0x80
 """si_code of a signal that the kernel sent, the terminal's among them."""
+
+_SYS_MOUNT_SETATTR = 442
+"""The same on all architectures that the kernel's table of system calls is shared by (asm-generic/unistd.h)."""
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
 
 _SIGNAL_SET_BYTES = 8
 _SFD_NONBLOCK, _SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
@@ -49,10 +61,22 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
+def setns(descriptor: int, kind: int) -> None:
+    """Enter the namespace of this kind that the descriptor stands for."""
+    _check(_libc.setns(descriptor, kind), "setns")
+
+
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     """Mount. The OSError names the target."""
     strings = [os.fsencode(text) if text else None for text in (source, target, kind)]
     _check(_libc.mount(*strings, ctypes.c_ulong(flags), os.fsencode(data) or None), target)
+
+
+def set_mount_attributes(point: str, *, set_: int = 0, clear: int = 0) -> None:
+    """Change attributes of the mount at `point` and of all below it (mount_setattr(2), from Linux 5.12 on)."""
+    attributes = struct.pack("=QQQQ", set_, clear, 0, 0)
+    arguments = (_AT_FDCWD, os.fsencode(point), _AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes)))
+    _check(_libc.syscall(_SYS_MOUNT_SETATTR, *arguments), point)
 
 
 def prctl(option: int, value: int) -> None:
@@ -102,6 +126,13 @@ class SignalFile:
                 return arrived
             number, _errno, code = struct.unpack_from("=Iii", data)
             arrived.append(Arrived(number, code))
+
+
+def how_it_ended(status: int) -> str:
+    """In words, a status from waitpid(2)."""
+    if os.WIFSIGNALED(status):
+        return f"was killed by signal {os.WTERMSIG(status)}"
+    return f"ended with status {os.WEXITSTATUS(status)}"
 
 
 def all_signals() -> set[int]:

@@ -13,10 +13,11 @@ import os
 import pickle
 import signal
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 from fakesysfs.fuse import mount
-from fakesysfs.sandbox import linux
+from fakesysfs.sandbox import limits, linux
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Setup
@@ -30,7 +31,10 @@ class Fake(NamedTuple):
 
 
 class Server(NamedTuple):
-    """The started server: its process, what it waits for, and a file that tells how it fares (see `read_answer`)."""
+    """The started server: its process, what it waits for, and a file that tells how it fares.
+
+    See `read_answer` and `last_words`.
+    """
 
     pid: int
     fake: Fake
@@ -50,7 +54,11 @@ class _CheckedMachine(NamedTuple):
 
 
 class _Pipes(NamedTuple):
-    """The server's ends: the machine comes on one, it answers on the other."""
+    """The server's ends: the machine comes on one, it answers on the other.
+
+    The answer is an exit status on a line. If that is 0 the server has mounted, and what follows comes when it ends.
+    What follows is why it ends, if there is anything to say.
+    """
 
     machine: int
     answer: int
@@ -75,8 +83,8 @@ def start(fake: Fake, point: str, *, private: bool, outside: int | None = None) 
             if private:
                 _be_server(fake, point, pipes, private=True, outside=outside)
             _be_guardian(fake, point, pipes, parent)
-        except BaseException:  # noqa: BLE001  nothing may get out of the fork
-            os.write(2, f"fakesysfs: bug: {traceback.format_exc()}".encode())
+        except BaseException as error:  # noqa: BLE001  nothing may get out of the fork
+            _say(pipes, 1, limits.reached(error) or f"bug: {traceback.format_exc()}")
         finally:
             os._exit(1)
     for descriptor in pipes:
@@ -89,16 +97,26 @@ def read_answer(server: Server) -> tuple[int, str]:
     """Give it its machine and wait until it answers requests or gives up: 0, or an exit status and why."""
     from fakesysfs import machine  # noqa: PLC0415  while the server starts there is time for it
 
-    with server.answer as answer:
-        # The server may be dead already; then there is no answer either.
-        with contextlib.suppress(BrokenPipeError), server.machine as to_server:
-            try:
-                loaded = machine.load(server.fake.machine)
-            except machine.MachineError as error:
-                return 2, str(error)
-            pickle.dump(_CheckedMachine(loaded.text, loaded.setup()), to_server)
-        status, _, text = answer.read().decode().partition("\n")
-    return (int(status), text) if status else (1, "the server ended before it answered")
+    # The server may be dead already; then there is no answer either.
+    with contextlib.suppress(BrokenPipeError), server.machine as to_server:
+        try:
+            loaded = machine.load(server.fake.machine)
+        except machine.MachineError as error:
+            return 2, str(error)
+        pickle.dump(_CheckedMachine(loaded.text, loaded.setup()), to_server)
+    status = int(server.answer.readline() or 1)
+    return (status, last_words(server) or "the server ended before it answered") if status else (0, "")
+
+
+def last_words(server: Server) -> str:
+    """Wait until the server has ended; returns why, if it said so."""
+    return server.answer.read().decode()
+
+
+def why_it_ended(server: Server, status: int) -> str:
+    """In words; `status` is from waitpid(2)."""
+    said = last_words(server)
+    return f"the server {linux.how_it_ended(status)}" + (f" ({said})" if said else "")
 
 
 def _be_guardian(fake: Fake, point: str, pipes: _Pipes, parent: int) -> NoReturn:
@@ -125,11 +143,25 @@ def _be_guardian(fake: Fake, point: str, pipes: _Pipes, parent: int) -> NoReturn
 
 
 def _be_server(fake: Fake, point: str, pipes: _Pipes, *, private: bool, outside: int | None = None) -> NoReturn:
-    status, text = _serve(fake, point, pipes, private, outside)
+    has_answered = False
+
+    def ready() -> None:
+        nonlocal has_answered
+        has_answered = True
+        os.write(pipes.answer, b"0\n")
+
+    try:
+        status, text = _serve(fake, point, pipes.machine, ready, private=private, outside=outside)
+    except BaseException as error:  # noqa: BLE001  nothing may get out of the fork
+        status, text = 1, limits.reached(error) or f"bug: {traceback.format_exc()}"
     if text:
-        with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
-            os.write(pipes.answer, f"{status}\n{text}".encode())
+        _say(pipes, None if has_answered else status, text)
     os._exit(status)
+
+
+def _say(pipes: _Pipes, status: int | None, text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+        os.write(pipes.answer, (text if status is None else f"{status}\n{text}").encode())
 
 
 def _leave_the_command_alone(pipes: _Pipes) -> None:
@@ -142,7 +174,9 @@ def _leave_the_command_alone(pipes: _Pipes) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _serve(fake: Fake, point: str, pipes: _Pipes, private: bool, outside: int | None) -> tuple[int, str]:  # noqa: FBT001
+def _serve(
+    fake: Fake, point: str, machine_pipe: int, ready: Callable[[], None], *, private: bool, outside: int | None
+) -> tuple[int, str]:
     gc.disable()  # nothing that is imported becomes garbage
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  nobody but the server needs these
     from fakesysfs.fuse.server import serve  # noqa: PLC0415
@@ -156,7 +190,7 @@ def _serve(fake: Fake, point: str, pipes: _Pipes, private: bool, outside: int | 
     os.chdir("/")
     log_to_standard_error()
     try:
-        with open(pipes.machine, "rb") as from_parent:  # noqa: PTH123  a descriptor
+        with open(machine_pipe, "rb") as from_parent:
             machine: _CheckedMachine = pickle.load(from_parent)  # noqa: S301  from our own parent
     except EOFError:
         return 1, "there is no machine"  # and nobody who reads this: the parent died, or says why itself
@@ -167,10 +201,6 @@ def _serve(fake: Fake, point: str, pipes: _Pipes, private: bool, outside: int | 
     announcer: Announcer | ElsewhereAnnouncer = (
         ElsewhereAnnouncer(sysroot.announced) if outside is None else Announcer(sysroot, Injector(outside))
     )
-
-    def ready() -> None:
-        os.write(pipes.answer, b"0\n")
-        os.close(pipes.answer)
 
     try:
         # On a real machine all users see it: so do those in a namespace of its own.

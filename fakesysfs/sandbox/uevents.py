@@ -15,6 +15,7 @@ takes root outside of all namespaces. So we wait for listeners that lag behind, 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -24,14 +25,15 @@ import time
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
+from fakesysfs.sandbox import linux
+
 NETLINK_KOBJECT_UEVENT = 15
 _REQUEST = 1
 _ANY_TYPE = 0x10
 _ERROR = 2
 _HEADER = "=IHHII"
 _NS_GET_USERNS = 0xB701
-_FIRST_USER_NAMESPACE = 0xEFFFFFFD
-"""The inode number of the initial user namespace (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""
+_NS_GET_PARENT = 0xB702
 
 EVENTS_AT_ONCE = 32
 """Events between two looks at the listeners. One takes about 1 KiB of a listener's buffer, which has 208 KiB."""
@@ -45,6 +47,10 @@ class NotPrivateError(RuntimeError):
     """Uevents are not injected here: it says why."""
 
 
+class NotPermittedError(RuntimeError):
+    """The mount is another user's, and so its uevents are not for this one to announce."""
+
+
 def network_namespace() -> int:
     """The number of this process's network namespace."""
     return os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116  the launcher does without pathlib
@@ -54,7 +60,8 @@ class Injector:
     """Broadcasts uevents in this process's network namespace.
 
     `outside` is the number of the network namespace that the user lives in. Raises NotPrivateError in that one, in one
-    that does not belong to this process's own user namespace, and in the host's first user namespace.
+    that belongs neither to this process's own user namespace nor to a child of it, and in the host's first user
+    namespace.
     """
 
     def __init__(self, outside: int) -> None:
@@ -114,9 +121,16 @@ def _make_sure_that_it_is_private(outside: int) -> None:
         ) from None
     finally:
         os.close(descriptor)
-    belongs_to = os.fstat(owner).st_ino
-    os.close(owner)
-    if belongs_to != own or own == _FIRST_USER_NAMESPACE:
+    belongs_to = {os.fstat(owner).st_ino}
+    try:
+        parent = fcntl.ioctl(owner, _NS_GET_PARENT)
+        belongs_to.add(os.fstat(parent).st_ino)
+        os.close(parent)
+    except PermissionError:
+        pass  # it is this process's own, and the parent is out of its reach
+    finally:
+        os.close(owner)
+    if own not in belongs_to or own == linux.FIRST_USER_NAMESPACE:
         raise NotPrivateError(
             "uevents are not sent in a network namespace that does not belong to a private user namespace"
         )
@@ -126,9 +140,14 @@ def follow(control: str, outside: int | None, ready: Callable[[], None]) -> None
     """Send the uevents of a machine whose control/ is there, until it is gone.
 
     `ready` is called when none will be missed any more. With `outside` None nothing is sent, but only waited.
+
+    Only the user who mounted may make the answers of writes wait for him. Raises NotPermittedError to others.
     """
     injector = None if outside is None else Injector(outside)
-    descriptor = os.open(f"{control}/uevents_announce", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(f"{control}/uevents_announce", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise NotPermittedError(error.filename) from None
     given: SimpleQueue[bytes | None] = SimpleQueue()
     sent = threading.Event()
 
@@ -153,6 +172,19 @@ def follow(control: str, outside: int | None, ready: Callable[[], None]) -> None
             _send(injector, lines, sent)
         if given.empty():
             sent.set()
+
+
+def wait_for_the_end(control: str, ready: Callable[[], None]) -> None:
+    """Wait until the machine whose control/ is there is gone; resets do not count. `ready` is called at once."""
+    ready()
+    while True:
+        try:
+            with open(f"{control}/uevents_new", "rb", buffering=0) as events:  # noqa: PTH123  not buffered
+                while events.read(1 << 16):
+                    pass
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # which says that the machine was reset
+                return
 
 
 def _send(injector: Injector, lines: list[bytes], on_their_own: threading.Event) -> None:

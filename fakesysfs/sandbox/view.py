@@ -4,12 +4,17 @@ Everything private lies in one tmpfs, which covers /sys in the outer mount names
 the inner one:
 
     root/   the sysroot: what `fakesysfs mount` shows
-    dev/    the real /dev
-    ptmx    a link, to which /dev/ptmx leads
     bin/    stand-ins for modprobe, modinfo, rmmod, lsmod, dmesg and mount, first in PATH
     modprobe.d/  has libkmod, in whatever tool, start our modprobe for the fake's modules (modprobe.d(5), `install`)
 
 /dev is the sysroot's, in which the fake's nodes come and go; the usual ones are mounted over their placeholders there.
+
+What of the host's kernel is left
+    /sys, /dev     Nothing but those usual nodes: the fake's cover the host's, and the covers are locked
+                   (`namespaces.py`). No other file system shows device nodes that can be opened.
+    /proc          What belongs to processes is as usual. The rest is read-only (`_guard_proc`), because /proc lets
+                   root write wherever he is the host's root by number, and that he is in a user namespace too.
+    elsewhere      A sysfs, proc and the like that the host has mounted in other places, as for a chroot, is covered.
 """
 
 from __future__ import annotations
@@ -21,7 +26,8 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fakesysfs.sandbox import linux
+from fakesysfs.fuse.mount import mounts
+from fakesysfs.sandbox import linux, terminals
 
 _SCRATCH = "/sys"
 """Where the tmpfs is at first: covered by the fake later on, so nothing is hidden by it."""
@@ -34,17 +40,25 @@ MOUNTPOINT = f"{_SCRATCH}/root"
 _SHIMS = Path(__file__).with_name("shims")
 _KMOD_NAMES = ("modprobe", "modinfo", "rmmod", "lsmod", "insmod", "depmod")
 _NODES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
-_DIRECTORIES = ("pts", "shm", "mqueue")
+_DIRECTORIES = ("shm", "mqueue")
 _MODPROBE_CONFIGURATION = ("/lib/modprobe.d", "/usr/local/lib/modprobe.d", "/etc/modprobe.d", "/run/modprobe.d")
 """Where libkmod looks; one is covered, a distribution's rather than what an administrator wrote."""
+
+_OF_THE_KERNEL = frozenset(
+    {"sysfs", "proc", "devtmpfs", "debugfs", "tracefs", "configfs", "efivarfs", "pstore", "bpf", "binfmt_misc"}
+    | {"securityfs", "selinuxfs", "smackfs", "resctrl", "cgroup", "cgroup2", "cpuset"}
+)
+"""File systems that show the host's kernel and change it."""
+
+_HARMLESS_IN_PROC = ("pressure",)
+"""What is written there concerns the writer alone: who wants to be told of what."""
 
 
 def prepare() -> None:
     """In the outer mount namespace, before the server starts. Raises OSError."""
     linux.mount("tmpfs", _SCRATCH, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
-    for name in ("root", "dev", "bin", "modprobe.d"):
+    for name in ("root", "bin", "modprobe.d"):
         os.mkdir(f"{_SCRATCH}/{name}")  # noqa: PTH102  the launcher does without pathlib where that is as clear
-    linux.mount("/dev", f"{_SCRATCH}/dev", "", linux.MS_BIND | linux.MS_REC)
     _make_shims(Path(_SCRATCH, "bin"))
 
 
@@ -53,24 +67,18 @@ def use_mount(point: str) -> None:
     linux.mount(point, MOUNTPOINT, "", linux.MS_BIND)
 
 
-def show() -> None:
-    """In the inner mount namespace, once the server answers. Raises OSError."""
-    linux.mount(f"{MOUNTPOINT}/dev", "/dev", "", linux.MS_BIND)
+def show(*, private_network: bool) -> set[int]:
+    """In the inner mount namespace, once the server answers. Raises OSError.
+
+    Returns the descriptors that must be kept open for as long as the view is there.
+    """
+    _cover_what_shows_the_kernel()
+    _forbid_devices()
+    kept = _show_dev()
     linux.mount(_SCRATCH, _HOME, "", linux.MS_MOVE)
     linux.mount(f"{_HOME}/root/sys", "/sys", "", linux.MS_BIND)
-    for name in _NODES:
-        with contextlib.suppress(FileNotFoundError):
-            linux.mount(f"{_HOME}/dev/{name}", f"/dev/{name}", "", linux.MS_BIND)
-    for name in _DIRECTORIES:
-        try:
-            linux.mount(f"{_HOME}/dev/{name}", f"/dev/{name}", "", linux.MS_BIND | linux.MS_REC)
-        except FileNotFoundError:
-            linux.mount("tmpfs", f"/dev/{name}", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
-    # A pseudo-terminal is found beside its ptmx (fs/namei.c, path_pts), so a mount of the single node does not work.
-    # The one in pts/ may be closed to all but root; the other one's terminals have longer names.
-    ptmx = "/dev/pts/ptmx"
-    os.symlink(ptmx if os.access(ptmx, os.R_OK | os.W_OK) else f"{_HOME}/dev/ptmx", f"{_HOME}/ptmx")  # noqa: PTH211
     linux.mount(f"{_HOME}/root/control/dev_kmsg", "/dev/kmsg", "", linux.MS_BIND)
+    _guard_proc(private_network=private_network)
     for path in _files(f"{_HOME}/root/proc"):
         # The host's kernel may have been built without the file.
         with contextlib.suppress(FileNotFoundError):
@@ -80,6 +88,84 @@ def show() -> None:
     if kmod is not None:
         # modprobe and the like are links to it, which are also called by their absolute paths.
         linux.mount(f"{_HOME}/bin/kmod", kmod, "", linux.MS_BIND)
+    return kept
+
+
+def _show_dev() -> set[int]:
+    """Mount what of the host's /dev is wanted into the fake's, and that one on /dev."""
+    dev = f"{MOUNTPOINT}/dev"
+    for name in _NODES:
+        with contextlib.suppress(FileNotFoundError):
+            linux.mount(f"/dev/{name}", f"{dev}/{name}", "", linux.MS_BIND)
+            _permit_devices(f"{dev}/{name}")
+    kept = terminals.mount(f"{dev}/pts")
+    _permit_devices(f"{dev}/pts")
+    for name in _DIRECTORIES:
+        try:
+            linux.mount(f"/dev/{name}", f"{dev}/{name}", "", linux.MS_BIND | linux.MS_REC)
+        except FileNotFoundError:
+            linux.mount("tmpfs", f"{dev}/{name}", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
+    linux.mount(dev, "/dev", "", linux.MS_BIND | linux.MS_REC)
+    return kept
+
+
+def _cover_what_shows_the_kernel() -> None:
+    for mount in mounts():
+        if mount.type not in _OF_THE_KERNEL or _has_its_own_cover(mount.point, mount.type):
+            continue
+        try:
+            mode = os.stat(mount.point).st_mode  # noqa: PTH116
+        except OSError:
+            continue  # another mount lies over it, or this user cannot get there: nor can the command
+        if stat.S_ISDIR(mode):
+            flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | linux.MS_RDONLY
+            linux.mount("tmpfs", mount.point, "tmpfs", flags, "mode=755,nr_inodes=1")
+        else:  # the mount of a single file
+            linux.mount("/dev/null", mount.point, "", linux.MS_BIND)
+
+
+def _has_its_own_cover(point: str, kind: str) -> bool:
+    return f"{point}/".startswith(("/sys/", "/dev/")) or (kind == "proc" and f"{point}/".startswith("/proc/"))
+
+
+def _forbid_devices() -> None:
+    """A node among the host's files leads to a device of the host as one in /dev does."""
+    # Kernels before 5.12 and old filters of containers do not know the call.
+    with contextlib.suppress(OSError):
+        linux.set_mount_attributes("/", set_=linux.MOUNT_ATTR_NODEV)
+
+
+def _permit_devices(point: str) -> None:
+    with contextlib.suppress(OSError):
+        linux.set_mount_attributes(point, clear=linux.MOUNT_ATTR_NODEV)
+
+
+def _guard_proc(*, private_network: bool) -> None:
+    """Make read-only what does not belong to a process.
+
+    Except /proc/sys/net, which shows the network namespace of its reader, where that is the run's.
+    """
+    with os.scandir("/proc") as entries:
+        paths = [entry.path for entry in entries if _is_to_be_guarded(entry)]
+    for path in paths:
+        _bind(path, linux.MS_RDONLY)
+    if private_network:
+        with contextlib.suppress(FileNotFoundError):
+            _bind("/proc/sys/net", 0)
+
+
+def _is_to_be_guarded(entry: os.DirEntry[str]) -> bool:
+    if entry.name.isdecimal() or entry.is_symlink() or entry.name in _HARMLESS_IN_PROC:
+        return False
+    mode = entry.stat().st_mode
+    return stat.S_ISDIR(mode) or bool(mode & 0o222)
+
+
+def _bind(path: str, flags: int) -> None:
+    """Mount what is at `path` on itself, with these flags and those that a proc has."""
+    flags |= linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    linux.mount(path, path, "", linux.MS_BIND | linux.MS_REC)
+    linux.mount("none", path, "", linux.MS_BIND | linux.MS_REMOUNT | flags)
 
 
 def _configure_libkmod() -> None:

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from fakesysfs.fuse.mount import unmount
+from fakesysfs.sandbox import linux
 from tests.tools.conftest import AS_NOBODY, PATIENCE_SECONDS, ROOT, Runner, eventually, need
 
 
@@ -422,10 +424,27 @@ def test_an_interactive_shell_inside(run: Runner, line: str, terminals: list[Ter
     assert terminal.process.wait(PATIENCE_SECONDS) == 0
 
 
+NEW_TERMINAL = "import os; a, b = os.openpty(); os.write(b, b'hi'); print(os.ttyname(b), os.read(a, 2).decode(), 'end')"
+
+
 def test_new_terminals_inside(run: Runner) -> None:
-    script = "import os; a, b = os.openpty(); print(os.ttyname(b))"
-    name = run("--", sys.executable, "-c", script).stdout
-    assert re.fullmatch(r"(/dev/.fakesysfs)?/dev/pts/\d+\n", name)
+    said = run("--", sys.executable, "-c", NEW_TERMINAL).stdout
+    assert re.fullmatch(r"/dev/pts/\d+ hi end\n", said)
+
+
+def test_terminals_of_an_ordinary_user(run_as_nobody: Runner, terminals: list[Terminal]) -> None:
+    """The one outside keeps its name; new ones get others, also where the host's /dev/pts/ptmx is closed."""
+    need("/usr/bin/python3")  # ours may lie where only root may look
+    run = run_as_nobody
+    script = f'tty; tty >&2; /usr/bin/python3 -c "{NEW_TERMINAL}"'
+    opened = [Terminal(run, *map(str, run.line("--", "sh", "-c", script))) for _ in range(2)]
+    terminals += opened
+    for terminal in opened:
+        said = terminal.expect("end").split()
+        assert said[:2] == [terminal.name, terminal.name]
+        assert re.fullmatch(r"/dev/pts/\d+", said[2])
+        assert said[2] != terminal.name
+        assert said[3] == "hi"
 
 
 # The view --------------------------------------------------------------------------------------------------------
@@ -676,3 +695,102 @@ def test_fifty_at_once(run: Runner) -> None:
         runs = [pool.submit(run, "--", "true") for _ in range(50)]
     assert [(done.result().returncode, done.result().stderr) for done in runs] == [(0, "")] * 50
     assert threading.active_count() < 50
+
+
+# Limits, and where it cannot be ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "names"), [("--nproc=1", "RLIMIT_NPROC is 1"), ("--nproc=2", "RLIMIT_NPROC is 2"),
+                         ("--nproc=3", "RLIMIT_NPROC is 3"), ("--nofile=8", "RLIMIT_NOFILE is 8"),
+                         ("--nofile=10", "RLIMIT_NOFILE is 10")],
+)  # fmt: skip
+def test_limits_too_small_to_start(run_as_nobody: Runner, limit: str, names: str) -> None:
+    run = run_as_nobody
+    user = "--reuid=54321"  # of whom there are no other processes
+    run.wrapper = ["prlimit", limit, *(user if word.startswith("--reuid") else word for word in run.wrapper)]
+    done = run("--", "true")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert names in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("who", ["server", "follower", "udevd"])
+def test_a_stopped_process_of_ours_has_not_ended(run: Runner, tmp_path: Path, who: str) -> None:
+    """It goes on after SIGCONT, and so does the command, which may have waited for it."""
+    options = {"server": [], "follower": ["--mount", str(tmp_path)], "udevd": ["--udev"]}[who]
+    if who == "udevd":
+        need("/usr/lib/systemd/systemd-udevd")
+    script = "echo $PPID; read line; cat /sys/devices/system/memory/block_size_bytes"
+    process = run.start(*options, "--", "sh", "-c", script, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.readline()
+    command = next(pid for pid in run.alive() if comm(pid) == "sh")
+    init = int(re.findall(r"PPid:\t(\d+)", Path(f"/proc/{command}/status").read_text())[0])
+    others = [pid for pid in children(init) if pid != command]
+    (pid,) = [other for other in others if who == "follower" or serves(other) == (who == "server")]
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: "(stopped)" in Path(f"/proc/{pid}/status").read_text())
+    os.kill(command, signal.SIGSTOP)  # which the init reports, after it has seen the other
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    os.kill(pid, signal.SIGCONT)
+    process.send_signal(signal.SIGCONT)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.read() == "8000000\n"
+    assert process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_mount_of_another_user(run: Runner, run_as_nobody: Runner, tmp_path: Path) -> None:
+    need("fusermount3")
+    point = tmp_path / "mnt"
+    point.mkdir()
+    os.chown(point, 65534, 65534)
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    with run_as_nobody.start("--mount", point, "--", "sh", "-c", "echo; read line", stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        said = one_sentence(run("--at", point, "--", "true"))
+        assert f"{point}: another user has mounted this" in said
+        process.communicate("\n", timeout=PATIENCE_SECONDS)
+
+
+def test_a_mount_whose_server_has_ended(run: Runner, tmp_path: Path) -> None:
+    device = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+    linux.mount("fakesysfs", str(tmp_path), "fuse.fakesysfs", linux.MS_NOSUID | linux.MS_NODEV, options)
+    os.close(device)
+    try:
+        said = one_sentence(run("--at", tmp_path, "--", "true"))
+    finally:
+        unmount(str(tmp_path))
+    assert "does not answer (Transport endpoint is not connected)" in said
+    assert f"`fakesysfs umount {tmp_path}`" in said
+
+
+CHROOTS = {
+    # The shell stays, as process 1 outside of the chroot.
+    "a mount": 'mount --rbind / "$0"; chroot "$0" "$@"; exit $?',
+    "a directory": """
+        mount -t tmpfs tmpfs "$0"; mkdir "$0/root"
+        for path in /*; do
+            if test -L "$path"; then cp -P "$path" "$0/root"
+            elif test -d "$path"; then mkdir "$0/root$path"; mount --rbind "$path" "$0/root$path"
+            fi
+        done
+        exec chroot "$0/root" "$@"
+    """,
+    "without /proc": 'mount --bind / "$0"; mount --rbind /dev "$0/dev"; exec chroot "$0" "$@"',
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter one")
+@pytest.mark.parametrize("user", [(), AS_NOBODY])
+@pytest.mark.parametrize("root", CHROOTS)
+def test_in_a_chroot(run: Runner, tmp_path_factory: pytest.TempPathFactory, root: str, user: tuple[str, ...]) -> None:
+    point = str(tmp_path_factory.mktemp("chroot"))
+    run.wrapper = ["unshare", "-mpf", "--mount-proc", "sh", "-c", CHROOTS[root], point, "env", f"--chdir={ROOT}", *user]
+    said = one_sentence(run("--", "true"))
+    assert ("/proc is missing" if root == "without /proc" else "namespaces cannot be made in a chroot") in said

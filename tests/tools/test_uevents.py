@@ -212,8 +212,35 @@ def test_another_users_run_on_a_mount_of_root(run_as_nobody: Runner, tmp_path: P
         if not directory.stat().st_mode & 0o001:
             os.chmod(directory, 0o755)  # noqa: S103  another user is to get there
     with MountedMachine(tmp_path) as machine:
+        os.chmod(machine.path / "control/uevents_announce", 0o400)
         done = run_as_nobody("--at", machine.path, "--", "cat", f"{DEVICE}/hotplug")
-        assert (done.stdout, done.stderr) == ("online_movable\n", "")
+        assert done.stdout == "online_movable\n"
+        why = "only the user who mounted it may announce its uevents: this run has none"
+        assert done.stderr == f"fakesysfs: {machine.path}: {why}\n"
+        done = run_as_nobody("--at", machine.path, "--host-network", "--", "true")
+        assert (done.returncode, done.stderr) == (0, ""), "there are none in any case"
+
+
+def test_another_users_run_ends_with_the_mount_too(run_as_nobody: Runner, tmp_path: Path) -> None:
+    """And not with the machine, when that is reset."""
+    for directory in (tmp_path, *tmp_path.parents):
+        if not directory.stat().st_mode & 0o001:
+            os.chmod(directory, 0o755)  # noqa: S103  another user is to get there
+    with MountedMachine(tmp_path) as machine:
+        os.chmod(machine.path / "control/uevents_announce", 0o400)
+        options = ("--at", machine.path, "--", "sh", "-c", "echo; read line; echo; sleep 1000")
+        process = run_as_nobody.start(*options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        machine.write("/control/reset", "1")
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "\n"
+        assert process.poll() is None
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.endswith("fakesysfs: the fake is no longer mounted, so the command was ended\n")
 
 
 def test_listener_that_does_not_read_delays_no_writer_for_long(run: Runner, machine: str, tmp_path: Path) -> None:

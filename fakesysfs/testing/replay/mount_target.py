@@ -73,7 +73,7 @@ def play_on(profile: str, variant: str, play: Callable[[MountTarget], T], *, as_
         if status:
             raise MountError(f"{why} {' '.join(log())}".rstrip(), status)
         linux.unshare(linux.CLONE_NEWNS)
-        view.show()
+        view.show(private_network=False)
         return play(MountTarget(owner_is_root=as_root)), log()
     except OSError as error:
         raise MountError("; ".join([str(error), *log()])) from None

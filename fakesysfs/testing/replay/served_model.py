@@ -76,7 +76,7 @@ def play_on(profile: str, variant: str, play: Callable[[ServedModelTarget], T]) 
         try:
             # The server stays in the outer mount namespace (sandbox/__init__.py); this one is the thread's own.
             linux.unshare(linux.CLONE_NEWNS)
-            view.show()
+            view.show(private_network=False)
             results.append(play(ServedModelTarget(sysroot)))
         except BaseException as error:  # noqa: BLE001  raised again below
             errors.append(error)

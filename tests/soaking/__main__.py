@@ -41,7 +41,6 @@ CYCLES = 8
 """At least so many rounds of each kind."""
 LONGEST_ROUND = 10.0
 DEADLINE_SECONDS = 180.0
-"""After the end of a round: it is then said what hangs."""
 
 
 def main() -> int:
@@ -70,6 +69,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", default=secrets.token_hex(4), help="what an earlier soak printed")
     names = ",".join(ATTACKS)
     parser.add_argument("--only", default=names, metavar="KIND,...", help=f"some of {names}")
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=DEADLINE_SECONDS,
+        metavar="SECONDS",
+        help="after the end of a round, until the soak says what hangs and ends",
+    )
     options = parser.parse_args()
     options.attacks = options.only.split(",")
     if unknown := set(options.attacks) - set(ATTACKS):
@@ -141,7 +147,7 @@ def _attack(arena: Arena, options: argparse.Namespace, tallies: list[Tally]) -> 
     logged = 0
     for cycle, kind, duration in _rounds(options):
         seed = f"{options.seed}/{cycle}/{kind}"
-        found = attacked(ATTACKS[kind], arena, seed, duration, DEADLINE_SECONDS)
+        found = attacked(ATTACKS[kind], arena, seed, duration, options.deadline)
         if not Path(f"/proc/{arena.server}").exists():
             found.append(_failed("error", f"the server has ended in {seed}"))
         elif kind == options.attacks[-1]:
@@ -153,10 +159,11 @@ def _attack(arena: Arena, options: argparse.Namespace, tallies: list[Tally]) -> 
             found.append(_failed("error", f"the server's log after {seed}:\n{log.read_text()[logged:]}"))
             logged = log.stat().st_size
         tallies += found
-        _say(f"{seed}: {sum(tally.operations for tally in found):,} operations, {failures(found)} failures")
+        operations = sum(tally.operations for tally in found)
+        _say(f"{seed}: {operations:,} operations, {failures(found)} failures; server {flatness.now()}")
         if failures(found) and not Path(f"/proc/{arena.server}").exists():
             break
-    return str(flatness)
+    return flatness.summary()
 
 
 if __name__ == "__main__":

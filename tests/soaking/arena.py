@@ -62,10 +62,14 @@ class Arena(NamedTuple):
     server: int
 
     def read(self, path: str, size: int = 1 << 20) -> str:
-        """One open(2), one read(2)."""
+        """One open(2), one pread(2), as text."""
+        return self.read_at(path, size, 0).decode()
+
+    def read_at(self, path: str, size: int, offset: int) -> bytes:
+        """One open(2), one pread(2)."""
         descriptor = os.open(f"{self.point}/{path}", os.O_RDONLY)
         try:
-            return os.read(descriptor, size).decode()
+            return os.pread(descriptor, size, offset)
         finally:
             os.close(descriptor)
 
@@ -131,9 +135,18 @@ class Flatness:
             found.append(f"the server has {now.resident_kib} KiB, {first.resident_kib} KiB at first")
         return found
 
-    def __str__(self) -> str:
+    def now(self) -> str:
+        """What the server holds, for people."""
+        try:
+            return _shown(usage(self._pid))
+        except OSError:
+            return "has ended"
+
+    def summary(self) -> str:
+        """What it held at first and at last."""
         first = self._first or self._last
-        return (
-            f"server: {first.resident_kib:,} KiB and {first.descriptors} descriptors after the first "
-            f"rounds, {self._last.resident_kib:,} KiB and {self._last.descriptors} at the end"
-        )
+        return f"server after the first rounds {_shown(first)}, after the last {_shown(self._last)}"
+
+
+def _shown(held: Usage) -> str:
+    return f"{held.resident_kib:,} KiB, {held.descriptors} descriptors"

@@ -22,6 +22,8 @@ from tests.soaking.report import Tally
 Attack = Callable[[Arena, random.Random, float], list[Tally]]
 """Attacks until a moment of the monotonic clock and returns what it counted."""
 
+LOOK_SECONDS = 0.2
+
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -60,9 +62,9 @@ class Started:
         assert self._process.pid is not None
         return self._process.pid
 
-    def tallies(self, until: float | None = None) -> list[Tally] | None:
+    def tallies(self, until: float) -> list[Tally] | None:
         """What it counted; None if it has not ended by then."""
-        if not self._answer.poll(None if until is None else max(until - time.monotonic(), 0)):
+        if not self._answer.poll(max(until - time.monotonic(), 0)):
             return None
         try:
             found: list[Tally] = self._answer.recv()
@@ -87,10 +89,21 @@ def attacked(attack: Attack, arena: Arena, seed: str, duration: float, deadline:
 
 
 @contextmanager
-def clients(attacks: Iterable[Attack], arena: Arena, draw: random.Random, until: float) -> Iterator[list[Tally]]:
-    """Attacks beside each other; at the end the list has what they counted."""
+def clients(
+    attacks: Iterable[Attack],
+    arena: Arena,
+    draw: random.Random,
+    until: float,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Iterator[list[Tally]]:
+    """Attacks beside each other; at the end the list has what they counted.
+
+    `meanwhile` is called again and again until all have ended.
+    """
     started = [Started(attack, arena, str(draw.random()), until) for attack in attacks]
     tallies: list[Tally] = []
     yield tallies
     for client in started:
-        tallies += client.tallies() or []
+        while (found := client.tallies(time.monotonic() + LOOK_SECONDS)) is None:
+            meanwhile()
+        tallies += found

@@ -14,12 +14,12 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fakesysfs import cli, machine
 from tests.soaking.arena import Arena
-from tests.soaking.fork import clients
+from tests.soaking.fork import Attack, clients
 from tests.soaking.report import Tally
 
 WRITERS = 4
@@ -96,51 +96,42 @@ def _answers(path: str) -> tuple[int, ...]:
 # Attributes -----------------------------------------------------------------------------------------------------------
 
 
-def fuzz_writes(arena: Arena, draw: random.Random, until: float) -> list[Tally]:
+def writer(paths: Sequence[str]) -> Attack:
     """Random bytes at random offsets, to everything that may be written."""
-    tally = Tally("fuzz: write")
-    paths: list[str] = []
-    while time.monotonic() < until:
-        if not paths:
-            paths = [p for p, mode in _files(arena) if mode & 0o200 and not p.startswith(SLOW)]
-            draw.shuffle(paths)
-            continue
-        path, data = paths.pop(), _random_bytes(draw)
-        offset = draw.choice((0, 0, 0, 1, 4095, 4096, draw.getrandbits(40)))
-        what = f"pwrite {data[:64]!r} ({len(data)} bytes) at {offset} to {path}"
-        with tally.operation(what, *_answers(path)), _not_for_long():
-            written = arena.write(path, data, offset)
-            tally.expect(0 <= written <= len(data), f"{what}: {written} were taken")
-    return [tally]
+
+    def fuzz_writes(arena: Arena, draw: random.Random, until: float) -> list[Tally]:
+        tally = Tally("fuzz: write")
+        while time.monotonic() < until:
+            path, data = draw.choice(paths), _random_bytes(draw)
+            offset = draw.choice((0, 0, 0, 1, 4095, 4096, draw.getrandbits(40)))
+            what = f"pwrite {data[:64]!r} ({len(data)} bytes) at {offset} to {path}"
+            with tally.operation(what, *_answers(path)), _not_for_long():
+                written = arena.write(path, data, offset)
+                tally.expect(0 <= written <= len(data), f"{what}: {written} were taken")
+        return [tally]
+
+    return fuzz_writes
 
 
-def fuzz_reads(arena: Arena, draw: random.Random, until: float) -> list[Tally]:
+def reader(paths: Sequence[str]) -> Attack:
     """Random offsets and lengths. Of a file that does not change, a piece is that piece of the whole."""
-    tally = Tally("fuzz: read")
-    whole = {path: arena.read(path).encode() for path in CONSTANT}
-    paths: list[str] = []
-    while time.monotonic() < until:
-        if not paths:
-            paths = [p for p, mode in _files(arena) if mode & 0o400 and not p.endswith(WAITING)]
-            draw.shuffle(paths)
-            paths += CONSTANT * 20
-            draw.shuffle(paths)
-            continue
-        path = paths.pop()
-        size = draw.choice((1, 2, draw.randint(1, 4096), 4096, draw.randint(1, 1 << 20)))
-        offset = draw.choice((0, draw.randint(0, 4096), draw.randint(0, 4096), draw.getrandbits(62)))
-        what = f"pread of {size} bytes at {offset} of {path}"
-        with tally.operation(what, *_answers(path)), _not_for_long():
-            descriptor = os.open(f"{arena.point}/{path}", os.O_RDONLY)
-            try:
-                data = os.pread(descriptor, size, offset)
-            finally:
-                os.close(descriptor)
-            tally.expect(len(data) <= size, f"{what}: {len(data)} bytes")
-            if path in whole:
-                piece = whole[path][offset : offset + size]
+
+    def fuzz_reads(arena: Arena, draw: random.Random, until: float) -> list[Tally]:
+        tally = Tally("fuzz: read")
+        whole = {path: arena.read(path).encode() for path in CONSTANT}
+        while time.monotonic() < until:
+            path = draw.choice(CONSTANT if draw.random() < 0.1 else paths)
+            size = draw.choice((1, 2, draw.randint(1, 4096), 4096, draw.randint(1, 1 << 20)))
+            offset = draw.choice((0, draw.randint(0, 4096), draw.randint(0, 4096), draw.getrandbits(62)))
+            what = f"pread of {size} bytes at {offset} of {path}"
+            with tally.operation(what, *_answers(path)), _not_for_long():
+                data = arena.read_at(path, size, offset)
+                tally.expect(len(data) <= size, f"{what}: {len(data)} bytes")
+                piece = whole[path][offset : offset + size] if path in whole else data
                 tally.expect(data == piece, f"{what}: {data!r}, expected {piece!r}")
-    return [tally]
+        return [tally]
+
+    return fuzz_reads
 
 
 # Machine files --------------------------------------------------------------------------------------------------------
@@ -222,8 +213,16 @@ def fuzz_machines(arena: Arena, draw: random.Random, until: float) -> list[Tally
 def fuzz(arena: Arena, draw: random.Random, until: float) -> list[Tally]:
     """All of it beside each other, and the machine boots again afterwards."""
     arena.write("control/reset", "1")
-    attacks = [*[fuzz_writes] * WRITERS, fuzz_reads, fuzz_reads, fuzz_machines]
-    with clients(attacks, arena, draw, until) as tallies:
+    files = list(_files(arena))
+    write = writer([path for path, mode in files if mode & 0o200 and not path.startswith(SLOW)])
+    read = reader([path for path, mode in files if mode & 0o400 and not path.endswith(WAITING)])
+    attacks = [*[write] * WRITERS, read, read, fuzz_machines]
+
+    def unpin() -> None:
+        # A signal that came while a writer waited for a lock does not end its later wait for a pinned page.
+        arena.write("control/pages/unpin", "1")
+
+    with clients(attacks, arena, draw, until, unpin) as tallies:
         pass
     arena.write("control/reset", "1")
     sound = Tally("fuzz: write")

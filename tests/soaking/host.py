@@ -134,6 +134,9 @@ def describe(process: Process) -> str:
     """A process with its threads, each with its state and its stack in the kernel."""
     lines = [f"  {process.pid} (child of {process.parent}) {process.state} {command_line(process.pid)}"]
     with contextlib.suppress(OSError):
+        links = (f"/proc/{process.pid}/fd/{number}" for number in os.listdir(f"/proc/{process.pid}/fd"))
+        files = sorted(filter(lambda path: path.startswith("/"), map(os.readlink, links)))
+        lines.append(f"    open: {' '.join(files)}")
         for task in sorted(Path(f"/proc/{process.pid}/task").iterdir()):
             thread = _process(f"{process.pid}/task/{task.name}")
             state = thread.state if thread else "?"

@@ -160,9 +160,9 @@ def _mutated(text: str, draw: random.Random) -> bytes:
             cut = draw.randrange(len(line) + 1)
             lines[at] = line[:cut]
         else:
-            data = bytearray("\n".join(lines).encode())
+            data = bytearray("\n".join([*lines, ""]).encode())
             for _ in range(draw.randint(1, 3)):
-                data[draw.randrange(len(data))] = draw.randrange(256) if data else 0
+                data[draw.randrange(len(data))] = draw.randrange(256)
             return bytes(data)
     return "\n".join(lines).encode()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from fakesysfs.fuse import mount
@@ -22,6 +25,7 @@ LONGEST_DELAY = 0.8
 """About twice what a start takes, on a machine with other things to do."""
 FAKESYSFS = (sys.executable, "-m", "fakesysfs")
 BUSY = "tests.soaking.busy"
+COMPLAINTS = ("bug:", " WARNING ", " ERROR ", " CRITICAL ")
 HELPER = "fusermount3"
 """It unmounts for a server that is killed, so it must live."""
 
@@ -65,7 +69,7 @@ class Kill:
         self._tally = tally
         self._draw = draw
         self._base = arena.base
-        self._where = arena.base / "kill"
+        self._where = Path(tempfile.mkdtemp(prefix="kill", dir=arena.base))
         self._point = self._where / "mnt"
         self._log = self._where / "output.log"
         self._shared = {arena.point}
@@ -74,7 +78,7 @@ class Kill:
 
     def go(self) -> None:
         """Start, kill, look."""
-        self._point.mkdir(parents=True)
+        self._point.mkdir()
         files = host.temporary_files(self._base)
         with self._log.open("wb") as log:
             start = self._program = subprocess.Popen(
@@ -92,7 +96,7 @@ class Kill:
         with self._tally.operation(f"{self._did}: its end"), start:
             self._end()
         self._look(files)
-        shutil.rmtree(self._where)
+        self._clean_up()
 
     # The kill -------------------------------------------------------------------------------------------------------
 
@@ -183,11 +187,22 @@ class Kill:
     def _mounts(self) -> list[mount.Mount]:
         return [found for found in host.own_mounts(self._base) if found.point not in self._shared]
 
+    def _clean_up(self) -> None:
+        """What this kill left must not be taken for another one's."""
+        for left in self._mounts():
+            with contextlib.suppress(mount.MountError):
+                mount.unmount(left.point)
+        for log in self._state_logs():
+            log.unlink()
+        shutil.rmtree(self._where, ignore_errors=True)
+
+    def _state_logs(self) -> list[Path]:
+        return list((self._base / "state").rglob("*.log"))
+
     def _check_output(self) -> None:
-        logs = [self._log, *(self._base / "state").rglob("*.log")]
-        for log in logs:
+        for log in (self._log, *self._state_logs()):
             text = log.read_text(errors="replace")
-            complains = "bug:" in text or " WARNING " in text or " ERROR " in text
+            complains = any(word in text for word in COMPLAINTS)
             # Python itself says so when the signal comes before our first line.
             traceback = "Traceback" in text and "KeyboardInterrupt" not in text
             self._tally.expect(not complains and not traceback, f"{self._did}: {log.name}:\n{text}")

@@ -110,7 +110,7 @@ class Flatness:
 
     WARM_UP = 2
     """Rounds of each kind after which everything that is bounded has been filled."""
-    SLACK_KIB = 16 << 10
+    SLACK_KIB = 24 << 10
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

@@ -103,9 +103,9 @@ COLUMNS = ("rounds", "operations", "refused", "wrong", "errors", "leaks", "slowe
 
 
 def table(tallies: Iterable[Tally]) -> str:
-    """A line for each kind."""
+    """A line for each kind of attack."""
     lines = [f"{'kind':24}" + "".join(f"{name:>13}" for name in COLUMNS)]
-    for tally in tallies:
+    for tally in sorted(tallies, key=lambda tally: tally.kind):
         counts = (tally.rounds, tally.operations, tally.refused)
         failed = (tally.failed[failure] for failure in FAILURES)
         cells = [*(f"{count:,}" for count in (*counts, *failed)), _seconds(tally.slowest)]

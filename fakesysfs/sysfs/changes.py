@@ -58,6 +58,7 @@ class Changes:
     def _memory_block(self, group: Any, first: int, last: int) -> Iterator[NameChange]:
         yield NameChange(self._at("/sys/devices/system/memory"), None, b"memory", first, last, directories=True)
         yield NameChange(self._group(self._static("/sys/bus/memory"), "devices"), None, b"memory", first, last)
+        yield NameChange(self._at("/control/blocks"), None, b"memory", first, last, directories=True)
         for nid in group.nids:
             device = group.blocks.kernel.nodes[nid].device
             if device is not None:

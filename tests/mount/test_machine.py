@@ -199,6 +199,17 @@ def test_read_your_writes(mnt: Path) -> None:
     assert stale == 0
 
 
+def test_a_block_is_gone_from_every_place_that_was_looked_at(mnt: Path) -> None:
+    """The host must forget each name that it has looked up, those below control/ too."""
+    for place in (MEMORY, "sys/bus/memory/devices", "sys/devices/system/node/node2", "control/blocks"):
+        name = mnt / place / "memory80"
+        for word, there in (("unplug", False), ("online_movable", True)) * 2:
+            assert os.path.lexists(name) != there, place
+            assert write(mnt / HOTPLUG, word) == "ok"
+            assert os.path.lexists(name) == there, place
+            assert (name.name in os.listdir(name.parent)) == there if name.parent.exists() else not there
+
+
 BAD = [b"\n", b"x" * 4096, b"y" * 10_000, b"\0", b"online\0junk", b"\xff\xfe\x80", b"-1\n", b"0x\n"]
 
 

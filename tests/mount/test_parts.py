@@ -128,7 +128,7 @@ async def test_in_a_contended_directory_the_host_keeps_no_names(host: Host, mock
     assert host.cache.may_be_kept(family)
     await contend(host)
     assert not host.cache.may_be_kept(family)
-    host.toy.set_present(b"- 4 9")
+    host.toy.set_present(b"- 10 12")
     host.cache.collect()
     assert not host.cache.unsettled, "the store is answered before any other request"
     assert host.inodes[-1] == family, "its link count changed"

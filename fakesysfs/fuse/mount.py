@@ -20,7 +20,7 @@ from fakesysfs.fuse.users import users_of
 
 TYPE = "fuse.fakesysfs"
 _DEVICE = "/dev/fuse"
-_PATIENCE_SECONDS = 5
+_PATIENCE_SECONDS = 1
 _USERS_NAMED = 5
 IN_A_CONTAINER = (
     "in a container it takes `docker run --device /dev/fuse --cap-add SYS_ADMIN` "

@@ -133,7 +133,11 @@ case ${1-} in
         unmount "${1:-$checkout/mnt}"
         ;;
     --)
-        mountpoint=${2:?$(usage)}
+        if (($# < 2)); then
+            usage >&2
+            exit 2
+        fi
+        mountpoint=$2
         shift 2
         ;;
     "" | -*)

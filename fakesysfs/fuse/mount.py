@@ -5,11 +5,11 @@ Imports neither pyfuse3 nor trio: a daemon forks after these checks and before t
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -22,6 +22,10 @@ TYPE = "fuse.fakesysfs"
 _DEVICE = "/dev/fuse"
 _PATIENCE_SECONDS = 1
 _USERS_NAMED = 5
+
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+_libc = ctypes.CDLL(None, use_errno=True)
 IN_A_CONTAINER = (
     "in a container it takes `docker run --device /dev/fuse --cap-add SYS_ADMIN` "
     "(where the host has AppArmor, also `--security-opt apparmor=unconfined`)"
@@ -210,19 +214,21 @@ def _refuse_mounts_inside(point: str, real: str) -> None:
 
 
 def _try_to_unmount(real: str, *, lazily: bool) -> str | None:
-    """The error messages if that fails."""
-    helpers = (["fusermount3", "-u", *(["-z"] if lazily else [])], ["umount", *(["-l"] if lazily else [])])
-    errors = []
-    for helper in helpers if os.geteuid() else reversed(helpers):
-        if shutil.which(helper[0]) is None:
-            errors.append(f"{helper[0]} is not installed")
-            continue
-        command = [*helper, "--", real]
+    """The error message if that fails.
+
+    By the system call, for umount(8) asks the server about the mount, which may be stopped. An ordinary user
+    takes fusermount3.
+    """
+    if _libc.umount2(os.fsencode(real), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)) == 0:
+        return None
+    if (number := ctypes.get_errno()) != errno.EPERM:
+        return os.strerror(number)
+    command = ["fusermount3", "-u", *(["-z"] if lazily else []), "--", real]
+    try:
         done = subprocess.run(command, env=os.environ | {"LC_ALL": "C"}, capture_output=True, check=False)
-        if done.returncode == 0:
-            return None
-        errors.append(os.fsdecode(done.stderr).strip())
-    return "; ".join(errors)
+    except FileNotFoundError:
+        return "fusermount3 is not installed, which unmounts for users other than root"
+    return os.fsdecode(done.stderr).strip() if done.returncode else None
 
 
 def _why_busy(mount: Mount) -> str:

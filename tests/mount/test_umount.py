@@ -20,7 +20,7 @@ from tests.mount.served import AS_NOBODY, NOBODY, PATIENCE_SECONDS, ROOT, Served
 pytestmark = pytest.mark.mount
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount other file systems")
 
-COMMANDS = {
+COMMANDS: dict[str, list[str | Path]] = {
     "umount": [sys.executable, "-m", "fakesysfs", "umount"],
     "mount.sh": [ROOT / "mount.sh", "--unmount"],
 }

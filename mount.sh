@@ -19,8 +19,8 @@ need_limits() {
                 ;;
             "Max address space"*)
                 soft=${words[3]}
-                if [[ $soft != unlimited ]] && ((soft < 134217728)); then
-                    why="$((soft / 1024)) KiB of memory are too little: allow 131072 or more (\`ulimit -v 131072\`)"
+                if [[ $soft != unlimited ]] && ((soft < 268435456)); then
+                    why="$((soft / 1024)) KiB of memory are too little: allow 262144 or more (\`ulimit -v 262144\`)"
                 fi
                 ;;
             "Max processes"*)

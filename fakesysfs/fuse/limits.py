@@ -13,8 +13,8 @@ import threading
 DESCRIPTORS = 64
 """A server has about 20 open."""
 
-MEMORY_BYTES = 128 << 20
-"""Address space: a server maps 60 MiB to start, and more in its threads."""
+MEMORY_BYTES = 256 << 20
+"""Address space: a server maps 115 MiB, and at times twice that for its threads."""
 
 THREADS = 4
 """Threads and processes of a server beside its own: fusermount3 counts, too."""
@@ -46,7 +46,7 @@ def too_few_threads() -> str | None:
             thread.start()
             started.append(thread)
     except (RuntimeError, MemoryError):
-        return f"too few processes are allowed: a server takes {THREADS + 1} (`ulimit -u`)"
+        return f"{THREADS} threads cannot be started: allow more processes (`ulimit -u`) or memory (`ulimit -v`)"
     finally:
         end.set()
         for thread in started:

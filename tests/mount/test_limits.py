@@ -53,7 +53,7 @@ def test_fewest_descriptors_for_mount_sh(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [PYTHON, FOREGROUND, MOUNT_SH])
-@pytest.mark.parametrize("number", [40_000, (limits.MEMORY_BYTES >> 10) - 1])
+@pytest.mark.parametrize("number", [100_000, (limits.MEMORY_BYTES >> 10) - 1])
 def test_too_little_memory(tmp_path: Path, number: int, command: tuple[str, ...]) -> None:
     refused(started(f"-v {number}", *command, point=tmp_path), f"ulimit -v {limits.MEMORY_BYTES >> 10}")
     assert not mounted_at(str(tmp_path))
@@ -70,7 +70,7 @@ runpy.run_module("fakesysfs", run_name="__main__")
 def test_too_few_processes(nobodys: Path, options: list[str]) -> None:
     """For the daemon; for the threads of a server."""
     os.chown(nobodys, NOBODY, NOBODY)
-    command = [*AS_NOBODY, sys.executable, "-c", _WITH_ONE_PROCESS, "mount", nobodys, *options]
+    command = [*AS_NOBODY, sys.executable, "-c", _WITH_ONE_PROCESS, "mount", str(nobodys), *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     refused(done, "ulimit -u")
     assert not mounted_at(str(nobodys))

@@ -21,7 +21,7 @@ import pyfuse3
 import trio
 
 from fakesysfs.fuse import loop, reach
-from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, mounted_at, mounts
+from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, mounted_at, parse_mounts
 from fakesysfs.fuse.operations import Announcer, Operations, Sysroot
 
 MAX_TASKS = 100_000
@@ -199,7 +199,7 @@ class _MountTable:
     def has(self, device: str) -> bool:
         """Whether a mount with that device number is there."""
         self._file.seek(0)
-        return any(mount.device == device for mount in mounts(self._file.readall()))
+        return any(mount.device == device for mount in parse_mounts(self._file.readall()))
 
     async def until_gone(self, device: str) -> None:
         """Wait until it is gone."""

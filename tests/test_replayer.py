@@ -137,6 +137,9 @@ def test_every_normalisation_gives_a_reason_and_a_stream() -> None:
     [
         ("dmesg", [BUILT.format(4, 1)], [BUILT.format(4, 2)]),
         ("dmesg", ["<4>do_migrate_range: <n> callbacks suppressed"], []),
+        ("text", "Memory block size:       128M\n", "Memory block size:                128M\n"),
+        ("text", "Total offline memory:      0B\n", "Total offline memory:               0B\n"),
+        ("text", "node   0   1 \n  0:  10  15 \n", "node     0    1 \n   0:   10   15 \n"),
         ("dmesg", ["<4>page dumped because: unmovable page"], ["<4>page dumped because: unmovable page"] * 3),
         (
             "dmesg",

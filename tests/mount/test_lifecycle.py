@@ -184,7 +184,7 @@ def as_nobody(command: str, cwd: Path = Path("/")) -> subprocess.CompletedProces
 
 
 @pytest.fixture
-def nobodys(tmp_path: Path) -> Path:
+def nobodys(public_path: Path) -> Path:
     """A directory that another user can reach, where that user can run the fake."""
     if os.geteuid():
         pytest.skip("only root can become another user")
@@ -197,9 +197,7 @@ def nobodys(tmp_path: Path) -> Path:
     ):
         if as_nobody(needs).returncode:
             pytest.skip(why)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    return tmp_path
+    return public_path
 
 
 def test_another_user(nobodys: Path) -> None:
@@ -213,7 +211,7 @@ def test_another_user(nobodys: Path) -> None:
 
 
 def test_others_are_let_in_only_if_asked(tmp_path: Path, nobodys: Path) -> None:
-    point = tmp_path / "real"
+    point = nobodys / "real"
     point.mkdir()
     attribute = "cat sys/devices/system/memory/block_size_bytes"
     assert fakesysfs("mount", point, state=tmp_path).returncode == 0

@@ -146,6 +146,16 @@ def _without_counters(text: str, context: Context) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not _COUNTER.search(line.rstrip("\n")))
 
 
+_COLUMNS = re.compile(
+    r"(?:Memory block size|Total (?:online|offline) memory): +\S+"  # lsmem
+    r"|node(?: +\d+)+ *| +\d+:(?: +\d+)+ *"  # numactl -H
+)
+
+
+def _narrow_columns(text: str, _context: Context) -> str:
+    return "\n".join(" ".join(line.split()) if _COLUMNS.fullmatch(line) else line for line in text.split("\n"))
+
+
 def _module_chatter(text: str, context: Context) -> str:
     return "" if context.module_command else text
 
@@ -193,6 +203,12 @@ NORMALISATIONS = (
         _text_replaced(r"^([bcdlps-][rwxsStT-]{9} .*?)[A-Z][a-z]{2} [ \d]\d  ?(\d\d:\d\d|\d{4}) ", r"\1<date> "),
     ),
     Normalisation("free memory", "text", "numactl -H: depends on what else runs", _without_lines(r"^node \d+ free: ")),
+    Normalisation(
+        "columns",
+        "text",
+        "util-linux 2.41 and numactl 2.0.19 print the summary of lsmem and the distances of numactl -H in wider columns",
+        _narrow_columns,
+    ),
     Normalisation(
         "used memory",
         "text",

@@ -62,6 +62,7 @@ failed_lately() { # VERSION
     [[ -n $(find "$(stamp "$1")" -mmin -1440 2>/dev/null) ]]
 }
 
+# shellcheck disable=SC2329 # a trap calls it
 forget_attempt() {
     local version
     for version in "${missing[@]}"; do

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Fetches the versions of daxctl that sessions were recorded with into a cache folder. It installs nothing.
+# Fetches the versions of daxctl that sessions were recorded with into a cache folder. It installs
+# nothing.
 #
 #     scripts/fetch_daxctl.sh [VERSION...]     default: 85 76.1
 #
-# Skips what is installed or in the cache. ${XDG_CACHE_HOME:-~/.cache}/fakesysfs/daxctl-VERSION/bin/daxctl starts a
-# fetched one with its own C library, which may be newer or older than this system's. The packages come by apt from the
-# mirror that this system uses, checked with Debian's keys; apt's lists and its cache are private ones.
+# Skips what is installed or in the cache, ${XDG_CACHE_HOME:-~/.cache}/fakesysfs. There
+# daxctl-VERSION/bin/daxctl starts a fetched one with its own C library, which may be newer or older
+# than this system's. The packages come by apt from the mirror that this system uses, checked with
+# Debian's keys; apt's lists and its cache are private ones.
 #
-# Where no suite has a version, the next newer one is fetched, which can stand in for it. A version that could not be
-# fetched is not looked for again for a day: daxctl-VERSION-missing in the cache folder is the stamp. The status is 0
-# when all versions are there.
+# Where no suite has a version, the script fetches the next newer one, which can stand in for it. It
+# looks for a missing version once a day: daxctl-VERSION-missing in the cache folder is the stamp.
+# The status is 0 when all versions are there.
 set -eu
 
 suites=(unstable testing stable oldstable)
@@ -29,7 +31,8 @@ main() { # VERSION...
         if is_here "$version"; then
             continue
         elif failed_lately "$version"; then
-            say "daxctl $version: the last attempt to fetch it failed less than a day ago; rm $(stamp "$version") to try now"
+            say "daxctl $version: the last attempt to fetch it failed less than a day ago;" \
+                "rm $(stamp "$version") to try now"
             status=1
         else
             missing+=("$version")
@@ -211,7 +214,7 @@ fail() { # VERSION SENTENCE
     exit 1
 }
 
-# The script that starts a fetched daxctl with the libraries that came with it, wherever the folder is moved to.
+# The script that starts a fetched daxctl with its own libraries. The folder may be moved.
 write_starter() { # FOLDER LOADER PROGRAM
     local libraries
     # shellcheck disable=SC2016 # the script that is written expands $here

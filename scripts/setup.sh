@@ -4,7 +4,8 @@
 #     set_up base|test
 #
 # which returns at once when the checkout's .venv is up to date. Otherwise it installs what is missing: Debian's packages
-# as root, on a terminal after a question, else it names the command; then a .venv with this package (`test`: and what the tests need).
+# as root, on a terminal after a question, else it names the command; then a .venv with this package
+# (`test`: and what the tests need).
 #
 # .venv/.set-up-{base,test}  stamps: for which pyproject.toml, at which path, that part of the .venv was finished.
 # .venv.lock                 held (flock) by the one set-up at work and by the pip that it started, which may outlive it.
@@ -143,8 +144,8 @@ provide_system_packages() {
     die 1 "missing on this system: $missing; install that first$(install_command "${packages[@]}")"
 }
 
-# Root may, and the user of a CI machine who can become root without being asked for a password. Where there is a
-# terminal, the person at it decides, except in CI, which may give its jobs one.
+# Root may, and the user of a CI machine who can become root without being asked for a password. On a
+# terminal the person there decides, but not in CI, which may give its jobs a terminal.
 may_install() { # PACKAGE...
     [[ $(package_manager) == apt ]] || return 1
     if [[ ${CI-} == true ]]; then

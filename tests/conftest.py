@@ -40,7 +40,10 @@ def _no_mount_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture
 def public_path() -> Iterator[Path]:
-    """A directory that every user can reach. Each start of pytest closes the parents of `tmp_path` to other users."""
+    """A directory that every user can reach.
+
+    Each start of pytest, of other sessions too, closes the parents of `tmp_path` to other users.
+    """
     with tempfile.TemporaryDirectory(prefix="fakesysfs-test-") as directory:
         path = Path(directory).resolve()
         path.chmod(0o755)

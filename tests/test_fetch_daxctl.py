@@ -1,6 +1,7 @@
 """scripts/fetch_daxctl.sh, with the real apt and a Debian archive in a folder.
 
-Each suite of the archive has one package, daxctl, that brings a C library's loader with it. Both are scripts of sh.
+Each suite of the archive has one package, daxctl, that brings a C library's loader with it. Both
+are scripts of sh.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,7 +111,7 @@ class Archive:
         return done
 
     def fetched(self) -> dict[str, str]:
-        """The folders in the cache, and what the daxctl in each says when it is asked for its version."""
+        """The folders in the cache, and the version that the daxctl in each prints."""
         return {
             program.parents[1].name: subprocess.run(
                 [program, "--version"], capture_output=True, text=True, check=False
@@ -124,8 +125,8 @@ def _sha256(path: Path) -> str:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    """An archive whose suites are not those that the script reads; the system's own daxctl is of a version that nobody wants."""
+def archive(tmp_path: Path) -> Archive:
+    """An archive without any suite that the script reads, and a system with daxctl 1.0."""
     made = Archive(tmp_path)
     for folder in ("bin", "lists/partial", "archive"):
         (tmp_path / folder).mkdir(parents=True)

@@ -1,6 +1,7 @@
-"""What the set-up does where something is missing: who is told or asked what, and when a package manager is started.
+"""What the set-up does where something is missing: whom it tells or asks what, and what it installs.
 
-On a copy of the scripts with a PATH on which there is little. Package managers are scripts that write down their calls.
+On a copy of the scripts with a PATH on which there is little. Package managers are scripts that
+write down their calls.
 """
 
 from __future__ import annotations
@@ -63,9 +64,7 @@ def set_up(checkout: Path) -> subprocess.CompletedProcess[str]:
     """tests/run as an ordinary user."""
     as_nobody = NOBODY if os.geteuid() == 0 else ()
     command = [*as_nobody, "bash", checkout / "tests/run"]
-    return subprocess.run(
-        command, env=environment_of(checkout), cwd="/", capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command, env=environment_of(checkout), cwd="/", capture_output=True, text=True, check=False)
 
 
 def stub(path: Path, script: str = "") -> None:
@@ -221,7 +220,7 @@ def ready(apt_checkout: Path) -> Path:
 
 def run_tests(checkout: Path, *arguments: str) -> None:
     """tests/run, without a terminal."""
-    command = ["bash", checkout / "tests/run", *arguments]
+    command = ["bash", str(checkout / "tests/run"), *arguments]
     subprocess.run(
         command, env=environment_of(checkout), stdin=subprocess.DEVNULL, capture_output=True, check=True, cwd="/"
     )

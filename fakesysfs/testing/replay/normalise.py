@@ -206,7 +206,7 @@ NORMALISATIONS = (
     Normalisation(
         "columns",
         "text",
-        "util-linux 2.41 and numactl 2.0.19 print the summary of lsmem and the distances of numactl -H in wider columns",
+        "wider in util-linux 2.41 (lsmem's summary) and in numactl 2.0.19 (the distances)",
         _narrow_columns,
     ),
     Normalisation(
@@ -239,7 +239,6 @@ OUTPUT_NOT_COMPARED = frozenset(
 """Commands whose output is the guest's (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""
 
 
-
 class VersionDifference(NamedTuple):
     """What daxctl does otherwise since some version, for some of its verbs."""
 
@@ -253,7 +252,7 @@ class VersionDifference(NamedTuple):
     reason: str
 
     def is_between(self, one: Version, other: Version) -> bool:
-        """Whether two versions may differ in it. Nobody knows on which side one is that lies between the bounds."""
+        """Whether two versions may differ in it. A version between the bounds may do it either way."""
         older, newer = sorted((one, other))
         return older != newer and older < self.first_new and newer > self.last_old
 
@@ -274,7 +273,7 @@ VERSION_DIFFERENCES = (
         "daxctl 81 says `was already in ... mode` and leaves the device alone, 85 says nothing and may bind it again",
     ),
 )
-"""What is not compared where another version of daxctl stands in for the recorded one (KERNEL.md 5)."""
+"""What is not compared where another daxctl stands in for the recorded one (KERNEL.md 5)."""
 
 
 def for_command(context: Context, command: str, names: set[str]) -> None:
@@ -284,6 +283,6 @@ def for_command(context: Context, command: str, names: set[str]) -> None:
 
 
 def version_differences(command: str, recorded: str, run: str) -> list[VersionDifference]:
-    """What a command may do otherwise because `run` (e.g. `daxctl-85`) was run instead of `recorded`."""
+    """In what a command may differ when `run` (e.g. `daxctl-85`) is run instead of `recorded`."""
     one, other, words = version_of(recorded), version_of(run), set(re.findall(r"[\w-]+", command))
     return [known for known in VERSION_DIFFERENCES if known.is_between(one, other) and words & set(known.verbs)]

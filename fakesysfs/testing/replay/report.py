@@ -22,7 +22,7 @@ class Kind(enum.Enum):
     TOOL_ABSENT = "tool absent"
     """A tool is not here, nor another version of it; counts neither way."""
     IN_PART = "compared in part"
-    """Another version of a tool was run, and the two are known to differ in some of it; counts neither way."""
+    """Another version of a tool was run, which is known to differ in a part; counts neither way."""
     INFORMATIVE = "informative"
     """Nothing to compare; not counted."""
 

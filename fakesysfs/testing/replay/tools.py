@@ -1,9 +1,9 @@
 """Which of the recorded tools are here, and where.
 
 Sessions were recorded with two versions of daxctl. The one of this system is in PATH; others lie in a cache folder
-that scripts/fetch_daxctl.sh fills, unpacked and never installed. Where a version is missing the nearest one stands in
-for it: the rest of the session needs what it does to the machine. It is compared, except for what the two versions are
-known to do differently (normalise.VERSION_DIFFERENCES).
+that scripts/fetch_daxctl.sh fills, unpacked and never installed. Where a version is missing the
+nearest one stands in for it: the rest of the session needs what it does to the machine. It is
+compared, except for the stated differences of the two versions (normalise.VERSION_DIFFERENCES).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def find(tool: str | None) -> Found:
 
 
 def _nearest(tool: str, others: Iterable[str]) -> str:
-    """The next newer version, which differs least from what is wanted; the newest one where all are older."""
+    """The next newer version; the newest one where all are older."""
     newest_first = sorted(others, key=version_of, reverse=True)
     newer = [name for name in newest_first if version_of(name) > version_of(tool)]
     return newer[-1] if newer else newest_first[0]

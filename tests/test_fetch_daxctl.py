@@ -20,6 +20,8 @@ from fakesysfs.testing.replay.tools import search_path
 
 ROOT = Path(__file__).parents[1]
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+SYSTEM_SUITE = "bookworm"
+"""It is always there: apt's lists may be links into the archive."""
 NEEDED = ("apt-get", "apt-cache", "dpkg-deb", "dpkg")
 
 pytestmark = [
@@ -50,7 +52,7 @@ class Archive:
     def fill(self, suites: Mapping[str, Sequence[str]]) -> None:
         """Replace the archive: a suite's name and the versions of daxctl in it."""
         shutil.rmtree(self.where / "archive", ignore_errors=True)
-        for suite, versions in suites.items():
+        for suite, versions in {SYSTEM_SUITE: ["0"], **suites}.items():
             self._suite(suite, [self._package(version) for version in versions])
 
     def _package(self, version: str) -> Path:
@@ -136,7 +138,7 @@ def archive(tmp_path: Path) -> Archive:
     ):
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/archive bookworm main\n")
+    (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{tmp_path}/archive {SYSTEM_SUITE} main\n")
     # the archive is not signed
     (tmp_path / "apt.conf").write_text(f"""
         Dir::Etc::SourceList "{tmp_path}/sources.list";
@@ -146,7 +148,7 @@ def archive(tmp_path: Path) -> Archive:
         APT::Get::AllowUnauthenticated "true";
         APT::Sandbox::User "root";
     """)
-    made.fill({"bookworm": ["0"]})
+    made.fill({})
     subprocess.run(
         ["apt-get", "update"],
         env={**os.environ, "APT_CONFIG": str(tmp_path / "apt.conf")},

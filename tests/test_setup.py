@@ -237,3 +237,12 @@ def test_all_tests_are_given_their_tools(ready: Path) -> None:
 def test_one_test_installs_and_fetches_nothing(ready: Path) -> None:
     run_tests(ready, "tests/test_x.py", "-k", "y")
     assert calls(ready) == ["pytest tests/test_x.py -k y"]
+
+
+@only_root
+def test_on_a_terminal_the_tests_go_on_without_the_tools(ready: Path) -> None:
+    status, output = on_a_terminal(ready, "n\n")
+    assert status == 0
+    assert "skipping the tests that start daxctl, ndctl, numactl," in output
+    assert installed(ready) == []
+    assert calls(ready)[-1] == "pytest "

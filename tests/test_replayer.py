@@ -634,6 +634,17 @@ def test_what_another_version_of_a_tool_does_is_compared_except_for_the_stated_d
     ]
 
 
+def test_a_log_that_is_not_compared_still_tells_that_a_name_was_freed() -> None:
+    target = Quiet({})
+    target.stands_in = "daxctl-85"
+    leak = of_daxctl("reconfigure-device x", tool="daxctl-76.1", stderr="reconfigured\n")
+    leak["dmesg"] = ["<4>Hotplug memory regions stuck online until reboot"]
+    header = {"profile": "hotplug-v3-as-posted", "name": "toy", "variant": "default"}
+    playing = player.Player(Session(Path("toy"), header, [leak]), target, None)
+    assert playing.play().count(Kind.IN_PART) == 1
+    assert playing.context.names_freed
+
+
 def test_a_newer_version_differs_in_nothing_that_is_known() -> None:
     target = Quiet({})
     target.stands_in = "daxctl-86"

@@ -267,6 +267,7 @@ class Player:
                     found = normalise(stream, got, self.context)
                     differences += difference(key, expected.split("\n"), found.split("\n"))
         if "messages" in differing:
+            self.messages.observe(operation)
             self._discard(operation)
         else:
             differences += self._drained(operation)

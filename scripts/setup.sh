@@ -4,7 +4,8 @@
 #     set_up base|test
 #
 # which returns at once when the checkout's .venv is up to date. Otherwise it installs what is missing: Debian's packages
-# as root, else it names the command; then a .venv with this package (`test`: and what the tests need).
+# as root, on a terminal after a question, else it names the command; then a .venv with this package
+# (`test`: and what the tests need).
 #
 # .venv/.set-up-{base,test}  stamps: for which pyproject.toml, at which path, that part of the .venv was finished.
 # .venv.lock                 held (flock) by the one set-up at work and by the pip that it started, which may outlive it.
@@ -135,7 +136,7 @@ provide_system_packages() {
         find_missing
         [[ -n $missing ]] || return 0
         name_packages
-        may_install || break
+        may_install "${packages[@]}" || break
         apt_install "${packages[@]}"
     done
     find_missing
@@ -143,10 +144,26 @@ provide_system_packages() {
     die 1 "missing on this system: $missing; install that first$(install_command "${packages[@]}")"
 }
 
-# Root may, and the user of a CI machine who can become root without being asked for a password.
-may_install() {
+# Root may, and the user of a CI machine who can become root without being asked for a password. On a
+# terminal the person there decides, but not in CI, which may give its jobs a terminal.
+may_install() { # PACKAGE...
     [[ $(package_manager) == apt ]] || return 1
-    [[ $EUID == 0 ]] || { [[ ${CI-} == true ]] && sudo -n true 2>/dev/null; }
+    if [[ ${CI-} == true ]]; then
+        [[ $EUID == 0 ]] || sudo -n true 2>/dev/null
+        return
+    fi
+    [[ $EUID == 0 ]] || return 1
+    if [[ -t 0 || -t 2 ]]; then
+        agrees "install with apt: $*?"
+    fi
+}
+
+agrees() { # QUESTION
+    local answer=""
+    [[ -t 0 && -t 2 ]] || return 1
+    printf 'fakesysfs: %s [y/N] ' "$1" >&2
+    read -r answer || printf '\n' >&2
+    [[ $answer == [yY]* ]]
 }
 
 # Sets $missing, empty when all is there, and $python.

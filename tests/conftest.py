@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,23 @@ def _logs_of_daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 @pytest.fixture(scope="session", autouse=True)
 def _no_mount_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
-    base = str(tmp_path_factory.getbasetemp())
+    _assert_no_mount_below(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that every user can reach.
+
+    Each start of pytest, of other sessions too, closes the parents of `tmp_path` to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="fakesysfs-test-") as directory:
+        path = Path(directory).resolve()
+        path.chmod(0o755)
+        yield path
+        _assert_no_mount_below(path)
+
+
+def _assert_no_mount_below(base: Path) -> None:
     left = [mount.point for mount in mounts() if mount.type == TYPE and Path(mount.point).is_relative_to(base)]
     for point in left:
         detach(point)

@@ -14,10 +14,16 @@ from typing import Any
 import pytest
 
 from fakesysfs.kernel.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
-from fakesysfs.testing.replay import cli, player, raw, recipes, scenes, snapshots
+from fakesysfs.testing.replay import cli, player, raw, recipes, scenes, snapshots, tools
 from fakesysfs.testing.replay.messages import Comparison, Stream
 from fakesysfs.testing.replay.model_target import ModelTarget, boot
-from fakesysfs.testing.replay.normalise import NORMALISATIONS, Context, for_command, normalise
+from fakesysfs.testing.replay.normalise import (
+    NORMALISATIONS,
+    Context,
+    for_command,
+    normalise,
+    version_differences,
+)
 from fakesysfs.testing.replay.recording import (
     INFORMATIVE,
     KINDS,
@@ -28,7 +34,7 @@ from fakesysfs.testing.replay.recording import (
     find,
     load,
 )
-from fakesysfs.testing.replay.report import Kind, Report, Verdict, total
+from fakesysfs.testing.replay.report import Kind, Report, Verdict, not_compared, total
 from fakesysfs.testing.replay.shell import command_lines
 from fakesysfs.testing.replay.target import (
     FileStatus,
@@ -41,6 +47,7 @@ from fakesysfs.testing.replay.target import (
     RaceWriter,
     ShellResult,
     Target,
+    ToolAbsentError,
 )
 from fakesysfs.testing.tasks import Signal, Task, Tasks
 
@@ -164,6 +171,9 @@ def test_every_normalisation_gives_a_reason_and_a_stream() -> None:
     [
         ("dmesg", [BUILT.format(4, 1)], [BUILT.format(4, 2)]),
         ("dmesg", ["<4>do_migrate_range: <n> callbacks suppressed"], []),
+        ("text", "Memory block size:       128M\n", "Memory block size:                128M\n"),
+        ("text", "Total offline memory:      0B\n", "Total offline memory:               0B\n"),
+        ("text", "node   0   1 \n  0:  10  15 \n", "node     0    1 \n   0:   10   15 \n"),
         ("dmesg", ["<4>page dumped because: unmovable page"], ["<4>page dumped because: unmovable page"] * 3),
         (
             "dmesg",
@@ -417,6 +427,7 @@ class Quiet(Target):
         self.files = {"/proc/meminfo": "MemTotal:  100 kB\n", **files}
         self.open_files: dict[int, str] = {}
         self.messages = Messages()
+        self.stands_in: str | None = None
 
     def open(self, path: str, flags: int) -> int:
         del flags
@@ -458,11 +469,11 @@ class Quiet(Target):
         raise NotSupportedError(f"{name}{arguments}")
 
     def sh(self, command: str, tool: str | None) -> ShellResult:
-        if tool:
+        if tool and self.stands_in is None:
             raise NotSupportedError("tool needs a mount")
         if "selftest" in command:
             raise NotRunError("selftest absent", rest=True)
-        return ShellResult(0, "out\n", "")
+        return ShellResult(0, "out\n", "", self.stands_in)
 
     def spawn(self, path: str, data: bytes, alarm: float = 0) -> Process:
         del alarm
@@ -620,6 +631,118 @@ def test_what_cannot_be_played_counts_as_a_mismatch_and_what_lacks_a_tool_does_n
         (Kind.NOT_RUN, "selftest absent"),
     ]
     assert report.summary() == "7.3/toy: 1 of 3 operations reproduced (2 not run)"
+
+
+def of_daxctl(command: str, **recorded: object) -> dict[str, Any]:
+    plain = {"op": "sh", "cmd": f"daxctl {command}", "tool": "daxctl-85", "rc": 0, "stdout": "out\n", "stderr": ""}
+    return {**plain, **NOTHING, **recorded}
+
+
+def test_what_another_version_of_a_tool_does_is_compared_except_for_the_stated_differences() -> None:
+    target = Quiet({})
+    target.stands_in = "daxctl-76.1"
+    lines = [
+        of_daxctl("list"),
+        of_daxctl("list", rc=1),
+        of_daxctl("destroy-device dax0.1", rc=250, stderr="error\n"),
+        of_daxctl("destroy-device dax0.1", stdout="other\n"),
+        of_daxctl("disable-device x; daxctl reconfigure-device x"),
+    ]
+    report = player.play(session(lines), target, None)
+    kinds = [line.verdict.kind for line in report.lines]
+    assert kinds == [Kind.REPRODUCED, Kind.MISMATCH, Kind.IN_PART, Kind.MISMATCH, Kind.IN_PART]
+    assert report.summary() == "7.3/toy: 1 of 3 operations reproduced (2 compared in part)"
+    without = "compared in part: 2 operations without exit status"
+    verbs = "enable-device, disable-device, destroy-device"
+    instead = "daxctl-76.1 stands in for daxctl-85"
+    assert list(not_compared([report, report])) == [
+        f"{without}, messages, stderr of {verbs}, reconfigure-device: {instead}",
+        f"{without}, stderr of {verbs}: {instead}",
+    ]
+
+
+def test_a_log_that_is_not_compared_still_tells_that_a_name_was_freed() -> None:
+    target = Quiet({})
+    target.stands_in = "daxctl-85"
+    leak = of_daxctl("reconfigure-device x", tool="daxctl-76.1", stderr="reconfigured\n")
+    leak["dmesg"] = ["<4>Hotplug memory regions stuck online until reboot"]
+    header = {"profile": "hotplug-v3-as-posted", "name": "toy", "variant": "default"}
+    playing = player.Player(Session(Path("toy"), header, [leak]), target, None)
+    assert playing.play().count(Kind.IN_PART) == 1
+    assert playing.context.names_freed
+
+
+def test_a_newer_version_differs_in_nothing_that_is_known() -> None:
+    target = Quiet({})
+    target.stands_in = "daxctl-86"
+    report = player.play(session([of_daxctl("destroy-device x"), of_daxctl("enable-device x", rc=250)]), target, None)
+    assert [line.verdict.kind for line in report.lines] == [Kind.REPRODUCED, Kind.MISMATCH]
+    assert list(not_compared([report])) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verbs"),
+    [
+        ("76.1", "76.1", []),
+        ("76.1", "77", ["enable-device"]),
+        ("76.1", "81", ["enable-device"]),
+        ("76.1", "85", ["enable-device", "reconfigure-device"]),
+        ("77", "80", ["enable-device"]),
+        ("81", "82", ["reconfigure-device"]),
+        ("81", "85", ["reconfigure-device"]),
+        ("82", "83", ["reconfigure-device"]),
+        ("85", "100.1", []),
+        ("70", "76.1", []),
+    ],
+)
+def test_a_difference_lies_between_an_old_and_a_new_version(one: str, other: str, verbs: list[str]) -> None:
+    """A version between the two may do it either way, so it may differ from any other one."""
+    for recorded, run in ((one, other), (other, one)):
+        found = version_differences(
+            "daxctl enable-device; daxctl reconfigure-device", f"daxctl-{recorded}", f"daxctl-{run}"
+        )
+        assert [difference.verbs[0] for difference in found] == verbs
+
+
+@pytest.mark.parametrize(
+    ("here", "fetched", "stands_in", "is_fetched"),
+    [
+        ("76.1", ["85"], None, True),
+        ("85", [], None, False),
+        ("85", ["85"], None, False),
+        ("76.1", [], "76.1", False),
+        ("76.1", ["86", "100"], "86", True),
+        ("76.1", ["81"], "81", True),
+        ("81", ["76.1"], "81", False),
+        (None, ["9", "10"], "10", True),
+    ],
+)
+def test_the_nearest_version_of_a_tool_stands_in(
+    here: str | None,
+    fetched: list[str],
+    stands_in: str | None,
+    is_fetched: bool,  # noqa: FBT001  a parameter of pytest's
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next newer one, else the newest one. Here 85 is wanted."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tools, "installed", lambda: here and f"daxctl-{here}")
+    for version in fetched:
+        program = tmp_path / "fakesysfs" / f"daxctl-{version}" / "bin" / "daxctl"
+        program.parent.mkdir(parents=True)
+        program.write_text("")
+    (tmp_path / "fakesysfs").mkdir(exist_ok=True)
+    (tmp_path / "fakesysfs" / "daxctl-90-missing").write_text("")
+    folder = tmp_path / "fakesysfs" / f"daxctl-{stands_in or '85'}" / "bin"
+    assert tools.find("daxctl-85") == (folder if is_fetched else None, stands_in and f"daxctl-{stands_in}")
+
+
+def test_without_any_version_of_a_tool_it_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tools, "installed", lambda: None)
+    with pytest.raises(ToolAbsentError):
+        tools.find("daxctl-85")
 
 
 def test_known_differences_count_as_reproduced_through_a_mount_only() -> None:

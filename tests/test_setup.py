@@ -1,11 +1,13 @@
-"""What the set-up says where something is missing: the one command that brings it, for this system's package manager.
+"""What the set-up does where something is missing: whom it tells or asks what, and what it installs.
 
-On a copy of the scripts that is not set up, with a PATH on which there is little. No package manager is started.
+On a copy of the scripts with a PATH on which there is little. Package managers are scripts that
+write down their calls.
 """
 
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import subprocess
 import tempfile
@@ -54,19 +56,42 @@ def copied(where: Path) -> Path:
     return where
 
 
+def environment_of(checkout: Path) -> dict[str, str]:
+    return {"PATH": str(checkout / "bin"), "HOME": str(checkout)}
+
+
 def set_up(checkout: Path) -> subprocess.CompletedProcess[str]:
     """tests/run as an ordinary user."""
     as_nobody = NOBODY if os.geteuid() == 0 else ()
-    environment = {"PATH": str(checkout / "bin"), "HOME": str(checkout)}
     command = [*as_nobody, "bash", checkout / "tests/run"]
-    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment_of(checkout), cwd="/", capture_output=True, text=True, check=False)
+
+
+def stub(path: Path, script: str = "") -> None:
+    """A command that writes its call down, see `calls`, and does what `script` says."""
+    log = next(parent for parent in path.parents if (parent / "tests/run").exists()) / "calls"
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >>{log}\n{script}\n')
+    path.chmod(0o755)
+
+
+def calls(checkout: Path) -> list[str]:
+    """The calls of stubs."""
+    log = checkout / "calls"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def installed(checkout: Path) -> list[str]:
+    """What apt was asked to install, one entry for each call."""
+    found = (line.partition("--no-install-recommends ") for line in calls(checkout) if line.startswith("apt-get"))
+    return [packages for _, option, packages in found if option]
 
 
 @pytest.mark.parametrize("manager", [*INSTALL, None])
 def test_an_ordinary_user_is_told_the_command(checkout: Path, manager: str | None) -> None:
     if manager is not None:
-        (checkout / "bin" / manager).write_text("#!/bin/sh\necho started >&2\n")
-        (checkout / "bin" / manager).chmod(0o755)
+        stub(checkout / "bin" / manager)
     done = set_up(checkout)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -74,6 +99,7 @@ def test_an_ordinary_user_is_told_the_command(checkout: Path, manager: str | Non
     assert "fusermount3, gcc, pkg-config, libfuse3's headers" in missing
     assert command == (f": {INSTALL[manager]}" if manager is not None else "")
     assert not (checkout / ".venv").exists()
+    assert calls(checkout) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a checkout to another user")
@@ -86,3 +112,137 @@ def test_somebody_elses_checkout_that_is_not_set_up(checkout: Path) -> None:
         done.stderr
         == f"fakesysfs: {checkout} is not set up for user 65534, who may not write there: use a clone of your own\n"
     )
+
+
+# Root -------------------------------------------------------------------------------------------------------------
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root installs packages")
+PACKAGES = INSTALL["apt-get"].removeprefix("sudo apt-get install ")
+
+
+@pytest.fixture
+def apt_checkout(checkout: Path) -> Path:
+    """On a system with apt; it brings nothing."""
+    stub(checkout / "bin" / "apt-get")
+    return checkout
+
+
+def on_a_terminal(checkout: Path, answer: str, **environment: str) -> tuple[int, str]:
+    """The status and the output of tests/run where `answer` is typed."""
+    here, there = pty.openpty()
+    try:
+        with subprocess.Popen(
+            ["bash", checkout / "tests/run"],
+            env=environment_of(checkout) | environment,
+            cwd="/",
+            stdin=there,
+            stdout=there,
+            stderr=there,
+            start_new_session=True,
+        ) as process:
+            os.close(there)
+            os.write(here, answer.encode())
+            output = b""
+            while part := read_terminal(here):
+                output += part
+        return process.returncode, output.decode().replace("\r\n", "\n")
+    finally:
+        os.close(here)
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """Empty at the end, which Linux reports as EIO."""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
+
+
+@only_root
+def test_root_without_a_terminal_installs(apt_checkout: Path) -> None:
+    done = subprocess.run(
+        ["bash", apt_checkout / "tests/run"],
+        env=environment_of(apt_checkout),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert set(installed(apt_checkout)) == {PACKAGES}
+
+
+@only_root
+@pytest.mark.parametrize("answer", ["\n", "n\n", "\4"])
+def test_on_a_terminal_nothing_is_installed_unasked(apt_checkout: Path, answer: str) -> None:
+    status, output = on_a_terminal(apt_checkout, answer)
+    assert status == 1
+    assert output.count(f"install with apt: {PACKAGES}? [y/N] ") == 1
+    assert output.endswith(f"install that first: apt-get install {PACKAGES}\n")
+    assert calls(apt_checkout) == []
+
+
+@only_root
+def test_on_a_terminal_root_may_say_yes(apt_checkout: Path) -> None:
+    status, _ = on_a_terminal(apt_checkout, "y\ny\n")
+    assert status == 1
+    assert set(installed(apt_checkout)) == {PACKAGES}
+
+
+@only_root
+def test_continuous_integration_is_not_asked(apt_checkout: Path) -> None:
+    """Some services give a terminal to their jobs."""
+    _, output = on_a_terminal(apt_checkout, "", CI="true")
+    assert "[y/N]" not in output
+    assert set(installed(apt_checkout)) == {PACKAGES}
+
+
+# tests/run, set up ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ready(apt_checkout: Path) -> Path:
+    """A checkout that is set up, on a system without the tools that tests start."""
+    for name in ("pytest", "ruff", "mypy"):
+        stub(apt_checkout / ".venv/bin" / name)
+    stub(apt_checkout / "bin/fusermount3")
+    stub(apt_checkout / "scripts/fetch_daxctl.sh")
+    (apt_checkout / ".venv/bin/python").symlink_to(apt_checkout / "bin/python3")
+    stamps = """
+    . "$1/scripts/setup.sh"
+    for what in base test; do stamp_now >"$1/.venv/.set-up-$what"; done
+    """
+    subprocess.run(
+        ["bash", "-euc", stamps, "bash", apt_checkout], env=environment_of(apt_checkout), check=True, cwd="/"
+    )
+    return apt_checkout
+
+
+def run_tests(checkout: Path, *arguments: str) -> None:
+    """tests/run, without a terminal."""
+    command = ["bash", str(checkout / "tests/run"), *arguments]
+    subprocess.run(
+        command, env=environment_of(checkout), stdin=subprocess.DEVNULL, capture_output=True, check=True, cwd="/"
+    )
+
+
+@only_root
+def test_all_tests_are_given_their_tools(ready: Path) -> None:
+    run_tests(ready)
+    (packages,) = installed(ready)
+    assert {"daxctl", "numactl", "procps", "udev", "util-linux"} <= set(packages.split())
+    assert calls(ready)[-5:] == ["fetch_daxctl.sh ", "ruff format --check", "ruff check", "mypy ", "pytest "]
+
+
+def test_one_test_installs_and_fetches_nothing(ready: Path) -> None:
+    run_tests(ready, "tests/test_x.py", "-k", "y")
+    assert calls(ready) == ["pytest tests/test_x.py -k y"]
+
+
+@only_root
+def test_on_a_terminal_the_tests_go_on_without_the_tools(ready: Path) -> None:
+    status, output = on_a_terminal(ready, "n\n")
+    assert status == 0
+    assert "skipping the tests that start daxctl, ndctl, numactl," in output
+    assert installed(ready) == []
+    assert calls(ready)[-1] == "pytest "

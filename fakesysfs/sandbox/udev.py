@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -79,13 +80,16 @@ def find(rules: Sequence[str]) -> Udev:
 
 
 def _rules_at(place: Path) -> list[Path]:
-    if place.is_dir():
+    # not exists() and is_dir(): since Python 3.14 they are False where a directory is closed
+    try:
+        is_directory = stat.S_ISDIR(place.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MountError(f"{place}: there is no such file or directory of udev rules", 2) from None
+    if is_directory:
         found = _rules_in(place)
         if not found:
             raise MountError(f"{place}: there is no file *.rules in this directory", 2)
         return found
-    if not place.exists():
-        raise MountError(f"{place}: there is no such file or directory of udev rules", 2)
     if place.suffix != ".rules":
         raise MountError(f"{place}: udev reads no files but *.rules", 2)
     return [place]

@@ -28,7 +28,7 @@ def fresh(tmp_path: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def nobodys(tmp_path: Path) -> Path:
+def nobodys(public_path: Path) -> Path:
     """A directory that another user can reach, where that user can run the fake."""
     if os.geteuid():
         pytest.skip("only root can become another user")
@@ -41,6 +41,4 @@ def nobodys(tmp_path: Path) -> Path:
     ):
         if as_nobody(needs).returncode:
             pytest.skip(why)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    return tmp_path
+    return public_path

@@ -181,7 +181,7 @@ def test_another_user(nobodys: Path) -> None:
 
 
 def test_others_are_let_in_only_if_asked(tmp_path: Path, nobodys: Path) -> None:
-    point = tmp_path / "real"
+    point = nobodys / "real"
     point.mkdir()
     attribute = "cat sys/devices/system/memory/block_size_bytes"
     assert fakesysfs("mount", point, state=tmp_path).returncode == 0

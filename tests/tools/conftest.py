@@ -136,8 +136,8 @@ AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-group
 
 
 @pytest.fixture
-def run_as_nobody(tmp_path: Path) -> Iterator[Runner]:
-    """The same as a user without any rights."""
+def run_as_nobody(public_path: Path) -> Iterator[Runner]:
+    """The same as a user without any rights, who can reach `public_path`."""
     if os.geteuid():
         pytest.skip("only root can become another user")
     script = "import fakesysfs.sysroot, fakesysfs.fuse.server; open('/dev/fuse', 'r+b', 0)"
@@ -147,4 +147,4 @@ def run_as_nobody(tmp_path: Path) -> Iterator[Runner]:
         pytest.skip(f"closed to other users: {done.stderr.splitlines()[-1]}")
     if subprocess.run([*AS_NOBODY, "unshare", "-Ur", "true"], check=False, capture_output=True).returncode:
         pytest.skip("user namespaces are closed to ordinary users")
-    yield from _runner(tmp_path, AS_NOBODY)
+    yield from _runner(public_path, AS_NOBODY)

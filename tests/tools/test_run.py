@@ -555,6 +555,7 @@ def test_other_users_inside_see_it(run: Runner) -> None:
 
 def test_a_run_inside_a_run(run: Runner) -> None:
     """There can be no new /proc then, so it does without a PID namespace and ends what is left itself."""
+    need("ps")
     inner = " ".join(map(str, run.line("--kernel", "7.2", "--")))
     innermost = "'setsid sleep 1000 & cat $FAKESYSFS_CONTROL/kernel; exit 3'"
     script = f"{inner} sh -c {innermost} || echo $?; ps -e -o comm="
@@ -643,14 +644,12 @@ def test_an_ordinary_user(run_as_nobody: Runner) -> None:
     assert run("--", "sh", "-c", "exit 7").returncode == 7
 
 
-def test_a_mount_outside_of_an_ordinary_user(run_as_nobody: Runner, tmp_path: Path) -> None:
+def test_a_mount_outside_of_an_ordinary_user(run_as_nobody: Runner, public_path: Path) -> None:
     need("fusermount3")
     run = run_as_nobody
-    point = tmp_path / "mnt"
+    point = public_path / "mnt"
     point.mkdir()
     os.chown(point, 65534, 65534)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
     state = "sys/devices/system/memory/memory70/state"
     done = run("--mount", point, "--", "sh", "-c", f"echo offline > /{state}; cat {point}/{state}; exit 3")
     assert (done.returncode, done.stdout) == (3, "offline\n"), done.stderr

@@ -86,9 +86,10 @@ def test_each_of_the_example_rules(run: Runner, rule: Path) -> None:
     echo offline > /sys/devices/system/memory/auto_online_blocks
     cat /sys/devices/system/node/node2/memory[0-9]*/state | sort -u
     for block in /sys/devices/system/node/node2/memory[0-9]*; do echo offline > $block/state; done 2> /dev/null || :
+    # pressure watch: a host without PSI or with cgroups of version 1
     # Invalid sender: seen once in a hundred runs, of a message not ours; what is asked for below came all the same
-    grep -v -e 'receive buffer' -e 'naming scheme' -e 'Invalid sender' /run/udevd.log >&2 || :
-    udevadm test /devices/system/memory/memory64 2>&1 | grep -e 'rules:' -e '^DEVPATH='
+    grep -v -e 'receive buffer' -e 'naming scheme' -e 'Invalid sender' -e 'pressure watch' /run/udevd.log >&2 || :
+    udevadm test /devices/system/memory/memory64 2>&1 | grep -e 'rules:' -e '^ *DEVPATH='
     echo add > /sys/devices/system/memory/memory64/uevent; udevadm settle
     cat /sys/devices/system/memory/memory64/{state,valid_zones}; systemd-detect-virt || :
     """
@@ -96,7 +97,7 @@ def test_each_of_the_example_rules(run: Runner, rule: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     after_offlining, *_, devpath, state, zones, virtual = done.stdout.splitlines()
     assert after_offlining == ("online" if rule == KEEP else "offline")
-    assert devpath == "DEVPATH=/devices/system/memory/memory64"
+    assert devpath.lstrip() == "DEVPATH=/devices/system/memory/memory64"
     movable = "by-platform" in rule.name and virtual == "none"
     assert state == "online"
     if rule != KEEP:
@@ -119,16 +120,13 @@ def rules_of(place: Path, text: str) -> Path:
     """A directory with a file of rules, that any user can read."""
     rules = place / "rules"
     rules.mkdir(mode=0o755)
-    for directory in (place, *place.parents):
-        if not directory.stat().st_mode & 0o001:
-            os.chmod(directory, 0o755)  # noqa: S103  another user is to read them
     (rules / "10-mark.rules").write_text(text)
     return rules
 
 
-def test_links_that_rules_make(anybody: Runner, tmp_path: Path) -> None:
+def test_links_that_rules_make(anybody: Runner, public_path: Path) -> None:
     """SYMLINK: they come and go with the device, and lead to it."""
-    rules = rules_of(tmp_path, 'SUBSYSTEM=="dax", SYMLINK+="dax/by-name/$kernel memory-$kernel"\n')
+    rules = rules_of(public_path, 'SUBSYSTEM=="dax", SYMLINK+="dax/by-name/$kernel memory-$kernel"\n')
     script = f"""
     udevadm trigger --subsystem-match=dax; udevadm settle
     cd /dev; readlink dax/by-name/dax0.0 memory-dax0.0; [[ dax/by-name/dax0.0 -ef dax0.0 ]]
@@ -153,8 +151,8 @@ def test_names_that_users_make_in_dev(anybody: Runner) -> None:
     assert anybody.shell(script).split() == ["1", "2", "2", "D", "D/e", "D/e/a", "2"]
 
 
-def test_trigger_and_info(anybody: Runner, tmp_path: Path) -> None:
-    rules = rules_of(tmp_path, 'SUBSYSTEM=="dax", ENV{FOUND}="it", TAG+="test"\n')
+def test_trigger_and_info(anybody: Runner, public_path: Path) -> None:
+    rules = rules_of(public_path, 'SUBSYSTEM=="dax", ENV{FOUND}="it", TAG+="test"\n')
     script = f"""
     udevadm trigger --subsystem-match=dax --subsystem-match=memory
     udevadm settle
@@ -262,9 +260,9 @@ def test_wrong_use(run: Runner, arguments: list[str], why: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_rules_that_may_not_be_read(run_as_nobody: Runner, tmp_path: Path) -> None:
-    rules = rules_of(tmp_path, "")
-    for closed in (rules / "10-mark.rules", rules, tmp_path):
+def test_rules_that_may_not_be_read(run_as_nobody: Runner, public_path: Path) -> None:
+    rules = rules_of(public_path, "")
+    for closed in (rules / "10-mark.rules", rules, public_path):
         mode = closed.stat().st_mode
         closed.chmod(0)
         done = run_as_nobody("--udev", "--rules", rules, "--", "true")

@@ -207,12 +207,8 @@ print("heard", flush=True)
         assert [output.readline() for output in outputs if output] == ["heard\n"] * 2
 
 
-def test_another_users_run_on_a_mount_of_root(run_as_nobody: Runner, tmp_path: Path) -> None:
-    for directory in (tmp_path, *tmp_path.parents):
-        if not directory.stat().st_mode & 0o001:
-            os.chmod(directory, 0o755)  # noqa: S103  another user is to get there
-    with MountedMachine(tmp_path) as machine:
-        os.chmod(machine.path / "control/uevents_announce", 0o400)
+def test_another_users_run_on_a_mount_of_root(run_as_nobody: Runner, public_path: Path) -> None:
+    with MountedMachine(public_path) as machine:
         done = run_as_nobody("--at", machine.path, "--", "cat", f"{DEVICE}/hotplug")
         assert done.stdout == "online_movable\n"
         why = "only the user who mounted it may announce its uevents: this run has none"
@@ -221,13 +217,9 @@ def test_another_users_run_on_a_mount_of_root(run_as_nobody: Runner, tmp_path: P
         assert (done.returncode, done.stderr) == (0, ""), "there are none in any case"
 
 
-def test_another_users_run_ends_with_the_mount_too(run_as_nobody: Runner, tmp_path: Path) -> None:
+def test_another_users_run_ends_with_the_mount_too(run_as_nobody: Runner, public_path: Path) -> None:
     """And not with the machine, when that is reset."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if not directory.stat().st_mode & 0o001:
-            os.chmod(directory, 0o755)  # noqa: S103  another user is to get there
-    with MountedMachine(tmp_path) as machine:
-        os.chmod(machine.path / "control/uevents_announce", 0o400)
+    with MountedMachine(public_path) as machine:
         options = ("--at", machine.path, "--", "sh", "-c", "echo; read line; echo; sleep 1000")
         process = run_as_nobody.start(*options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdin is not None

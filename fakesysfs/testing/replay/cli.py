@@ -34,7 +34,7 @@ from fakesysfs.testing.replay.recording import (
     load,
     machine_facts,
 )
-from fakesysfs.testing.replay.report import Kind, Report, Verdict, by_kernel, groups, total
+from fakesysfs.testing.replay.report import Kind, Report, Verdict, by_kernel, groups, not_compared, total
 from fakesysfs.testing.replay.target import NotSupportedError, Target
 
 _WRONG_USE = 2
@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.verbose:
         for line in [*groups(reports), *by_kernel(reports), f"  in {time.monotonic() - began:.0f} seconds"]:
             print(line)  # noqa: T201  see above
-    print(total(reports))  # noqa: T201  see above
+    for line in [*not_compared(reports), total(reports)]:
+        print(line)  # noqa: T201  see above
     return 0 if reports and all(report.count(Kind.MISMATCH) == 0 for report in reports) else 1
 
 

@@ -60,8 +60,7 @@ class Comparison:
     def compare(self, operation: Operation, got: Messages, *, last: bool = True) -> list[str]:
         """Differences of one operation that drained."""
         expected_log: list[str] = operation.get("dmesg", [])
-        if self.leak_frees_name and _LEAK_WITH_FREED_NAME in expected_log:
-            self.context.names_freed = True
+        self.observe(operation)
         return (
             self._bursts(expected_log, got.dmesg, last=last)
             + self.dmesg.compare(
@@ -73,6 +72,11 @@ class Comparison:
                 last=last,
             )
         )
+
+    def observe(self, operation: Operation) -> None:
+        """Remember what the log of an operation says of the rest of the session."""
+        if self.leak_frees_name and _LEAK_WITH_FREED_NAME in operation.get("dmesg", []):
+            self.context.names_freed = True
 
     def _bursts(self, expected: list[str], got: list[str], *, last: bool) -> list[str]:
         """Reports of pages that cannot be migrated repeat for ever: where there were some, ours must have come once.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fakesysfs.testing.replay.recording import Value
+from fakesysfs.testing.replay.tools import Version, version_of
 
 
 @dataclass(slots=True)
@@ -145,6 +146,16 @@ def _without_counters(text: str, context: Context) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not _COUNTER.search(line.rstrip("\n")))
 
 
+_COLUMNS = re.compile(
+    r"(?:Memory block size|Total (?:online|offline) memory): +\S+"  # lsmem
+    r"|node(?: +\d+)+ *| +\d+:(?: +\d+)+ *"  # numactl -H
+)
+
+
+def _narrow_columns(text: str, _context: Context) -> str:
+    return "\n".join(" ".join(line.split()) if _COLUMNS.fullmatch(line) else line for line in text.split("\n"))
+
+
 def _module_chatter(text: str, context: Context) -> str:
     return "" if context.module_command else text
 
@@ -193,6 +204,12 @@ NORMALISATIONS = (
     ),
     Normalisation("free memory", "text", "numactl -H: depends on what else runs", _without_lines(r"^node \d+ free: ")),
     Normalisation(
+        "columns",
+        "text",
+        "wider in util-linux 2.41 (lsmem's summary) and in numactl 2.0.19 (the distances)",
+        _narrow_columns,
+    ),
+    Normalisation(
         "used memory",
         "text",
         "meminfo: all but MemTotal depends on what else runs",
@@ -221,20 +238,42 @@ OUTPUT_NOT_COMPARED = frozenset(
 )
 """Commands whose output is the guest's (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""
 
-DIFFERS_BETWEEN_VERSIONS = (
-    (
-        re.compile(r"\b(enable|disable|destroy)-device\b"),
-        frozenset({"status", "stderr"}),
-        "daxctl 76.1 fails (250, 240) where 85 finds nothing to do and succeeds",
+
+class VersionDifference(NamedTuple):
+    """What daxctl does otherwise since some version, for some of its verbs."""
+
+    verbs: tuple[str, ...]
+    last_old: Version
+    """The newest version that is known to do it the old way."""
+    first_new: Version
+    """The oldest one that is known to do it the new way."""
+    parts: frozenset[str]
+    """What of a command differs: exit status, stdout, stderr, messages (log and uevents)."""
+    reason: str
+
+    def is_between(self, one: Version, other: Version) -> bool:
+        """Whether two versions may differ in it. A version between the bounds may do it either way."""
+        older, newer = sorted((one, other))
+        return older != newer and older < self.first_new and newer > self.last_old
+
+
+VERSION_DIFFERENCES = (
+    VersionDifference(
+        ("enable-device", "disable-device", "destroy-device"),
+        (76, 1),
+        (81,),
+        frozenset({"exit status", "stderr"}),
+        "daxctl 76.1 fails (250, 240) where 81 finds nothing to do and succeeds",
     ),
-    (
-        re.compile(r"\breconfigure-device\b"),
+    VersionDifference(
+        ("reconfigure-device",),
+        (81,),
+        (85,),
         frozenset({"stderr", "messages"}),
-        "daxctl 76.1 says `was already in ... mode` and leaves the device alone, 85 says nothing and may bind it again",
+        "daxctl 81 says `was already in ... mode` and leaves the device alone, 85 says nothing and may bind it again",
     ),
 )
-"""What is not compared where another version of a tool took the place of the recorded one (KERNEL.md 5): commands,
-what of them (status, stdout, stderr, messages: log and uevents), why."""
+"""What is not compared where another daxctl stands in for the recorded one (KERNEL.md 5)."""
 
 
 def for_command(context: Context, command: str, names: set[str]) -> None:
@@ -243,6 +282,7 @@ def for_command(context: Context, command: str, names: set[str]) -> None:
     context.counters = re.search(r"\b(vmstat|zoneinfo|numastat)\b", command) is not None
 
 
-def differs_with(command: str) -> frozenset[str]:
-    """What the versions of a command's tool differ in."""
-    return frozenset().union(*(what for pattern, what, _ in DIFFERS_BETWEEN_VERSIONS if pattern.search(command)))
+def version_differences(command: str, recorded: str, run: str) -> list[VersionDifference]:
+    """In what a command may differ when `run` (e.g. `daxctl-85`) is run instead of `recorded`."""
+    one, other, words = version_of(recorded), version_of(run), set(re.findall(r"[\w-]+", command))
+    return [known for known in VERSION_DIFFERENCES if known.is_between(one, other) and words & set(known.verbs)]

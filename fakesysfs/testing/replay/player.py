@@ -19,9 +19,9 @@ from fakesysfs.testing.replay.normalise import (
     OUTPUT_NOT_COMPARED,
     STATUS_NOT_COMPARED,
     Context,
-    differs_with,
     for_command,
     normalise,
+    version_differences,
 )
 from fakesysfs.testing.replay.recording import INFORMATIVE, Operation, Session
 from fakesysfs.testing.replay.report import (
@@ -253,9 +253,10 @@ class Player:
     def _sh(self, operation: Operation) -> Verdict:
         command = operation["cmd"]
         result = self.target.sh(command, operation.get("tool"))
-        differing = differs_with(command) if result.stands_in else frozenset()
+        unlike = version_differences(command, operation["tool"], result.stands_in) if result.stands_in else []
+        differing = frozenset[str]().union(*(difference.parts for difference in unlike))
         differences = []
-        if not STATUS_NOT_COMPARED.search(unquoted(command)) and "status" not in differing:
+        if not STATUS_NOT_COMPARED.search(unquoted(command)) and "exit status" not in differing:
             differences += difference("exit status", operation["rc"], result.rc)
         names = command_names(command)
         if not names & OUTPUT_NOT_COMPARED and "--version" not in command:
@@ -266,11 +267,14 @@ class Player:
                     found = normalise(stream, got, self.context)
                     differences += difference(key, expected.split("\n"), found.split("\n"))
         if "messages" in differing:
+            self.messages.observe(operation)
             self._discard(operation)
         else:
             differences += self._drained(operation)
-        if result.stands_in and not differences:
-            return Verdict(Kind.TOOL_ABSENT, f"{operation['tool']}; {result.stands_in} does as is known of it")
+        if unlike and not differences:
+            verbs = ", ".join(verb for known in unlike for verb in known.verbs)
+            without = f"{', '.join(sorted(differing))} of {verbs}"
+            return Verdict(Kind.IN_PART, f"{without}: {result.stands_in} stands in for {operation['tool']}")
         return compared(differences)
 
     # Single calls --------------------------------------------------------------------------------------------------

@@ -112,6 +112,9 @@ class Descriptors:
         return target.call(name, *arguments)
 
 
+_BY_KEYWORD_ONLY = frozenset({"dir_fd", "src_dir_fd", "dst_dir_fd", "follow_symlinks"})
+
+
 def _positional(call: Call) -> list[Value]:
     """The arguments in the order of Python's function: what it takes by keyword only (dir_fd) says nothing here."""
     keywords = call.get("kw")
@@ -119,8 +122,8 @@ def _positional(call: Call) -> list[Value]:
         return list(call["args"])
     try:
         signature = inspect.signature(getattr(os, call["fn"]))
-    except ValueError:  # some functions of os do not tell theirs
-        return [*call["args"], *keywords.values()]
+    except ValueError:  # some functions have none that inspect can read: utime, and since 3.13 chmod
+        return [*call["args"], *(value for name, value in keywords.items() if name not in _BY_KEYWORD_ONLY)]
     return list(signature.bind(*call["args"], **keywords).args)
 
 

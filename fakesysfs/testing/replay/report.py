@@ -20,12 +20,15 @@ class Kind(enum.Enum):
     NOT_RUN = "not run"
     """One of the kernel's own tests is not here, or what comes after it cannot be compared; counts neither way."""
     TOOL_ABSENT = "tool absent"
-    """The recorded version of a tool is not here; counts neither way."""
+    """A tool is not here, nor another version of it; counts neither way."""
+    IN_PART = "compared in part"
+    """Another version of a tool was run, which is known to differ in a part; counts neither way."""
     INFORMATIVE = "informative"
     """Nothing to compare; not counted."""
 
 
-_EXTRAS = (Kind.KNOWN, Kind.NOT_RUN, Kind.TOOL_ABSENT)
+_NOT_COMPARED = (Kind.NOT_RUN, Kind.TOOL_ABSENT, Kind.IN_PART)
+_EXTRAS = (Kind.KNOWN, *_NOT_COMPARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,20 @@ def total(reports: list[Report]) -> str:
     extras = [f"{number} {kind.value}" for kind in _EXTRAS if (number := sum(report.count(kind) for report in reports))]
     tail = f" ({', '.join(extras)})" if extras else ""
     return f"total: {reproduced} of {counted} operations reproduced{tail}"
+
+
+def not_compared(reports: list[Report]) -> Iterator[str]:
+    """What was not compared, or in part only: the number of operations for each reason."""
+    reasons = collections.Counter(
+        (line.verdict.kind, line.verdict.reason)
+        for report in reports
+        for line in report.lines
+        if line.verdict.kind in _NOT_COMPARED
+    )
+    for (kind, reason), number in sorted(reasons.items(), key=lambda item: (item[0][0].value, item[0][1])):
+        operations = "1 operation" if number == 1 else f"{number} operations"
+        why = f"without {reason}" if kind is Kind.IN_PART else f"({reason})"
+        yield f"{kind.value}: {operations} {why}"
 
 
 def groups(reports: list[Report]) -> Iterator[str]:

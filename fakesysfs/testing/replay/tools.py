@@ -1,17 +1,19 @@
 """Which of the recorded tools are here, and where.
 
 Sessions were recorded with two versions of daxctl. The one of this system is in PATH; others lie in a cache folder
-that scripts/fetch_daxctl.sh fills, unpacked and never installed. Where a version is missing another one takes its
-place: what it does to the machine is needed by the rest of the session, and it is compared but for what the two are
-known to differ in.
+that scripts/fetch_daxctl.sh fills, unpacked and never installed. Where a version is missing the
+nearest one stands in for it: the rest of the session needs what it does to the machine. It is
+compared, except for the stated differences of the two versions (normalise.VERSION_DIFFERENCES).
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,16 @@ TOOLS = frozenset({"chmem", "daxctl", "lsmem", "numactl", "numastat", "setpriv"}
 
 _CHANGES = frozenset({"chmem", "daxctl", "setpriv"})
 """Those whose effects the rest of a session needs."""
+
+
+Version = tuple[int, ...]
+"""76.1 is (76, 1)."""
+
+
+def version_of(tool: str) -> Version:
+    """The version in a tool's name, e.g. `daxctl-76.1`; a suffix such as `+git` says nothing."""
+    found = re.match(r"[\d.]*\d", tool.partition("-")[2])
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 class Found(NamedTuple):
@@ -63,15 +75,24 @@ def find(tool: str | None) -> Found:
     here = installed()
     if tool is None or tool == here:
         return Found()
-    fetched = {folder.name: folder / "bin" for folder in cache().glob("daxctl-*") if (folder / "bin/daxctl").is_file()}
-    if tool in fetched:
-        return Found(fetched[tool])
+    there: dict[str, Path | None] = {
+        folder.name: folder / "bin" for folder in cache().glob("daxctl-*") if (folder / "bin/daxctl").is_file()
+    }
+    if tool in there:
+        return Found(there[tool])
     if here is not None:
-        return Found(stands_in=here)
-    if fetched:
-        name, folder = max(fetched.items())
-        return Found(folder, name)
-    raise ToolAbsentError(str(tool), rest=True)
+        there.setdefault(here, None)
+    if not there:
+        raise ToolAbsentError(str(tool), rest=True)
+    name = _nearest(tool, there)
+    return Found(there[name], name)
+
+
+def _nearest(tool: str, others: Iterable[str]) -> str:
+    """The next newer version; the newest one where all are older."""
+    newest_first = sorted(others, key=version_of, reverse=True)
+    newer = [name for name in newest_first if version_of(name) > version_of(tool)]
+    return newer[-1] if newer else newest_first[0]
 
 
 def require(names: set[str]) -> None:

@@ -186,7 +186,7 @@ class _Init:
 
     def _be_follower(self, writer: int) -> None:
         os.setsid()
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        linux.unblock_signals()
         if not self._run.plan.pid:
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         errors = os.dup(2)

@@ -171,7 +171,7 @@ def _leave_the_command_alone(pipes: _Pipes) -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     linux.close_all_but(set(pipes))
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    linux.unblock_signals()
 
 
 def _serve(

@@ -1,4 +1,4 @@
-"""Whether the limits of this process let a server start (getrlimit(2)).
+"""The limits of this process (getrlimit(2)): whether they let a server start, and in words when one is met.
 
 Imports little: a command looks here first, because with too few descriptors or too little memory
 the next import may fail.
@@ -6,6 +6,7 @@ the next import may fail.
 
 from __future__ import annotations
 
+import errno
 import resource
 import sys
 import threading
@@ -20,6 +21,9 @@ THREADS = 4
 """Threads and processes of a server beside its own: fusermount3 counts, too."""
 
 _USUAL_DESCRIPTORS = 1024
+
+_NO_THREAD = "can't start new thread"
+"""What Python's RuntimeError says; it has no errno."""
 
 
 def too_small() -> str | None:
@@ -56,3 +60,26 @@ def too_few_threads() -> str | None:
 
 def _finite(limit: int) -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def reached(error: BaseException) -> str | None:
+    """One sentence, naming the limit, if that is what this error comes from."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(reached, error.exceptions)), None)
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EAGAIN or (isinstance(error, RuntimeError) and str(error) == _NO_THREAD):
+        limit = _limit(resource.RLIMIT_NPROC)
+        return (
+            f"no further process or thread can be started: RLIMIT_NPROC is {limit} (`ulimit -u`), "
+            "and a container may have less (pids.max of its control group)"
+        )
+    if number == errno.EMFILE:
+        return (
+            f"no further file can be opened: RLIMIT_NOFILE is {_limit(resource.RLIMIT_NOFILE)} (`ulimit -n`), raise it"
+        )
+    return None
+
+
+def _limit(which: int) -> str:
+    soft, _ = resource.getrlimit(which)
+    return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)

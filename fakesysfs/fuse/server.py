@@ -20,7 +20,7 @@ from typing import Self
 import pyfuse3
 import trio
 
-from fakesysfs.fuse import loop, reach
+from fakesysfs.fuse import limits, loop, reach
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, mounted_at, parse_mounts
 from fakesysfs.fuse.operations import Announcer, Operations, Sysroot
 
@@ -77,8 +77,8 @@ async def _serve(operations: Operations, point: str, allow_other: bool, private:
         try:
             operations.names.start()
             table.watch()
-        except RuntimeError:
-            raise MountError(f"{point}: cannot start a thread: raise the limit of processes (`ulimit -u`)") from None
+        except RuntimeError as error:
+            raise MountError(f"{point}: {limits.reached(error) or error}") from None
         try:
             await _serve_mount(operations, point, allow_other, private, signals, table)
         finally:

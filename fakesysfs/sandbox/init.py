@@ -23,9 +23,10 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from fakesysfs.fuse import limits
 from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import limits, linux, namespaces, server, udev, uevents, view
+from fakesysfs.sandbox import linux, namespaces, server, udev, uevents, view
 from fakesysfs.sandbox.namespaces import Plan
 from fakesysfs.sandbox.udev import Udev
 
@@ -187,7 +188,7 @@ class _Init:
 
     def _be_follower(self, writer: int) -> None:
         os.setsid()
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        linux.unblock_signals()
         if not self._run.plan.pid:
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         errors = os.dup(2)

@@ -14,10 +14,10 @@ import select
 import signal
 from typing import NoReturn
 
-from fakesysfs.fuse import mount
+from fakesysfs.fuse import limits, mount
 from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import limits, linux, namespaces, server, udev
+from fakesysfs.sandbox import linux, namespaces, server, udev
 from fakesysfs.sandbox.init import Run, be_init, kill_descendants
 
 _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
@@ -159,9 +159,7 @@ class _Launcher:
         os.dup2(null, 0)
         os.dup2(null, 1)
         answer = () if self._server is None else (self._server.answer.fileno(),)
-        close_all_but(
-            {self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors(), *answer}
-        )
+        close_all_but({self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors(), *answer})
 
     # While it runs ------------------------------------------------------------------------------------------------
 

@@ -130,3 +130,13 @@ def all_signals() -> set[int]:
     """All that can be blocked but those that a bug of the process itself raises."""
     own_fault = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
     return {int(number) for number in signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP} - own_fault
+
+
+def unblock_signals() -> None:
+    """Unblock all signals, for a process in a new session.
+
+    Those that came before were sent to its former process group, for the command: they must not end this process.
+    """
+    while signal.sigtimedwait(all_signals(), 0) is not None:
+        pass
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

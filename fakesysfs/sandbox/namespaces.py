@@ -27,8 +27,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from fakesysfs.fuse import limits
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
-from fakesysfs.sandbox import limits, linux
+from fakesysfs.sandbox import linux
 
 _LONGEST_NUMBER = 16
 _LIMITS = tuple(f"user.max_{kind}_namespaces" for kind in ("user", "mnt", "pid", "net"))

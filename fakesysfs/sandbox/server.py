@@ -16,9 +16,9 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
-from fakesysfs.fuse import mount
+from fakesysfs.fuse import limits, mount
 from fakesysfs.fuse.descriptors import close_all_but
-from fakesysfs.sandbox import limits, linux
+from fakesysfs.sandbox import linux
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Setup
@@ -172,7 +172,7 @@ def _leave_the_command_alone(pipes: _Pipes) -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     close_all_but(set(pipes))
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    linux.unblock_signals()
 
 
 def _serve(

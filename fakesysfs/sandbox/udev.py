@@ -145,7 +145,7 @@ def _be_udevd(program: str, environment: Mapping[str, str]) -> NoReturn:
         close_all_but(set())
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        linux.unblock_signals()
         os.chdir("/")
         told = {**environment, "NOTIFY_SOCKET": _NOTIFY, "SYSTEMD_LOG_TARGET": "console"}
         os.execve(program, ["systemd-udevd"], told)  # noqa: S606  no shell is wanted

@@ -242,13 +242,15 @@ def test_it_stops_when_the_command_stops(run: Runner) -> None:
     assert parties.end() == (-signal.SIGTERM, "")
 
 
-def test_signals_before_the_command_is_there(run: Runner) -> None:
-    """They wait for it."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_before_the_command_is_there(run: Runner, number: signal.Signals) -> None:
+    """They wait for it. All get them, as with Ctrl-C, and nobody says anything."""
     for _ in range(3):
-        process = run.start("--", "sleep", "1000")
+        process = run.start("--", "sleep", "1000", stderr=subprocess.PIPE, start_new_session=True)
         eventually(lambda: len(run.alive()) > 1, "the start")
-        process.terminate()
-        assert process.wait(PATIENCE_SECONDS) == -signal.SIGTERM
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, said) == (-number, "")
 
 
 # Whoever dies ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ thread, a child that inherited it).
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -15,6 +16,9 @@ from fakesysfs.kernel.sched import Signals
 _SIGKILL_BIT = 1 << 8
 _WAITS = "request_wait_answer"
 """Where a thread sleeps that waits for FUSE (fs/fuse/dev.c). A /proc that hides this shows "0"."""
+
+_UNKNOWN = "?"
+_CANNOT_LOOK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 _SEARCHES = 5
 """How often the thread is looked for: on a busy machine it may be just about to go to sleep, and not be seen."""
@@ -71,11 +75,12 @@ class Watch:
 
 
 def _line(path: str) -> str:
+    """The text of a file: "" if it is gone, `_UNKNOWN` if this process has no descriptor or memory to look."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  dozens a second: no detours
             return os.fsdecode(file.read()).strip()
-    except OSError:
-        return ""
+    except OSError as error:
+        return _UNKNOWN if error.errno in _CANNOT_LOOK else ""
 
 
 def _names(path: str) -> list[str]:
@@ -131,9 +136,12 @@ def interrupted(thread: int, signals: Signals, consumed: int = 0) -> bool:
 
 
 def pending_signals(thread: int) -> int | None:
-    """The mask of its pending signals that are not blocked; None if it is gone."""
+    """The mask of its pending signals that are not blocked; None if it is gone. Of one that cannot be seen now, 0."""
     masks = {"State": "", "SigPnd": "0", "ShdPnd": "0", "SigBlk": "0"}
-    for line in _line(f"/proc/{thread}/status").split("\n"):
+    status = _line(f"/proc/{thread}/status")
+    if status == _UNKNOWN:
+        return 0
+    for line in status.split("\n"):
         name, _, value = line.partition(":")
         if name in masks:
             masks[name] = value.strip()

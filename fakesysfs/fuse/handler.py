@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from pyfuse3 import FUSEError
 
 from fakesysfs.fuse.given import given_by
+from fakesysfs.fuse.memory import Reserve
 from fakesysfs.kernfs import KernelError
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ H = TypeVar("H", bound=Handlers)
 
 _ERRNO_LIMIT = 512
 
+RESERVE = Reserve()
+"""One for the process, which serves one mount."""
+
 _ANSWER = StopIteration()
 _GIVEN = given_by(_ANSWER)
 """The answer of each handler that need not wait; it is good until the next is given, and is awaited before."""
@@ -51,6 +55,10 @@ def _refusal(handler: str, error: Exception, arguments: tuple[Any, ...]) -> FUSE
         return error
     if isinstance(error, KernelError):
         return FUSEError(answer_errno(error.errno))
+    if isinstance(error, MemoryError):
+        RESERVE.release()
+        log.warning("out of memory: %s answered ENOMEM", handler)
+        return FUSEError(errno.ENOMEM)
     log.error("bug: %s%r answered EIO", handler, arguments, exc_info=error)
     return FUSEError(errno.EIO)
 

@@ -21,6 +21,7 @@ import pyfuse3
 import trio
 
 from fakesysfs.fuse import limits, loop, reach
+from fakesysfs.fuse.handler import RESERVE
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, mounted_at, parse_mounts
 from fakesysfs.fuse.operations import Announcer, Operations, Sysroot
 
@@ -100,6 +101,7 @@ async def _serve_mount(
         async with trio.open_nursery() as nursery:
             ending = nursery.cancel_scope
             nursery.start_soon(_until_signal, signals, ending)
+            nursery.start_soon(RESERVE.keep)
             if device is not None:
                 nursery.start_soon(_until_detached, table, device, ending)
                 if not private:
@@ -171,26 +173,32 @@ class _MountTable:
 
     def __init__(self) -> None:
         self._file = open("/proc/self/mountinfo", "rb", buffering=0)  # noqa: PTH123, SIM115  closed in __exit__
+        self._end = os.eventfd(0)
         self._changed = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.Thread(target=self._watch, name="mount table", daemon=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        # A thread that Python has to end itself needs a descriptor for that (glibc loads libgcc_s).
+        os.eventfd_write(self._end, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+        os.close(self._end)
         self._file.close()
 
     def watch(self) -> None:
         """Start the thread. Raises RuntimeError if it cannot start."""
-        threading.Thread(target=self._watch, name="mount table", daemon=True).start()
+        self._thread.start()
 
     def _watch(self) -> None:
         changes = select.poll()
         changes.register(self._file, select.POLLPRI | select.POLLERR)
-        with contextlib.suppress(trio.RunFinishedError):
-            while True:
-                changes.poll()
-                self._token.run_sync_soon(self._tell)
+        changes.register(self._end, select.POLLIN)
+        while all(descriptor != self._end for descriptor, _ in changes.poll()):
+            self._token.run_sync_soon(self._tell)
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, trio.Event()

@@ -2,8 +2,8 @@
 # Mounts a fake memory-hotplug sysfs; the first use also sets everything up (scripts/setup.sh).
 set -eu
 
-# One sentence and status 1 where no server could start (fakesysfs/fuse/limits.py has the same numbers). Comes first and
-# starts nothing: with such limits even \`dirname\` may not start.
+# One sentence and status 1 where no server could start (fakesysfs/fuse/limits.py has the same
+# numbers). Comes first and starts nothing: with such limits even `dirname` may not start.
 need_limits() {
     local words soft hard why="" threads=0 thread
     exec 3</proc/self/limits
@@ -20,7 +20,8 @@ need_limits() {
             "Max address space"*)
                 soft=${words[3]}
                 if [[ $soft != unlimited ]] && ((soft < 268435456)); then
-                    why="$((soft / 1024)) KiB of memory are too little: allow 262144 or more (\`ulimit -v 262144\`)"
+                    why="$((soft / 1024)) KiB of memory are too little: allow 262144 or more"
+                    why+=" (\`ulimit -v 262144\`)"
                 fi
                 ;;
             "Max processes"*)
@@ -31,7 +32,8 @@ need_limits() {
                         [[ ! -O $thread ]] || threads=$((threads + 1))
                     done
                     if ((soft < threads + 5)); then
-                        why="too few processes are allowed: a server takes 5 beside the $threads of user $EUID (\`ulimit -u\`)"
+                        why="too few processes are allowed: a server takes 5 beside the $threads"
+                        why+=" of user $EUID (\`ulimit -u\`)"
                     fi
                 fi
                 ;;
@@ -63,7 +65,8 @@ usage: ./mount.sh [MOUNTPOINT] [options of \`fakesysfs mount\`]
 
 Mounts the fake at MOUNTPOINT and returns once it answers. The first use also sets everything up.
 MOUNTPOINT is $checkout/mnt unless given, and is made if need be.
---unmount takes the mount away again unless a process uses it; one whose server has died in any case.
+--unmount takes the mount away again unless a process uses it. A mount whose server has died is
+taken away in any case.
 
 example: ./mount.sh && cat mnt/sys/bus/dax/devices/dax0.0/hotplug
 END
@@ -101,11 +104,11 @@ is_fake() { # PATH
     return 1
 }
 
-# One implementation, which takes no .venv: any Python will do.
+# What `fakesysfs umount` does. It needs nothing of the .venv, so that it works without one.
 unmount() { # PATH
     find_python
-    [[ -n $python ]] || die 1 "Python 3.11 or newer is missing, which looks whether $1 is in use: install it, or take the fake \
-away with \`fusermount3 -u -z -- $(printf %q "$1")\`"
+    [[ -n $python ]] || die 1 "cannot look whether $1 is in use, because Python 3.11 or newer is missing: \
+install it, or take the fake away with \`fusermount3 -u -z -- $(printf %q "$1")\`"
     PYTHONPATH=$checkout exec "$python" -P -B -m fakesysfs umount -- "$1"
 }
 

@@ -37,8 +37,8 @@ def log_to_standard_error() -> None:
 def in_background(serve: Serve, point: str) -> str:
     """Run `serve` in a daemon. Returns the text that `serve` calls back with.
 
-    A signal that ends this process ends the daemon first: nothing stays mounted. Raises MountError: what
-    `serve` raised, or that it ended.
+    A signal that ends this process ends the daemon first: nothing stays mounted. Raises
+    MountError: what `serve` raised, or that it ended.
     """
     have_standard_descriptors()
     log_path, output = _open_log(point)
@@ -51,7 +51,8 @@ def in_background(serve: Serve, point: str) -> str:
     try:
         child = os.fork()
     except OSError as error:
-        raise MountError(f"cannot start a process: {error.strerror} (`ulimit -u` limits their number)") from None
+        why = f"cannot start a process: {error.strerror} (`ulimit -u` limits their number)"
+        raise MountError(why) from None
     if child == 0:
         _be_daemon(serve, writer, output, log_path)
     os.close(writer)
@@ -130,7 +131,11 @@ def _be_daemon(serve: Serve, writer: int, output: int, log_path: Path | None) ->
 
 
 def _leave_the_caller(writer: int, output: int) -> None:
-    """Keep nothing of the caller's: terminal, directory, files (a lock, a pipe that must end), signals."""
+    """Keep nothing of the caller's.
+
+    Not the terminal, the directory or the signal mask, and no file: it may hold a lock, or be a
+    pipe whose reader waits for the end.
+    """
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDONLY)

@@ -17,8 +17,8 @@ DESCRIPTORS = 64
 MEMORY_BYTES = 256 << 20
 """Address space: a server maps 115 MiB, and at times twice that for its threads."""
 
-THREADS = 4
-"""Threads and processes of a server beside its own: fusermount3 counts, too."""
+THREADS = 2
+"""The threads of a server beside its own, or one of them and fusermount3."""
 
 _USUAL_DESCRIPTORS = 1024
 
@@ -27,7 +27,7 @@ _NO_THREAD = "can't start new thread"
 
 
 def too_small() -> str | None:
-    """Why no server can start here, or None. Raises the soft limit of descriptors if that is low."""
+    """Why no server can start here, or None. Raises a low soft limit of descriptors."""
     soft, hard = map(_finite, resource.getrlimit(resource.RLIMIT_NOFILE))
     if hard < DESCRIPTORS:
         return f"{hard} open files are too few: allow {DESCRIPTORS} or more (`ulimit -n {DESCRIPTORS}`)"

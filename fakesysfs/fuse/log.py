@@ -1,7 +1,8 @@
 """The log of a daemon: a file for each mountpoint, below the user's directory for state.
 
-Root may be given another user's HOME or XDG_STATE_HOME, who could put a link or a FIFO where the log
-is opened. So every directory on the way must belong to this user or to root, and the log to this user.
+Root may run with the HOME or XDG_STATE_HOME of another user, who can put a link or a FIFO where
+the log is opened. So every directory on the way must belong to this user or to root, and the log
+to this user.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _READABLE_BYTES = 150
 
 
 def log_file(point: str) -> Path | None:
-    """Where the daemon of the mount at `point` writes warnings and worse; None without such a place."""
+    """Where the daemon of the mount at `point` logs warnings and worse; None without a home."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111  may fail there
     if not state.startswith("/"):
         return None
@@ -24,14 +25,14 @@ def log_file(point: str) -> Path | None:
 
 
 def _name(real: str) -> str:
-    """The end of the path for the reader, and a hash of all of it that makes the name distinct."""
+    """The end of the path for the reader, and a hash of the whole that makes the name distinct."""
     readable = "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in real.strip("/"))
     end = readable.encode()[-_READABLE_BYTES:].decode(errors="ignore")
     return f"{end}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.log"
 
 
 def open_log(path: Path) -> int:
-    """Open it, empty. Raises OSError, also where another user has a hand in it."""
+    """Open it, empty. Raises OSError, also where another user could have changed what is opened."""
     directory = _open_directory(path.parent)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -49,7 +50,7 @@ def open_log(path: Path) -> int:
 def _open_directory(path: Path) -> int:
     """Open a directory, made if it is missing. `path` is one without links."""
     directory = os.open("/", _DIRECTORY)
-    # In a user namespace root is not 0; whoever owns / rules the rest.
+    # Root need not be 0: a user namespace may not map it.
     trusted = {os.geteuid(), os.fstat(directory).st_uid}
     try:
         for name in path.parts[1:]:

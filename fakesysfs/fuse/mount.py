@@ -33,7 +33,10 @@ IN_A_CONTAINER = (
 
 
 class MountError(Exception):
-    """Why nothing can be mounted, or taken away. `status` is the exit status: 2 for wrong use, 1 for the rest."""
+    """Why nothing can be mounted, or taken away.
+
+    `status` is the exit status: 2 for wrong use, 1 for the rest.
+    """
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
@@ -98,7 +101,7 @@ def as_argument(path: str) -> str:
 
 
 def check_limits() -> None:
-    """Make sure that this process has the descriptors and the memory of a server. Raises MountError."""
+    """Make sure that this process may have a server's descriptors and memory. Raises MountError."""
     if why := limits.too_small():
         raise MountError(why)
 
@@ -221,8 +224,8 @@ def _refuse_mounts_inside(point: str, real: str) -> None:
 def _try_to_unmount(real: str, *, lazily: bool) -> str | None:
     """The error message if that fails.
 
-    By the system call, for umount(8) asks the server about the mount, which may be stopped. An ordinary user
-    takes fusermount3.
+    Not by umount(8): it asks the server about the mount, and waits for ever for one that is
+    stopped. Users who may not make the system call take fusermount3.
     """
     if _libc.umount2(os.fsencode(real), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)) == 0:
         return None
@@ -239,7 +242,10 @@ def _try_to_unmount(real: str, *, lazily: bool) -> str | None:
 def _why_busy(mount: Mount) -> str:
     users = list(users_of(mount.device))
     if not users:
-        return "busy: a process of another user has a file of it open or stands in it; root can name it (`fuser -vm`)"
+        return (
+            "busy: a process of another user has a file of it open, or its working directory there; "
+            "root can name it (`fuser -vm`)"
+        )
     named = ", ".join(f"{user.pid} ({user.command})" for user in users[:_USERS_NAMED])
     more = f" and {len(users) - _USERS_NAMED} more" if len(users) > _USERS_NAMED else ""
-    return f"busy: a file of it is open in process {named}{more}, or is its working directory; end that first"
+    return f"busy: process {named}{more} has a file of it open, or its working directory there; end that process first"

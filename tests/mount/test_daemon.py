@@ -1,4 +1,4 @@
-"""What the daemon of `mount` keeps of its caller, where it logs, and what a signal during its start does."""
+"""What the daemon of `mount` keeps of its caller, where it logs, how its start is interrupted."""
 
 from __future__ import annotations
 

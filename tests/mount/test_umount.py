@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -59,11 +59,14 @@ def foreign(where: Path) -> Iterator[Path]:
         subprocess.run(["umount", where], check=True)
 
 
+USES = {"open file": "exec sleep 1000 3<mnt/value", "working directory": "cd mnt && exec sleep 1000"}
+
+
 @contextlib.contextmanager
-def user(mount: Served, how: str) -> Iterator[subprocess.Popen[str]]:
+def user(mount: Served, how: str, wrapper: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
     """A process that uses the mount."""
-    command, where = ("exec sleep 1000 3<mnt/value", mount.path.parent), ("exec sleep 1000", mount.path)
-    with shell(*(command if how == "open file" else where)) as process:
+    command = shlex.join([*wrapper, "sh", "-c", USES[how]])
+    with shell(f"exec {command}", mount.path.parent) as process:
         eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
         yield process
 
@@ -77,7 +80,7 @@ def kill(mount: Served) -> None:
     assert mounted_at(str(mount.path))
 
 
-@pytest.mark.parametrize("how", ["open file", "working directory"])
+@pytest.mark.parametrize("how", USES)
 def test_in_use(tmp_path: Path, umount: Umount, how: str) -> None:
     with served(tmp_path) as mount:
         with user(mount, how) as process:
@@ -91,11 +94,9 @@ def test_in_use(tmp_path: Path, umount: Umount, how: str) -> None:
 
 def test_in_use_as_another_user(nobodys: Path, umount: Umount) -> None:
     with served(nobodys, wrapper=AS_NOBODY, owner=NOBODY) as mount:
-        command = [*AS_NOBODY, "sh", "-c", f"exec sleep 1000 3<{mount.path}/value"]
-        with subprocess.Popen(command) as process:
-            eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
+        with user(mount, "open file", AS_NOBODY) as process:
             assert f"process {process.pid} (sleep)" in refused(umount(mount.path, wrapper=AS_NOBODY))
-            process.kill()
+        process.wait()
         succeeded(umount(mount.path, wrapper=AS_NOBODY))
         assert mount.server.wait(PATIENCE_SECONDS) == 0
 
@@ -173,7 +174,7 @@ def test_stacked(tmp_path: Path, umount: Umount) -> None:
         assert other.read("value")
 
 
-@pytest.mark.parametrize("how", ["open file", "working directory"])
+@pytest.mark.parametrize("how", USES)
 def test_dead_is_cleared_whatever_uses_it(tmp_path: Path, umount: Umount, how: str) -> None:
     with served(tmp_path) as mount, user(mount, how):
         kill(mount)

@@ -2,6 +2,57 @@
 # Mounts a fake memory-hotplug sysfs; the first use also sets everything up (scripts/setup.sh).
 set -eu
 
+# One sentence and status 1 where no server could start (fakesysfs/fuse/limits.py has the same
+# numbers). Comes first and starts nothing: with such limits even `dirname` may not start.
+need_limits() {
+    local words soft hard why="" threads=0 thread
+    exec 3</proc/self/limits
+    while read -r -u 3 -a words; do
+        case ${words[*]} in
+            "Max open files"*)
+                soft=${words[3]} hard=${words[4]}
+                if [[ $hard != unlimited ]] && ((hard < 64)); then
+                    why="$hard open files are too few: allow 64 or more (\`ulimit -n 64\`)"
+                elif [[ $soft != unlimited ]] && ((soft < 64)); then
+                    ulimit -S -n 64
+                fi
+                ;;
+            "Max address space"*)
+                soft=${words[3]}
+                if [[ $soft != unlimited ]] && ((soft < 268435456)); then
+                    why="$((soft / 1024)) KiB of memory are too little: allow 262144 or more"
+                    why+=" (\`ulimit -v 262144\`)"
+                fi
+                ;;
+            "Max processes"*)
+                soft=${words[2]}
+                # where bash may not fork it says so again and again for half a minute
+                if ((EUID != 0)) && [[ $soft != unlimited ]] && ((soft < 1000)); then
+                    for thread in /proc/[0-9]*/task/[0-9]*; do
+                        [[ ! -O $thread ]] || threads=$((threads + 1))
+                    done
+                    if ((soft < threads + 5)); then
+                        why="too few processes are allowed: a server takes 5 beside the $threads"
+                        why+=" of user $EUID (\`ulimit -u\`)"
+                    fi
+                fi
+                ;;
+            *) ;;
+        esac
+    done
+    exec 3<&-
+    if [[ -n $why ]]; then
+        exec >&2 # not for one command: that takes a descriptor more
+        printf "fakesysfs: %s\n" "$why"
+        exit 1
+    fi
+}
+
+case ${1-} in
+    -h | --help | --unmount) ;;
+    *) need_limits ;;
+esac
+
 # the checkout, also when called through a symbolic link
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=scripts/setup.sh
@@ -14,7 +65,8 @@ usage: ./mount.sh [MOUNTPOINT] [options of \`fakesysfs mount\`]
 
 Mounts the fake at MOUNTPOINT and returns once it answers. The first use also sets everything up.
 MOUNTPOINT is $checkout/mnt unless given, and is made if need be.
---unmount takes the mount away again, also one whose server has died.
+--unmount takes the mount away again unless a process uses it. A mount whose server has died is
+taken away in any case.
 
 example: ./mount.sh && cat mnt/sys/bus/dax/devices/dax0.0/hotplug
 END
@@ -52,27 +104,12 @@ is_fake() { # PATH
     return 1
 }
 
-# stat(2) would not do: the host answers it from its cache long after the server has died.
-is_dead() { # PATH
-    [[ $(LC_ALL=C timeout 5 stat -f -- "$1" 2>&1 >/dev/null) == *"not connected"* ]]
-}
-
+# What `fakesysfs umount` does. It needs nothing of the .venv, so that it works without one.
 unmount() { # PATH
-    local error
-    is_fake "$1" || say "no fake is mounted at $1"
-    # once for each that was mounted over another
-    while is_fake "$1"; do
-        if error=$(LC_ALL=C fusermount3 -u -- "$1" 2>&1); then
-            say "unmounted $1"
-        elif is_dead "$1"; then
-            fusermount3 -u -z -- "$1"
-            say "unmounted $1, whose server had died; a process still has something of it open"
-        elif [[ $error == *busy* ]]; then
-            die 1 "$error: a process has something of it open or stands in it (\`fuser -vm\` names it), or something is mounted in it"
-        else
-            die 1 "$error"
-        fi
-    done
+    find_python
+    [[ -n $python ]] || die 1 "cannot look whether $1 is in use, because Python 3.11 or newer is missing: \
+install it, or take the fake away with \`fusermount3 -u -z -- $(printf %q "$1")\`"
+    PYTHONPATH=$checkout exec "$python" -P -B -m fakesysfs umount -- "$1"
 }
 
 case ${1-} in
@@ -85,12 +122,26 @@ case ${1-} in
         exit 0
         ;;
     --unmount)
-        if (($# > 2)) || [[ ${2-} == -* ]]; then
+        shift
+        if [[ ${1-} == -- ]]; then
+            shift
+        elif [[ ${1-} == -* ]]; then
             usage >&2
             exit 2
         fi
-        unmount "$(realpath -m -- "${2:-$checkout/mnt}")"
-        exit
+        if (($# > 1)); then
+            usage >&2
+            exit 2
+        fi
+        unmount "${1:-$checkout/mnt}"
+        ;;
+    --)
+        if (($# < 2)); then
+            usage >&2
+            exit 2
+        fi
+        mountpoint=$2
+        shift 2
         ;;
     "" | -*)
         mountpoint=$checkout/mnt
@@ -108,4 +159,5 @@ if [[ ! -e $mountpoint ]] && ! error=$(mkdir -p -- "$mountpoint" 2>&1) &&
     ! is_fake "$(realpath -m -- "$mountpoint")"; then
     die 2 "$error"
 fi
+[[ $mountpoint != -* ]] || mountpoint=./$mountpoint
 exec "$venv/bin/fakesysfs" mount "$mountpoint" "$@"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ DEFAULT_MACHINE = "default"
 DEFAULT_KERNEL = "hotplug-v3"
 
 WRONG_USE = 2
+INTERRUPTED = 128 + signal.SIGINT
 
 
 class _WrongUseError(Exception):
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fakesysfs.testing import replay  # noqa: PLC0415
 
         return replay.main(arguments[1:])
-    if arguments[:1] == ["run"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Ctrl-C before the command is there ends this process as it would end the command: by the signal.
+    if arguments[:1] in (["run"], ["mount"]) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C during the start ends this process by the signal.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fakesysfs: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,7 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("arguments", metavar="COMMAND", nargs=argparse.REMAINDER, help="the command; default: a shell")
 
-    umount = command("umount", _umount, "take a mount away, also one whose server has died", "fakesysfs umount mnt")
+    umount = command(
+        "umount",
+        _umount,
+        "take a mount away unless it is in use; one whose server has died in any case",
+        "fakesysfs umount mnt",
+    )
     umount.add_argument("mountpoint", metavar="MNT")
 
     command("list", _list, "list the built-in machines and the kernels", "fakesysfs list")
@@ -170,41 +175,71 @@ def _profile(name: str) -> Profile:
 
 
 def _mount(options: argparse.Namespace) -> int:
-    from fakesysfs.fuse import daemon  # noqa: PLC0415
-    from fakesysfs.fuse.mount import MountError, check  # noqa: PLC0415
+    from fakesysfs.fuse import mount  # noqa: PLC0415
+
+    try:
+        mount.check_limits()
+        return _mount_there(options)
+    except mount.MountError as error:
+        print(f"fakesysfs: {error}", file=sys.stderr)
+        return error.status
+    except MemoryError:
+        print("fakesysfs: there is too little memory to start", file=sys.stderr)
+        return 1
+
+
+def _mount_there(options: argparse.Namespace) -> int:
+    from fakesysfs.fuse import daemon, mount  # noqa: PLC0415
 
     given: str = options.mountpoint
     point = os.path.abspath(given)  # noqa: PTH100  links stay as the user wrote them
     machine, profile = _load(options.machine), _profile(options.kernel)
+    program = mount.as_argument(_program())
+    answered = False
 
     def serve(ready: Callable[[str], None]) -> None:
         from fakesysfs.fuse.server import serve  # noqa: PLC0415
         from fakesysfs.sandbox.announcer import ElsewhereAnnouncer  # noqa: PLC0415
         from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
+        mount.check_threads()
         sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid())
         hint = _something_to_try(sysroot.tree, profile)
         announcer = ElsewhereAnnouncer(sysroot.announced)
         serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint), announcer=announcer)
 
-    shown = _shown(given)
-
     def say(hint: str) -> None:
-        print(f"{shown}: machine {options.machine}, kernel {profile.name}. Try:")
-        for line in [*hint.splitlines(), f"{_program()} umount {{}}"]:
-            print("  " + line.format(shlex.quote(shown)), flush=True)
+        nonlocal answered
+        answered = True
+        if hides:
+            print(f"fakesysfs: {given}: the directory is not empty; the mount hides what is in it", file=sys.stderr)
+        shown = _shown(given)
+        argument = mount.as_argument(shown)
+        commands = [line.format(argument) for line in hint.splitlines()]
+        _print_if_possible(
+            f"{shown}: machine {options.machine}, kernel {profile.name}. Try:",
+            *(f"  {command}" for command in [*commands, f"{program} umount {argument}"]),
+        )
 
+    mount.check(given, program)
+    hides = mount.hides_something(given)
+    if not options.foreground:
+        say(daemon.in_background(serve, point))
+        return 0
+    daemon.log_to_standard_error()
+    serve(say)
+    return 0 if answered else INTERRUPTED
+
+
+def _print_if_possible(*lines: str) -> None:
+    """Print what the user can do without: the mount is there, whether or not it can be told."""
     try:
-        check(given, _program())
-        if options.foreground:
-            daemon.log_to_standard_error()
-            serve(say)
-        else:
-            say(daemon.in_background(serve, daemon.log_file(point)))
-    except MountError as error:
-        print(f"fakesysfs: {error}", file=sys.stderr)
-        return error.status
-    return 0
+        print(*lines, sep="\n", flush=True)
+    except OSError as error:
+        # What is left in the buffer must not fail again at the end of this process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            print(f"fakesysfs: mounted, but standard output cannot be written: {error.strerror}", file=sys.stderr)
 
 
 def _shown(point: str) -> str:

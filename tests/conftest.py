@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import TYPE, MountError, check_device, mounts, unmount
+from fakesysfs.fuse.mount import TYPE, MountError, check_device, detach, mounts
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,5 +37,5 @@ def _no_mount_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     base = str(tmp_path_factory.getbasetemp())
     left = [mount.point for mount in mounts() if mount.type == TYPE and Path(mount.point).is_relative_to(base)]
     for point in left:
-        unmount(point)
+        detach(point)
     assert not left, "tests left mounts behind"

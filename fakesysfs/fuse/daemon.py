@@ -5,21 +5,28 @@ The fork comes before trio and pyfuse3 start: neither survives one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
+from fakesysfs.fuse.descriptors import close_all_but, have_standard_descriptors
+from fakesysfs.fuse.log import log_file, open_log
 from fakesysfs.fuse.mount import MountError
 
 log = logging.getLogger(__name__)
 
-_LAST_STANDARD_DESCRIPTOR = 2
+Serve = Callable[[Callable[[str], None]], None]
+"""Serves until the mount ends, and calls what it is given with a text once it answers."""
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def log_to_standard_error() -> None:
@@ -27,39 +34,71 @@ def log_to_standard_error() -> None:
     logging.basicConfig(level=logging.WARNING, format=_FORMAT)
 
 
-def log_file(point: str) -> Path:
-    """Where the daemon of the mount at `point` writes warnings and worse; only its user can read it."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111  may fail there
-    if not state.startswith("/"):
-        return Path(os.devnull)
-    return Path(state, "fakesysfs", f"{os.path.realpath(point).strip('/').replace('/', '-')[-200:]}.log")
+def in_background(serve: Serve, point: str) -> str:
+    """Run `serve` in a daemon. Returns the text that `serve` calls back with.
 
-
-def in_background(serve: Callable[[Callable[[str], None]], None], log_path: Path) -> str:
-    """Run `serve` in a daemon; it calls what it is given with a text once it answers. Returns that text.
-
-    Raises MountError: what `serve` raised, or that it ended.
+    A signal that ends this process ends the daemon first: nothing stays mounted. Raises
+    MountError: what `serve` raised, or that it ended.
     """
-    _have_standard_descriptors()
+    have_standard_descriptors()
+    log_path, output = _open_log(point)
     reader, writer = os.pipe()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    child = os.fork()
+    # A signal must come before there is a daemon, or find it and end it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        child = os.fork()
+    except OSError as error:
+        why = f"cannot start a process: {error.strerror} (`ulimit -u` limits their number)"
+        raise MountError(why) from None
     if child == 0:
-        _become_daemon(serve, reader, writer, log_path)
+        _be_daemon(serve, writer, output, log_path)
     os.close(writer)
-    os.waitpid(child, 0)
-    with open(reader, "rb") as file:  # noqa: PTH123  a descriptor
+    os.close(output)
+    with _daemon_ends_first(child), open(reader, "rb") as file:  # noqa: PTH123  a descriptor
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status, _, text = os.fsdecode(file.read()).partition("\n")
     if status == "0":
         return text
-    raise MountError(text or f"the server ended at once; see {log_path}", int(status or 1))
+    os.waitpid(child, 0)
+    see = f"; see {log_path}" if log_path else ""
+    raise MountError(text or f"the server ended at once{see}", int(status or 1))
 
 
-def _become_daemon(
-    serve: Callable[[Callable[[str], None]], None], reader: int, writer: int, log_path: Path
-) -> NoReturn:
+def _open_log(point: str) -> tuple[Path | None, int]:
+    path = log_file(point)
+    if path is not None:
+        with contextlib.suppress(OSError):
+            return path, open_log(path)
+    return None, os.open(os.devnull, os.O_WRONLY)
+
+
+@contextlib.contextmanager
+def _daemon_ends_first(daemon: int) -> Iterator[None]:
+    """When a signal is to end this process meanwhile, end the daemon, then this process."""
+    came: list[int] = []
+
+    def end_daemon(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        os.kill(daemon, signal.SIGTERM)
+
+    before = {
+        number: signal.signal(number, end_daemon)
+        for number in _ENDING
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if came:
+        os.waitpid(daemon, 0)
+        signal.signal(came[0], signal.SIG_DFL)
+        os.kill(os.getpid(), came[0])
+
+
+def _be_daemon(serve: Serve, writer: int, output: int, log_path: Path | None) -> NoReturn:
     status = 1
     waiting = True
 
@@ -67,16 +106,14 @@ def _become_daemon(
         nonlocal waiting
         if waiting:
             waiting = False
-            os.write(writer, os.fsencode(f"{number}\n{text}"))
+            try:
+                os.write(writer, os.fsencode(f"{number}\n{text}"))
+            except BrokenPipeError:  # the command was killed: its user does not expect a mount
+                os.kill(os.getpid(), signal.SIGTERM)
             os.close(writer)
 
     try:
-        os.close(reader)
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-        os.chdir("/")
-        _redirect(log_path)
+        _leave_the_caller(writer, output)
         log_to_standard_error()
         try:
             serve(lambda text: tell(0, text))
@@ -84,28 +121,26 @@ def _become_daemon(
         except MountError as error:
             status = error.status
             tell(status, str(error))
+        except MemoryError:
+            tell(status, "there is too little memory to start")
     except BaseException as error:  # noqa: BLE001  nothing may get out of the fork
         log.critical("the server ends: %s", traceback.format_exc())
-        tell(status, f"bug: {error!r}; more is in {log_path}")
+        tell(status, f"bug: {error!r}" + (f"; more is in {log_path}" if log_path else ""))
     finally:
         os._exit(status)
 
 
-def _have_standard_descriptors() -> None:
-    """Whoever called us may have closed some: what is opened next would take their place, and be redirected."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_DESCRIPTOR:
-        pass
-    os.close(number)
+def _leave_the_caller(writer: int, output: int) -> None:
+    """Keep nothing of the caller's.
 
-
-def _redirect(log_path: Path) -> None:
-    """Standard input from nowhere; output and errors to the log, or nowhere where that cannot be written."""
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        output = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-    except OSError:
-        output = null
-    os.dup2(null, 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    Not the terminal, the directory or the signal mask, and no file: it may hold a lock, or be a
+    pipe whose reader waits for the end.
+    """
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, standard in ((null, 0), (output, 1), (output, 2)):
+        os.dup2(descriptor, standard)
+    close_all_but({writer})
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -5,18 +5,27 @@ Imports neither pyfuse3 nor trio: a daemon forks after these checks and before t
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
 import shlex
-import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from fakesysfs.fuse import limits
+from fakesysfs.fuse.users import users_of
+
 TYPE = "fuse.fakesysfs"
 _DEVICE = "/dev/fuse"
-_TABLE = "/proc/self/mountinfo"
+_PATIENCE_SECONDS = 1
+_USERS_NAMED = 5
+
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+_libc = ctypes.CDLL(None, use_errno=True)
 IN_A_CONTAINER = (
     "in a container it takes `docker run --device /dev/fuse --cap-add SYS_ADMIN` "
     "(where the host has AppArmor, also `--security-opt apparmor=unconfined`)"
@@ -24,7 +33,10 @@ IN_A_CONTAINER = (
 
 
 class MountError(Exception):
-    """Why nothing can be mounted, or taken away. `status` is the exit status: 2 for wrong use, 1 for the rest."""
+    """Why nothing can be mounted, or taken away.
+
+    `status` is the exit status: 2 for wrong use, 1 for the rest.
+    """
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
@@ -34,50 +46,86 @@ class MountError(Exception):
 class Mount(NamedTuple):
     """A line of the table of mounts."""
 
+    id: str
+    parent: str
     device: str
     point: str
     type: str
 
 
-def mounts() -> list[Mount]:
-    """The table of mounts of this process's namespace (proc_pid_mountinfo(5))."""
+def mounts(process: str = "self") -> list[Mount]:
+    """The table of mounts of the process's namespace (proc_pid_mountinfo(5))."""
     found = []
-    for line in Path(_TABLE).read_bytes().split(b"\n"):
+    for line in Path(f"/proc/{process}/mountinfo").read_bytes().split(b"\n"):
         before, dash, after = line.partition(b" - ")
         if dash:
             fields = before.split(b" ")
             point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields[4])
-            found.append(Mount(fields[2].decode(), os.fsdecode(point), after.split(b" ")[0].decode()))
+            number, parent, device = (field.decode() for field in fields[:3])
+            found.append(Mount(number, parent, device, os.fsdecode(point), after.split(b" ")[0].decode()))
+    return found
+
+
+def stacked_at(real: str) -> list[Mount]:
+    """The mounts at `real`, a path without links: the one on top, which is seen there, comes last.
+
+    Walks from the root, as the kernel does, because a mount may be hidden by one over a directory
+    above it. Touches nothing but the table: a server may ask for its own mount.
+    """
+    table = mounts()
+    known = {mount.id for mount in table}
+    below = [mount for mount in table if mount.parent not in known or mount.parent == mount.id]
+    found = []
+    while on_the_way := [mount for mount in below if f"{real}/".startswith(f"{mount.point.rstrip('/')}/")]:
+        next_one = min(on_the_way, key=lambda mount: len(mount.point))
+        if next_one.point == real:
+            found.append(next_one)
+        below = [mount for mount in table if mount.parent == next_one.id != mount.id]
     return found
 
 
 def mounted_at(real: str) -> Mount | None:
-    """The mount on top at `real`, a path without links, if that is one of ours, dead or alive.
-
-    Touches nothing but the table: a server may ask for its own mount.
-    """
-    there = [mount for mount in mounts() if mount.point == real]
+    """The mount on top at `real`, a path without links, if that is one of ours, dead or alive."""
+    there = stacked_at(real)
     return there[-1] if there and there[-1].type == TYPE else None
 
 
-def check(point: str, program: str = "fakesysfs") -> None:
-    """Make sure that `point` can be mounted on; a mount whose server died is cleared away.
+def as_argument(path: str) -> str:
+    """The path as a shell and a command take it, also where it begins with a dash."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
-    Raises MountError; what to do then says `program`.
+
+def check_limits() -> None:
+    """Make sure that this process may have a server's descriptors and memory. Raises MountError."""
+    if why := limits.too_small():
+        raise MountError(why)
+
+
+def check_threads() -> None:
+    """Make sure that this process can start the threads of a server. Raises MountError."""
+    if why := limits.too_few_threads():
+        raise MountError(why)
+
+
+def check(point: str, program: str = "fakesysfs") -> None:
+    """Make sure that `point` can be mounted on; mounts whose server died are cleared away.
+
+    Raises MountError. `program` is the command that the message names, as a shell takes it.
     """
     check_device()
     real = os.path.realpath(point)
     if real == "/":
         raise MountError(f"{point}: this would hide the whole system", 2)
-    if mounted_at(real) and _is_dead(point):
-        unmount(point)
+    while mounted_at(real) and _is_dead(real):
+        _refuse_mounts_inside(point, real)
+        detach(real)
     if mounted_at(real):
-        umount = f"{program} umount {shlex.quote(point)}"
+        umount = f"{program} umount {as_argument(point)}"
         raise MountError(f"{point}: a fakesysfs is mounted here already; `{umount}` takes it away")
     try:
         is_directory = os.path.isdir(point) or not os.stat(point)  # noqa: PTH112, PTH116  the reason is wanted
     except OSError as error:
-        hint = f"; make it with `mkdir -p {shlex.quote(point)}`" if error.errno == errno.ENOENT else ""
+        hint = f"; make it with `mkdir -p {as_argument(point)}`" if error.errno == errno.ENOENT else ""
         raise MountError(f"{point}: {error.strerror}{hint}", 2) from None
     if not is_directory:
         raise MountError(f"{point}: not a directory", 2)
@@ -96,32 +144,103 @@ def check_device() -> None:
         raise MountError(f"FUSE does not work here: {_DEVICE} {why}; {IN_A_CONTAINER}", 2) from None
 
 
-def _is_dead(point: str) -> bool:
-    """Whether nobody serves the mount. Not stat(2): the host answers that from its cache for as long as it likes."""
+def hides_something(point: str) -> bool:
+    """Whether the directory has entries, which a mount over it hides."""
     try:
-        os.statvfs(point)
-    except OSError as error:
-        return error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
-    return False
+        with os.scandir(point) as entries:
+            return any(entries)
+    except OSError:
+        return False
+
+
+def _is_dead(real: str) -> bool:
+    """Whether the mount has no server any more. A server that is stopped is not dead.
+
+    Not stat(2): the host answers that from its cache for as long as it likes.
+    """
+    dead = threading.Event()
+
+    def ask() -> None:
+        try:
+            os.statvfs(real)
+        except OSError as error:
+            if error.errno in {errno.ENOTCONN, errno.ECONNABORTED}:
+                dead.set()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PATIENCE_SECONDS)
+    return dead.is_set()
 
 
 def unmount(point: str) -> None:
-    """Take the mount away, whatever is open in it; its server ends by itself.
+    """Take away every fake on top at `point`; their servers end by themselves.
+
+    One in use stays, unless its server is dead. Raises MountError.
+    """
+    real = os.path.realpath(point)
+    there = stacked_at(real)
+    if all(mount.type != TYPE for mount in there):
+        raise MountError(f"{point}: no fakesysfs is mounted here")
+    if there[-1].type != TYPE:
+        first = f"take that away first with `umount {as_argument(point)}`"
+        raise MountError(f"{point}: another file system ({there[-1].type}) is mounted over the fakesysfs; {first}")
+    while mount := mounted_at(real):
+        _refuse_mounts_inside(point, real)
+        error = _try_to_unmount(real, lazily=False)
+        # the helper of a server that was killed may have been faster (auto_unmount)
+        if error is None or mount != mounted_at(real):
+            continue
+        if _is_dead(real):
+            detach(real)
+        else:
+            raise MountError(f"{point}: {_why_busy(mount) if 'busy' in error else error}")
+
+
+def detach(real: str) -> None:
+    """Take away the mount on top at `real`, a path without links, whatever is open in it.
 
     Raises MountError.
     """
-    real = os.path.realpath(point)
-    if not mounted_at(real):
-        raise MountError(f"{point}: no fakesysfs is mounted here")
-    helpers = (["fusermount3", "-u", "-z", "--"], ["umount", "-l", "--"])
-    errors = []
-    for helper in helpers if os.geteuid() else reversed(helpers):
-        if shutil.which(helper[0]) is None:
-            errors.append(f"{helper[0]} is not installed")
-            continue
-        done = subprocess.run([*helper, real], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return
-        errors.append(done.stderr.strip())
-    if mounted_at(real):  # else the helper of a server that was killed was faster (auto_unmount)
-        raise MountError("; ".join(errors))
+    mount = mounted_at(real)
+    error = _try_to_unmount(real, lazily=True)
+    if error and mount == mounted_at(real):
+        raise MountError(error)
+
+
+def _refuse_mounts_inside(point: str, real: str) -> None:
+    mount = mounted_at(real)
+    for inside in mounts():
+        if mount and inside.parent == mount.id != inside.id:
+            first = f"take that away first with `umount {as_argument(inside.point)}`"
+            raise MountError(f"{point}: another file system ({inside.type}) is mounted in the fakesysfs; {first}")
+
+
+def _try_to_unmount(real: str, *, lazily: bool) -> str | None:
+    """The error message if that fails.
+
+    Not by umount(8): it asks the server about the mount, and waits for ever for one that is
+    stopped. Users who may not make the system call take fusermount3.
+    """
+    if _libc.umount2(os.fsencode(real), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)) == 0:
+        return None
+    if (number := ctypes.get_errno()) != errno.EPERM:
+        return os.strerror(number)
+    command = ["fusermount3", "-u", *(["-z"] if lazily else []), "--", real]
+    try:
+        done = subprocess.run(command, env=os.environ | {"LC_ALL": "C"}, capture_output=True, check=False)
+    except FileNotFoundError:
+        return "fusermount3 is not installed, which unmounts for users other than root"
+    return os.fsdecode(done.stderr).strip() if done.returncode else None
+
+
+def _why_busy(mount: Mount) -> str:
+    users = list(users_of(mount.device))
+    if not users:
+        return (
+            "busy: a process of another user has a file of it open, or its working directory there; "
+            "root can name it (`fuser -vm`)"
+        )
+    named = ", ".join(f"{user.pid} ({user.command})" for user in users[:_USERS_NAMED])
+    more = f" and {len(users) - _USERS_NAMED} more" if len(users) > _USERS_NAMED else ""
+    return f"busy: process {named}{more} has a file of it open, or its working directory there; end that process first"

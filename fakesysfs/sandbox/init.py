@@ -23,6 +23,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, namespaces, server, udev, uevents, view
 from fakesysfs.sandbox.namespaces import Plan
@@ -179,7 +180,7 @@ class _Init:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null if descriptor != 2 else errors, descriptor)  # noqa: PLR2004  standard error
-        linux.close_all_but({writer})
+        close_all_but({writer})
 
         def ready() -> None:
             nonlocal writer
@@ -235,7 +236,7 @@ class _Init:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
-        linux.close_all_but({self._orders, self._reports, self._children.fileno()})
+        close_all_but({self._orders, self._reports, self._children.fileno()})
 
     # The rest of its life -----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import signal
 from typing import NoReturn
 
 from fakesysfs.fuse import mount
+from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, namespaces, server, udev
 from fakesysfs.sandbox.init import Run, be_init, how_it_ended, kill_descendants
@@ -153,7 +154,7 @@ class _Launcher:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        linux.close_all_but({self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors()})
+        close_all_but({self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors()})
 
     # While it runs ------------------------------------------------------------------------------------------------
 

@@ -60,15 +60,6 @@ def prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
 
 
-def close_all_but(kept: set[int]) -> None:
-    """Close all descriptors from 3 on but these."""
-    first = 3
-    for descriptor in sorted(kept):
-        os.closerange(first, descriptor)
-        first = descriptor + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
-
-
 class Arrived(NamedTuple):
     """A signal that arrived: its number and si_code."""
 

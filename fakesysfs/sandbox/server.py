@@ -16,6 +16,7 @@ import traceback
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 from fakesysfs.fuse import mount
+from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.sandbox import linux
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _be_guardian(fake: Fake, point: str, pipes: _Pipes, parent: int) -> NoReturn
             os.kill(server, signal.SIGTERM)
         pid, status = os.waitpid(server, os.WNOHANG)
     if mount.mounted_at(point):
-        mount.unmount(point)
+        mount.detach(point)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
@@ -138,7 +139,7 @@ def _leave_the_command_alone(pipes: _Pipes) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    linux.close_all_but(set(pipes))
+    close_all_but(set(pipes))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux
 
@@ -137,7 +138,7 @@ def _be_udevd(program: str, environment: Mapping[str, str]) -> NoReturn:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(descriptor, target)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        close_all_but(set())
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

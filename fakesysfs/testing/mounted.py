@@ -126,7 +126,7 @@ class MountedMachine(Controls):
         self._server = None
         if mount.mounted_at(str(self.path)):
             with contextlib.suppress(mount.MountError):
-                mount.unmount(str(self.path))
+                mount.detach(str(self.path))
 
     # Files ---------------------------------------------------------------------------------------------------------
 

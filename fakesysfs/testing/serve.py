@@ -23,6 +23,8 @@ def main(point: str, name: str, kernel: str) -> int:
     if kernel not in PROFILES:
         return _refuse(2, f"there is no kernel {kernel!r}; there are {', '.join(PROFILES)}")
     try:
+        mount.check_limits()
+        mount.check_threads()
         mount.check(point)
         loaded = machine.load(name)
     except machine.MachineError as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.mount.served import Served, served
+from tests.mount.served import AS_NOBODY, ROOT, Served, as_nobody, served
 
 
 @pytest.fixture(scope="module", params=["fast", "stock"])
@@ -21,3 +25,22 @@ def fresh(tmp_path: pytest.TempPathFactory) -> Iterator[Served]:
     """A mounted toy of one's own."""
     with served(tmp_path) as mount:  # type: ignore[arg-type]
         yield mount
+
+
+@pytest.fixture
+def nobodys(tmp_path: Path) -> Path:
+    """A directory that another user can reach, where that user can run the fake."""
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    imports = [*AS_NOBODY, sys.executable, "-c", "import fakesysfs.fuse.server"]
+    if subprocess.run(imports, cwd=ROOT, check=False, capture_output=True).returncode:
+        pytest.skip("the checkout or its Python is closed to other users")
+    for needs, why in (
+        ("command -v fusermount3", "fusermount3 is not installed"),
+        (": <>/dev/fuse", "/dev/fuse is closed to other users"),
+    ):
+        if as_nobody(needs).returncode:
+            pytest.skip(why)
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    return tmp_path

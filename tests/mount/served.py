@@ -18,6 +18,30 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 20
 
 
+NOBODY = 65534
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+
+
+def as_nobody(command: str, cwd: Path = Path("/")) -> subprocess.CompletedProcess[str]:
+    """Run a shell command as another user."""
+    return subprocess.run(
+        [*AS_NOBODY, "sh", "-c", 'cd "$0" && ' + command, cwd], capture_output=True, text=True, check=False
+    )
+
+
+def fakesysfs(*arguments: object, state: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command; `state` is where daemons write their logs."""
+    return subprocess.run(
+        [sys.executable, "-m", "fakesysfs", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"XDG_STATE_HOME": str(state)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
 def eventually(holds: Callable[[], object]) -> None:
     """Return as soon as it holds; fail if it does not within reason."""
     end = time.monotonic() + PATIENCE_SECONDS

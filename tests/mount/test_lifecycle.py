@@ -11,23 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import mounted_at
-from tests.mount.served import PATIENCE_SECONDS, ROOT, Served, eventually, served, shell
+from fakesysfs.fuse.mount import detach, mounted_at
+from tests.mount.served import (
+    AS_NOBODY,
+    NOBODY,
+    PATIENCE_SECONDS,
+    ROOT,
+    Served,
+    as_nobody,
+    eventually,
+    fakesysfs,
+    served,
+    shell,
+)
 
 pytestmark = pytest.mark.mount
-
-
-def fakesysfs(*arguments: object, state: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command; `state` is where daemons write their logs."""
-    return subprocess.run(
-        [sys.executable, "-m", "fakesysfs", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"XDG_STATE_HOME": str(state)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -40,12 +38,11 @@ def test_signal_unmounts(tmp_path: Path, number: signal.Signals) -> None:
         assert sleeper.wait(PATIENCE_SECONDS) == 0
 
 
-def test_umount_while_files_are_open_and_a_store_sleeps(tmp_path: Path) -> None:
+def test_lazy_umount_while_files_are_open_and_a_store_sleeps(tmp_path: Path) -> None:
     with served(tmp_path) as mount, shell("echo NONE > sleep", mount.path):
         held = os.open(mount / "value", os.O_RDONLY)
         eventually(lambda: mount.read("sleep") == "1\n")
-        done = fakesysfs("umount", mount.path, state=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
+        detach(str(mount.path))
         assert mount.server.wait(PATIENCE_SECONDS) == 0
         assert not mounted_at(str(mount.path))
         with pytest.raises(OSError, match=r"not connected|abort"):
@@ -171,35 +168,6 @@ def test_foreground(tmp_path: Path) -> None:
         server.send_signal(signal.SIGINT)
         assert server.wait(PATIENCE_SECONDS) == 0
         assert "fakesysfs umount ." in server.stdout.read()
-
-
-NOBODY = 65534
-AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-
-
-def as_nobody(command: str, cwd: Path = Path("/")) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*AS_NOBODY, "sh", "-c", 'cd "$0" && ' + command, cwd], capture_output=True, text=True, check=False
-    )
-
-
-@pytest.fixture
-def nobodys(tmp_path: Path) -> Path:
-    """A directory that another user can reach, where that user can run the fake."""
-    if os.geteuid():
-        pytest.skip("only root can become another user")
-    imports = [*AS_NOBODY, sys.executable, "-c", "import fakesysfs.fuse.server"]
-    if subprocess.run(imports, cwd=ROOT, check=False, capture_output=True).returncode:
-        pytest.skip("the checkout or its Python is closed to other users")
-    for needs, why in (
-        ("command -v fusermount3", "fusermount3 is not installed"),
-        (": <>/dev/fuse", "/dev/fuse is closed to other users"),
-    ):
-        if as_nobody(needs).returncode:
-            pytest.skip(why)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    return tmp_path
 
 
 def test_another_user(nobodys: Path) -> None:

@@ -125,13 +125,23 @@ def _mount(operations: Operations, point: str, allow_other: bool, private: bool)
         options.add("auto_unmount")
     said: list[str] = []
     try:
-        with _standard_error(said):
+        with _standard_error(said), _without_interrupts():
             pyfuse3.init(operations, point, options)
     except RuntimeError as error:
         why = said[0] or str(error)
         if "Operation not permitted" in why:
             why = f"{why}; {IN_A_CONTAINER}"
         raise MountError(f"{point}: cannot mount: {why}") from None
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block SIGINT: Ctrl-C reaches fusermount3 too, which would leave a half-made mount."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

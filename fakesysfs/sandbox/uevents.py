@@ -67,6 +67,8 @@ class Injector:
     def __init__(self, outside: int) -> None:
         _make_sure_that_it_is_private(outside)
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
+        # It stays open: a limit of descriptors that is reached later does not stop the uevents.
+        self._listeners = open("/proc/self/net/netlink", "rb", buffering=0)  # noqa: PTH123, SIM115  as long as this
         self._patience = PATIENCE_SECONDS
 
     def send(self, lines: Iterable[str]) -> None:
@@ -84,28 +86,26 @@ class Injector:
 
     def listens(self) -> bool:
         """Whether anybody does."""
-        return bool(_unread())
+        return bool(self._unread())
 
     def must_wait(self) -> bool:
         """Whether a listener lags behind, and is to be waited for. To be asked each LOOK_SECONDS while it is so."""
-        if max(_unread(), default=0) < FULL_BYTES:
+        if max(self._unread(), default=0) < FULL_BYTES:
             self._patience = PATIENCE_SECONDS
         elif self._patience > 0:
             self._patience -= LOOK_SECONDS
             return True
         return False
 
-
-def _unread() -> list[int]:
-    """Bytes in the buffer of each listener to uevents in this network namespace."""
-    found = []
-    with open("/proc/self/net/netlink", encoding="ascii") as table:  # noqa: PTH123  once for every few events
-        next(table)
-        for line in table:
+    def _unread(self) -> list[int]:
+        """Bytes in the buffer of each listener to uevents in this network namespace."""
+        self._listeners.seek(0)
+        found = []
+        for line in self._listeners.readall().splitlines()[1:]:
             _, protocol, port, groups, unread, *_ = line.split()
-            if int(protocol) == NETLINK_KOBJECT_UEVENT and port != "0" and int(groups, 16):
+            if int(protocol) == NETLINK_KOBJECT_UEVENT and port != b"0" and int(groups, 16):
                 found.append(int(unread))
-    return found
+        return found
 
 
 def _make_sure_that_it_is_private(outside: int) -> None:

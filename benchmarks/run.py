@@ -2,7 +2,8 @@
 
     python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
 
-PART is one of: requests anywhere directories numeric lsmem sysfs readers sleepers huge delivered memory start daxctl.
+PART is one of: requests anywhere directories numeric lsmem sysfs readers sleepers writers huge delivered memory start
+daxctl.
 Builds plain.c with `cc` and `pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then
 C's, and what is printed is the median of the ratios of these pairs, with the least and the greatest: trust the ratios,
 not the times. `requests`, `directories`, `numeric`, `lsmem` and `sysfs` run on one CPU: waking another one costs more
@@ -291,6 +292,66 @@ def sleepers(program: Path, options: argparse.Namespace) -> None:
             process.wait(60)
 
 
+CROWD = 64
+STAT = """
+import os, sys
+print("begun", flush=True)
+names = [f"{sys.argv[1]}/memory{number}/state" for number in range(16, 48)]
+while True:
+    for name in names:
+        try:
+            os.stat(name)
+        except OSError:
+            pass
+"""
+
+
+@contextlib.contextmanager
+def crowd(directory: str | Path) -> Iterator[None]:
+    """As many processes as CROWD that stat memory blocks all the time."""
+    with contextlib.ExitStack() as stack:
+        started = []
+        for _ in range(CROWD):
+            process = subprocess.Popen([sys.executable, "-c", STAT, directory], stdout=subprocess.PIPE)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            started.append(process)
+        for process in started:
+            assert process.stdout is not None
+            stack.callback(process.stdout.close)
+            process.stdout.readline()
+        yield
+
+
+def plugs(device: Path, seconds: float) -> list[float]:
+    """How long each write to the device's `hotplug` took, unplug and plug in turn."""
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end or len(taken) % 2:
+        (device / "hotplug").write_text("online_movable" if len(taken) % 2 else "unplug")
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)
+
+
+def writers(program: Path, options: argparse.Namespace) -> None:
+    """Plugs beside CROWD processes that stat what comes and goes, and beside as many that stat C's tree."""
+    with both(program, 48) as mounts:
+        device = mounts.ours / "sys/bus/dax/devices/dax0.0"
+        medians, lasts, mosts = [], [], []
+        for _ in range(min(options.rounds, 5)):
+            measured = []
+            for directory in (mounts.ours / MEMORY, mounts.plain / MEMORY):
+                with crowd(directory):
+                    measured.append(plugs(device, 20.0))
+            for found, which in ((medians, 0.5), (lasts, 0.99), (mosts, 1.0)):
+                ours, plain = (times[min(int(len(times) * which), len(times) - 1)] for times in measured)
+                found.append((ours, plain, ours / plain))
+        for what, found in (("median", medians), ("p99", lasts), ("slowest", mosts)):
+            ours, plain, ratio = (statistics.median(column) for column in zip(*found, strict=True))
+            numbers = f"{shown(ours):>10}{shown(plain):>10}{ratio:8.2f}"
+            tell(f"a plug beside {CROWD} that stat ours, C's: {what}", numbers)
+
+
 def resident(pid: int) -> float:
     """MiB of a process that nobody else has in memory."""
     found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
@@ -457,6 +518,7 @@ PARTS = {
     "sysfs": sysfs,
     "readers": many_readers,
     "sleepers": sleepers,
+    "writers": writers,
     "huge": huge,
     "delivered": delivered,
     "memory": memory,

@@ -9,7 +9,7 @@ How that is kept true (`names.py`)
     The tree reports each name that came or went. A store's answer is sent only after the host was told to forget all
     of them, so whoever wrote sees what the write did. Changes that a store makes before it goes to sleep are told at
     once. Only names that the host may hold are told: a bit per member of an indexed family, set by lookup and
-    readdir.
+    readdir. In a directory where clients look names up while a store waits, the host may hold none for a while.
 
 What can deadlock
     Telling the host to forget a name takes the lock of the directory, and whoever looks something up, lists or
@@ -31,6 +31,13 @@ What sleeps (`driver.py`)
 What may never leave here
     An exception other than FUSEError (it ends the server), a read answer longer than asked (EIO for the client), an
     errno of 512 or more (the host drops the answer and the caller hangs).
+
+What may not be had (`server.py`, `memory.py`)
+    Threads and files that the server needs are there before the mount. A request that finds no memory is answered
+    ENOMEM, and a reserve is released so that trio and pyfuse3 find some.
+
+When it ends (`server.py`, `reach.py`)
+    With SIGTERM, SIGINT or SIGHUP, with the mount, and when no other process has the mount in its namespace.
 
 pyfuse3 has one session per process: one mount per process.
 """

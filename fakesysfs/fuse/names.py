@@ -48,6 +48,8 @@ _FEW_INODES = 64
 """Inodes whose attributes the loop itself makes the host forget, at most."""
 
 _SWEEP_EVERY = 4096
+_NAMES_KEPT = 4096
+"""Names of one directory that are remembered one by one, at most."""
 
 _HARMLESS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENOTCONN})
 """The host does not hold the name, or its directory, or the mount at all: nothing to forget."""
@@ -114,6 +116,30 @@ class _Batch(NamedTuple):
     inodes: list[int]
 
 
+class _Held:
+    """What the host may hold of one directory: members of indexed families, and other names that may change."""
+
+    __slots__ = ("all", "names", "numbers")
+
+    def __init__(self) -> None:
+        self.numbers = Indices()
+        self.names: set[bytes] = set()
+        self.all = False
+        """There were too many names to keep: it may hold any."""
+
+    def add(self, name: bytes) -> None:
+        if len(self.names) == _NAMES_KEPT:
+            self.all = True
+            self.names.clear()
+        self.names.add(name)
+
+    def take(self, name: bytes) -> bool:
+        if name in self.names:
+            self.names.remove(name)
+            return True
+        return self.all
+
+
 class _Contention:
     """A contended directory: until when it is one (trio's clock), and the lookups there since its last change."""
 
@@ -145,7 +171,7 @@ class Names:
         self._forget_name = forget_name
         self._forget_attributes = forget_attributes
         self._in_use = in_use
-        self._known: dict[int, Indices] = {}
+        self._held: dict[int, _Held] = {}
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="invalidation", daemon=True)
         self._token: trio.lowlevel.TrioToken | None = None
@@ -191,25 +217,27 @@ class Names:
         """The host is about to be told whether `name` exists."""
         if self.unsettled:
             self._lookups[parent] += 1
-        index = self._number(parent, name)
+        table = self._tree.table_of(parent)
+        if table is None:
+            return
+        kind, around = table
+        index = _number(kind.prefixes(around), name)
         if index is not None:
-            self.known_in(parent).add(index, index)
+            self._held_in(parent).numbers.add(index, index)
+        elif kind.may_change(around, name):
+            self._held_in(parent).add(name)
 
-    def known_in(self, parent: int) -> Indices:
-        """The numbers of an indexed family's names in a directory that the host may hold."""
-        known = self._known.get(parent)
-        if known is None:
-            if len(self._known) % _SWEEP_EVERY == _SWEEP_EVERY - 1:
-                self._known = {ino: known for ino, known in self._known.items() if self._tree.find(ino) is not None}
-            known = self._known[parent] = Indices()
-        return known
+    def held_in(self, parent: int) -> _Held | None:
+        """What the host may hold of a directory, to be added to; None if nothing changes there."""
+        return self._held.get(parent) or (None if self._tree.table_of(parent) is None else self._held_in(parent))
 
-    def _number(self, parent: int, name: bytes) -> int | None:
-        for prefix in self._tree.prefixes_of(parent):
-            index = index_in(prefix, name)
-            if index is not None:
-                return index
-        return None
+    def _held_in(self, parent: int) -> _Held:
+        held = self._held.get(parent)
+        if held is None:
+            if len(self._held) % _SWEEP_EVERY == _SWEEP_EVERY - 1:
+                self._held = {ino: held for ino, held in self._held.items() if self._tree.find(ino) is not None}
+            held = self._held[parent] = _Held()
+        return held
 
     # What it must forget ------------------------------------------------------------------------------------------
 
@@ -246,15 +274,18 @@ class Names:
             contention.renew(trio.current_time())
 
     def _forget(self, change: NameChange) -> _Forget | None:
-        known = self._known.get(change.parent)
-        if change.name is not None:
-            index = self._number(change.parent, change.name)
-            if index is not None and (known is None or not known.take(index, index)[1].strip(b"\0")):
-                return None
-            return _Forget(change.parent, change.name)
-        if known is None:
+        held = self._held.get(change.parent)
+        if held is None:
             return None
-        base, bits = known.take(change.first, change.last)
+        if change.name is not None:
+            table = self._tree.table_of(change.parent)
+            index = None if table is None else _number(table[0].prefixes(table[1]), change.name)
+            if index is not None:
+                known = bool(held.numbers.take(index, index)[1].strip(b"\0"))
+            else:
+                known = held.take(change.name)
+            return _Forget(change.parent, change.name) if known else None
+        base, bits = held.numbers.take(change.first, change.last)
         if not bits.strip(b"\0"):
             return None
         return _Forget(change.parent, None, change.prefix, base, bits)
@@ -323,3 +354,12 @@ class Names:
             if error.errno not in _HARMLESS and not self._ended:
                 log.warning("the host did not forget %s: %s", what, error)
         self._progress += 1
+
+
+def _number(prefixes: Iterable[bytes], name: bytes) -> int | None:
+    """The number of a name of an indexed family."""
+    for prefix in prefixes:
+        index = index_in(prefix, name)
+        if index is not None:
+            return index
+    return None

@@ -549,17 +549,19 @@ class Operations(pyfuse3.Operations):
                 entry.st_ino = ino
                 if cookie > start_id and not reply(token, name, entry, cookie):
                     return
-        known = self.names.known_in(parent) if kept and reader.indexed else None
+        held = self.names.held_in(parent) if kept else None
         told = 0
         for found in reader.listed(start_id if start_id > _DOTS else 0, self._fits + _MORE):
             if isinstance(found, Members):
-                if known is not None:
+                if held is not None:
                     for first, last in found.runs:
-                        known.add(first, last)
+                        held.numbers.add(first, last)
                 there, fitting = len(found.numbers), self._reply_members(token, found, entries(found.stat))
             else:
                 there = fitting = len(found)
                 for position, (cookie, name, ino, place) in enumerate(found):
+                    if place.passing and held is not None:
+                        held.add(name)
                     if not reply(token, name, entries.at(place, ino), cookie):
                         fitting = position
                         break
@@ -579,12 +581,14 @@ class Operations(pyfuse3.Operations):
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """Make a link, where that is possible (kernfs/made.py)."""
         self._tree.made_in(parent_inode).symlink(os.fsdecode(name), os.fsdecode(target))
+        self.names.note(parent_inode, name)
         return _entry(self._tree.getattr(self._tree.lookup(parent_inode, name)))
 
     @at_once
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """Make a directory, where that is possible."""
         self._tree.made_in(parent_inode).mkdir(os.fsdecode(name))
+        self.names.note(parent_inode, name)
         return _entry(self._tree.setattr(self._tree.lookup(parent_inode, name), mode=mode))
 
     @at_once
@@ -617,6 +621,7 @@ class Operations(pyfuse3.Operations):
         except KernelError:
             exists = False
         made.rename(os.fsdecode(name_old), os.fsdecode(name_new), flags, exists=exists)
+        self.names.note(parent_inode_new, name_new)
 
     # What sysfs has not -------------------------------------------------------------------------------------------
 

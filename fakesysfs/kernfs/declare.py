@@ -228,6 +228,7 @@ class Place:
     condition: Condition | None = field(init=False)
     conditions: tuple[Condition, ...] = field(init=False)
     owner: Owner | None = field(init=False)
+    passing: bool = field(init=False)
 
     def __post_init__(self) -> None:
         entry = self.entry
@@ -239,9 +240,14 @@ class Place:
             "condition": condition,
             "conditions": around if condition is None else (*around, condition),
             "owner": _owner(entry) or (self.group.owner if self.group else None),
+            "passing": condition is not None or _owner(entry) is not None or _is_family(entry),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+
+
+def _is_family(entry: Entry) -> bool:
+    return isinstance(entry, Subdirectories | Links | Nodes | Indexed)
 
 
 def _owner(entry: Entry) -> Owner | None:
@@ -375,6 +381,13 @@ class DirectoryKind:
     def directories(self, around: int) -> list[Place]:
         """The groups and the families of directories in the group at slot `around`."""
         return self._directories[around]
+
+    def may_change(self, around: int, name: bytes) -> bool:
+        """Whether a name may come and go in the group at slot `around`; those of indexed families apart."""
+        place = self._by_name.get((around, name))
+        if place is not None:
+            return place.passing
+        return len(self._families.get(around, ())) > len(self._indexed.get(around, ()))
 
     def prefixes(self, around: int) -> tuple[bytes, ...]:
         """The prefixes of the indexed families in the group at slot `around`."""

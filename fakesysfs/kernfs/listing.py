@@ -90,8 +90,6 @@ class DirectoryReader:
         self._about = about_of(found.object)
         self._generation = tree.population.generation
         self._state = self._generation, tree.edits
-        self.indexed = bool(found.kind.prefixes(around))
-        """Whether the directory has a place for an indexed family."""
         self._singles: list[Single] | None = None
         self._members = array("Q")
         """The keys of the members of all indexed families, in order."""

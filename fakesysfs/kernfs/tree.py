@@ -340,15 +340,18 @@ class Tree:
             return self.child(parent, place.slot + position)
         return self.child(parent, place.slot, about.serial)
 
-    def prefixes_of(self, parent: int) -> tuple[bytes, ...]:
-        """The prefixes of the indexed families in a directory, which it has whether or not they have members.
+    def table_of(self, parent: int) -> tuple[DirectoryKind, int] | None:
+        """The table of a directory and the slot of its group there; None if no name may change there.
 
-        A cache of names can keep one bit for each of such names instead of the name (`index_in`).
+        So it is in a directory that is gone, and in a member of an indexed family. The table tells a cache of names
+        which names may change. Of those of indexed families it can keep a bit each (`index_in`).
         """
         if parent == ROOT:
-            return self._root.kind.prefixes(0)
+            return self._root.kind, 0
         kobject = self.population.objects.get(parent >> SERIAL_SHIFT)
-        return () if kobject is None else self._kind_of(kobject).prefixes(parent & SLOT_MASK)
+        if kobject is None or getattr(kobject, "at", None) is not None:
+            return None
+        return self._kind_of(kobject), parent & SLOT_MASK
 
     def walk(self, path: str) -> int:
         """The inode number of an absolute path, following links in all but the last component.

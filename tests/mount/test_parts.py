@@ -77,14 +77,37 @@ async def test_only_names_that_the_host_may_hold_are_told(host: Host) -> None:
     assert await host.told() == []
 
 
-async def test_single_names_are_told_always(host: Host) -> None:
+async def test_single_names_are_told_as_often_as_the_host_heard_of_them(host: Host) -> None:
+    host.toy.set_bound(b"0")
+    assert await host.told() == []
+    host.cache.note(1, b"link")
+    host.cache.note(1, b"value")  # always there
+    host.toy.set_bound(b"1")
+    assert await host.told() == [b"link"]
+    host.toy.set_bound(b"0")
+    assert await host.told() == []
+
+
+async def test_of_too_many_names_in_a_directory_all_are_told(host: Host) -> None:
+    for number in range(5000):
+        host.cache.note(1, b"%d" % number)
     host.toy.set_bound(b"0")
     assert await host.told() == [b"link"]
+
+
+async def test_names_inside_a_member_of_a_family_are_not_remembered(host: Host) -> None:
+    """There may be half a million members, and no name there changes while one lives."""
+    for number in range(32):
+        member = host.toy.tree.walk(f"/family/memory{number}")
+        host.cache.note(member, b"anything")
+        assert host.cache.held_in(member) is None
+    assert not host.cache._held
 
 
 async def test_link_count_and_open_files_of_the_dead_are_told(host: Host) -> None:
     ino = host.toy.tree.walk("/device/state")
     host.in_use = [1, ino]
+    host.cache.note(1, b"device")
     host.toy.remove()
     assert await host.told() == [b"device"]
     assert host.inodes == [1, ino]
@@ -98,6 +121,7 @@ async def test_unchanged_tree_costs_nothing(host: Host) -> None:
 
 async def test_host_that_does_not_hold_a_name(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     host.refuses = errno.ENOENT
+    host.cache.note(1, b"link")
     host.toy.set_bound(b"0")
     assert await host.told() == [b"link"]
     assert not caplog.records
@@ -105,6 +129,7 @@ async def test_host_that_does_not_hold_a_name(host: Host, caplog: pytest.LogCapt
 
 async def test_host_that_does_not_let_go(host: Host) -> None:
     """settled() gives up; the thread, which hangs in the host's call, is not done."""
+    host.cache.note(1, b"link")
     host.toy.set_bound(b"0")
     host.cache.collect()
     await host.cache.settled()
@@ -171,11 +196,13 @@ async def test_the_thread_outlives_a_lack_of_memory(host: Host, caplog: pytest.L
     def fail(_parent: int, _name: bytes) -> None:
         raise MemoryError
 
+    host.cache.note(1, b"link")
     host.cache._forget_name = fail
     host.toy.set_bound(b"0")
     assert await host.told() == []
     assert not host.cache.unsettled
     assert [record.message for record in caplog.records] == ["the host may not have forgotten a name"]
+    host.cache.note(1, b"link")
     host.cache._forget_name = forget
     host.toy.set_bound(b"1")
     assert await host.told() == [b"link"]

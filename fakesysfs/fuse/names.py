@@ -19,7 +19,6 @@ import errno
 import logging
 import queue
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -181,8 +180,8 @@ class Names:
         """Something that was collected has not been told yet."""
         self._progress = 0
         self._ended = False
-        self._lookups: Counter[int] = Counter()
-        """Lookups in each directory since something is untold."""
+        self._lookups: dict[int, int] = {}
+        """The directories of which something is untold, and the lookups there since then."""
         self._contended: dict[int, _Contention] = {}
         self._batch_told = trio.Event()
         # The tree collects changes from the first time that it is asked; before the first lookup nobody holds a name.
@@ -215,8 +214,8 @@ class Names:
 
     def note(self, parent: int, name: bytes) -> None:
         """The host is about to be told whether `name` exists."""
-        if self.unsettled:
-            self._lookups[parent] += 1
+        if parent in self._lookups:
+            self._count_lookup(parent)
         table = self._tree.table_of(parent)
         if table is None:
             return
@@ -264,9 +263,16 @@ class Names:
             for ino in inodes:
                 self._try(self._forget_attributes, ino)
         elif names or inodes:
+            for forget in names:
+                self._lookups.setdefault(forget.parent, 0)
             self._batches.put(_Batch(names, list(inodes)))
             self._collected += 1
             self.unsettled = True
+
+    def _count_lookup(self, parent: int) -> None:
+        self._lookups[parent] += 1
+        if self._lookups[parent] == CONTENDED_LOOKUPS:
+            self._contended[parent] = _Contention(trio.current_time())
 
     def _changed_in(self, parent: int) -> None:
         contention = self._contended.get(parent)
@@ -307,17 +313,10 @@ class Names:
         """In trio's loop: the host forgot these."""
         self._told += len(batches)
         self.unsettled = self._told < self._collected
-        self._find_contended(batches)
-        told, self._batch_told = self._batch_told, trio.Event()
-        told.set()
-
-    def _find_contended(self, batches: list[_Batch]) -> None:
-        for parent in {forget.parent for batch in batches for forget in batch.names}:
-            if self._lookups[parent] >= CONTENDED_LOOKUPS:
-                self._contended[parent] = _Contention(trio.current_time())
-                del self._lookups[parent]
         if not self.unsettled:
             self._lookups.clear()
+        told, self._batch_told = self._batch_told, trio.Event()
+        told.set()
 
     def _work(self) -> None:
         """The life of the thread: take what waits, tell the host."""

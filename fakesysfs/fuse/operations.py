@@ -47,6 +47,8 @@ FOREVER = 1_000_000
 _BLOCK_SIZE = 4096
 _NAME_MAX = 255
 _NOBODY = 0, False
+_ABSENT = 0, True
+"""The process looked again and found nothing (`_looks_up_again`)."""
 _LOOKING_UP_AGAIN = 1000
 """So many processes may be doing that at once; of more, one may have to be told twice."""
 _DOTS = 2
@@ -275,7 +277,8 @@ class Operations(pyfuse3.Operations):
             ino = self._tree.lookup(parent_inode, name)
         except KernelError as error:
             if error.errno == errno.ENOENT:
-                self._looks_up_again.pop(ctx.pid, None)
+                if self._looks_up_again:
+                    self._found_nothing(ctx.pid)
                 if kept:
                     return self._absent
             raise
@@ -392,9 +395,19 @@ class Operations(pyfuse3.Operations):
     def _is_slept_on(self, inode: int, flags: int) -> bool:
         return self._slept_on[inode] > 0 and flags & os.O_ACCMODE != os.O_RDONLY
 
+    def _found_nothing(self, pid: int) -> None:
+        if pid in self._looks_up_again:
+            self._looks_up_again[pid] = _ABSENT
+
     def _have_it_looked_up_again(self, inode: int, pid: int, *, gone: bool, again: bool) -> None:
-        """The VFS asks twice only: whoever was told is let in, though it may have to wait for a store that sleeps."""
+        """The VFS asks twice only: whoever was told is let in, though it may have to wait for a store that sleeps.
+
+        A name that was absent meanwhile may be there again, and gone again: the open then ends with ENOENT. An open of
+        what is there is another one, as the first ended with that absence.
+        """
         told = self._looks_up_again.pop(pid, None)
+        if told == _ABSENT and not gone:
+            told = None
         if told is None and again:
             if len(self._looks_up_again) == _LOOKING_UP_AGAIN:
                 self._looks_up_again.clear()

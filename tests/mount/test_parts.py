@@ -335,6 +335,26 @@ async def test_nobody_is_told_to_look_up_again_twice() -> None:
         assert (await operations.open(again, flags, caller)).fh
 
 
+async def test_an_open_whose_name_was_absent_and_came_and_went_is_not_stale() -> None:
+    """A member goes, comes and goes again while one open looks for it: ENOENT, as it is gone."""
+    toy = Toy()
+    operations = Operations(Sysroot(toy), lambda: None)
+    caller: Any = SimpleNamespace(pid=1)
+    ino = toy.tree.walk("/family/memory3/state")
+    toy.set_present(b"- 3 3")
+    for expected in (errno.ESTALE, errno.ENOENT):
+        with pytest.raises(pyfuse3.FUSEError) as raised:
+            await operations.open(ino, os.O_RDONLY, caller)
+        assert raised.value.errno == expected
+        assert (await operations.lookup(toy.family, b"memory3", caller)).st_ino == 0
+    # The next open is another one.
+    value = toy.tree.walk("/value")
+    operations._slept_on[value] = 1
+    with pytest.raises(pyfuse3.FUSEError) as raised:
+        await operations.open(value, os.O_WRONLY, caller)
+    assert raised.value.errno == errno.ESTALE
+
+
 def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     inside: Any = pyfuse3
     stock_wait = inside._wait_fuse_readable

@@ -44,7 +44,7 @@ def public_path() -> Iterator[Path]:
 
     Each start of pytest, of other sessions too, closes the parents of `tmp_path` to other users.
     """
-    with tempfile.TemporaryDirectory(prefix="fakesysfs-test-") as directory:
+    with tempfile.TemporaryDirectory(prefix="public-") as directory:
         path = Path(directory).resolve()
         path.chmod(0o755)
         yield path

@@ -111,6 +111,7 @@ async def _serve_mount(
             await pyfuse3.main(max_tasks=MAX_TASKS)
             ending.cancel()
     finally:
+        operations.names.end()
         # From here on nothing may go by the mount's path: another may be mounted there once this one is gone.
         _end_helpers()
         pyfuse3.close(unmount=device is None or table.has(device))

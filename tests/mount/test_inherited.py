@@ -114,7 +114,7 @@ def test_no_more_descriptors(tmp_path: Path) -> None:
 
 LIST_MANY = """
 import os, sys
-for _ in range(30):
+for _ in range(4):
     try:
         os.listdir(sys.argv[1] + "/family")
         with open(sys.argv[1] + "/big", "rb") as file:
@@ -127,7 +127,7 @@ for _ in range(30):
 def test_no_more_memory(tmp_path: Path) -> None:
     """Single requests may be refused."""
     with served(tmp_path) as mount:
-        mount.expected_in_log.append("out of memory")
+        mount.expected_in_log += ["out of memory", "the host may not have forgotten a name"]
         pages = int(Path(f"/proc/{mount.server.pid}/statm").read_text().split()[0])
         with limited(mount, resource.RLIMIT_AS, pages * resource.getpagesize()):
             with pytest.raises(OSError, match="Cannot allocate memory"):

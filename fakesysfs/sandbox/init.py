@@ -47,6 +47,12 @@ class Run(NamedTuple):
     """Its path; "" is that of the launcher, which was removed."""
 
 
+_NOT_COVERED = (
+    "a sysfs or proc of the host is mounted where it cannot be covered (below another mount, or outside of this root): "
+    "the command could change the host; unmount it first"
+)
+
+
 class _EndedError(Exception):
     """The run is over; `message` is what the launcher is told last."""
 
@@ -139,6 +145,7 @@ class _Init:
         if run.directory:
             # /proc/1/cwd must not lead below what covers /sys and /dev.
             os.chdir("/")
+        namespaces.forbid_cgroup_namespaces()
         namespaces_of_command = namespaces.CommandNamespaces(run.plan)
         if run.mounted_at is None:
             # First of all, it takes longest. It mounts when it has its machine, not before `read_answer`.
@@ -160,6 +167,9 @@ class _Init:
         if run.udev is not None:
             udev.prepare(run.udev)
         namespaces_of_command.enter()
+        # An ordinary user may read the host's, and can change nothing there.
+        if run.plan.as_root and namespaces.shows_the_host(network=run.plan.network):
+            raise MountError(_NOT_COVERED, 2)
         if run.plan.pid:
             # A change of credentials takes it back.
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)

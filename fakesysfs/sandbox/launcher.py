@@ -17,7 +17,7 @@ from typing import NoReturn
 from fakesysfs.fuse import limits, mount
 from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import linux, namespaces, server, udev
+from fakesysfs.sandbox import linux, namespaces, server, udev, view
 from fakesysfs.sandbox.init import Run, be_init, kill_descendants
 
 _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
@@ -57,7 +57,7 @@ def run(
 
 def _have_standard_descriptors() -> None:
     """Where the caller closed one of them, nothing of ours may get its number. The command finds it closed."""
-    while (descriptor := os.open("/", os.O_PATH | os.O_CLOEXEC)) <= 2:  # noqa: PLR2004
+    while (descriptor := os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)) <= 2:  # noqa: PLR2004
         pass
     os.close(descriptor)
 
@@ -207,19 +207,24 @@ class _Launcher:
         self._heard += heard
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
-            word, _, rest = line.decode(errors="replace").partition(" ")
-            if word == "users":
-                self._give_users()
-            elif word == "started":
-                self._started = True
-            elif word == "stopped":
-                _stop(int(rest))
-            elif word == "ended":
-                self._ended = int(rest)
-            elif word == "error":
-                status, _, why = rest.partition(" ")
-                self._error = MountError(why.replace("\0", "\n"), int(status))
+            # The command can write into this pipe, by the init's /proc/PID/fd: what makes no sense is not obeyed.
+            with contextlib.suppress(ValueError):
+                self._take_report(line.decode(errors="replace"))
         return bool(heard)
+
+    def _take_report(self, report: str) -> None:
+        word, _, rest = report.partition(" ")
+        if word == "users" and self._init and not self._started:
+            self._give_users()
+        elif word == "started":
+            self._started = True
+        elif word == "stopped":
+            _stop(int(rest))
+        elif word == "ended":
+            self._ended = int(rest)
+        elif word == "error":
+            status, _, why = rest.partition(" ")
+            self._error = MountError(why.replace("\0", "\n"), int(status))
 
     def _reap(self) -> None:
         while True:
@@ -279,10 +284,13 @@ def _working_directory() -> str:
     try:
         return os.getcwd()  # noqa: PTH109  a string is wanted
     except OSError:
-        # In a directory that was removed the command stays, but not in one of the host's /sys: from there the way up
-        # leads to the rest of it.
+        # In a directory that was removed the command stays, but not in one that shows the host's kernel: from there the
+        # way up leads to the rest of it.
         device = os.stat(".").st_dev  # noqa: PTH116  the launcher does without pathlib
-        return "/" if device in {os.stat(path).st_dev for path in ("/sys", "/dev", "/proc")} else ""  # noqa: PTH116
+        covered = {os.stat(path).st_dev for path in ("/sys", "/dev", "/proc")}  # noqa: PTH116
+        number = f"{os.major(device)}:{os.minor(device)}"
+        shows_kernel = any(found.device == number and found.type in view.OF_THE_KERNEL for found in mount.mounts())
+        return "/" if device in covered or shows_kernel else ""
 
 
 def _stop(number: int) -> None:

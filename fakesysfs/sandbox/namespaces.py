@@ -22,6 +22,7 @@ namespace and a mount namespace that belong to it:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -183,6 +184,45 @@ class CommandNamespaces:
         linux.setns(self._user, linux.CLONE_NEWUSER)
         os.close(self._user)
         linux.unshare(linux.CLONE_NEWNS)
+
+
+def forbid_cgroup_namespaces() -> None:
+    """For this process's user namespace, which must not be the host's, and all below it.
+
+    In a cgroup namespace of its own the command could mount the cgroups of the host, for root to write to. Where
+    /proc/sys is read-only, as in many containers, they stay allowed.
+    """
+    with contextlib.suppress(OSError):
+        _write("/proc/sys/user/max_cgroup_namespaces", "0")
+
+
+def shows_the_host(*, network: bool) -> bool:
+    """Whether this process could mount a new sysfs or proc, and so reach the host's.
+
+    The kernel allows that where one of the namespace is not covered (fs/namespace.c, mnt_already_visible), and that one
+    may be where nobody can cover it: below another mount, or below the root of a chroot. So it is tried, in namespaces
+    that end with a child. `network`: this process's network namespace belongs to its user namespace.
+    """
+    child = os.fork()
+    if not child:
+        status = 0
+        with contextlib.suppress(OSError):
+            linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWPID | (0 if network else linux.CLONE_NEWNET))
+            # A proc shows the PID namespace of a process that is in it.
+            grandchild = os.fork()
+            if not grandchild:
+                os._exit(_can_be_mounted("sysfs") or _can_be_mounted("proc"))
+            status = os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1])
+        os._exit(status != 0)
+    return os.waitpid(child, 0)[1] != 0
+
+
+def _can_be_mounted(kind: str) -> bool:
+    try:
+        linux.mount(kind, "/sys", kind, linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | linux.MS_RDONLY)
+    except OSError:
+        return False
+    return True
 
 
 def _make_and_wait(flags: int, ready: int, leave: int) -> NoReturn:

@@ -44,11 +44,15 @@ _DIRECTORIES = ("shm", "mqueue")
 _MODPROBE_CONFIGURATION = ("/lib/modprobe.d", "/usr/local/lib/modprobe.d", "/etc/modprobe.d", "/run/modprobe.d")
 """Where libkmod looks; one is covered, a distribution's rather than what an administrator wrote."""
 
-_OF_THE_KERNEL = frozenset(
+OF_THE_KERNEL = frozenset(
     {"sysfs", "proc", "devtmpfs", "debugfs", "tracefs", "configfs", "efivarfs", "pstore", "bpf", "binfmt_misc"}
     | {"securityfs", "selinuxfs", "smackfs", "resctrl", "cgroup", "cgroup2", "cpuset"}
+    | {"fusectl", "nfsd", "rpc_pipefs", "xenfs"}
 )
 """File systems that show the host's kernel and change it."""
+
+_OF_A_NETWORK = ("core", "ipv4", "ipv6", "unix")
+"""Folders of /proc/sys/net with settings of a network namespace; netfilter has one that is the host's."""
 
 _HARMLESS_IN_PROC = ("pressure",)
 """What is written there concerns the writer alone: who wants to be told of what."""
@@ -111,12 +115,12 @@ def _show_dev() -> set[int]:
 
 def _cover_what_shows_the_kernel() -> None:
     for mount in mounts():
-        if mount.type not in _OF_THE_KERNEL or _has_its_own_cover(mount.point, mount.type):
+        if mount.type not in OF_THE_KERNEL or _has_its_own_cover(mount.point, mount.type):
             continue
         try:
             mode = os.stat(mount.point).st_mode  # noqa: PTH116
         except OSError:
-            continue  # another mount lies over it, or this user cannot get there: nor can the command
+            continue  # another mount lies over it, or this user cannot get there: see `namespaces.shows_the_host`
         if stat.S_ISDIR(mode):
             flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | linux.MS_RDONLY
             linux.mount("tmpfs", mount.point, "tmpfs", flags, "mode=755,nr_inodes=1")
@@ -143,15 +147,15 @@ def _permit_devices(point: str) -> None:
 def _guard_proc(*, private_network: bool) -> None:
     """Make read-only what does not belong to a process.
 
-    Except /proc/sys/net, which shows the network namespace of its reader, where that is the run's.
+    Except what of /proc/sys/net belongs to the network namespace of its reader, where that is the run's.
     """
     with os.scandir("/proc") as entries:
         paths = [entry.path for entry in entries if _is_to_be_guarded(entry)]
     for path in paths:
         _bind(path, linux.MS_RDONLY)
-    if private_network:
+    for name in _OF_A_NETWORK if private_network else ():
         with contextlib.suppress(FileNotFoundError):
-            _bind("/proc/sys/net", 0)
+            _bind(f"/proc/sys/net/{name}", 0)
 
 
 def _is_to_be_guarded(entry: os.DirEntry[str]) -> bool:

@@ -18,7 +18,7 @@ for root in "" /mnt "$@"; do
     done
     for proc in "$root" "$root/proc"; do
         for file in sysrq-trigger sys/kernel/core_pattern sys/kernel/printk sys/vm/drop_caches \
-                sys/kernel/hostname irq/default_smp_affinity; do
+                sys/kernel/hostname irq/default_smp_affinity sys/net/netfilter/nf_hooks_lwtunnel; do
             test ! -w "$proc/$file" || echo "$proc/$file can be written"
         done
     done
@@ -65,6 +65,10 @@ WAYS = {
     "devtmpfs": "mount -t devtmpfs devtmpfs /mnt",
     "mknod": "mount -t tmpfs -o dev tmpfs /mnt; mknod /mnt/vda b 254 0; mknod /mnt/mem c 1 1; mknod /mnt/loop0 b 7 0",
     "cgroup": "mount -t cgroup2 cgroup2 /mnt",
+    "a new cgroup namespace": """
+        unshare -mC sh -c 'mount -t cgroup2 cgroup2 /mnt; eval "$PROBE"'
+        unshare -UrmC sh -c 'mount -t cgroup2 cgroup2 /mnt; eval "$PROBE"'
+    """,
     "mount of proc": "mount -t proc proc /mnt",
     "remount of proc": """
         for at in /proc /proc/sys /proc/sysrq-trigger /proc/irq; do
@@ -160,6 +164,44 @@ def test_what_the_host_has_mounted_elsewhere(run: Runner, run_as_nobody: Runner,
     run.wrapper = ["unshare", "-m", "sh", "-c", ELSEWHERE, str(tmp_path), *run.wrapper]
     places = f"{tmp_path} {tmp_path}/closed {tmp_path}/directory"
     probe(run, f"set -- {places}; umount -l {tmp_path}/sys; umount -l {tmp_path}/proc")
+
+
+HIDDEN = """
+mount -t tmpfs tmpfs "$0" && mkdir "$0/below" && mount -t "$1" "$1" "$0/below" && mount -t tmpfs tmpfs "$0" || exit 99
+shift; exec "$@"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount them")
+@pytest.mark.parametrize("kind", ["sysfs", "proc"])
+@pytest.mark.parametrize("options", [[], ["--host-network"]])
+def test_what_the_host_has_mounted_below_another_mount(
+    run: Runner, tmp_path: Path, kind: str, options: list[str]
+) -> None:
+    """It cannot be covered, and the kernel would let root's command mount another one."""
+    run.wrapper = ["unshare", "-m", "sh", "-c", HIDDEN, str(tmp_path), kind, *run.wrapper]
+    done = run(*options, "--", "echo", "started")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a sysfs or proc of the host is mounted where it cannot be covered" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make one")
+def test_a_removed_cgroup_as_the_working_directory(run: Runner) -> None:
+    """From there `..` leads to the rest of the host's /sys."""
+    for base in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")):
+        group = base / f"fakesysfs-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        script = f'cd {group}; rmdir {group}; exec "$@"'
+        run.wrapper = ["sh", "-c", script, "sh", *run.wrapper]
+        done = run("--", "sh", "-c", "pwd; stat -f -c %T . .. ../..")
+        assert done.stdout.splitlines()[0] == "/"
+        assert "sysfs" not in done.stdout
+        return
+    pytest.skip("no cgroup can be made here")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make one")

@@ -212,7 +212,7 @@ def _mount_there(options: argparse.Namespace) -> int:
         nonlocal answered
         answered = True
         if hides:
-            print(f"fakesysfs: {given}: the directory is not empty; the mount hides what is in it", file=sys.stderr)
+            _warn(f"{given}: the directory is not empty; the mount hides what is in it")
         shown = _shown(given)
         argument = mount.as_argument(shown)
         commands = [line.format(argument) for line in hint.splitlines()]
@@ -239,7 +239,15 @@ def _print_if_possible(*lines: str) -> None:
         # What is left in the buffer must not fail again at the end of this process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
-            print(f"fakesysfs: mounted, but standard output cannot be written: {error.strerror}", file=sys.stderr)
+            _warn(f"mounted, but standard output cannot be written: {error.strerror}")
+
+
+def _warn(text: str) -> None:
+    """Say on standard error, where that can be written, what the mount goes on in spite of."""
+    try:
+        print(f"fakesysfs: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _shown(point: str) -> str:

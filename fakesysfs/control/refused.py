@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from fakesysfs.kernfs.log import Log
 
 CAPACITY = 1024
 SHOWN_BYTES = 64
+
+codecs.lookup("unicode_escape")  # now: to load it takes a descriptor, and later there may be none
 
 
 def quoted(data: bytes) -> str:

@@ -16,7 +16,7 @@ What can deadlock
     unlinks there holds that lock until we answered. So it is done in a worker thread, never in the loop's, and the
     loop goes on answering meanwhile. One case is left: unlink(2) of an attribute holds the directory's lock while it
     waits for the attribute's own, which a write holds until it is answered. A store therefore stops waiting for the
-    host when nothing was forgotten for a second; its answer frees the lock, and the host forgets right
+    host when nothing was forgotten for three seconds; its answer frees the lock, and the host forgets right
     after. The server must never touch its own mount.
 
 What the host serialises (`operations.py`)

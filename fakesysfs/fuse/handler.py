@@ -32,6 +32,8 @@ T = TypeVar("T")
 H = TypeVar("H", bound=Handlers)
 
 _ERRNO_LIMIT = 512
+_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What a system call says when a limit of this process or of the host is met."""
 
 RESERVE = Reserve()
 """One for the process, which serves one mount."""
@@ -59,6 +61,9 @@ def _refusal(handler: str, error: Exception, arguments: tuple[Any, ...]) -> FUSE
         RESERVE.release()
         log.warning("out of memory: %s answered ENOMEM", handler)
         return FUSEError(errno.ENOMEM)
+    if isinstance(error, OSError) and error.errno in _LIMITS:
+        log.warning("%s: %s refused", error, handler)
+        return FUSEError(error.errno)
     log.error("bug: %s%r answered EIO", handler, arguments, exc_info=error)
     return FUSEError(errno.EIO)
 

@@ -29,7 +29,7 @@ from fakesysfs.kernfs import NameChange, Tree, index_in
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
-STUCK_LOOKS = 20
+STUCK_LOOKS = 60
 """A store waits no longer when so many looks in a row found that the host forgot nothing (the package's header says
 when that happens). Looks, because a machine that is stopped or overloaded for a while lets but one of them pass.
 """
@@ -227,7 +227,9 @@ class Names:
             self._held_in(parent).add(name)
 
     def held_in(self, parent: int) -> _Held | None:
-        """What the host may hold of a directory, to be added to; None if nothing changes there."""
+        """What the host may hold of a directory, to be added to by a listing; None if nothing changes there."""
+        if parent in self._lookups:
+            self._count_lookup(parent)
         return self._held.get(parent) or (None if self._tree.table_of(parent) is None else self._held_in(parent))
 
     def _held_in(self, parent: int) -> _Held:

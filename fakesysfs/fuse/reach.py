@@ -2,7 +2,8 @@
 
 A mount made inside `unshare -m` is in no other namespace. The server is a process of that namespace and keeps it alive,
 so the kernel never takes the mount away. The server therefore looks which other processes have its mount in their table
-of mounts (/proc/PID/mountinfo, which all users may read), and ends when no process has it.
+of mounts (/proc/PID/mountinfo), and ends when no process has it. Where /proc hides the processes of others (`hidepid`)
+it cannot know, and does not end.
 
 In the common case process 1 has it, and nothing is watched. Else one such process is watched by a pidfd until it ends,
 then the next is looked for.
@@ -22,6 +23,8 @@ RETRY_SECONDS = 5.0
 
 async def until_unreachable(device: str, ending: trio.CancelScope) -> None:
     """Cancel `ending` when no other process has the mount of that device number in its table."""
+    if not os.access("/proc/1/mountinfo", os.R_OK):
+        return
     line_part = f" {device} ".encode()
     while True:
         try:

@@ -24,9 +24,10 @@ class User(NamedTuple):
 def users_of(device: str) -> Iterator[User]:
     """Processes that have a file open on the device ("major:minor"), or stand in it.
 
-    Those that this user may not look into are left out.
+    Those that this user may not look into are left out, and this one, which may have inherited both.
     """
-    for process in sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+    processes = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()} - {os.getpid()}
+    for process in sorted(processes):
         with contextlib.suppress(OSError):  # it ended, or is another user's
             here = Path(f"/proc/{process}")
             if _uses(here, device):

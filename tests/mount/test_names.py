@@ -130,7 +130,7 @@ while True:
     with python(code, mount / "bound") as unlinker:
         assert unlinker.stdout is not None
         assert unlinker.stdout.readline() == "begun\n"
-        for turn in range(20):
+        for turn in range(6):
             mount.write("bound", str(turn % 2))
         assert unlinker.poll() is None
     eventually((mount / "link").exists)

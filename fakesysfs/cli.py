@@ -232,7 +232,7 @@ def _mount_there(options: argparse.Namespace) -> int:
 
 
 def _print_if_possible(*lines: str) -> None:
-    """Print what the user can do without: the mount is there, whether or not it can be told."""
+    """Print hints. The mount stays even where standard output cannot be written."""
     try:
         print(*lines, sep="\n", flush=True)
     except OSError as error:
@@ -243,7 +243,7 @@ def _print_if_possible(*lines: str) -> None:
 
 
 def _warn(text: str) -> None:
-    """Say on standard error, where that can be written, what the mount goes on in spite of."""
+    """Warn on standard error. The mount stays even where that cannot be written."""
     try:
         print(f"fakesysfs: {text}", file=sys.stderr, flush=True)
     except OSError:

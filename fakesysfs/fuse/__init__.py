@@ -32,8 +32,8 @@ What may never leave here
     An exception other than FUSEError (it ends the server), a read answer longer than asked (EIO for the client), an
     errno of 512 or more (the host drops the answer and the caller hangs).
 
-What may not be had (`server.py`, `memory.py`)
-    Threads and files that the server needs are there before the mount. A request that finds no memory is answered
+What happens at a limit (`server.py`, `memory.py`)
+    The server starts its threads and opens its files before it mounts. A request that finds no memory is answered
     ENOMEM, and a reserve is released so that trio and pyfuse3 find some.
 
 When it ends (`server.py`, `reach.py`)

@@ -400,10 +400,10 @@ class Operations(pyfuse3.Operations):
             self._looks_up_again[pid] = _ABSENT
 
     def _have_it_looked_up_again(self, inode: int, pid: int, *, gone: bool, again: bool) -> None:
-        """The VFS asks twice only: whoever was told is let in, though it may have to wait for a store that sleeps.
+        """Answer the first open with ESTALE, so that the VFS looks the name up again; it asks twice only.
 
-        A name that was absent meanwhile may be there again, and gone again: the open then ends with ENOENT. An open of
-        what is there is another one, as the first ended with that absence.
+        The second open is let in, though it may wait for a store that sleeps. If the second lookup found nothing, an
+        open of a removed file is ENOENT, and an open of a file that exists is a new one.
         """
         told = self._looks_up_again.pop(pid, None)
         if told == _ABSENT and not gone:

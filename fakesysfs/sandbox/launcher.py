@@ -15,7 +15,7 @@ import signal
 from typing import NoReturn
 
 from fakesysfs.fuse import limits, mount
-from fakesysfs.fuse.descriptors import close_all_but
+from fakesysfs.fuse.descriptors import close_all_but, have_standard_descriptors
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, namespaces, server, udev, view
 from fakesysfs.sandbox.init import Run, be_init, kill_descendants
@@ -37,7 +37,8 @@ def run(
     `point`: show the sysroot there too. `at`: use the fake that is mounted there. `rules`: with a udevd that has these
     (`udev.find`).
     """
-    _have_standard_descriptors()
+    # Python opens them for this process alone: the command finds them closed.
+    have_standard_descriptors()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, linux.all_signals())
     launcher = _Launcher(fake, point, at)
     try:
@@ -53,13 +54,6 @@ def run(
         os._exit(1)
     launcher.clean_up()
     _end_like(status)
-
-
-def _have_standard_descriptors() -> None:
-    """Where the caller closed one of them, nothing of ours may get its number. The command finds it closed."""
-    while (descriptor := os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)) <= 2:  # noqa: PLR2004
-        pass
-    os.close(descriptor)
 
 
 def _say(text: str) -> None:

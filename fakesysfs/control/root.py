@@ -30,8 +30,8 @@ from fakesysfs.kernfs.static import StaticDirectories
 
 MAX_LATENCY = 3600.0
 _LIKE_A_LOG_FILE = (
-    "`tail -f` works. After a reset it is a new file: `tail -F` goes over to it. A reader from whom lines were dropped "
-    "is told how many there were in all."
+    "`tail -f` works. After a reset it is a new file: `tail -F` follows that one. When lines were dropped, the file "
+    "says how many in all."
 )
 _SECONDS = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 

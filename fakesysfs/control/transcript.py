@@ -33,7 +33,7 @@ class Piece(Protocol):
         """Bytes of its first `count` lines."""
 
     def lines(self, skip: int) -> Iterator[bytes]:
-        """Its lines but for the first `skip`."""
+        """Its lines after the first `skip`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 /dev/ptmx is a link to pts/ptmx, because the kernel looks for a pseudo-terminal beside the ptmx that was opened
 (fs/devpts/inode.c, devpts_acquire): a mount of the single node /dev/ptmx does not work.
 
-Most distributions close the host's pts/ptmx to all but root (its mode is 000). Whoever may open it gets the host's
-pseudo-terminals. Everybody else gets a file system of his own, in which the terminals that the command was started on
-keep their names: there the host's cover those of the same numbers.
+Most distributions close the host's pts/ptmx to all but root (its mode is 000). A user who may open it gets the host's
+pseudo-terminals. Other users get a devpts of their own, in which the terminals of the command keep their names: the
+host's cover those of the same numbers there.
 """
 
 from __future__ import annotations

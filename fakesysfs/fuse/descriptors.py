@@ -9,10 +9,16 @@ _LAST_STANDARD_DESCRIPTOR = 2
 
 
 def have_standard_descriptors() -> None:
-    """Open 0, 1 and 2 where the caller closed them, so that no other file gets their numbers."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_DESCRIPTOR:
-        pass
-    os.close(number)
+    """Open 0, 1 and 2 where the caller closed them, so that no other file gets their numbers.
+
+    Takes an empty file in memory: /dev/null may be missing, and the caller is to say why.
+    """
+    for number in range(_LAST_STANDARD_DESCRIPTOR + 1):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.memfd_create("closed by the caller")
+            assert opened == number, "the lowest number that is free"
 
 
 def close_all_but(kept: set[int]) -> None:

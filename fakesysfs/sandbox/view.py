@@ -154,7 +154,9 @@ def _guard_proc(*, private_network: bool) -> None:
     for path in paths:
         _bind(path, linux.MS_RDONLY)
     for name in _OF_A_NETWORK if private_network else ():
-        with contextlib.suppress(FileNotFoundError):
+        # In a run within a run all of /proc/sys stays read-only: the outer one's is locked, and each network namespace
+        # has directory entries of its own below net, which the outer one's mounts do not cover.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             _bind(f"/proc/sys/net/{name}", 0)
 
 

@@ -19,6 +19,7 @@ import errno
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -42,6 +43,9 @@ CONTENDED_SECONDS = 10.0
 
 STILL_CONTENDED_LOOKUPS = 64
 """A change renews that time when so many lookups came since the last one."""
+
+NO_MEMORY_SECONDS = 0.05
+"""How long the thread waits for memory before it tries again to report to the loop."""
 
 _FEW_INODES = 64
 """Inodes whose attributes the loop itself makes the host forget, at most."""
@@ -322,21 +326,39 @@ class Names:
 
     def _work(self) -> None:
         """The life of the thread: take what waits, tell the host."""
-        while (batch := self._batches.get()) is not None:
-            batches = [batch]
-            with contextlib.suppress(queue.Empty):
-                while (batch := self._batches.get_nowait()) is not None:
-                    batches.append(batch)
+        while batches := self._next_batches():
+            # The thread must outlive a lack of memory: all later stores wait for it.
             try:
                 self._tell(batches)
             except Exception:
-                # Without memory, say. The thread must outlive it: all later stores wait for it.
-                log.exception("the host may not have forgotten a name")
-            assert self._token is not None
+                with contextlib.suppress(MemoryError):
+                    log.exception("the host may not have forgotten a name")
+            if not self._report(batches):
+                return
+
+    def _next_batches(self) -> list[_Batch]:
+        """Wait for one and take all that are there; none at the end of the mount."""
+        batches = []
+        with contextlib.suppress(queue.Empty):
+            batch = self._batches.get()
+            while batch is not None:
+                batches.append(batch)
+                batch = self._batches.get_nowait()
+            return []
+        return batches
+
+    def _report(self, batches: list[_Batch]) -> bool:
+        """Tell trio's loop; returns whether there is one."""
+        assert self._token is not None
+        while True:
             try:
                 self._token.run_sync_soon(self._told_of, batches)
             except trio.RunFinishedError:
-                return
+                return False
+            except MemoryError:
+                time.sleep(NO_MEMORY_SECONDS)
+            else:
+                return True
 
     def _tell(self, batches: list[_Batch]) -> None:
         for batch in batches:

@@ -22,6 +22,7 @@ import trio
 
 from fakesysfs.fuse import limits, loop, reach
 from fakesysfs.fuse.handler import RESERVE
+from fakesysfs.fuse.memory import keep_heap
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, mounted_at, parse_mounts
 from fakesysfs.fuse.operations import Announcer, Operations, Sysroot
 
@@ -46,6 +47,7 @@ def serve(
     leaves. `announcer` runs beside it. May be called once in a process: pyfuse3 has one session. Raises MountError.
     """
     _reset_signals()
+    keep_heap()
     operations = Operations(sysroot, ready, announcer)
     # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import TYPE, MountError, check_device, detach, mounts
+from fakesysfs.fuse.mount import MountError, check_device, detach
+from fakesysfs.fuse.mount_table import TYPE, mounts
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from fakesysfs.fuse import limits
 from fakesysfs.fuse.descriptors import close_all_but, have_standard_descriptors
 from fakesysfs.fuse.log import log_file, open_log
 from fakesysfs.fuse.mount import MountError
@@ -51,8 +52,7 @@ def in_background(serve: Serve, point: str) -> str:
     try:
         child = os.fork()
     except OSError as error:
-        why = f"cannot start a process: {error.strerror} (`ulimit -u` limits their number)"
-        raise MountError(why) from None
+        raise MountError(limits.reached(error) or f"cannot start a process: {error.strerror}") from None
     if child == 0:
         _be_daemon(serve, writer, output, log_path)
     os.close(writer)
@@ -68,9 +68,9 @@ def in_background(serve: Serve, point: str) -> str:
 
 
 def _open_log(point: str) -> tuple[Path | None, int]:
-    path = log_file(point)
-    if path is not None:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        path = log_file(point)
+        if path is not None:
             return path, open_log(path)
     return None, os.open(os.devnull, os.O_WRONLY)
 
@@ -89,9 +89,11 @@ def _daemon_ends_first(daemon: int) -> Iterator[None]:
         for number in _ENDING
         if signal.getsignal(number) is not signal.SIG_IGN
     }
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if came:
         os.waitpid(daemon, 0)
         signal.signal(came[0], signal.SIG_DFL)

@@ -40,9 +40,9 @@ def open_log(path: Path) -> int:
     finally:
         os.close(directory)
     found = os.fstat(log)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
         os.close(log)
-        raise PermissionError(f"{path}: not a file of this user")
+        raise PermissionError(f"{path}: not a file of this user alone")
     os.ftruncate(log, 0)
     return log
 

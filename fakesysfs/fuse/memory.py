@@ -49,6 +49,10 @@ class Reserve:
         self._block: mmap.mmap | None = None
         self._wanted = trio.Event()
 
+    def is_full(self) -> bool:
+        """Whether the block is there."""
+        return self._block is not None
+
     def release(self) -> None:
         """Memory ran out: give the block back to the system."""
         if self._block is not None:

@@ -1,29 +1,28 @@
-"""What must be there before anything is mounted, which mounts there are, and how one is taken away.
+"""What must be there before anything is mounted, and how a mount is taken away.
 
 Imports neither pyfuse3 nor trio: a daemon forks after these checks and before those start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
-import re
 import shlex
 import subprocess
 import threading
 from pathlib import Path
-from typing import NamedTuple
 
 from fakesysfs.fuse import limits
+from fakesysfs.fuse.mount_table import TYPE, Mount, mounted_at, mounts, stacked_at
 from fakesysfs.fuse.users import users_of
 
-TYPE = "fuse.fakesysfs"
 _DEVICE = "/dev/fuse"
 _PATIENCE_SECONDS = 1
 _USERS_NAMED = 5
 
-_MNT_DETACH = 2
+_MNT_FORCE, _MNT_DETACH = 1, 2
 _UMOUNT_NOFOLLOW = 8
 _libc = ctypes.CDLL(None, use_errno=True)
 IN_A_CONTAINER = (
@@ -41,58 +40,6 @@ class MountError(Exception):
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
         self.status = status
-
-
-class Mount(NamedTuple):
-    """A line of the table of mounts."""
-
-    id: str
-    parent: str
-    device: str
-    point: str
-    type: str
-
-
-def mounts(process: str = "self") -> list[Mount]:
-    """The mounts of the process's namespace."""
-    return parse_mounts(Path(f"/proc/{process}/mountinfo").read_bytes())
-
-
-def parse_mounts(table: bytes) -> list[Mount]:
-    """The mounts in a table of the form of proc_pid_mountinfo(5)."""
-    found = []
-    for line in table.split(b"\n"):
-        before, dash, after = line.partition(b" - ")
-        if dash:
-            fields = before.split(b" ")
-            point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields[4])
-            number, parent, device = (field.decode() for field in fields[:3])
-            found.append(Mount(number, parent, device, os.fsdecode(point), after.split(b" ")[0].decode()))
-    return found
-
-
-def stacked_at(real: str) -> list[Mount]:
-    """The mounts at `real`, a path without links: the one on top, which is seen there, comes last.
-
-    Walks from the root, as the kernel does, because a mount may be hidden by one over a directory
-    above it. Touches nothing but the table: a server may ask for its own mount.
-    """
-    table = mounts()
-    known = {mount.id for mount in table}
-    below = [mount for mount in table if mount.parent not in known or mount.parent == mount.id]
-    found = []
-    while on_the_way := [mount for mount in below if f"{real}/".startswith(f"{mount.point.rstrip('/')}/")]:
-        next_one = min(on_the_way, key=lambda mount: len(mount.point))
-        if next_one.point == real:
-            found.append(next_one)
-        below = [mount for mount in table if mount.parent == next_one.id != mount.id]
-    return found
-
-
-def mounted_at(real: str) -> Mount | None:
-    """The mount on top at `real`, a path without links, if that is one of ours, dead or alive."""
-    there = stacked_at(real)
-    return there[-1] if there and there[-1].type == TYPE else None
 
 
 def as_argument(path: str) -> str:
@@ -123,10 +70,10 @@ def check(point: str, program: str = "fakesysfs") -> None:
         raise MountError(f"{point}: this would hide the whole system", 2)
     while mounted_at(real) and _is_dead(real):
         _refuse_mounts_inside(point, real)
-        detach(real)
-    if mounted_at(real):
-        umount = f"{program} umount {as_argument(point)}"
-        raise MountError(f"{point}: a fakesysfs is mounted here already; `{umount}` takes it away")
+        _clear(real)
+    if mount := mounted_at(real):
+        remedy = _whose(mount) or f"`{program} umount {as_argument(point)}` takes it away"
+        raise MountError(f"{point}: a fakesysfs is mounted here already; {remedy}")
     try:
         is_directory = os.path.isdir(point) or not os.stat(point)  # noqa: PTH112, PTH116  the reason is wanted
     except OSError as error:
@@ -164,6 +111,7 @@ def _is_dead(real: str) -> bool:
     Not stat(2): the host answers that from its cache for as long as it likes.
     """
     dead = threading.Event()
+    answered = threading.Event()
 
     def ask() -> None:
         try:
@@ -171,11 +119,40 @@ def _is_dead(real: str) -> bool:
         except OSError as error:
             if error.errno in {errno.ENOTCONN, errno.ECONNABORTED}:
                 dead.set()
+        answered.set()
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_PATIENCE_SECONDS)
-    return dead.is_set()
+    return dead.is_set() or (not answered.is_set() and _a_killed_server_is_held())
+
+
+def _a_killed_server_is_held() -> bool:
+    """Whether there is a server that was killed and cannot end, as a thread of it waits for a directory's lock.
+
+    A client has the lock and waits for this server's answer. /proc shows such a server as a zombie with a thread.
+    """
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and _is_zombie(entry):
+                for thread in (entry / "task").iterdir():
+                    if _has_fuse_open(thread):
+                        return True
+    return False
+
+
+def _is_zombie(process: Path) -> bool:
+    try:
+        return (process / "stat").read_bytes().rpartition(b") ")[2].startswith(b"Z")
+    except OSError:
+        return False
+
+
+def _has_fuse_open(thread: Path) -> bool:
+    try:
+        return any(os.readlink(entry) == _DEVICE for entry in os.scandir(thread / "fd"))  # noqa: PTH115  many
+    except OSError:
+        return False
 
 
 def unmount(point: str) -> None:
@@ -197,9 +174,22 @@ def unmount(point: str) -> None:
         if error is None or mount != mounted_at(real):
             continue
         if _is_dead(real):
-            detach(real)
+            _clear(real)
         else:
-            raise MountError(f"{point}: {_why_busy(mount) if 'busy' in error else error}")
+            raise MountError(f"{point}: {_why_busy(mount) if 'busy' in error else _whose(mount) or error}")
+
+
+def _clear(real: str) -> None:
+    """Take away a dead mount, and end the requests that its clients wait in. Raises MountError."""
+    mount = mounted_at(real)
+    if mount is None:
+        return
+    # Root may do so by the system call, which may also unmount; the mount's owner by a file, where fusectl is mounted.
+    _libc.umount2(os.fsencode(real), _UMOUNT_NOFOLLOW | _MNT_FORCE)
+    with contextlib.suppress(OSError):
+        Path("/sys/fs/fuse/connections", mount.device.partition(":")[2], "abort").write_text("1", "ascii")
+    if mount == mounted_at(real):
+        detach(real)
 
 
 def detach(real: str) -> None:
@@ -237,6 +227,13 @@ def _try_to_unmount(real: str, *, lazily: bool) -> str | None:
     except FileNotFoundError:
         return "fusermount3 is not installed, which unmounts for users other than root"
     return os.fsdecode(done.stderr).strip() if done.returncode else None
+
+
+def _whose(mount: Mount) -> str | None:
+    """Who may take it away, where this user may not."""
+    if os.geteuid() in {0, mount.user}:
+        return None
+    return f"user {mount.user} mounted it: only that user and root can take it away"
 
 
 def _why_busy(mount: Mount) -> str:

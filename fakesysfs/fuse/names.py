@@ -278,7 +278,9 @@ class Names:
     def _count_lookup(self, parent: int) -> None:
         self._lookups[parent] += 1
         if self._lookups[parent] == CONTENDED_LOOKUPS:
-            self._contended[parent] = _Contention(trio.current_time())
+            now = trio.current_time()
+            self._contended = {ino: other for ino, other in self._contended.items() if now < other.until}
+            self._contended[parent] = _Contention(now)
 
     def _changed_in(self, parent: int) -> None:
         contention = self._contended.get(parent)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 
 import trio
 
+from fakesysfs.fuse.mount_table import has_device
+
 RETRY_SECONDS = 5.0
 """How long to wait after a look that failed, say for lack of descriptors, and when a process cannot be watched."""
 
@@ -25,10 +27,9 @@ async def until_unreachable(device: str, ending: trio.CancelScope) -> None:
     """Cancel `ending` when no other process has the mount of that device number in its table."""
     if not os.access("/proc/1/mountinfo", os.R_OK):
         return
-    line_part = f" {device} ".encode()
     while True:
         try:
-            other = next(_processes_with(line_part), None)
+            other = next(_processes_with(device), None)
             if other is None:
                 break
             if other == 1:
@@ -46,8 +47,8 @@ async def until_unreachable(device: str, ending: trio.CancelScope) -> None:
     ending.cancel()
 
 
-def _processes_with(line_part: bytes) -> Iterator[int]:
-    """The processes, this one and its children excepted, whose table has a line with that part.
+def _processes_with(device: str) -> Iterator[int]:
+    """The processes, this one and its children excepted, whose table has that device.
 
     The children are libfuse's helpers. Raises OSError where /proc cannot be read.
     """
@@ -55,14 +56,14 @@ def _processes_with(line_part: bytes) -> Iterator[int]:
     with os.scandir("/proc") as entries:
         numbers = sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
     for number in numbers:
-        if number != own and _has(number, line_part) and _parent(number) != own:
+        if number != own and _has(number, device) and _parent(number) != own:
             yield number
 
 
-def _has(process: int, line_part: bytes) -> bool:
+def _has(process: int, device: str) -> bool:
     try:
         with open(f"/proc/{process}/mountinfo", "rb") as table:  # noqa: PTH123  many times a look
-            return any(line_part in line.partition(b" - ")[0] for line in table)
+            return has_device(table.read(), device)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     except OSError as error:

@@ -23,7 +23,8 @@ import trio
 from fakesysfs.fuse import limits, loop, reach
 from fakesysfs.fuse.handler import RESERVE
 from fakesysfs.fuse.memory import keep_heap
-from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, mounted_at, parse_mounts
+from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
+from fakesysfs.fuse.mount_table import has_device, mounted_at
 from fakesysfs.fuse.operations import Announcer, Operations, Sysroot
 
 MAX_TASKS = 100_000
@@ -220,7 +221,7 @@ class _MountTable:
     def has(self, device: str) -> bool:
         """Whether a mount with that device number is there."""
         self._file.seek(0)
-        return any(mount.device == device for mount in parse_mounts(self._file.readall()))
+        return has_device(self._file.readall(), device)
 
     async def until_gone(self, device: str) -> None:
         """Wait until it is gone."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from fakesysfs.fuse.mount_table import has_device, parse_mounts
+
 _PLACES = ("cwd", "root")
 
 
@@ -35,10 +37,10 @@ def users_of(device: str) -> Iterator[User]:
 
 
 def _uses(process: Path, device: str) -> bool:
-    table = [line.split(" ", 3) for line in (process / "mountinfo").read_text(errors="replace").splitlines()]
-    mounts = {fields[0] for fields in table if fields[2] == device}
-    if not mounts:
+    table = (process / "mountinfo").read_bytes()
+    if not has_device(table, device):
         return False
+    mounts = {mount.id for mount in parse_mounts(table) if mount.device == device}
     if any(_mount_of(process / place) in mounts for place in _PLACES):
         return True
     return any(_mount_in(entry) in mounts for entry in (process / "fdinfo").iterdir())

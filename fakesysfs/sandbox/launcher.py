@@ -14,7 +14,7 @@ import select
 import signal
 from typing import NoReturn
 
-from fakesysfs.fuse import limits, mount
+from fakesysfs.fuse import limits, mount, mount_table
 from fakesysfs.fuse.descriptors import close_all_but, have_standard_descriptors
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, namespaces, server, udev, view
@@ -256,7 +256,7 @@ class _Launcher:
 
 def _mounted(point: str) -> str:
     real = os.path.realpath(point)
-    if not mount.mounted_at(real):
+    if not mount_table.mounted_at(real):
         raise MountError(f"{point}: no fakesysfs is mounted here; `fakesysfs run --mount {point}` mounts one", 2)
     try:
         has_whole_dev = os.stat(f"{real}/dev/.fakesysfs") is not None  # noqa: PTH116  the launcher does without pathlib
@@ -283,7 +283,8 @@ def _working_directory() -> str:
         device = os.stat(".").st_dev  # noqa: PTH116  the launcher does without pathlib
         covered = {os.stat(path).st_dev for path in ("/sys", "/dev", "/proc")}  # noqa: PTH116
         number = f"{os.major(device)}:{os.minor(device)}"
-        shows_kernel = any(found.device == number and found.type in view.OF_THE_KERNEL for found in mount.mounts())
+        here = [mount for mount in mount_table.mounts() if mount.device == number]
+        shows_kernel = any(mount.type in view.OF_THE_KERNEL for mount in here)
         return "/" if device in covered or shows_kernel else ""
 
 

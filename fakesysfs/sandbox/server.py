@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
-from fakesysfs.fuse import limits, mount
+from fakesysfs.fuse import limits, mount, mount_table
 from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.sandbox import linux
 
@@ -138,7 +138,7 @@ def _be_guardian(fake: Fake, point: str, pipes: _Pipes, parent: int) -> NoReturn
         if signal.sigwait(watched) == signal.SIGTERM:
             os.kill(server, signal.SIGTERM)
         pid, status = os.waitpid(server, os.WNOHANG)
-    if mount.mounted_at(point):
+    if mount_table.mounted_at(point):
         mount.detach(point)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 

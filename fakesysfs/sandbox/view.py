@@ -26,7 +26,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fakesysfs.fuse.mount import mounts
+from fakesysfs.fuse.mount_table import mounts
 from fakesysfs.sandbox import linux, terminals
 
 _SCRATCH = "/sys"

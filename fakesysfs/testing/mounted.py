@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from fakesysfs.fuse import mount
+from fakesysfs.fuse import mount, mount_table
 from fakesysfs.testing.controls import Controls, StrPath
 from fakesysfs.testing.watch import PATIENCE_SECONDS, Watch
 
@@ -124,7 +124,7 @@ class MountedMachine(Controls):
             except subprocess.TimeoutExpired:
                 server.kill()
         self._server = None
-        if mount.mounted_at(str(self.path)):
+        if mount_table.mounted_at(str(self.path)):
             with contextlib.suppress(mount.MountError):
                 mount.detach(str(self.path))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fakesysfs.fuse.mount import mounted_at
+from fakesysfs.fuse.mount_table import mounted_at
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 20

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fakesysfs.fuse.log import log_file, open_log
-from fakesysfs.fuse.mount import mounted_at
+from fakesysfs.fuse.mount_table import mounted_at
 from tests.mount.served import NOBODY, PATIENCE_SECONDS, ROOT, eventually, fakesysfs
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has files of other users")
@@ -92,6 +92,16 @@ def test_log_that_is_a_link(log: Path, tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
+def test_log_with_another_name(log: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    log.unlink()
+    log.hardlink_to(victim)
+    with pytest.raises(PermissionError):
+        open_log(log)
+    assert victim.read_text() == "precious"
+
+
 def test_directory_of_logs_that_is_a_link(log: Path, tmp_path: Path) -> None:
     log.parent.rename(tmp_path / "elsewhere")
     log.parent.symlink_to(tmp_path / "elsewhere")
@@ -133,6 +143,13 @@ def test_nothing_is_made_in_a_directory_of_another_user(tmp_path: Path, monkeypa
     with pytest.raises(PermissionError):
         open_log(log)
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.mount
+def test_mounts_where_the_directory_of_logs_is_a_loop(point: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    done = fakesysfs("mount", point, state=tmp_path / "loop")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.mount

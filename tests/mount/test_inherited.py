@@ -13,8 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
-from fakesysfs.fuse.mount import mounted_at
+from fakesysfs.fuse.memory import REFILL_SECONDS, Reserve
+from fakesysfs.fuse.mount_table import mounted_at
 from tests.mount.served import (
     AS_NOBODY,
     NOBODY,
@@ -160,6 +163,41 @@ def test_server_ends_with_the_last_process_that_could_use_it(tmp_path: Path, opt
         user.stdin.close()
         assert readable(server, PATIENCE_SECONDS), "it did not end"
         os.close(server)
+
+
+HIDDEN = """
+mount -t proc -o hidepid=invisible proc /proc && cd / || exit 77
+$AS_NOBODY "$1" -m fakesysfs mount --machine tiny "$0" >/dev/null || exit
+$AS_NOBODY cat "$0/control/kernel"
+$AS_NOBODY "$1" -m fakesysfs umount "$0"
+"""
+
+
+def test_server_lives_where_it_cannot_see_who_uses_it(nobodys: Path) -> None:
+    (nobodys / "mnt").mkdir()
+    os.chown(nobodys / "mnt", NOBODY, NOBODY)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", HIDDEN, nobodys / "mnt", sys.executable],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "AS_NOBODY": " ".join(AS_NOBODY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hotplug-v3\n", "")
+
+
+async def test_reserve_is_filled_again(autojump_clock: trio.testing.MockClock) -> None:
+    """The handler that runs out of memory releases it."""
+    reserve = Reserve()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reserve.keep)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            assert reserve.is_full()
+            reserve.release()
+            assert not reserve.is_full()
+            await trio.sleep(2 * REFILL_SECONDS)
+        nursery.cancel_scope.cancel()
 
 
 def readable(descriptor: int, seconds: float) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import detach, mounted_at
+from fakesysfs.fuse.mount import detach
+from fakesysfs.fuse.mount_table import mounted_at
 from tests.mount.served import (
     AS_NOBODY,
     NOBODY,

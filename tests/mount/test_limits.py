@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakesysfs.fuse import limits
-from fakesysfs.fuse.mount import mounted_at
+from fakesysfs.fuse.mount_table import mounted_at
 from tests.mount.served import AS_NOBODY, NOBODY, PATIENCE_SECONDS, ROOT, fakesysfs
 
 pytestmark = pytest.mark.mount

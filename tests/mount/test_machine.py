@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import mounted_at
+from fakesysfs.fuse.mount_table import mounted_at
 
 pytestmark = pytest.mark.mount
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import mounted_at
+from fakesysfs.fuse.mount_table import mounted_at
 from tests.mount.served import PATIENCE_SECONDS, ROOT
 
 pytestmark = [

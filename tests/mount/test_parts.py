@@ -23,7 +23,8 @@ from fakesysfs.fuse.callers import has_open, interrupted
 from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.given import given_by
 from fakesysfs.fuse.handler import answer_errno
-from fakesysfs.fuse.mount import MountError, check_device, mounts
+from fakesysfs.fuse.mount import MountError, check_device
+from fakesysfs.fuse.mount_table import mounts
 from fakesysfs.fuse.names import CONTENDED_LOOKUPS, CONTENDED_SECONDS, STILL_CONTENDED_LOOKUPS, Names
 from fakesysfs.fuse.operations import Operations
 from fakesysfs.kernel.sched import Answer, Preempt, Signals, Sleep, Wait, WaitQueue, ask

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import mounted_at, mounts
+from fakesysfs.fuse.mount_table import mounted_at, mounts
 from tests.mount.served import AS_NOBODY, NOBODY, PATIENCE_SECONDS, ROOT, Served, eventually, served, shell
 
 pytestmark = pytest.mark.mount
@@ -73,11 +73,15 @@ def user(mount: Served, how: str, wrapper: Sequence[str] = ()) -> Iterator[subpr
 
 def kill(mount: Served) -> None:
     """Kill the server and, so that nothing clears the mount away, its helper (auto_unmount)."""
+    kill_both(mount)
+    mount.server.wait(PATIENCE_SECONDS)
+    assert mounted_at(str(mount.path))
+
+
+def kill_both(mount: Served) -> None:
     children = Path(f"/proc/{mount.server.pid}/task/{mount.server.pid}/children").read_text()
     for pid in [*map(int, children.split()), mount.server.pid]:
         os.kill(pid, signal.SIGKILL)
-    mount.server.wait(PATIENCE_SECONDS)
-    assert mounted_at(str(mount.path))
 
 
 @pytest.mark.parametrize("how", USES)
@@ -99,6 +103,13 @@ def test_in_use_as_another_user(nobodys: Path, umount: Umount) -> None:
         process.wait()
         succeeded(umount(mount.path, wrapper=AS_NOBODY))
         assert mount.server.wait(PATIENCE_SECONDS) == 0
+
+
+@as_root
+def test_of_another_user(nobodys: Path, umount: Umount) -> None:
+    with served(nobodys) as mount:
+        assert "user 0 mounted it" in refused(umount(mount.path, wrapper=AS_NOBODY))
+        assert mount.read("value")
 
 
 def test_in_use_while_the_server_is_stopped(tmp_path: Path, umount: Umount) -> None:
@@ -224,3 +235,35 @@ def test_mount_sh_needs_no_set_up(tmp_path: Path) -> None:
         succeeded(run(tmp_path / "mount.sh", "--unmount", mount.path))
         assert mount.server.wait(PATIENCE_SECONDS) == 0
     assert not list(tmp_path.glob(".venv*"))
+
+
+def threads_of(process: int) -> list[str]:
+    return os.listdir(f"/proc/{process}/task")
+
+
+def state_of(process: int, thread: int) -> str:
+    """Its state as in proc_pid_stat(5)."""
+    return Path(f"/proc/{process}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@as_root
+def test_killed_server_whose_thread_waits_for_a_lock(tmp_path: Path, umount: Umount) -> None:
+    """A client holds the lock and waits for an answer that never comes: neither of them can end."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with served(tmp_path) as mount:
+        pid = mount.server.pid
+        assert mount.read("family/memory3/state")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(shell(f"exec echo {fifo} > hang", mount.path))
+            held = stack.enter_context(fifo.open("w"))
+            client = stack.enter_context(shell("exec stat family/memory77", mount.path))
+            stack.callback(run, "umount", "-f", "-l", mount.path)  # lets all of them end, whatever fails
+            eventually(lambda: Path(f"/proc/{client.pid}/wchan").read_text() == "request_wait_answer")
+            held.close()
+            eventually(lambda: any(state_of(pid, int(number)) == "D" for number in threads_of(pid)))
+            kill_both(mount)
+            eventually(lambda: state_of(pid, pid) == "Z")
+            succeeded(umount(mount.path))
+            assert mount.server.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+            assert not mounted_at(str(mount.path))

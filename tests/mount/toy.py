@@ -5,6 +5,7 @@
 value counter readonly writeonly secret big broken bad_errno   attributes of all sorts
 stores                      what reached the stores of `value`, as a Python list; an empty line empties it
 sleep, wake, reentered      `sleep` sleeps for ever (uninterruptible, killable, interruptible) until `wake`
+hang                        the server answers nobody any more
 family/memoryN              an indexed family; `present` takes "+ first last" and "- first last"
 device/, create             a directory that `device/remove` takes away, `create` brings back
 link                        a link that `bound` (0, 1) takes and gives
@@ -14,10 +15,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 from fakesysfs.fuse import daemon
@@ -193,12 +196,26 @@ class Toy:
         finally:
             self.sleepers -= 1
 
+    async def hang(self, data: bytes) -> None:
+        """Answer nobody until the FIFO that is written has no writer; remove member 3; answer nobody for ever."""
+        await ask(Sleep("toy", 0))
+        wait_for_end(os.fsdecode(data.strip()))
+        self.set_present(b"- 3 3")
+        await ask(SignalPending("toy"))  # a step of the operation, at which no other request gets its turn
+        while True:
+            signal.pause()
+
     async def show_awake(self) -> str:
         """Wait for `wake`, then say so."""
         answer = await ask(Wait("toy", self.wake, Signals.ANY))
         if answer is Answer.INTERRUPTED:
             raise KernelError(errno.EINTR, "a signal came", "show_awake")
         return "awake\n"
+
+
+def wait_for_end(fifo: str) -> None:
+    """Return when the FIFO has no writer any more."""
+    Path(fifo).read_bytes()
 
 
 def fail(*_: object) -> NoReturn:
@@ -253,6 +270,7 @@ TOP = DirectoryKind(
         Attribute(name="bad_errno", mode=0o644, show=fail_with_errno, store=fail_with_errno),
         Attribute(name="sleep", mode=0o644, show=lambda toy: f"{toy.sleepers}\n", store=Toy.sleep),
         Attribute(name="wait_for_wake", mode=0o444, sleeping_show=Toy.show_awake),
+        Attribute(name="hang", mode=0o200, store=Toy.hang),
         Attribute(name="wake", mode=0o200, store=lambda toy, _: toy.wake.wake_all()),
         Attribute(name="present", mode=0o200, store=Toy.set_present),
         Attribute(name="bound", mode=0o200, store=Toy.set_bound),

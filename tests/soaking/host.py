@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from fakesysfs.fuse import mount
+from fakesysfs.fuse import mount, mount_table
 from fakesysfs.sandbox import view
 
 PATIENCE_SECONDS = 30
@@ -89,12 +89,12 @@ def signal_to(pid: int, number: int) -> bool:
     return True
 
 
-def own_mounts(base: Path) -> list[mount.Mount]:
+def own_mounts(base: Path) -> list[mount_table.Mount]:
     """Mounts of ours below a directory, or where only a namespace of a run may have one."""
     return [
         found
-        for found in mount.mounts()
-        if found.type == mount.TYPE and (Path(found.point).is_relative_to(base) or found.point == view.MOUNTPOINT)
+        for found in mount_table.mounts()
+        if found.type == mount_table.TYPE and (Path(found.point).is_relative_to(base) or found.point == view.MOUNTPOINT)
     ]
 
 

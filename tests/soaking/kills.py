@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fakesysfs.fuse import mount
+from fakesysfs.fuse import mount, mount_table
 from tests.soaking import host
 from tests.soaking.arena import Arena
 from tests.soaking.report import Tally
@@ -157,7 +157,7 @@ class Kill:
     def _look(self, files: set[str]) -> None:
         if self._client is not None:
             self._end_client()
-        if os.geteuid() and mount.mounted_at(str(self._point)):
+        if os.geteuid() and mount_table.mounted_at(str(self._point)):
             # No helper unmounts for a user's server (see fuse/server.py): the command must.
             done = subprocess.run([*FAKESYSFS, "umount", self._point], capture_output=True, text=True, check=False)
             self._tally.expect(done.returncode == 0, f"{self._did}: umount says {done.stderr}")
@@ -184,7 +184,7 @@ class Kill:
         self._client.poll()
         return [process for process in host.remaining() if BUSY in host.command_line(process.pid)]
 
-    def _mounts(self) -> list[mount.Mount]:
+    def _mounts(self) -> list[mount_table.Mount]:
         return [found for found in host.own_mounts(self._base) if found.point not in self._shared]
 
     def _clean_up(self) -> None:

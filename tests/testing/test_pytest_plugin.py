@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import TYPE, mounts
+from fakesysfs.fuse.mount_table import TYPE, mounts
 
 pytest_plugins = ["pytester"]
 

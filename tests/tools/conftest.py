@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import TYPE, mounts
+from fakesysfs.fuse.mount_table import TYPE, mounts
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60

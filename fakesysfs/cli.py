@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # the name of a directory need not be text
     if arguments[:1] == ["replay"]:
-        from fakesysfs.testing import replay  # noqa: PLC0415
+        from fakesysfs import replay  # noqa: PLC0415
 
         return replay.main(arguments[1:])
     if arguments[:1] in (["run"], ["mount"]) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -198,14 +198,14 @@ def _mount_there(options: argparse.Namespace) -> int:
     answered = False
 
     def serve(ready: Callable[[str], None]) -> None:
-        from fakesysfs.fuse.server import serve  # noqa: PLC0415
-        from fakesysfs.sandbox.announcer import ElsewhereAnnouncer  # noqa: PLC0415
+        from fakesysfs.fuse.session import serve  # noqa: PLC0415
+        from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415
         from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
         mount.check_threads()
         sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid())
         hint = _something_to_try(sysroot.tree, profile)
-        announcer = ElsewhereAnnouncer(sysroot.announced)
+        announcer = RemoteUevents(sysroot.announced)
         serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint), announcer=announcer)
 
     def say(hint: str) -> None:

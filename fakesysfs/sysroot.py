@@ -13,17 +13,17 @@ from itertools import starmap
 from typing import Any, Protocol
 
 from fakesysfs.control import root as control_root
-from fakesysfs.control.announced import Announced
 from fakesysfs.control.refused import Refusals
 from fakesysfs.control.root import ControlBlock, ControlBlocks
+from fakesysfs.control.uevent_readers import Announced
 from fakesysfs.control.writes import Writes
-from fakesysfs.kernel import sched
 from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel, Setup
 from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Entry, Kobject, Link, Node, Nodes
-from fakesysfs.kernfs.made import Made
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.kernfs.tree import NameChange, Tree
+from fakesysfs.kernfs.user_entries import UserEntries
+from fakesysfs.ops import sched
 from fakesysfs.procfs import root as procfs_root
 from fakesysfs.sysfs import root as sysfs_root
 from fakesysfs.sysfs.changes import Changes
@@ -180,7 +180,7 @@ class Sysroot:
         sysfs_root.make(static, kernel)
         procfs_root.make(static)
         entries: list[Entry] = [*starmap(_usual_node, _USUAL_NODES), Nodes(of=_dax_nodes)]
-        self._made_in_dev = Made("/dev", kernel) if self._whole_dev else None
+        self._made_in_dev = UserEntries("/dev", kernel) if self._whole_dev else None
         if self._whole_dev:
             for name in _MOUNTPOINTS:
                 static.make(f"/dev/{name}")

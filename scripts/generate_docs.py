@@ -18,20 +18,20 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from fakesysfs.control import root as control_root
-from fakesysfs.kernel import sched
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.dax.kmem import Kmem
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile
 from fakesysfs.kernfs.declare import Attribute, Entry, Group, Indexed, Link, Links, Node, Nodes
 from fakesysfs.machine import builtin, describe, load
+from fakesysfs.ops import sched
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.replay import model_target
+from fakesysfs.replay.cli import counted
+from fakesysfs.replay.recording import find
+from fakesysfs.replay.recording import load as recording_of
 from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
 from fakesysfs.sysroot import Sysroot
-from fakesysfs.testing.replay import model_target
-from fakesysfs.testing.replay.cli import counted
-from fakesysfs.testing.replay.recording import find
-from fakesysfs.testing.replay.recording import load as recording_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

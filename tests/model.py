@@ -12,14 +12,14 @@ import pytest
 
 from fakesysfs.kernel.dax.bus import DaxRegion, DevDax, mapping_store
 from fakesysfs.kernel.dax.kmem import Kmem
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Config, DaxSetup, Kernel, NodeSetup, Setup
 from fakesysfs.kernel.memory_block import State
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import PROFILES, Mmop, Profile
-from fakesysfs.kernel.sched import Answer, Request, Signals, Wait
 from fakesysfs.kernfs import Caller, OpenFile, open_file
 from fakesysfs.machine import load
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Answer, Request, Signals, Wait
 from fakesysfs.sysroot import Sysroot
 
 T = TypeVar("T")

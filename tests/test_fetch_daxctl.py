@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.testing.replay.tools import search_path
+from fakesysfs.replay.daxctl_versions import search_path
 
 ROOT = Path(__file__).parents[1]
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")

@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from fakesysfs.kernel.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
-from fakesysfs.testing.replay import cli, player, raw, recipes, scenes, snapshots, tools
-from fakesysfs.testing.replay.messages import Comparison, Stream
-from fakesysfs.testing.replay.model_target import ModelTarget, boot
-from fakesysfs.testing.replay.normalise import (
+from fakesysfs.ops.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
+from fakesysfs.replay import cli, concurrent, daxctl_versions, player, raw, recipes, snapshots
+from fakesysfs.replay.messages import Comparison, Stream
+from fakesysfs.replay.model_target import ModelTarget, boot
+from fakesysfs.replay.normalise import (
     NORMALISATIONS,
     Context,
     for_command,
     normalise,
     version_differences,
 )
-from fakesysfs.testing.replay.recording import (
+from fakesysfs.replay.recording import (
     INFORMATIVE,
     KINDS,
     RecordingError,
@@ -34,9 +34,9 @@ from fakesysfs.testing.replay.recording import (
     find,
     load,
 )
-from fakesysfs.testing.replay.report import Kind, Report, Verdict, not_compared, total
-from fakesysfs.testing.replay.shell import command_lines
-from fakesysfs.testing.replay.target import (
+from fakesysfs.replay.report import Kind, Report, Verdict, not_compared, total
+from fakesysfs.replay.shell import command_lines
+from fakesysfs.replay.target import (
     FileStatus,
     Messages,
     NotRunError,
@@ -92,7 +92,7 @@ def test_every_raw_operation_has_calls_or_a_label_that_is_known() -> None:
         if isinstance(recording, Session):
             for index, operation in enumerate(recording.operations):
                 if operation["op"] == "raw" and not operation.get("calls"):
-                    assert raw.labelled(operation["label"]) or scenes.scene_end(recording.operations, index)
+                    assert raw.labelled(operation["label"]) or concurrent.scene_end(recording.operations, index)
 
 
 @needs_recordings
@@ -727,7 +727,7 @@ def test_the_nearest_version_of_a_tool_stands_in(
 ) -> None:
     """The next newer one, else the newest one. Here 85 is wanted."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(tools, "installed", lambda: here and f"daxctl-{here}")
+    monkeypatch.setattr(daxctl_versions, "installed", lambda: here and f"daxctl-{here}")
     for version in fetched:
         program = tmp_path / "fakesysfs" / f"daxctl-{version}" / "bin" / "daxctl"
         program.parent.mkdir(parents=True)
@@ -735,14 +735,14 @@ def test_the_nearest_version_of_a_tool_stands_in(
     (tmp_path / "fakesysfs").mkdir(exist_ok=True)
     (tmp_path / "fakesysfs" / "daxctl-90-missing").write_text("")
     folder = tmp_path / "fakesysfs" / f"daxctl-{stands_in or '85'}" / "bin"
-    assert tools.find("daxctl-85") == (folder if is_fetched else None, stands_in and f"daxctl-{stands_in}")
+    assert daxctl_versions.find("daxctl-85") == (folder if is_fetched else None, stands_in and f"daxctl-{stands_in}")
 
 
 def test_without_any_version_of_a_tool_it_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(tools, "installed", lambda: None)
+    monkeypatch.setattr(daxctl_versions, "installed", lambda: None)
     with pytest.raises(ToolAbsentError):
-        tools.find("daxctl-85")
+        daxctl_versions.find("daxctl-85")
 
 
 def test_known_differences_count_as_reproduced_through_a_mount_only() -> None:
@@ -840,9 +840,9 @@ def test_a_race_of_a_block_may_read_what_a_block_reads() -> None:
     writers = [["A", STATE, ["offline", "online_movable"]]]
     operation = {"writers": writers, "stats": [], "reads": {}}
     target = Quiet({STATE: ""})
-    assert scenes.race_differences(target, operation) == []
+    assert concurrent.race_differences(target, operation) == []
     writers[0][1] = FILE
-    assert scenes.race_differences(target, operation) != []
+    assert concurrent.race_differences(target, operation) != []
 
 
 class Stuck(Quiet):

@@ -11,14 +11,14 @@ from typing import Any, cast
 
 import pytest
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.printk import Printk
-from fakesysfs.kernel.sched import run
 from fakesysfs.kernfs import Caller, Tree
 from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Group, Link
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import run
+from fakesysfs.replay.shell import Shell, command_lines
+from fakesysfs.replay.target import NotRunError, NotSupportedError
 from fakesysfs.testing.filesystem import FileSystem
-from fakesysfs.testing.replay.shell import Shell, command_lines
-from fakesysfs.testing.replay.target import NotRunError, NotSupportedError
 
 
 class Loaded(list[tuple[str, dict[str, str]]]):

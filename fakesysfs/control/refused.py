@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fakesysfs.control.transcript import Line, Transcript
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.file import Caller
 from fakesysfs.kernfs.log import Log
+from fakesysfs.ops.errors import KernelError
 
 CAPACITY = 1024
 SHOWN_BYTES = 64

@@ -13,20 +13,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from fakesysfs.control.announced import Announced
 from fakesysfs.control.events import EventLines, uevent_line
 from fakesysfs.control.refused import Refusals
 from fakesysfs.control.transcript import Line, Transcript
+from fakesysfs.control.uevent_readers import Announced
 from fakesysfs.control.writes import Writes
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, word_of
 from fakesysfs.kernel.printk import Printk, Record
-from fakesysfs.kernel.sched import Answer, Signals, Wait, WaitQueue, ask
 from fakesysfs.kernel.uevent import Uevents
 from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Entry, Indexed, Stream
 from fakesysfs.kernfs.log import Log
 from fakesysfs.kernfs.static import StaticDirectories
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Answer, Signals, Wait, WaitQueue, ask
 
 MAX_LATENCY = 3600.0
 _LIKE_A_LOG_FILE = (

@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from fakesysfs.kernel.sched import Signals
+from fakesysfs.ops.sched import Signals
 
 _SIGKILL_BIT = 1 << 8
 _WAITS = "request_wait_answer"

@@ -11,7 +11,7 @@ from typing import TypeVar
 import trio
 
 from fakesysfs.fuse.callers import Watch
-from fakesysfs.kernel.sched import Answer, Operation, Preempt, Request, SignalPending, Signals, Sleep, Wait
+from fakesysfs.ops.sched import Answer, Operation, Preempt, Request, SignalPending, Signals, Sleep, Wait
 
 T = TypeVar("T")
 

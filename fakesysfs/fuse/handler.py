@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pyfuse3 import FUSEError
 
-from fakesysfs.fuse.given import given_by
+from fakesysfs.fuse.fast.completed import given_by
 from fakesysfs.fuse.memory import Reserve
 from fakesysfs.kernfs import KernelError
 

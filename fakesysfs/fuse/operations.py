@@ -18,14 +18,12 @@ from typing import Any, NoReturn, Protocol
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from fakesysfs.fuse import insides
 from fakesysfs.fuse.callers import command_of
-from fakesysfs.fuse.direntplus import Together, one_by_one
 from fakesysfs.fuse.driver import Driver
+from fakesysfs.fuse.fast import pyfuse3_compat
+from fakesysfs.fuse.fast.direntplus import Together, one_by_one
 from fakesysfs.fuse.handler import at_once, maybe_waiting
-from fakesysfs.fuse.names import Names
-from fakesysfs.kernel import sched
-from fakesysfs.kernel.sched import Operation, Request, WaitQueue
+from fakesysfs.fuse.invalidate import Names
 from fakesysfs.kernfs import (
     Caller,
     DirectoryReader,
@@ -38,6 +36,8 @@ from fakesysfs.kernfs import (
     Tree,
     open_file,
 )
+from fakesysfs.ops import sched
+from fakesysfs.ops.sched import Operation, Request, WaitQueue
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ class Operations(pyfuse3.Operations):
         """Names that the host may not keep: those in contended directories (names.py)."""
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
-        self._reply_members = Together() if insides.known() else one_by_one
+        self._reply_members = Together() if pyfuse3_compat.use_internals() else one_by_one
         self._fits = _AT_LEAST
         """Names that fitted into the last full answer of readdir, gaps between them too."""
         self._next_handle = 0

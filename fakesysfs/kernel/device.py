@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kstrtox import c_string, word_of
 from fakesysfs.kernel.printk import ERR
-from fakesysfs.kernel.sched import Mutex
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Mutex
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Kernel
-    from fakesysfs.kernel.sched import Operation
+    from fakesysfs.ops.sched import Operation
 
 QUIET_PROBE_ERRORS = frozenset({errno.ENODEV, errno.ENXIO})
 """A probe that fails with one of these is not worth a message (call_driver_probe)."""

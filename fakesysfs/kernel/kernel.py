@@ -29,7 +29,6 @@ from fakesysfs.kernel.dax.pmem import (
     libnvdimm_exit,
 )
 from fakesysfs.kernel.device import Bus, Driver
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.memory_block import BlockGroup, BlockStatus, MemoryBlocks, State
 from fakesysfs.kernel.memory_hotplug import MemoryHotplug, Parameters, Range
@@ -47,7 +46,6 @@ from fakesysfs.kernel.platform import PlatformDevice
 from fakesysfs.kernel.printk import WARNING, Printk
 from fakesysfs.kernel.profile import Mmop, Profile
 from fakesysfs.kernel.resource import IomemResource
-from fakesysfs.kernel.sched import Answer, Mutex, Preemption, Signals, Wait, ask
 from fakesysfs.kernel.uevent import Uevents
 from fakesysfs.kernel.zones import (
     DMA,
@@ -59,6 +57,8 @@ from fakesysfs.kernel.zones import (
     NodeZones,
     zone_name_at_boot,
 )
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Answer, Mutex, Preemption, Signals, Wait, ask
 
 FIRST_SERIAL = 2
 """1 is the root directory's."""

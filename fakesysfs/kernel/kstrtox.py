@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from fakesysfs.kernel.errors import KernelError
+from fakesysfs.ops.errors import KernelError
 
 T = TypeVar("T")
 

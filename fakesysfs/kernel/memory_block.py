@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from fakesysfs.kernel.errors import KernelError
+from fakesysfs.kernel.interval_map import IntervalMap
 from fakesysfs.kernel.kstrtox import kstrtobool, sysfs_match_string
 from fakesysfs.kernel.profile import Mmop
-from fakesysfs.kernel.runs import Runs
-from fakesysfs.kernel.sched import Answer, Mutex, SignalPending, Signals, Wait, ask
 from fakesysfs.kernel.zones import MOVABLE, PAGE_SHIFT, Zone
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Answer, Mutex, SignalPending, Signals, Wait, ask
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Kernel
@@ -134,7 +134,7 @@ class MemoryBlocks:
     def __init__(self, kernel: Kernel, block_size: int) -> None:
         self.kernel = kernel
         self.block_size = block_size
-        self.runs: Runs[BlockStatus] = Runs()
+        self.runs: IntervalMap[BlockStatus] = IntervalMap()
         self.count = 0
         self.unmovable: set[int] = set()
         """Blocks with a page that cannot be moved or freed (slab, page tables, reserved at boot)."""

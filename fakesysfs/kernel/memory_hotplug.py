@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.hugetlb import dissolve_free_hugetlb_folios
 from fakesysfs.kernel.kstrtox import kstrtoull, sysfs_match_string
 from fakesysfs.kernel.memory_block import (
@@ -24,8 +23,9 @@ from fakesysfs.kernel.memory_block import (
 )
 from fakesysfs.kernel.printk import WARNING
 from fakesysfs.kernel.profile import Mmop
-from fakesysfs.kernel.sched import WaitQueue
 from fakesysfs.kernel.zones import KERNEL_ZONES, MOVABLE, PAGE_SHIFT, Zone
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import WaitQueue
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Kernel

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kstrtox import kstrtobool, kstrtoint
 from fakesysfs.kernel.printk import ERR, WARNING
+from fakesysfs.ops.errors import KernelError
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.device import Driver

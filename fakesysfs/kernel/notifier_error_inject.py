@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.memory_hotplug import MEM_GOING_OFFLINE, MEM_GOING_ONLINE
 from fakesysfs.kernel.printk import INFO
+from fakesysfs.ops.errors import KernelError
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Kernel

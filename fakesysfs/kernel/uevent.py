@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fakesysfs.kernel.sched import WaitQueue
+from fakesysfs.ops.sched import WaitQueue
 
 RECORDS = 8192
 """Records (not events) kept."""

@@ -4,12 +4,12 @@
 layers above it (FUSE, the in-process machine, the replayer) use these names and nothing else of the model.
 """
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.declare import Place
 from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
 from fakesysfs.kernfs.listing import DirectoryReader, Members
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
+from fakesysfs.ops.errors import KernelError
 
 __all__ = [
     "ROOT",

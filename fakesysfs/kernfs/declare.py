@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fakesysfs.kernel.sched import Operation, WaitQueue
 from fakesysfs.kernfs.log import Log
-from fakesysfs.kernfs.order import rank, single_key
+from fakesysfs.kernfs.name_hash import rank, single_key
+from fakesysfs.ops.sched import Operation, WaitQueue
 
 PAGE_SIZE = 4096
 """st_size of every sysfs attribute and the most that a `store` is given, in bytes."""

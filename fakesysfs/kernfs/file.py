@@ -13,12 +13,12 @@ import os
 import stat
 from typing import Any, NamedTuple, Protocol
 
-from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.sched import Operation, WaitQueue
 from fakesysfs.kernfs.declare import Attribute, Stream
 from fakesysfs.kernfs.inode import Stat, about_of
 from fakesysfs.kernfs.log import LogReader
 from fakesysfs.kernfs.tree import Changed, Found, Tree, file_mode, file_size
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Operation, WaitQueue
 
 _IRUGO = 0o444
 _IWUGO = 0o222
@@ -42,7 +42,7 @@ class Refusals(Protocol):
 
 
 class OpenFile:
-    """One open attribute. Made by `open_file`; to be closed."""
+    """One open attribute. UserEntries by `open_file`; to be closed."""
 
     __slots__ = (
         "__weakref__",

@@ -14,10 +14,10 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.declare import SLOTS, Indexed, Place
 from fakesysfs.kernfs.inode import INDEX_MASK, INDEX_SHIFT, Stat, about_of
-from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, Packed, codes, rank, single_key
+from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, Packed, codes, rank, single_key
+from fakesysfs.ops.errors import KernelError
 
 if TYPE_CHECKING:
     from fakesysfs.kernfs.tree import Tree

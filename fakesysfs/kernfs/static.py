@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Subdirectories
-from fakesysfs.kernfs.made import Made
+from fakesysfs.kernfs.user_entries import UserEntries
 
 
 class StaticDirectories:
@@ -37,7 +37,7 @@ class StaticDirectories:
         entries: Sequence[Entry] = (),
         about: Any = None,
         mode: int = 0o755,
-        made: Made | None = None,
+        made: UserEntries | None = None,
     ) -> Directory:
         """A directory at an absolute path; its static subdirectories must have been made before it."""
         inside = path if path.endswith("/") else f"{path}/"

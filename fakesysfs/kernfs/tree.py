@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.declare import (
     PAGE_SIZE,
     Attribute,
@@ -49,11 +48,12 @@ from fakesysfs.kernfs.inode import (
     about_of,
 )
 from fakesysfs.kernfs.listing import DirectoryReader, Single
-from fakesysfs.kernfs.order import IndexedOrder
+from fakesysfs.kernfs.name_hash import IndexedOrder
+from fakesysfs.ops.errors import KernelError
 
 if TYPE_CHECKING:
     from fakesysfs.kernfs.file import OpenFile
-    from fakesysfs.kernfs.made import Made
+    from fakesysfs.kernfs.user_entries import UserEntries
 
 _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
@@ -420,12 +420,12 @@ class Tree:
             self._last_above = which, self.walk(self.path_of(ino).rpartition("/")[0])
         return self._last_above[1]
 
-    def made_in(self, ino: int) -> Made:
+    def made_in(self, ino: int) -> UserEntries:
         """What users made in a directory. Raises KernelError EPERM where they may not make anything."""
         found = self.find(ino)
         if found is None or found.place is not None or found.kind.made is None:
             raise KernelError(errno.EPERM, "nobody makes names here", "may_create")
-        made: Made = found.kind.made(about_of(found.object))
+        made: UserEntries = found.kind.made(about_of(found.object))
         return made
 
     # Attributes of nodes --------------------------------------------------------------------------------------------

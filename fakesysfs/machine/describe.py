@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import MODULE_KINDS, Config, DaxSetup, NodeSetup, Setup
 from fakesysfs.kernel.memory_block import ONLINE_TYPES
 from fakesysfs.kernel.memory_hotplug import Parameters, Range
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
 from fakesysfs.kernel.node import LOCAL_DISTANCE
 from fakesysfs.machine.explain import explain
+from fakesysfs.ops.errors import KernelError
 
 MAX_NODES = 1024
 PAGE_SIZE = 4096

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtoull
 from fakesysfs.kernel.zones import Zone
 from fakesysfs.kernfs.declare import Attribute, Entry
 from fakesysfs.kernfs.static import StaticDirectories
+from fakesysfs.ops.errors import KernelError
 from fakesysfs.sysfs.node import meminfo_line
 
 _MEMINFO = (

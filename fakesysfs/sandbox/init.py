@@ -26,7 +26,7 @@ from typing import NamedTuple, NoReturn
 from fakesysfs.fuse import limits
 from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import linux, namespaces, server, udev, uevents, view
+from fakesysfs.sandbox import linux, namespaces, netlink, server, udev, view
 from fakesysfs.sandbox.namespaces import Plan
 from fakesysfs.sandbox.udev import Udev
 
@@ -91,7 +91,7 @@ class _Init:
         self._command = 0
         self._udevd = 0
         self._follower = 0
-        self._outside = uevents.network_namespace()
+        self._outside = netlink.network_namespace()
         self._kept: set[int] = set()
         """Descriptors that the view takes to be kept open."""
         self._has_users = False
@@ -216,12 +216,12 @@ class _Init:
         control = f"{view.MOUNTPOINT}/control"
         outside = self._outside if self._run.plan.network else None
         try:
-            uevents.follow(control, outside, ready)
-        except uevents.NotPermittedError:
+            netlink.follow(control, outside, ready)
+        except netlink.NotPermittedError:
             if outside is not None:
                 why = "only the user who mounted it may announce its uevents"
                 os.write(2, f"fakesysfs: {self._run.mounted_at}: {why}: this run has none\n".encode())
-            uevents.wait_for_the_end(control, ready)
+            netlink.wait_for_the_end(control, ready)
 
     def _start_command(self) -> None:
         self._command = os.fork()

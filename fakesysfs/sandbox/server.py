@@ -180,10 +180,10 @@ def _serve(
 ) -> tuple[int, str]:
     gc.disable()  # nothing that is imported becomes garbage
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  nobody but the server needs these
-    from fakesysfs.fuse.server import serve  # noqa: PLC0415
+    from fakesysfs.fuse.session import serve  # noqa: PLC0415
+    from fakesysfs.fuse.uevent_barrier import Announcer, RemoteUevents  # noqa: PLC0415
     from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
-    from fakesysfs.sandbox.announcer import Announcer, ElsewhereAnnouncer  # noqa: PLC0415
-    from fakesysfs.sandbox.uevents import Injector  # noqa: PLC0415
+    from fakesysfs.sandbox.netlink import Injector  # noqa: PLC0415
     from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
     if fake.kernel not in PROFILES:
@@ -199,8 +199,8 @@ def _serve(
     gc.freeze()
     gc.enable()
 
-    announcer: Announcer | ElsewhereAnnouncer = (
-        ElsewhereAnnouncer(sysroot.announced) if outside is None else Announcer(sysroot, Injector(outside))
+    announcer: Announcer | RemoteUevents = (
+        RemoteUevents(sysroot.announced) if outside is None else Announcer(sysroot, Injector(outside))
     )
 
     try:

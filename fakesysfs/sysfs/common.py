@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fakesysfs.kernel.device import Bus, Device, synthetic_uevent
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kstrtox import sysfs_match_string, word_of
 from fakesysfs.kernfs.declare import Attribute, Entry, Group, Indexed, Link, Links
+from fakesysfs.ops.errors import KernelError
 
 
 def on(text: str) -> Callable[[Any], str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtoull
 from fakesysfs.kernel.memory_block import DEVPATH, MemoryBlock, State
 from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Indexed, Kobject, Links
+from fakesysfs.ops.errors import KernelError
 from fakesysfs.sysfs.common import POWER, bus_entries, on, subsystem, uevent
 
 MEMORY = "/sys/devices/system/memory"

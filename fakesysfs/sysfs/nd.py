@@ -10,8 +10,8 @@ import errno
 from collections.abc import Callable
 
 from fakesysfs.kernel.dax.pmem import NdDevice, PmemMedia
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Subdirectories
+from fakesysfs.ops.errors import KernelError
 from fakesysfs.sysfs.common import POWER, subsystem, uevent
 from fakesysfs.sysfs.dax import DAX_REGION, DRIVER_LINK, device_path
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from fakesysfs.kernel.bitmap import number_list, number_mask
 from fakesysfs.kernel.cpu import Cpu
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, word_of
 from fakesysfs.kernel.memory_tiers import MemoryTier
@@ -27,6 +26,7 @@ from fakesysfs.kernfs.declare import (
     Links,
     Subdirectories,
 )
+from fakesysfs.ops.errors import KernelError
 from fakesysfs.sysfs.common import POWER, bus_entries, on, subsystem, uevent
 from fakesysfs.sysfs.memory import MEMORY
 

@@ -15,8 +15,8 @@ import select
 import stat
 from dataclasses import dataclass
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs import Caller, OpenFile, Refusals, Stat, Tree, open_file
+from fakesysfs.ops.errors import KernelError
 
 _ROOT_UID = 0
 _MAX_NAME = 255

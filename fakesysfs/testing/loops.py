@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol, TypeVar
 
-from fakesysfs.kernel.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait, WaitQueue
+from fakesysfs.ops.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait, WaitQueue
 
 T = TypeVar("T")
 

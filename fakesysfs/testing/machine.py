@@ -20,11 +20,11 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from fakesysfs import machine as descriptions
-from fakesysfs.kernel import sched
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.profile import PROFILES
-from fakesysfs.kernel.sched import Wait
 from fakesysfs.kernfs import Caller
+from fakesysfs.ops import sched
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Wait
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import Controls, StrPath
 from fakesysfs.testing.filesystem import FileSystem

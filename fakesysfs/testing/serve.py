@@ -31,12 +31,12 @@ def main(point: str, name: str, kernel: str) -> int:
         return _refuse(2, str(error))
     except mount.MountError as error:
         return _refuse(error.status, str(error))
-    from fakesysfs.fuse.server import serve  # noqa: PLC0415  slow, and there are errors to be told first
-    from fakesysfs.sandbox.announcer import ElsewhereAnnouncer  # noqa: PLC0415  the same
+    from fakesysfs.fuse.session import serve  # noqa: PLC0415  slow, and there are errors to be told first
+    from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415  the same
 
     log_to_standard_error()
     sysroot = Sysroot.boot(loaded, PROFILES[kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
-    announcer = ElsewhereAnnouncer(sysroot.announced)
+    announcer = RemoteUevents(sysroot.announced)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     try:
         # For those users that a command of root in `run` becomes.

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fakesysfs.kernel.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait
+from fakesysfs.ops.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait
 
 Value = Any
 """Whatever an operation returns."""

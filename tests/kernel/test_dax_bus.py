@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fakesysfs.kernel.dax import bus
 from fakesysfs.kernel.dax.bus import DaxRegion, DevDax
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import Mmop
+from fakesysfs.ops.errors import KernelError
 from tests.model import (
     BLOCK,
     DAX_START,

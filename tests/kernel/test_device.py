@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from fakesysfs.kernel.dax.bus import DaxDriver, create_store, memmap_on_memory_store, size_store
 from fakesysfs.kernel.device import synthetic_uevent
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.platform import PlatformDevice
 from fakesysfs.kernel.profile import Mmop
-from fakesysfs.kernel.sched import Operation
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Operation
 from fakesysfs.testing.tasks import Task, Tasks
 from tests.model import (
     BLOCK,

@@ -22,16 +22,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from fakesysfs.kernel.dax import bus as dax_bus
 from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
 from fakesysfs.kernel.dax.kmem import FREED_NAME, KMEM_NAME, DaxKmemData, Kmem
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.kernel import Config, Kernel, Setup
 from fakesysfs.kernel.memory_block import State
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop
 from fakesysfs.kernel.resource import Resource
-from fakesysfs.kernel.sched import Operation
 from fakesysfs.kernfs import Tree
 from fakesysfs.machine import Machine
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Operation
 from fakesysfs.sysroot import Sysroot
 from tests.model import BLOCK, FIRST_DAX_BLOCK, dax, drive, name_of, read_state, small_setup, span, world
 
@@ -228,7 +228,7 @@ class KernelMachine(RuleBasedStateMachine):
 
     @rule(blocks=st.integers(1, BLOCKS), index=INDEX)
     def another_device(self, blocks: int, index: int) -> None:
-        """Made, given two ranges if they are free, and bound."""
+        """UserEntries, given two ranges if they are free, and bound."""
         before = set(self.kernel.dax_bus.devices)
         self.create()
         for name in set(self.kernel.dax_bus.devices) - before:

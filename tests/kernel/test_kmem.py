@@ -10,11 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from fakesysfs.kernel.dax.bus import DaxMapping, mapping_store, size_store
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Config, Kernel
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import Mmop
-from fakesysfs.kernel.sched import Answer
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Answer
 from fakesysfs.testing.tasks import Signal, Tasks
 from tests.model import (
     BLOCK,

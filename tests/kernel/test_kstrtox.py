@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, sysfs_match_string, word_of
+from fakesysfs.ops.errors import KernelError
 
 
 @pytest.mark.parametrize("buffer", [b"online", b"online\n", b"online\0junk", b"online\n\0junk", b"online\0"])

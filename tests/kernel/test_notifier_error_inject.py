@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fakesysfs.kernel import sched
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Config, Kernel
 from fakesysfs.kernel.notifier_error_inject import NotifierErrInject
+from fakesysfs.ops import sched
+from fakesysfs.ops.errors import KernelError
 from tests.model import (
     block_state,
     block_table,

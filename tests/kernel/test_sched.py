@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakesysfs.kernel.sched import (
+from fakesysfs.ops.sched import (
     ActiveReferences,
     Answer,
     Mutex,

@@ -1,6 +1,6 @@
 """One block at a time or a whole run at once: the same blocks, zones, messages, uevents, totals and errors.
 
-`fakesysfs.kernel.sched.Preemption` decides how far one step of a loop goes. With somebody watching, or with latency, it
+`fakesysfs.ops.sched.Preemption` decides how far one step of a loop goes. With somebody watching, or with latency, it
 is one block, as in Linux; with nobody it is as far as nothing can differ inside. The two are held against each other
 here over random operations; one block at a time is the truth.
 """
@@ -16,10 +16,10 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from fakesysfs.kernel.dax import bus as dax_bus
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Config, Kernel
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
 from fakesysfs.kernel.profile import PROFILES, Mmop, Unbind
+from fakesysfs.ops.errors import KernelError
 from tests.model import (
     BLOCK,
     FIRST_DAX_BLOCK,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.zones import DMA, DMA32, MOVABLE, NORMAL, NodeZones, Zone, zone_name_at_boot
 from fakesysfs.machine import load
+from fakesysfs.ops.errors import KernelError
 from tests.model import FIRST_DAX_BLOCK, block_state, block_table, booted
 
 PAGES = (128 << 20) >> 12

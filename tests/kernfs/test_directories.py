@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernfs import DirectoryReader, Members, Stat, Tree
 from fakesysfs.kernfs.declare import Attribute
-from fakesysfs.kernfs.order import INDEX_BITS, IndexedOrder, name_hash
+from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, name_hash
+from fakesysfs.ops.errors import KernelError
 from tests.model import Face
 
 MEMORY = "/sys/devices/system/memory"

@@ -11,11 +11,11 @@ import stat
 
 import pytest
 
-from fakesysfs.kernel import sched
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kernel import LAST_SERIAL
 from fakesysfs.kernfs import OpenFile
 from fakesysfs.kernfs.tree import Found
+from fakesysfs.ops import sched
+from fakesysfs.ops.errors import KernelError
 from fakesysfs.testing.filesystem import FileSystem
 from tests.model import CALLER, Face, drive
 

@@ -32,7 +32,7 @@ def nobodys(public_path: Path) -> Path:
     """A directory that another user can reach, where that user can run the fake."""
     if os.geteuid():
         pytest.skip("only root can become another user")
-    imports = [*AS_NOBODY, sys.executable, "-c", "import fakesysfs.fuse.server"]
+    imports = [*AS_NOBODY, sys.executable, "-c", "import fakesysfs.fuse.session"]
     if subprocess.run(imports, cwd=ROOT, check=False, capture_output=True).returncode:
         pytest.skip("the checkout or its Python is closed to other users")
     for needs, why in (

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakesysfs.fuse import direntplus
-from fakesysfs.fuse.direntplus import Together, one_by_one
+from fakesysfs.fuse.fast import direntplus
+from fakesysfs.fuse.fast.direntplus import Together, one_by_one
 from fakesysfs.kernfs import Members, Stat
-from fakesysfs.kernfs.order import IndexedOrder, codes
+from fakesysfs.kernfs.name_hash import IndexedOrder, codes
 from tests.mount.served import Served
 
 DIRENT = "=QQII"

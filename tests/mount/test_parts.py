@@ -17,17 +17,17 @@ import pyfuse3
 import pytest
 import trio
 
-from fakesysfs.fuse import loop
 from fakesysfs.fuse import mount as mount_module
 from fakesysfs.fuse.callers import has_open, interrupted
 from fakesysfs.fuse.driver import Driver
-from fakesysfs.fuse.given import given_by
+from fakesysfs.fuse.fast import loop
+from fakesysfs.fuse.fast.completed import given_by
 from fakesysfs.fuse.handler import answer_errno
+from fakesysfs.fuse.invalidate import CONTENDED_LOOKUPS, CONTENDED_SECONDS, STILL_CONTENDED_LOOKUPS, Names
 from fakesysfs.fuse.mount import MountError, check_device
 from fakesysfs.fuse.mount_table import mounts
-from fakesysfs.fuse.names import CONTENDED_LOOKUPS, CONTENDED_SECONDS, STILL_CONTENDED_LOOKUPS, Names
 from fakesysfs.fuse.operations import Operations
-from fakesysfs.kernel.sched import Answer, Preempt, Signals, Sleep, Wait, WaitQueue, ask
+from fakesysfs.ops.sched import Answer, Preempt, Signals, Sleep, Wait, WaitQueue, ask
 from tests.mount.toy import Sysroot, Toy
 
 

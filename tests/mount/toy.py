@@ -25,9 +25,7 @@ from typing import NoReturn
 
 from fakesysfs.fuse import daemon
 from fakesysfs.fuse.mount import MountError, check
-from fakesysfs.fuse.server import serve
-from fakesysfs.kernel.errors import KernelError
-from fakesysfs.kernel.sched import Answer, SignalPending, Signals, Sleep, Wait, WaitQueue, ask
+from fakesysfs.fuse.session import serve
 from fakesysfs.kernfs import Caller, NameChange, Tree
 from fakesysfs.kernfs.declare import (
     Attribute,
@@ -40,6 +38,8 @@ from fakesysfs.kernfs.declare import (
     Node,
     Subdirectories,
 )
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import Answer, SignalPending, Signals, Sleep, Wait, WaitQueue, ask
 
 ROOT_SERIAL, FAMILY_SERIAL, FIRST_DEVICE_SERIAL = 1, 2, 10
 

@@ -9,10 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fakesysfs.kernel.errors import KernelError
+from fakesysfs.fuse.uevent_barrier import RemoteUevents
 from fakesysfs.kernfs import OpenFile
-from fakesysfs.sandbox.announcer import ElsewhereAnnouncer
-from fakesysfs.sandbox.uevents import PATIENCE_SECONDS
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.sandbox.netlink import PATIENCE_SECONDS
 from tests.model import Face, drive
 
 STATE = "/sys/devices/system/memory/memory64/state"
@@ -97,7 +97,7 @@ def test_over_a_reset(face: Face) -> None:
 
 def delays(face: Face, *before: Callable[[], object], writers: int = 1) -> list[float]:
     """How long an announcement makes each write wait; `before` each, something else happens."""
-    announcer = ElsewhereAnnouncer(face.sysroot.announced)
+    announcer = RemoteUevents(face.sysroot.announced)
 
     async def write(found: list[float]) -> None:
         began = trio.current_time()
@@ -160,13 +160,13 @@ def test_writers_that_wait_at_the_same_time_give_up_together(face: Face) -> None
     read(file)
     late = []
 
-    async def write_late(announcer: ElsewhereAnnouncer) -> None:
+    async def write_late(announcer: RemoteUevents) -> None:
         await trio.sleep(PATIENCE_SECONDS / 2)
         await announcer.caught_up()
         late.append(trio.current_time())
 
     async def write_both() -> float:
-        announcer = ElsewhereAnnouncer(face.sysroot.announced)
+        announcer = RemoteUevents(face.sysroot.announced)
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(announcer.caught_up)

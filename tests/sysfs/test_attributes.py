@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.kernfs import Tree
+from fakesysfs.ops.errors import KernelError
 from tests.model import CALLER, Face, drive, log_since
 
 HMEM = "/sys/devices/platform/hmem_platform.0/hmem.0"

@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
-from fakesysfs.kernel import sched
-from fakesysfs.kernel.errors import KernelError
+from fakesysfs.ops import sched
+from fakesysfs.ops.errors import KernelError
 from fakesysfs.testing.filesystem import FileSystem
 from tests.model import CALLER, Face, drive
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from fakesysfs.kernel import sched
+from fakesysfs.ops import sched
 from tests.model import Face
 
 ND_DAX = "/sys/devices/platform/e820_pmem/ndbus0/region0/dax0.0"

@@ -140,7 +140,7 @@ def run_as_nobody(public_path: Path) -> Iterator[Runner]:
     """The same as a user without any rights, who can reach `public_path`."""
     if os.geteuid():
         pytest.skip("only root can become another user")
-    script = "import fakesysfs.sysroot, fakesysfs.fuse.server; open('/dev/fuse', 'r+b', 0)"
+    script = "import fakesysfs.sysroot, fakesysfs.fuse.session; open('/dev/fuse', 'r+b', 0)"
     needs = [*AS_NOBODY, sys.executable, "-c", script]
     done = subprocess.run(needs, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:

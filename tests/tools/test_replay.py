@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from fakesysfs.testing.replay import cli, private, tools
-from fakesysfs.testing.replay.recording import Operation, Session
+from fakesysfs.replay import cli, daxctl_versions, isolated
+from fakesysfs.replay.recording import Operation, Session
 
 ROOT = Path(__file__).parents[2]
 PLACES = [ROOT / "tests" / "sessions", ROOT / "tests" / "recordings"]
@@ -28,9 +28,10 @@ IN_CI = os.environ.get("CI") == "true"
 pytestmark = [
     pytest.mark.mount,
     pytest.mark.tools,
-    pytest.mark.skipif(private.why_not() is not None and not IN_CI, reason=str(private.why_not())),
+    pytest.mark.skipif(isolated.why_not() is not None and not IN_CI, reason=str(isolated.why_not())),
     pytest.mark.skipif(
-        not all(map(tools.which, tools.TOOLS)) and not IN_CI, reason=f"not all of {sorted(tools.TOOLS)} are here"
+        not all(map(daxctl_versions.which, daxctl_versions.TOOLS)) and not IN_CI,
+        reason=f"not all of {sorted(daxctl_versions.TOOLS)} are here",
     ),
 ]
 
@@ -115,6 +116,6 @@ def test_what_goes_wrong_while_a_session_is_played_does_not_take_the_others_alon
     def play() -> None:
         raise ZeroDivisionError
 
-    with pytest.raises(private.PlayError, match="ZeroDivisionError"):
-        private.in_namespaces(play)
-    assert private.in_namespaces(lambda: 7) == 7
+    with pytest.raises(isolated.PlayError, match="ZeroDivisionError"):
+        isolated.in_namespaces(play)
+    assert isolated.in_namespaces(lambda: 7) == 7

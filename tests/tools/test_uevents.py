@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.sandbox.uevents import NETLINK_KOBJECT_UEVENT, Injector, NotPrivateError, network_namespace
+from fakesysfs.sandbox.netlink import NETLINK_KOBJECT_UEVENT, Injector, NotPrivateError, network_namespace
 from fakesysfs.testing import MountedMachine
 from tests.tools.conftest import ROOT, Runner, need
 
@@ -301,7 +301,7 @@ def test_refused_without_a_user_namespace_of_ones_own() -> None:
 
 def inject(*wrapper: str | Path, outside: int) -> str:
     """What is said to somebody who tries to send one, started by `wrapper`."""
-    script = f"from fakesysfs.sandbox.uevents import Injector; Injector({outside}).send(['change@/memory'])"
+    script = f"from fakesysfs.sandbox.netlink import Injector; Injector({outside}).send(['change@/memory'])"
     done = subprocess.run(
         [*wrapper, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )

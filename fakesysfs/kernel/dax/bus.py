@@ -12,11 +12,11 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from fakesysfs.kernel.device import Bus, Device, Driver
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoint, kstrtoull, word_of
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import Mmop
+from fakesysfs.ops.errors import KernelError
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import Kernel

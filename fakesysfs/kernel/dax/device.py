@@ -10,8 +10,8 @@ import errno
 from typing import TYPE_CHECKING
 
 from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.printk import WARNING
+from fakesysfs.ops.errors import KernelError
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.resource import Resource

@@ -21,7 +21,6 @@ import errno
 from typing import TYPE_CHECKING
 
 from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.kstrtox import sysfs_match_string
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.memory_tiers import MEMTIER_DEFAULT_LOWTIER_ADISTANCE, MemoryDevType
@@ -35,7 +34,8 @@ from fakesysfs.kernel.profile import (
     Reserving,
     Unbind,
 )
-from fakesysfs.kernel.sched import ActiveReferences, Mutex, Preempt, ask
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import ActiveReferences, Mutex, Preempt, ask
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.device import Device

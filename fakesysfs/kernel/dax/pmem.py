@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from fakesysfs.kernel.dax.bus import COMPAT_ALIGN, PAGE_SIZE, DaxRegion
 from fakesysfs.kernel.dax.hmem import offer_region
 from fakesysfs.kernel.device import Bus, Device, Driver
-from fakesysfs.kernel.errors import KernelError
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.platform import PlatformDriver
 from fakesysfs.kernel.printk import WARNING
+from fakesysfs.ops.errors import KernelError
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.kernel import DaxSetup, Kernel

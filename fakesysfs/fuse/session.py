@@ -1,0 +1,238 @@
+"""Serves one mount until it ends.
+
+It ends when the server gets a signal to end, and when the mount is taken out of the table of mounts, by whomever and
+whatever is still open or asleep in it: operations that sleep are closed then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import pyfuse3
+import trio
+
+from fakesysfs.fuse import limits, reach
+from fakesysfs.fuse.fast import loop
+from fakesysfs.fuse.handler import RESERVE
+from fakesysfs.fuse.memory import keep_heap
+from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
+from fakesysfs.fuse.mount_table import has_device, mounted_at
+from fakesysfs.fuse.operations import Announcer, Operations, Sysroot
+
+MAX_TASKS = 100_000
+"""Requests in flight. With pyfuse3's default of 99 a hundred sleeping writers would stop every reader."""
+
+SWITCH_SECONDS = 0.0002
+
+
+def serve(
+    sysroot: Sysroot,
+    point: str,
+    *,
+    allow_other: bool,
+    ready: Callable[[], None],
+    private: bool = False,
+    announcer: Announcer | None = None,
+) -> None:
+    """Mount `sysroot` at `point` and serve it until it ends; `ready` is called once it answers.
+
+    `private`: in a mount namespace that ends with this process, so that nobody need unmount what a killed server
+    leaves. `announcer` runs beside it. May be called once in a process: pyfuse3 has one session. Raises MountError.
+    """
+    _reset_signals()
+    keep_heap()
+    operations = Operations(sysroot, ready, announcer)
+    # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    loop.install(operations)
+    try:
+        trio.run(_serve, operations, os.path.realpath(point), allow_other, private)
+    finally:
+        loop.end()
+
+
+def _reset_signals() -> None:
+    """Undo what the process inherited: blocked signals would neither end the server nor its loop's waits.
+
+    An ignored SIGCHLD would keep libfuse from learning how fusermount3 fared.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _signals_that_end() -> list[signal.Signals]:
+    """SIGTERM always; the other two unless they were ignored from the start (nohup(1), a shell's `&`)."""
+    others = (signal.SIGINT, signal.SIGHUP)
+    return [signal.SIGTERM, *(number for number in others if signal.getsignal(number) is not signal.SIG_IGN)]
+
+
+async def _serve(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001
+    # What each of these needs is opened and started before anything is mounted: a limit that is reached later (of
+    # descriptors, threads, memory) refuses a request, and never ends the mount.
+    with trio.open_signal_receiver(*_signals_that_end()) as signals, _MountTable() as table:
+        try:
+            operations.names.start()
+            table.watch()
+        except RuntimeError as error:
+            raise MountError(f"{point}: {limits.reached(error) or error}") from None
+        try:
+            await _serve_mount(operations, point, allow_other, private, signals, table)
+        finally:
+            operations.names.end()
+
+
+async def _serve_mount(
+    operations: Operations,
+    point: str,
+    allow_other: bool,  # noqa: FBT001
+    private: bool,  # noqa: FBT001
+    signals: AsyncIterator[int],
+    table: _MountTable,
+) -> None:
+    _mount(operations, point, allow_other, private)
+    mount = mounted_at(point)
+    device = operations.driver.device = mount.device if mount else None
+    try:
+        async with trio.open_nursery() as nursery:
+            ending = nursery.cancel_scope
+            nursery.start_soon(_until_signal, signals, ending)
+            nursery.start_soon(RESERVE.keep)
+            if device is not None:
+                nursery.start_soon(_until_detached, table, device, ending)
+                if not private:
+                    nursery.start_soon(reach.until_unreachable, device, ending)
+            if operations.announcer is not None:
+                nursery.start_soon(operations.announcer.run, operations.names.settled)
+            await pyfuse3.main(max_tasks=MAX_TASKS)
+            ending.cancel()
+    finally:
+        operations.names.end()
+        # From here on nothing may go by the mount's path: another may be mounted there once this one is gone.
+        _end_helpers()
+        pyfuse3.close(unmount=device is None or table.has(device))
+
+
+def _mount(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001
+    options = {"fsname=fakesysfs", "subtype=fakesysfs", "default_permissions"}
+    if allow_other:
+        options.add("allow_other")
+    # fusermount3 looks, as root, whether the mount is dead: another user's must let root in.
+    if not private and shutil.which("fusermount3") and (allow_other or os.geteuid() == 0):
+        options.add("auto_unmount")
+    said: list[str] = []
+    try:
+        with _standard_error(said), _without_interrupts():
+            pyfuse3.init(operations, point, options)
+    except RuntimeError as error:
+        why = said[0] or str(error)
+        if "Operation not permitted" in why:
+            why = f"{why}; {IN_A_CONTAINER}"
+        raise MountError(f"{point}: cannot mount: {why}") from None
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block SIGINT: Ctrl-C reaches fusermount3 too, which would leave a half-made mount."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _standard_error(said: list[str]) -> Iterator[None]:
+    """Append to `said` what is written to standard error meanwhile: libfuse says there why it cannot mount."""
+    before = os.dup(2)
+    taken = os.memfd_create("standard error")
+    os.dup2(taken, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        text = os.pread(taken, 4096, 0)
+        os.close(taken)
+        said.append(" ".join(text.decode(errors="replace").split()))
+
+
+def _end_helpers() -> None:
+    """End fusermount3, our only child: it waits to unmount by path when this process is gone (auto_unmount)."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    with contextlib.suppress(OSError):
+        for child in map(int, children.read_text().split()):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+async def _until_signal(signals: AsyncIterator[int], ending: trio.CancelScope) -> None:
+    async for _ in signals:
+        ending.cancel()
+
+
+class _MountTable:
+    """The table of mounts of this process's namespace, and a thread that waits for its changes.
+
+    poll(2) of the table reports each change once, which trio's epoll could miss: so a thread waits. The table stays
+    open, so that a limit of descriptors reached later does not hide it.
+    """
+
+    def __init__(self) -> None:
+        self._file = open("/proc/self/mountinfo", "rb", buffering=0)  # noqa: PTH123, SIM115  closed in __exit__
+        self._end = os.eventfd(0)
+        self._changed = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.Thread(target=self._watch, name="mount table", daemon=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        # A thread that Python has to end itself needs a descriptor for that (glibc loads libgcc_s).
+        os.eventfd_write(self._end, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+        os.close(self._end)
+        self._file.close()
+
+    def watch(self) -> None:
+        """Start the thread. Raises RuntimeError if it cannot start."""
+        self._thread.start()
+
+    def _watch(self) -> None:
+        changes = select.poll()
+        changes.register(self._file, select.POLLPRI | select.POLLERR)
+        changes.register(self._end, select.POLLIN)
+        while all(descriptor != self._end for descriptor, _ in changes.poll()):
+            self._token.run_sync_soon(self._tell)
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    def has(self, device: str) -> bool:
+        """Whether a mount with that device number is there."""
+        self._file.seek(0)
+        return has_device(self._file.readall(), device)
+
+    async def until_gone(self, device: str) -> None:
+        """Wait until it is gone."""
+        while True:
+            changed = self._changed
+            if not self.has(device):
+                return
+            await changed.wait()
+
+
+async def _until_detached(table: _MountTable, device: str, ending: trio.CancelScope) -> None:
+    await table.until_gone(device)
+    ending.cancel()

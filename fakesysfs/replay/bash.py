@@ -1,0 +1,106 @@
+"""Recorded commands, run by the real bash where the fake is at /sys, /dev and /proc (sandbox/view.py).
+
+What a command writes reaches the model through the mount, and so does what modprobe does (its stand-in uses control/).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from fakesysfs.replay import daxctl_versions
+from fakesysfs.replay.recording import Operation
+from fakesysfs.replay.target import BlockedError, NotRunError, ShellResult
+from fakesysfs.sandbox import view
+
+SELFTESTS = ("dax-kmem-hotplug.sh", "mem-on-off-test.sh")
+"""The kernel's own tests that sessions run; they are not part of the recordings."""
+
+_BASH = "/bin/bash"
+_OTHER_USERS = frozenset({"setpriv", "su"})
+PATIENCE_SECONDS = 120.0
+
+_NDCTL = """() {
+    [ "$1" = create-namespace ] || return 0
+    local mode='' name='' align=4096
+    while shift && [ $# -gt 0 ]; do
+        case $1 in
+            -m) mode=$2 ;;
+            -e) name=$2 ;;
+            -a) align=$2 ;;
+        esac
+    done
+    [ "$mode" != devdax ] || echo "$name align=$align" >"$FAKESYSFS_CONTROL/pmem/devdax"
+}"""
+"""A function of bash: making a devdax namespace is an event of the machine, the rest is outside (FORMAT.md)."""
+
+_MODULES_ONLY = re.compile(r"modprobe [\w-]+(?: \w+=\w+)*(?:; modprobe [\w-]+(?: \w+=\w+)*)*")
+_COMMAND_NAME = re.compile(r"(?:^|[;|&(]|\bthen|\bdo)\s*(?:\w+=\S*\s+)*([\w./-]+)")
+
+
+def is_needed(operations: list[Operation]) -> bool:
+    """Whether a session runs more than what the model can do itself, modprobe."""
+    return any(operation["op"] == "sh" and not _MODULES_ONLY.fullmatch(operation["cmd"]) for operation in operations)
+
+
+def unquoted(command: str) -> str:
+    """A command line without its quoted parts."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
+
+
+def command_names(command: str) -> set[str]:
+    """The commands that a command line runs, quoted parts aside."""
+    return set(_COMMAND_NAME.findall(unquoted(command)))
+
+
+def has_other_users() -> bool:
+    """Whether this user namespace has more users than one."""
+    maps = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
+    return sum(map(int, maps[2::3])) > 1
+
+
+def run(command: str, tool: str | None) -> ShellResult:
+    """Run a command line. Raises NotRunError where a tool is missing, BlockedError when it does not end.
+
+    bash is called by its path, and in `/`: Python holds its lock while it starts a process, and the server of the fake
+    may be a thread of this one, so nothing on the way may lie in the fake.
+    """
+    names = command_names(command)
+    for selftest in SELFTESTS:
+        if selftest in names and daxctl_versions.which(selftest) is None:
+            raise NotRunError("selftest absent", rest=True)
+    daxctl_versions.require(names)
+    if names & _OTHER_USERS and not has_other_users():
+        raise NotRunError("needs root: an ordinary user's namespaces have no other users")
+    found = daxctl_versions.find(tool) if "daxctl" in names else daxctl_versions.Found()
+    with subprocess.Popen(
+        ["bash", "-c", command],
+        executable=_BASH,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(found),
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise BlockedError(f"it does not end within {PATIENCE_SECONDS:g} seconds") from None
+    return ShellResult(process.returncode, _text(out), _text(err), found.stands_in)
+
+
+def _environment(found: daxctl_versions.Found) -> dict[str, str]:
+    path = daxctl_versions.search_path() if found.folder is None else f"{found.folder}:{daxctl_versions.search_path()}"
+    outside = {"PATH": path, "HOME": "/", "LC_ALL": "C.UTF-8", "BASH_FUNC_ndctl%%": _NDCTL}
+    return view.environment(outside)
+
+
+def _text(output: bytes) -> str:
+    return output.decode("utf-8", "surrogateescape")

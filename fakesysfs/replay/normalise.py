@@ -1,0 +1,288 @@
+"""What may differ between a recording and its replay: the one list, with a reason each.
+
+FORMAT.md, "Depends on the guest" and "Exceptions", is where each comes from. Both sides go through the same functions;
+whatever no entry touches is compared as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fakesysfs.replay.daxctl_versions import Version, version_of
+from fakesysfs.replay.recording import Value
+
+
+@dataclass(slots=True)
+class Context:
+    """What a normalisation may know of the session so far."""
+
+    names_freed: bool = False
+    """The kernel freed a name that /proc/iomem still shows."""
+    module_command: bool = False
+    """The command loads or unloads modules."""
+    counters: bool = False
+    """The command reads vmstat, zoneinfo or numastat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """One allowed difference. `stream`: dmesg, uevents, iomem (lists of lines), text (output of commands), stderr."""
+
+    name: str
+    stream: str
+    reason: str
+    apply: Callable[[Any, Context], Any]
+
+
+def normalise(stream: str, value: Value, context: Context) -> Value:
+    """`value` without what may differ."""
+    for normalisation in NORMALISATIONS:
+        if normalisation.stream == stream:
+            value = normalisation.apply(value, context)
+    return value
+
+
+# Functions --------------------------------------------------------------------------------------------------------
+
+
+def _without(pattern: str) -> Callable[[list[str], Context], list[str]]:
+    compiled = re.compile(pattern)
+    return lambda lines, _context: [line for line in lines if not compiled.search(line)]
+
+
+def _replaced(pattern: str, replacement: str) -> Callable[[list[str], Context], list[str]]:
+    compiled = re.compile(pattern)
+    return lambda lines, _context: [compiled.sub(replacement, line) for line in lines]
+
+
+def _without_lines(pattern: str) -> Callable[[str, Context], str]:
+    compiled = re.compile(pattern)
+    return lambda text, _context: "".join(
+        line for line in text.splitlines(keepends=True) if not compiled.search(line.rstrip("\n"))
+    )
+
+
+def _text_replaced(pattern: str, replacement: str) -> Callable[[str, Context], str]:
+    compiled = re.compile(pattern, re.MULTILINE)
+    return lambda text, _context: compiled.sub(replacement, text)
+
+
+_DUMP = re.compile(r"<\d>page dumped because: ")
+
+
+def _dumps_once(lines: list[str], _context: Context) -> list[str]:
+    kept: list[str] = []
+    for line in lines:
+        if not (_DUMP.match(line) and line in kept):
+            kept.append(line)
+    return kept
+
+
+_ND = re.compile(
+    r"@/bus/nd\b|@/class/nd\b|@/bus/platform/drivers/e820_pmem$|@/devices/platform/e820_pmem$|@/devices/virtual/bdi/"
+)
+_ND_SUBSYSTEMS = {"SUBSYSTEM=nd", "SUBSYSTEM=block", "SUBSYSTEM=bdi"}
+
+
+def _without_nd(uevents: list[list[str]], _context: Context) -> list[list[str]]:
+    return [event for event in uevents if not (_ND.search(event[0]) or _ND_SUBSYSTEMS & set(event))]
+
+
+def _without_modules(uevents: list[list[str]], _context: Context) -> list[list[str]]:
+    return [event for event in uevents if "@/module/" not in event[0]]
+
+
+def _without_seqnum(uevents: list[list[str]], _context: Context) -> list[list[str]]:
+    return [[line for line in event if not line.startswith("SEQNUM=")] for event in uevents]
+
+
+_IOMEM_LINE = re.compile(r"( *)([0-9a-f]+)-([0-9a-f]+) : (.*)", re.DOTALL)
+_IOMEM_NAMES = re.compile(r"System RAM|dax|kmem|[Pp]ersistent [Mm]emory|RAM buffer")
+_FIXED_NAMES = {"System RAM", "System RAM (kmem)", "RAM buffer", "Persistent Memory (legacy)", "Reserved"}
+_FOUR_GIB = 1 << 32
+
+
+def _recorded_iomem(lines: list[str], _context: Context) -> list[str]:
+    kept = []
+    for line in lines:
+        found = _IOMEM_LINE.fullmatch(line)
+        high = found is not None and int(found[2], 16) >= _FOUR_GIB
+        if found is None or ("PCI" not in found[4] and (high or _IOMEM_NAMES.search(found[4]))):
+            kept.append(line)
+    return kept
+
+
+def _freed_names(lines: list[str], context: Context) -> list[str]:
+    if not context.names_freed:
+        return lines
+    kept = []
+    for line in lines:
+        found = _IOMEM_LINE.fullmatch(line)
+        freed = found is not None and int(found[2], 16) >= _FOUR_GIB and found[4] not in _FIXED_NAMES
+        kept.append(f"{found[1]}{found[2]}-{found[3]} : <name>" if found and freed and "PCI" not in found[4] else line)
+    return kept
+
+
+def _low_iomem(text: str, context: Context) -> str:
+    lines = []
+    for line in text.split("\n"):
+        found = _IOMEM_LINE.fullmatch(line)
+        if found is None or int(found[2], 16) >= _FOUR_GIB:
+            lines += _freed_names([line], context)
+    return "\n".join(lines)
+
+
+_COUNTER = re.compile(
+    r"(?:^|:)\s*(?!nr_memmap|spanned |present |managed |start_pfn)[a-z][\w ]*:?\s+\d+$|^\s+protection: "
+)
+
+
+def _without_counters(text: str, context: Context) -> str:
+    if not context.counters:
+        return text
+    return "".join(line for line in text.splitlines(keepends=True) if not _COUNTER.search(line.rstrip("\n")))
+
+
+_COLUMNS = re.compile(
+    r"(?:Memory block size|Total (?:online|offline) memory): +\S+"  # lsmem
+    r"|node(?: +\d+)+ *| +\d+:(?: +\d+)+ *"  # numactl -H
+)
+
+
+def _narrow_columns(text: str, _context: Context) -> str:
+    return "\n".join(" ".join(line.split()) if _COLUMNS.fullmatch(line) else line for line in text.split("\n"))
+
+
+def _module_chatter(text: str, context: Context) -> str:
+    return "" if context.module_command else text
+
+
+NORMALISATIONS = (
+    Normalisation(
+        "total pages",
+        "dmesg",
+        "`Total pages: X` varies by a few pages from boot to boot",
+        _replaced(r"Total pages: \d+", "Total pages: <n>"),
+    ),
+    Normalisation(
+        "migration bursts",
+        "dmesg",
+        "how often a page that cannot be migrated is reported is arbitrary; that it is, messages.Comparison checks",
+        _without(r"<4>(migrating pfn |do_migrate_range: |page dumped because: migration failure)"),
+    ),
+    Normalisation("dumps", "dmesg", "recorded without repetitions in one operation", _dumps_once),
+    Normalisation(
+        "line of a WARN",
+        "dmesg",
+        "the line number in a source file is that of the build",
+        _replaced(r"(WARNING: \S+?\.c):\S+ at", r"\1:<line> at"),
+    ),
+    Normalisation(
+        "nd bus",
+        "dmesg",
+        "the nd bus is outside the model: session 7.2/09 stands for `a pmem devdax namespace appears`",
+        _without(r"<\d>nd_pmem "),
+    ),
+    Normalisation("SEQNUM", "uevents", "removed from the recordings", _without_seqnum),
+    Normalisation("modules", "uevents", "a fake may leave @/module/ events out", _without_modules),
+    Normalisation("nd bus", "uevents", "see dmesg", _without_nd),
+    Normalisation(
+        "iomem lines", "iomem", "only these lines were recorded: PCI and firmware belong to the guest", _recorded_iomem
+    ),
+    Normalisation("freed names", "iomem", "use after free: the bytes of a freed name are arbitrary", _freed_names),
+    Normalisation(
+        "low iomem", "text", "below 4 GiB /proc/iomem is the guest's firmware and PCI; freed names", _low_iomem
+    ),
+    Normalisation(
+        "dates of ls",
+        "text",
+        "the time of the recording",
+        _text_replaced(r"^([bcdlps-][rwxsStT-]{9} .*?)[A-Z][a-z]{2} [ \d]\d  ?(\d\d:\d\d|\d{4}) ", r"\1<date> "),
+    ),
+    Normalisation("free memory", "text", "numactl -H: depends on what else runs", _without_lines(r"^node \d+ free: ")),
+    Normalisation(
+        "columns",
+        "text",
+        "wider in util-linux 2.41 (lsmem's summary) and in numactl 2.0.19 (the distances)",
+        _narrow_columns,
+    ),
+    Normalisation(
+        "used memory",
+        "text",
+        "meminfo: all but MemTotal depends on what else runs",
+        _without_lines(r"(?:^|:)(?:Node \d+ )?(?!MemTotal)[A-Z][\w()]*: +\d+ kB$"),
+    ),
+    Normalisation(
+        "counters",
+        "text",
+        "vmstat, zoneinfo and numastat: all but the spans and sizes of zones and what memory maps take",
+        _without_counters,
+    ),
+    Normalisation(
+        "modules' messages",
+        "stderr",
+        "user-space messages of modprobe and of modules outside the model",
+        _module_chatter,
+    ),
+)
+"""The declared list."""
+
+STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
+"""A command line that ends so leaves whether the guest's whole log, boot messages included, has certain words."""
+
+OUTPUT_NOT_COMPARED = frozenset(
+    {"lsmod", "dmesg", "time", "numastat", "ndctl", "free", "vmstat", "uname", "uptime", "date", "ps", "mount", "df"}
+)
+"""Commands whose output is the guest's (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""
+
+
+class VersionDifference(NamedTuple):
+    """What daxctl does otherwise since some version, for some of its verbs."""
+
+    verbs: tuple[str, ...]
+    last_old: Version
+    """The newest version that is known to do it the old way."""
+    first_new: Version
+    """The oldest one that is known to do it the new way."""
+    parts: frozenset[str]
+    """What of a command differs: exit status, stdout, stderr, messages (log and uevents)."""
+    reason: str
+
+    def is_between(self, one: Version, other: Version) -> bool:
+        """Whether two versions may differ in it. A version between the bounds may do it either way."""
+        older, newer = sorted((one, other))
+        return older != newer and older < self.first_new and newer > self.last_old
+
+
+VERSION_DIFFERENCES = (
+    VersionDifference(
+        ("enable-device", "disable-device", "destroy-device"),
+        (76, 1),
+        (81,),
+        frozenset({"exit status", "stderr"}),
+        "daxctl 76.1 fails (250, 240) where 81 finds nothing to do and succeeds",
+    ),
+    VersionDifference(
+        ("reconfigure-device",),
+        (81,),
+        (85,),
+        frozenset({"stderr", "messages"}),
+        "daxctl 81 says `was already in ... mode` and leaves the device alone, 85 says nothing and may bind it again",
+    ),
+)
+"""What is not compared where another daxctl stands in for the recorded one (KERNEL.md 5)."""
+
+
+def for_command(context: Context, command: str, names: set[str]) -> None:
+    """Tell the context what a command is about. `names` are the commands that the line runs."""
+    context.module_command = bool(names & {"modprobe", "rmmod"})
+    context.counters = re.search(r"\b(vmstat|zoneinfo|numastat)\b", command) is not None
+
+
+def version_differences(command: str, recorded: str, run: str) -> list[VersionDifference]:
+    """In what a command may differ when `run` (e.g. `daxctl-85`) is run instead of `recorded`."""
+    one, other, words = version_of(recorded), version_of(run), set(re.findall(r"[\w-]+", command))
+    return [known for known in VERSION_DIFFERENCES if known.is_between(one, other) and words & set(known.verbs)]

@@ -1,0 +1,476 @@
+"""Playing one session: act on each line, compare what it says must be the same.
+
+Nothing here knows a session's name, and no operation is treated by where it stands, but for what FORMAT.md says of the
+lines themselves (rows of async_end, opens before an unbind, the lines after a race).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from typing import Any
+
+from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.replay import concurrent, probes, raw
+from fakesysfs.replay.bash import command_names, unquoted
+from fakesysfs.replay.messages import ENDS_TOGETHER, Comparison
+from fakesysfs.replay.normalise import (
+    OUTPUT_NOT_COMPARED,
+    STATUS_NOT_COMPARED,
+    Context,
+    for_command,
+    normalise,
+    version_differences,
+)
+from fakesysfs.replay.recording import INFORMATIVE, Operation, Session
+from fakesysfs.replay.report import (
+    NOTHING_TO_COMPARE,
+    REPRODUCED,
+    Kind,
+    Report,
+    Verdict,
+    brief,
+    compared,
+    difference,
+)
+from fakesysfs.replay.target import (
+    BlockedError,
+    NotRunError,
+    NotSupportedError,
+    Outcome,
+    Process,
+    Target,
+    ToolAbsentError,
+    errno_name,
+    errno_number,
+)
+from fakesysfs.testing.tasks import Signal
+
+_LOAD_ALL = ("modprobe device_dax", "modprobe dax_hmem", "modprobe kmem")
+_BACKGROUND_FIXTURES = (
+    (re.compile(r"--membind=(\d+) .*fixture:vmsplice_pin\b"), "pin", "unpin"),
+    (re.compile(r"--membind=(\d+) .*fixture:kalloc\b"), "kernel-allocations", "kernel-allocations-released"),
+)
+_MEMTOTAL = "MemTotal_kB_at_boot"
+
+
+def play(session: Session, target: Target, facts: dict[str, Any] | None) -> Report:
+    """Play a session on a freshly booted machine. `facts` is the recorded machine.json, if there is one."""
+    return Player(session, target, facts).play()
+
+
+class Player:
+    """One session being played."""
+
+    def __init__(self, session: Session, target: Target, facts: dict[str, Any] | None) -> None:
+        self.session = session
+        self.target = target
+        self.operations = session.operations
+        self.index = 0
+        self.descriptors = raw.Descriptors(target)
+        self.early = raw.early_opens(self.operations)
+        profile = PROFILES.get(session.header["profile"])
+        self.context = Context()
+        self.messages = Comparison(self.context, profile is not None and profile.leak_frees_name)
+        self.blocks: probes.BlockTable | None = None
+        self.processes: dict[int, Process] = {}
+        self.scenes: dict[int, concurrent.PinnedScene] = {}
+        self.background: list[tuple[str, int]] = []
+        self.pinned_node: int | None = None
+        self.fixture_nodes: dict[str, int | None] = {}
+        self.after_race = False
+        self.memtotal_expected = _recorded_memtotal(facts, session.header["variant"])
+        self.memtotal_got: int | None = None
+        self.handlers: dict[str, Callable[[Operation], Verdict]] = {
+            "write": self._write, "read": self._read, "stat": self._stat, "ls": self._ls,
+            "readdir-raw-order": self._order, "sh": self._sh, "blocks": self._blocks, "iomem": self._iomem,
+            "memtotal": self._memtotal, "tiers": self._tiers, "tainted": self._tainted, "raw": self._raw,
+            "timed": self._timed,
+            "collect": self._collect, "fixture": self._fixture, "bg": self._bg, "bg_kill": self._bg_kill,
+            "async_start": self._async_start, "async_poll": self._async_poll, "async_signal": self._async_signal,
+            "async_end": self._async_end, "race": self._race, "pinned": self._pinned,
+        }  # fmt: skip
+
+    def play(self) -> Report:
+        """Play all lines. A line that cannot be played is a mismatch, and the next one has its turn."""
+        report = Report(self.session.name)
+        try:
+            self._begin()
+        except Exception as error:  # noqa: BLE001  a bug of the model is a finding, not the end of the report
+            report.add("start", "the machine", Verdict(Kind.MISMATCH, _bug(error)))
+        rest: str | None = None
+        for index, operation in enumerate(self.operations):
+            self.index = index
+            if rest is not None:
+                verdict = NOTHING_TO_COMPARE if operation["op"] in INFORMATIVE else Verdict(Kind.NOT_RUN, rest)
+            else:
+                verdict, rest = self._play(operation)
+            report.add(f"i={operation.get('i', self.index + 1)}", describe(operation), verdict)
+        return report
+
+    def _begin(self) -> None:
+        """Bring the machine to where the session starts, and forget what that printed.
+
+        One that starts with blocks of devices in its first table was recorded with the three modules loaded
+        (FORMAT.md, 7.2/02).
+        """
+        self.memtotal_got = probes.memtotal(self.target)
+        first = next((operation for operation in self.operations if operation["op"] not in INFORMATIVE), None)
+        if first is not None and first["op"] == "blocks" and set(first["blocks"]) - set(probes.blocks(self.target)):
+            for command in _LOAD_ALL:
+                self.target.sh(command, None)
+        self.target.drain()
+
+    def _play(self, operation: Operation) -> tuple[Verdict, str | None]:
+        """The verdict, and why the rest cannot be played, if so."""
+        kind = operation["op"]
+        if kind in INFORMATIVE:
+            return NOTHING_TO_COMPARE, None
+        handler = self.handlers.get(kind)
+        if handler is None:
+            return Verdict(Kind.MISMATCH, f"unknown kind of operation {kind}"), None
+        for call in self.early.get(self.index, ()):
+            self.descriptors.perform(call)
+        verdict, rest = self._handle(handler, operation)
+        if kind == "write":
+            self.after_race = False
+        if verdict.kind is Kind.MISMATCH and self.target.through_mount:
+            reason = known(operation, verdict.differences)
+            if reason is not None:
+                verdict = Verdict(Kind.KNOWN, reason, verdict.differences)
+        return verdict, rest
+
+    def _handle(self, handler: Callable[[Operation], Verdict], operation: Operation) -> tuple[Verdict, str | None]:
+        """What the handler says; what it cannot do, as a verdict."""
+        rest = None
+        try:
+            return handler(operation), None
+        except NotSupportedError as error:
+            verdict = Verdict(Kind.MISMATCH, error.reason)
+        except NotRunError as error:
+            kind = Kind.TOOL_ABSENT if isinstance(error, ToolAbsentError) else Kind.NOT_RUN
+            verdict = Verdict(kind, error.reason)
+            rest = error.reason if error.rest else None
+        except BlockedError as error:
+            verdict = Verdict(Kind.MISMATCH, "blocks", (str(error),))
+        except Exception as error:  # noqa: BLE001  see play
+            verdict = Verdict(Kind.MISMATCH, _bug(error))
+        self._discard(operation)
+        return verdict, rest
+
+    def _discard(self, operation: Operation) -> None:
+        """What this operation left behind is not the next one's."""
+        if "uevents" in operation:
+            self.target.drain()
+
+    # Files ---------------------------------------------------------------------------------------------------------
+
+    def _write(self, operation: Operation) -> Verdict:
+        data = operation["data"].encode("latin-1")
+        outcome = self.target.write_file(operation["path"], data, operation["flags"], operation["off"])
+        return compared(outcome_differences(operation, outcome) + self._drained(operation))
+
+    def _read(self, operation: Operation) -> Verdict:
+        recorded = _recorded_outcome(operation, "data")
+        try:
+            descriptor = self.target.open(operation["path"], 0)
+        except OSError as error:
+            got = ("open_errno", errno_name(error.errno))
+        else:
+            try:
+                text = self.target.read(descriptor, operation.get("n", 65536), operation["off"]).decode("latin-1")
+                got = ("data", text)
+            except OSError as error:
+                got = ("errno", errno_name(error.errno))
+            finally:
+                self.target.close(descriptor)
+        return self._unless_after_race(compared(difference("read", recorded, got)))
+
+    def _stat(self, operation: Operation) -> Verdict:
+        path = operation["path"]
+        try:
+            status = self.target.stat(path)
+        except OSError as error:
+            return compared(difference("stat", operation.get("errno", "success"), errno_name(error.errno)))
+        if "errno" in operation:
+            return compared(difference("stat", operation["errno"], "success"))
+        got: dict[str, Any] = {"mode": oct(status.mode), "size": status.size, "nlink": status.nlink}
+        if self.target.owner_is_root:
+            got |= {"uid": status.uid, "gid": status.gid}
+        if "target" in operation:
+            try:
+                got["target"] = self.target.readlink(path)
+            except OSError as error:
+                got["target"] = errno_name(error.errno)
+        differences = [line for key, value in got.items() for line in difference(key, operation[key], value)]
+        return compared(differences)
+
+    def _ls(self, operation: Operation) -> Verdict:
+        try:
+            got: list[str] | None = sorted(self.target.ls(operation["path"]))
+        except OSError:
+            got = None
+        return compared(_names(operation["names"], got))
+
+    def _order(self, operation: Operation) -> Verdict:
+        return compared(difference("order of readdir", operation["names"], self.target.ls(operation["path"])))
+
+    # Tables --------------------------------------------------------------------------------------------------------
+
+    def _blocks(self, operation: Operation) -> Verdict:
+        table = {} if operation["full"] or self.blocks is None else dict(self.blocks)
+        for number, values in operation["blocks"].items():
+            if values is None:
+                table.pop(number, None)
+            else:
+                table[number] = values
+        self.blocks = table
+        return self._unless_after_race(compared(probes.block_differences(table, probes.blocks(self.target))))
+
+    def _iomem(self, operation: Operation) -> Verdict:
+        expected = normalise("iomem", operation["lines"], self.context)
+        got = normalise("iomem", probes.iomem(self.target), self.context)
+        return self._unless_after_race(compared(difference("iomem", expected, got)))
+
+    def _memtotal(self, operation: Operation) -> Verdict:
+        got = probes.memtotal(self.target)
+        if self.memtotal_expected is None or self.memtotal_got is None:
+            # no machine.json: the first figure is where both begin
+            self.memtotal_expected, self.memtotal_got = operation["kB"], got
+        expected_change = operation["kB"] - self.memtotal_expected
+        return compared(difference("MemTotal since boot", expected_change, got - self.memtotal_got))
+
+    def _tiers(self, operation: Operation) -> Verdict:
+        got = probes.tiers(self.target)
+        return compared([line for key in got for line in difference(key, operation[key], got[key])])
+
+    def _tainted(self, operation: Operation) -> Verdict:
+        return compared(difference("tainted", operation["v"], probes.tainted(self.target)))
+
+    # Commands ------------------------------------------------------------------------------------------------------
+
+    def _sh(self, operation: Operation) -> Verdict:
+        command = operation["cmd"]
+        result = self.target.sh(command, operation.get("tool"))
+        unlike = version_differences(command, operation["tool"], result.stands_in) if result.stands_in else []
+        differing = frozenset[str]().union(*(difference.parts for difference in unlike))
+        differences = []
+        if not STATUS_NOT_COMPARED.search(unquoted(command)) and "exit status" not in differing:
+            differences += difference("exit status", operation["rc"], result.rc)
+        names = command_names(command)
+        if not names & OUTPUT_NOT_COMPARED and "--version" not in command:
+            for_command(self.context, command, names)
+            for key, stream, got in (("stdout", "text", result.stdout), ("stderr", "stderr", result.stderr)):
+                if key not in differing:
+                    expected = normalise(stream, operation[key], self.context)
+                    found = normalise(stream, got, self.context)
+                    differences += difference(key, expected.split("\n"), found.split("\n"))
+        if "messages" in differing:
+            self.messages.observe(operation)
+            self._discard(operation)
+        else:
+            differences += self._drained(operation)
+        if unlike and not differences:
+            verbs = ", ".join(verb for known in unlike for verb in known.verbs)
+            without = f"{', '.join(sorted(differing))} of {verbs}"
+            return Verdict(Kind.IN_PART, f"{without}: {result.stands_in} stands in for {operation['tool']}")
+        return compared(differences)
+
+    # Single calls --------------------------------------------------------------------------------------------------
+
+    def _raw(self, operation: Operation) -> Verdict:
+        scene = self._scene()
+        if scene is not None:
+            return compared(scene.compare_raw(operation))
+        if raw.labelled(operation["label"]) is not None:
+            differences = raw.by_label(self.descriptors, operation)
+        else:
+            if not operation.get("calls"):
+                raise NotSupportedError(f"raw operation without calls: {operation['label']}")
+            differences = [line for call in operation["calls"] for line in self.descriptors.perform(call)]
+        return compared(differences + self._drained(operation))
+
+    def _timed(self, operation: Operation) -> Verdict:
+        if not operation.get("calls"):
+            return NOTHING_TO_COMPARE
+        return compared([line for call in operation["calls"] for line in self.descriptors.perform(call)])
+
+    def _pinned(self, operation: Operation) -> Verdict:
+        scene = self._scene()
+        if scene is None or scene.stuck is None:
+            return NOTHING_TO_COMPARE
+        return compared(scene.compare_pinned(operation) + self._drained(operation))
+
+    def _scene(self) -> concurrent.PinnedScene | None:
+        """The scene that this line belongs to, if it belongs to one; played when its first line comes."""
+        end = concurrent.scene_end(self.operations, self.index)
+        if end is None:
+            return None
+        if end not in self.scenes:
+            self.scenes[end] = concurrent.PinnedScene(self.operations[end])
+            self.scenes[end].act(self.target, self.pinned_node)
+        return self.scenes[end]
+
+    # Background ----------------------------------------------------------------------------------------------------
+
+    def _collect(self, operation: Operation) -> Verdict:
+        return compared(self._drained(operation))
+
+    def _fixture(self, operation: Operation) -> Verdict:
+        what, node = operation["what"], operation.get("node")
+        self.target.fixture(what, self.fixture_nodes.get(what) if node is None else node)
+        self.fixture_nodes[f"{what}-released"] = node
+        if what == "pin":
+            self.pinned_node = node
+        return REPRODUCED
+
+    def _bg(self, operation: Operation) -> Verdict:
+        for pattern, begin, end in _BACKGROUND_FIXTURES:
+            found = pattern.search(operation["cmd"])
+            if found is not None:
+                node = int(found[1])
+                self.target.fixture(begin, node)
+                self.background.append((end, node))
+                if begin == "pin":
+                    self.pinned_node = node
+                return REPRODUCED
+        # movable memory of a process: nothing of it shows
+        return NOTHING_TO_COMPARE
+
+    def _bg_kill(self, operation: Operation) -> Verdict:
+        """Ends what a `bg` began.
+
+        Where a `fixture` line stands with it, that one says the same and is acted on instead.
+        """
+        del operation
+        if not self.background:
+            return NOTHING_TO_COMPARE
+        for end, node in reversed(self.background):
+            self.target.fixture(end, node)
+        self.background.clear()
+        return REPRODUCED
+
+    def _async_start(self, operation: Operation) -> Verdict:
+        data = ast.literal_eval(operation["data"]).encode("latin-1")
+        self.processes[operation["id"]] = self.target.spawn(operation["path"], data, operation["alarm_s"])
+        return REPRODUCED
+
+    def _async_poll(self, operation: Operation) -> Verdict:
+        return compared(difference("task", operation["task"], self.processes[operation["id"]].letter))
+
+    def _async_signal(self, operation: Operation) -> Verdict:
+        self.target.signal(self.processes[operation["id"]], Signal[operation["sig"]])
+        return REPRODUCED
+
+    def _async_end(self, operation: Operation) -> Verdict:
+        process = self.processes.pop(operation["id"])
+        differences = []
+        if not self.target.wait(process):
+            if not operation.get("timeout"):
+                differences.append("it does not come back")
+            self.target.signal(process, Signal.SIGKILL)
+        else:
+            differences += outcome_differences(operation, process.outcome())
+        following = self.operations[self.index + 1]["op"] if self.index + 1 < len(self.operations) else ""
+        differences += self._drained(operation, last=following not in ENDS_TOGETHER)
+        if not self.processes:
+            self.messages.burst_seen = False
+        return compared(differences)
+
+    def _race(self, operation: Operation) -> Verdict:
+        differences = concurrent.race_differences(self.target, operation)
+        self.target.drain()
+        words = [sorted(data) for _, _, data in operation["writers"]]
+        self.after_race = any(words[0] != other for other in words[1:])
+        return compared(differences)
+
+    # Help ----------------------------------------------------------------------------------------------------------
+
+    def _drained(self, operation: Operation, *, last: bool = True) -> list[str]:
+        return self.messages.compare(operation, self.target.drain(), last=last)
+
+    def _unless_after_race(self, verdict: Verdict) -> Verdict:
+        """After a race of different words, until the next write, nothing says what must be there."""
+        return NOTHING_TO_COMPARE if self.after_race else verdict
+
+
+def outcome_differences(operation: Operation, outcome: Outcome) -> list[str]:
+    """How a write ended."""
+    if operation.get("exit") == -9:  # noqa: PLR2004  wait status of SIGKILL
+        return difference("exit", "killed", outcome.word if outcome.ret is None else f"returned {outcome.ret}")
+    if outcome.killed:
+        got: tuple[str, Any] = ("exit", "killed")
+    elif outcome.open_errno is not None:
+        got = ("open_errno", errno_name(outcome.open_errno))
+    elif outcome.errno is not None:
+        got = ("errno", errno_name(outcome.errno))
+    else:
+        got = ("ret", outcome.ret)
+    return difference("write", _recorded_outcome(operation, "ret"), got)
+
+
+def _recorded_outcome(operation: Operation, success: str) -> tuple[str, Any]:
+    for key in ("open_errno", "errno"):
+        if key in operation:
+            return key, errno_name(errno_number(operation[key]))
+    return success, operation.get(success)
+
+
+def _names(expected: list[str] | None, got: list[str] | None) -> list[str]:
+    if expected is None or got is None:
+        return difference("names", expected, got)
+    missing, extra = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
+    return (difference("missing names", [], missing) if missing else []) + (
+        difference("names too many", [], extra) if extra else []
+    )
+
+
+def _recorded_memtotal(facts: dict[str, Any] | None, variant: str) -> int | None:
+    if facts is None:
+        return None
+    value = facts.get("variants", {}).get(variant, {}).get(_MEMTOTAL, facts.get(_MEMTOTAL))
+    return value if isinstance(value, int) else None
+
+
+def describe(operation: Operation) -> str:
+    """An operation in a few words."""
+    kind = operation["op"]
+    subject = operation.get("path") or operation.get("cmd") or operation.get("label") or operation.get("title") or ""
+    number = f" #{operation['id']}" if "id" in operation else ""
+    data = f" {brief(operation['data'])}" if kind in {"write", "async_start"} else ""
+    return f"{kind}{number} {subject}{data}".rstrip()
+
+
+def _bug(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else ""
+    return f"exception {type(error).__name__}: {error}{place}"
+
+
+_FIRST_KERNEL_ERRNO = 512
+
+
+def known(operation: Operation, differences: tuple[str, ...]) -> str | None:
+    """Why a mount cannot show what was recorded, where FORMAT.md says so ("Not reachable through a FUSE mount").
+
+    Only if what came instead is what must come.
+    """
+    kind, recorded = operation["op"], operation.get("errno")
+
+    def came(got: object) -> bool:
+        return len(differences) == 1 and differences[0].endswith(f"got {got!r}")
+
+    if kind == "write" and recorded is not None:
+        if str(recorded).isdigit() and int(recorded) >= _FIRST_KERNEL_ERRNO and came(("errno", "EIO")):
+            return "the host drops an errno of 512 and more: EIO instead"
+        if operation["len"] == 0 and recorded == "EINVAL" and came(("ret", 0)):
+            return "a write of 0 bytes does not reach the server: 0 instead"
+    if kind == "async_poll" and operation["task"] != "finished" and any(map(came, "SDR")):
+        return "the task's letter is that of a process that waits for FUSE: only whether it has finished can be told"
+    dead = [call for call in operation.get("calls", ()) if call["fn"] == "lseek" and call.get("errno") == "ENODEV"]
+    if dead and all(difference.startswith("lseek(") for difference in differences) and len(differences) <= len(dead):
+        return "lseek on a dead descriptor does not reach the server: the position instead"
+    return None

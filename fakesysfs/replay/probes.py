@@ -1,0 +1,92 @@
+"""The tables that sessions record beside single files, read from the machine's own files."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fakesysfs.replay.target import Target, errno_name
+
+_MEMORY = "/sys/devices/system/memory"
+_NODES = "/sys/devices/system/node"
+_TIERS = "/sys/devices/virtual/memory_tiering"
+_BLOCK = re.compile(r"memory(\d+)")
+_NODE = re.compile(r"node\d+")
+
+BlockTable = dict[str, list[str]]
+"""Block number (text) -> [state, online, valid_zones, "nodeA[,nodeB]"], as in `blocks` operations."""
+
+
+def _attribute(target: Target, path: str) -> str:
+    try:
+        return target.read_file(path).decode("latin-1").rstrip("\n")
+    except OSError as error:
+        return f"E:{errno_name(error.errno)}"
+
+
+def blocks(target: Target) -> BlockTable:
+    """All memory blocks."""
+    table: BlockTable = {}
+    for name in target.ls(_MEMORY):
+        found = _BLOCK.fullmatch(name)
+        if found is None:
+            continue
+        directory = f"{_MEMORY}/{name}"
+        nodes = sorted(entry for entry in target.ls(directory) if _NODE.fullmatch(entry))
+        values = [_attribute(target, f"{directory}/{attribute}") for attribute in ("state", "online", "valid_zones")]
+        table[found[1]] = [*values, ",".join(nodes)]
+    return table
+
+
+def block_differences(expected: BlockTable, got: BlockTable) -> list[str]:
+    """One line for each run of blocks that differ in the same way.
+
+    An attribute that vanished while it was read may be anything.
+    """
+    differing: list[tuple[int, list[str] | None, list[str] | None]] = []
+    for number in sorted({*expected, *got}, key=int):
+        left, right = expected.get(number), got.get(number)
+        if left is not None and right is not None:
+            right = [ours if not theirs.startswith("E:") else theirs for theirs, ours in zip(left, right, strict=True)]
+        if left != right:
+            differing.append((int(number), left, right))
+    lines: list[str] = []
+    start = 0
+    for position in range(1, len(differing) + 1):
+        run = differing[start:position]
+        follows = (
+            position < len(differing)
+            and differing[position][0] == run[-1][0] + 1
+            and differing[position][1:] == run[-1][1:]
+        )
+        if not follows:
+            lines.append(f"blocks {run[0][0]} to {run[-1][0]}: expected {run[0][1]}, got {run[0][2]}")
+            start = position
+    return lines
+
+
+def iomem(target: Target) -> list[str]:
+    """The lines of /proc/iomem."""
+    return target.read_text("/proc/iomem").split("\n")[:-1]
+
+
+def memtotal(target: Target) -> int:
+    """MemTotal of /proc/meminfo in kB."""
+    found = re.search(r"^MemTotal: +(\d+) kB$", target.read_text("/proc/meminfo"), re.MULTILINE)
+    return int(found[1]) if found else -1
+
+
+def tiers(target: Target) -> dict[str, Any]:
+    """The fields of a `tiers` operation."""
+    names = [name for name in target.ls(_TIERS) if name.startswith("memory_tier")]
+    masks = ("online", "has_memory", "has_normal_memory")
+    return {
+        "tiers": {name: target.read_text(f"{_TIERS}/{name}/nodelist") for name in names},
+        "nodes": {name: target.read_text(f"{_NODES}/{name}") for name in masks},
+        "nodedirs": sorted(name for name in target.ls(_NODES) if _NODE.fullmatch(name)),
+    }
+
+
+def tainted(target: Target) -> str:
+    """/proc/sys/kernel/tainted."""
+    return target.read_text("/proc/sys/kernel/tainted").strip()

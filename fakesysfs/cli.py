@@ -205,8 +205,8 @@ def _mount_there(options: argparse.Namespace) -> int:
         mount.check_threads()
         sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid())
         hint = _something_to_try(sysroot.tree, profile)
-        announcer = RemoteUevents(sysroot.announced)
-        serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint), announcer=announcer)
+        uevents = RemoteUevents(sysroot.uevent_readers)
+        serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint), uevents=uevents)
 
     def say(hint: str) -> None:
         nonlocal answered

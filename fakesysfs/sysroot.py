@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from fakesysfs.control import root as control_root
 from fakesysfs.control.refused import Refusals
 from fakesysfs.control.root import ControlBlock, ControlBlocks
-from fakesysfs.control.uevent_readers import Announced
+from fakesysfs.control.uevent_readers import UeventReaders
 from fakesysfs.control.writes import Writes
 from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel, Setup
 from fakesysfs.kernel.profile import Profile
@@ -104,10 +104,10 @@ class Sysroot:
         self.writes = Writes(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel
         self._collecting = False
         self._changes: list[NameChange] = []
-        self._root = Directory(FIRST_SERIAL - 1, DirectoryKind("/", lambda _about: "/", ()), None)
+        self._root = Directory(FIRST_SERIAL - 1, DirectoryKind("/", lambda _kobj: "/", ()), None)
         self._now_ns = now_ns
         self.kernel = self._new_kernel(FIRST_SERIAL)
-        self.announced = Announced(self)
+        self.uevent_readers = UeventReaders(self)
         self.tree = Tree(self._root, self.kernel, _kind_of, self._take_changes, now_ns, uid=uid, gid=gid)
         self._start({})
 
@@ -146,7 +146,7 @@ class Sysroot:
         lasting = {path: directory for path, directory in self._static.by_path.items() if _lasts(path)}
         self.kernel = self._new_kernel(old.last_serial)
         self.kernel.generation = old.generation + 1  # whoever has a file of the old one open sees that it is another
-        self.tree.population = self.kernel
+        self.tree.registry = self.kernel
         for directory in lasting.values():
             self.kernel.register(directory)
         self._start(lasting)
@@ -193,9 +193,9 @@ class Sysroot:
         sched.run(kernel.boot())
         changes = Changes(self.tree, static.by_path.__getitem__)
 
-        def observe(what: str, about: Any, first: Any, last: Any) -> None:
+        def observe(what: str, kobj: Any, first: Any, last: Any) -> None:
             if self._collecting:
-                self._changes += changes.of(what, about, first, last)
+                self._changes += changes.of(what, kobj, first, last)
 
         kernel.observe(observe)
 

@@ -218,8 +218,8 @@ def machines() -> str:
         ("`[kernel]`", describe.KernelSection),
         ("`[latency]`", describe.Latency),
     ):
-        about = inspect.cleandoc(form.__doc__ or "") if form is not describe._File else ""  # noqa: SLF001
-        parts += ["", f"## {title}", "", about, "", "| key | value | default |", "|---|---|---|"]
+        text = inspect.cleandoc(form.__doc__ or "") if form is not describe._File else ""  # noqa: SLF001
+        parts += ["", f"## {title}", "", text, "", "| key | value | default |", "|---|---|---|"]
         hints = get_type_hints(form, include_extras=True)
         for field in msgspec.structs.fields(form):
             default = "required" if field.required else f"`{_toml(field.default)}`"

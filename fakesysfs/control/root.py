@@ -16,7 +16,7 @@ from typing import Protocol
 from fakesysfs.control.events import EventLines, uevent_line
 from fakesysfs.control.refused import Refusals
 from fakesysfs.control.transcript import Line, Transcript
-from fakesysfs.control.uevent_readers import Announced
+from fakesysfs.control.uevent_readers import UeventReaders
 from fakesysfs.control.writes import Writes
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, word_of
@@ -42,7 +42,7 @@ class Machine(Protocol):
     machine_text: str
     refusals: Refusals
     writes: Writes
-    announced: Announced
+    uevent_readers: UeventReaders
 
     def reset(self) -> None:
         """Take everything away and boot again."""
@@ -453,7 +453,7 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
             name="uevents_announce",
             mode=0o400,
             size=0,
-            stream=lambda _kernel: machine.announced.open(),
+            stream=lambda _kernel: machine.uevent_readers.open(),
             doc="The same, over resets, for a program that sends them on: a write that causes events is answered when "
             "all readers have asked for more, or after 10 seconds.",
         ),

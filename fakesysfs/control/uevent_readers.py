@@ -35,9 +35,9 @@ class Machine(Protocol):
 class Reader(Stream):
     """One open control/uevents_announce."""
 
-    def __init__(self, machine: Machine, announced: Announced) -> None:
+    def __init__(self, machine: Machine, all_readers: UeventReaders) -> None:
         self._machine = machine
-        self._announced = announced
+        self._all = all_readers
         self._kernel = machine.kernel
         self._place = self._kernel.uevents.sequence
         self._left = b""
@@ -60,7 +60,7 @@ class Reader(Stream):
 
     def close(self) -> None:
         """Nobody waits for it any more."""
-        self._announced.leave(self)
+        self._all.leave(self)
 
     async def read(self, size: int, *, wait: bool) -> bytes:
         """At least one byte, at most `size`: whole lines in the long run.
@@ -68,7 +68,7 @@ class Reader(Stream):
         Raises KernelError: EAGAIN if there is none and `wait` is false, EINTR for a signal.
         """
         if not self.has_read:
-            self._announced.has_read(self)
+            self._all.has_read(self)
         while not self._left:
             if self._machine.kernel is not self._kernel:
                 self._kernel, self._place = self._machine.kernel, 1
@@ -76,7 +76,7 @@ class Reader(Stream):
             uevents = self._kernel.uevents
             if self._place == uevents.sequence:
                 self.on_its_own = False
-            self._announced.progress.wake_all()
+            self._all.progress.wake_all()
             parts: list[str] = []
             length = 0
             for number, lines in uevents.numbered(self._place):
@@ -95,7 +95,7 @@ class Reader(Stream):
         return data
 
 
-class Announced:
+class UeventReaders:
     """All readers of one machine's control/uevents_announce."""
 
     def __init__(self, machine: Machine) -> None:

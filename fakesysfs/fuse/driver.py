@@ -32,7 +32,7 @@ class Driver:
         self._stepped = stepped
         self.asleep = 0
         """Operations that wait for something now."""
-        self.quiet = 0
+        self.blocked_operations = 0
         """Those among them that nothing but another operation, or a signal to their caller, will wake."""
         self.device: str | None = None
         """The mount's device number, once it is mounted."""
@@ -91,16 +91,16 @@ class Driver:
             return Answer.WOKEN
 
         def wake() -> None:
-            self.quiet -= 1
+            self.blocked_operations -= 1
             woken.set()
 
         token = request.queue.add(wake)
-        self.quiet += 1
+        self.blocked_operations += 1
         try:
             return await self._wait(woken, request.signals, caller)
         finally:
             if not woken.is_set():
-                self.quiet -= 1
+                self.blocked_operations -= 1
             request.queue.discard(token)
 
     async def _wait(self, woken: trio.Event, signals: Signals, caller: _Caller) -> Answer:

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pyfuse3 import FUSEError
 
-from fakesysfs.fuse.fast.completed import given_by
+from fakesysfs.fuse.fast.completed import completed
 from fakesysfs.fuse.memory import Reserve
 from fakesysfs.kernfs import KernelError
 
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 class Handlers(Protocol):
     """Whose methods they are."""
 
-    unfinished: int
+    active_handlers: int
     """Handlers that have not returned."""
-    stirred: bool
-    """Something happened that others may have to do something about."""
+    maybe_busy: bool
+    """Something happened that others may have to do something kobj."""
 
 
 P = ParamSpec("P")
@@ -39,7 +39,7 @@ RESERVE = Reserve()
 """One for the process, which serves one mount."""
 
 _ANSWER = StopIteration()
-_GIVEN = given_by(_ANSWER)
+_GIVEN = completed(_ANSWER)
 """The answer of each handler that need not wait; it is good until the next is given, and is awaited before."""
 
 
@@ -103,14 +103,14 @@ def maybe_waiting(
         raise refusal
 
     async def wait_for(self: H, answer: Coroutine[Any, Any, T], args: tuple[Any, ...]) -> T:
-        self.unfinished += 1
-        self.stirred = True
+        self.active_handlers += 1
+        self.maybe_busy = True
         try:
             return await answer
         except Exception as error:  # noqa: BLE001  it is answered
             refusal = _refusal(method.__name__, error, args)
         finally:
-            self.unfinished -= 1
+            self.active_handlers -= 1
         raise refusal
 
     return handler  # type: ignore[return-value]  # pyfuse3 names no argument, and awaits what it gets

@@ -156,7 +156,7 @@ class _Contention:
         self.lookups = 0
 
 
-class Names:
+class Invalidator:
     """The host's cache of names, as far as we must know it.
 
     `forget_name(parent, name)` and `forget_attributes(inode)` tell the host and may block; they raise OSError. `in_use`
@@ -304,7 +304,7 @@ class Names:
             return None
         return _Forget(change.parent, None, change.prefix, base, bits)
 
-    async def settled(self) -> None:
+    async def flush(self) -> None:
         """Wait until everything collected until now has been told."""
         goal = self._collected
         before, idle = self._progress, 0

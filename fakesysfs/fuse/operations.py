@@ -12,7 +12,7 @@ import os
 import select
 import stat
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, NoReturn, Protocol
 
 import pyfuse3
@@ -21,9 +21,10 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from fakesysfs.fuse.callers import command_of
 from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.fast import pyfuse3_compat
-from fakesysfs.fuse.fast.direntplus import Together, one_by_one
+from fakesysfs.fuse.fast.direntplus import BulkReply, reply_each
 from fakesysfs.fuse.handler import at_once, maybe_waiting
-from fakesysfs.fuse.invalidate import Names
+from fakesysfs.fuse.invalidate import Invalidator
+from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import (
     Caller,
     DirectoryReader,
@@ -81,20 +82,6 @@ class Writes(Protocol):
 
     def end(self, write: Any, result: str) -> None:
         """It ended."""
-
-
-class Announcer(Protocol):
-    """Tells the world what happened in the tree, besides the host."""
-
-    async def run(self, settled: Callable[[], Awaitable[None]]) -> None:
-        """Tell, for as long as the mount lives. `settled` waits until the host knows all names."""
-
-    @property
-    def behind(self) -> bool:
-        """Whether something is left to be told."""
-
-    async def caught_up(self) -> None:
-        """Wait until all was told that happened until now."""
 
 
 class Sysroot(Protocol):
@@ -205,22 +192,22 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = False
 
-    def __init__(self, sysroot: Sysroot, ready: Callable[[], None], announcer: Announcer | None = None) -> None:
+    def __init__(self, sysroot: Sysroot, ready: Callable[[], None], uevents: UeventBarrier | None = None) -> None:
         self._tree = tree = sysroot.tree
         self._refusals = None if sysroot.refusals is None else _Refusals(sysroot.refusals)
         self._writes = sysroot.writes
-        self.announcer = announcer
+        self.uevents = uevents
         self._ready = ready
-        self.unfinished = 0
+        self.active_handlers = 0
         """Handlers that have not returned."""
-        self.stirred = True
-        """Something happened since `busy` said no, after which it may say yes."""
+        self.maybe_busy = True
+        """Something happened since `has_work` said no, after which it may say yes."""
         self._entries = _Entries(tree)
         self._passing_entries = _Entries(tree, seconds=0)
         """Names that the host may not keep: those in contended directories (names.py)."""
         self._open: dict[int, _Open] = {}
         self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
-        self._reply_members = Together() if pyfuse3_compat.use_internals() else one_by_one
+        self._reply_members = BulkReply() if pyfuse3_compat.use_internals() else reply_each
         self._fits = _AT_LEAST
         """Names that fitted into the last full answer of readdir, gaps between them too."""
         self._next_handle = 0
@@ -235,25 +222,25 @@ class Operations(pyfuse3.Operations):
         self._absent = EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOREVER
-        self.names = Names(tree, pyfuse3.invalidate_entry, _forget_attributes, self._in_use)
-        self.driver = Driver(self.names.collect)
+        self.invalidator = Invalidator(tree, pyfuse3.invalidate_entry, _forget_attributes, self._in_use)
+        self.driver = Driver(self.invalidator.collect)
 
     def init(self) -> None:
         """The host is there."""
         self._ready()
 
-    def busy(self) -> bool:
+    def has_work(self) -> bool:
         """Something may happen in the event loop, or in another thread, without a request.
 
         Who looks after the callers of operations that wait can do so a little later.
         """
-        self.stirred = self.unfinished > self.driver.quiet or self._untold
-        return self.stirred
+        self.maybe_busy = self.active_handlers > self.driver.blocked_operations or self._untold
+        return self.maybe_busy
 
     @property
     def _untold(self) -> bool:
         """Something changed that the host, or the world, has not been told yet."""
-        return self.names.unsettled or (self.announcer is not None and self.announcer.behind)
+        return self.invalidator.unsettled or (self.uevents is not None and self.uevents.behind)
 
     def _in_use(self) -> Iterator[int]:
         for opened in self._open.values():
@@ -270,9 +257,9 @@ class Operations(pyfuse3.Operations):
         Whoever is about to append hears that the file is empty: the VFS takes the size for the position of a write,
         where kernfs lets it begin at 0.
         """
-        kept = self.names.may_be_kept(parent_inode)
+        kept = self.invalidator.may_be_kept(parent_inode)
         if kept:
-            self.names.note(parent_inode, name)
+            self.invalidator.note(parent_inode, name)
         try:
             ino = self._tree.lookup(parent_inode, name)
         except KernelError as error:
@@ -427,9 +414,9 @@ class Operations(pyfuse3.Operations):
     async def _read_sleeping(self, opened: _Open, off: int, size: int) -> bytes:
         file = opened.file
         data = await self.driver.drive(file.read_sleeping(off, size), opened.caller.pid, file.ino)
-        if self.names.unsettled:
+        if self.invalidator.unsettled:
             # Whoever reads that something happened must find it.
-            await self.names.settled()
+            await self.invalidator.flush()
         return data[:size]
 
     @maybe_waiting
@@ -438,7 +425,7 @@ class Operations(pyfuse3.Operations):
 
         A store that asks for nothing is done here and now.
         """
-        self.stirred = True
+        self.maybe_busy = True
         opened = self._open[fh]
         traced = None if self._writes is None or not self._writes.on else self._trace(self._writes, opened, buf)
         outcome: int | KernelError = 0
@@ -457,7 +444,7 @@ class Operations(pyfuse3.Operations):
                 traced(_BUG)
             raise
         finally:
-            self.names.collect()
+            self.invalidator.collect()
         if traced is not None:
             traced(outcome)
         if self._untold:
@@ -503,10 +490,10 @@ class Operations(pyfuse3.Operations):
 
     async def _told(self, outcome: int | KernelError) -> int:
         """What a store gave, once the host and the world know what it changed."""
-        if self.names.unsettled:
-            await self.names.settled()
-        if self.announcer is not None and self.announcer.behind:
-            await self.announcer.caught_up()
+        if self.invalidator.unsettled:
+            await self.invalidator.flush()
+        if self.uevents is not None and self.uevents.behind:
+            await self.uevents.caught_up()
         if isinstance(outcome, KernelError):
             raise outcome
         return outcome
@@ -522,7 +509,7 @@ class Operations(pyfuse3.Operations):
         """The last descriptor is closed."""
         opened = self._open.pop(fh)
         if opened.file.is_stream:
-            self.stirred = True
+            self.maybe_busy = True
             opened.forget_poll()
             opened.file.close()
 
@@ -554,7 +541,7 @@ class Operations(pyfuse3.Operations):
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
         parent, reader = self._open_directories[fh]
-        kept = self.names.may_be_kept(parent)
+        kept = self.invalidator.may_be_kept(parent)
         reply, entries = pyfuse3.readdir_reply, self._entries if kept else self._passing_entries
         if start_id < _DOTS:
             entry = self._dots  # of these the host takes the number only
@@ -562,7 +549,7 @@ class Operations(pyfuse3.Operations):
                 entry.st_ino = ino
                 if cookie > start_id and not reply(token, name, entry, cookie):
                     return
-        held = self.names.held_in(parent) if kept else None
+        held = self.invalidator.held_in(parent) if kept else None
         told = 0
         for found in reader.listed(start_id if start_id > _DOTS else 0, self._fits + _MORE):
             if isinstance(found, Members):
@@ -594,14 +581,14 @@ class Operations(pyfuse3.Operations):
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """Make a link, where that is possible (kernfs/made.py)."""
         self._tree.made_in(parent_inode).symlink(os.fsdecode(name), os.fsdecode(target))
-        self.names.note(parent_inode, name)
+        self.invalidator.note(parent_inode, name)
         return _entry(self._tree.getattr(self._tree.lookup(parent_inode, name)))
 
     @at_once
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """Make a directory, where that is possible."""
         self._tree.made_in(parent_inode).mkdir(os.fsdecode(name))
-        self.names.note(parent_inode, name)
+        self.invalidator.note(parent_inode, name)
         return _entry(self._tree.setattr(self._tree.lookup(parent_inode, name), mode=mode))
 
     @at_once
@@ -634,7 +621,7 @@ class Operations(pyfuse3.Operations):
         except KernelError:
             exists = False
         made.rename(os.fsdecode(name_old), os.fsdecode(name_new), flags, exists=exists)
-        self.names.note(parent_inode_new, name_new)
+        self.invalidator.note(parent_inode_new, name_new)
 
     # What sysfs has not -------------------------------------------------------------------------------------------
 

@@ -26,7 +26,8 @@ from fakesysfs.fuse.handler import RESERVE
 from fakesysfs.fuse.memory import keep_heap
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.fuse.mount_table import has_device, mounted_at
-from fakesysfs.fuse.operations import Announcer, Operations, Sysroot
+from fakesysfs.fuse.operations import Operations, Sysroot
+from fakesysfs.fuse.uevent_barrier import UeventBarrier
 
 MAX_TASKS = 100_000
 """Requests in flight. With pyfuse3's default of 99 a hundred sleeping writers would stop every reader."""
@@ -41,16 +42,16 @@ def serve(
     allow_other: bool,
     ready: Callable[[], None],
     private: bool = False,
-    announcer: Announcer | None = None,
+    uevents: UeventBarrier | None = None,
 ) -> None:
     """Mount `sysroot` at `point` and serve it until it ends; `ready` is called once it answers.
 
     `private`: in a mount namespace that ends with this process, so that nobody need unmount what a killed server
-    leaves. `announcer` runs beside it. May be called once in a process: pyfuse3 has one session. Raises MountError.
+    leaves. `uevents` runs beside it. May be called once in a process: pyfuse3 has one session. Raises MountError.
     """
     _reset_signals()
     keep_heap()
-    operations = Operations(sysroot, ready, announcer)
+    operations = Operations(sysroot, ready, uevents)
     # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
     loop.install(operations)
@@ -80,14 +81,14 @@ async def _serve(operations: Operations, point: str, allow_other: bool, private:
     # descriptors, threads, memory) refuses a request, and never ends the mount.
     with trio.open_signal_receiver(*_signals_that_end()) as signals, _MountTable() as table:
         try:
-            operations.names.start()
+            operations.invalidator.start()
             table.watch()
         except RuntimeError as error:
             raise MountError(f"{point}: {limits.reached(error) or error}") from None
         try:
             await _serve_mount(operations, point, allow_other, private, signals, table)
         finally:
-            operations.names.end()
+            operations.invalidator.end()
 
 
 async def _serve_mount(
@@ -110,12 +111,12 @@ async def _serve_mount(
                 nursery.start_soon(_until_detached, table, device, ending)
                 if not private:
                     nursery.start_soon(reach.until_unreachable, device, ending)
-            if operations.announcer is not None:
-                nursery.start_soon(operations.announcer.run, operations.names.settled)
+            if operations.uevents is not None:
+                nursery.start_soon(operations.uevents.run, operations.invalidator.flush)
             await pyfuse3.main(max_tasks=MAX_TASKS)
             ending.cancel()
     finally:
-        operations.names.end()
+        operations.invalidator.end()
         # From here on nothing may go by the mount's path: another may be mounted there once this one is gone.
         _end_helpers()
         pyfuse3.close(unmount=device is None or table.has(device))

@@ -237,11 +237,11 @@ class Kernel:
         """Call `observer(what, object, first, last)` at each change of what exists."""
         self._observers.append(observer)
 
-    def changed(self, what: str, about: Any, first: Any = 0, last: Any = -1) -> None:
+    def changed(self, what: str, kobj: Any, first: Any = 0, last: Any = -1) -> None:
         """Something came or went: `what` names the kind of thing."""
         self.generation += 1
         for observer in self._observers:
-            observer(what, about, first, last)
+            observer(what, kobj, first, last)
 
     def note_ignored(self, error: KernelError) -> None:
         """An error that the kernel does not pass on."""

@@ -154,7 +154,7 @@ class Subdirectories:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """A family of links by name. `of` gives name -> (object that the link is about, absolute path of the target).
+    """A family of links by name. `of` gives name -> (object that the link is kobj, absolute path of the target).
 
     In a directory whose object shares its serial with others the members are told apart by their position, which must
     not change while they live: `slots` says how many there may be. `verbatim`: not a path, but whatever the link says.
@@ -194,11 +194,11 @@ class Indexed:
     run: Callable[[Any, int], tuple[int, int] | None] | None = None
     doc: str = ""
 
-    def run_of(self, about: Any, index: int) -> tuple[int, int] | None:
+    def run_of(self, kobj: Any, index: int) -> tuple[int, int] | None:
         """As `run`; of a number that is not there, None."""
         if self.run is not None:
-            return self.run(about, index)
-        return (index, index) if self.has(about, index) else None
+            return self.run(kobj, index)
+        return (index, index) if self.has(kobj, index) else None
 
 
 Entry = Attribute | Link | Group | Node | Subdirectories | Links | Nodes | Indexed
@@ -259,10 +259,10 @@ def _condition(entry: Entry) -> Condition | None:
         return entry.visible
     if isinstance(entry, Link):
         target = entry.target
-        return lambda about: target(about) is not None
+        return lambda kobj: target(kobj) is not None
     if isinstance(entry, Node):
         device = entry.device
-        return lambda about: device(about) is not None
+        return lambda kobj: device(kobj) is not None
     return None
 
 
@@ -402,10 +402,10 @@ SLOTS = 256
 class Directory:
     """A directory that is there as long as the mount and stands for nothing (`/sys/devices`), with its own table.
 
-    `about` is what its `show` and `store` functions get.
+    `kobj` is what its `show` and `store` functions get.
     """
 
     serial: int
     kind: DirectoryKind
-    about: Any
+    kobj: Any
     index: int = field(default=0, init=False)

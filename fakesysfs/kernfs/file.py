@@ -14,9 +14,9 @@ import stat
 from typing import Any, NamedTuple, Protocol
 
 from fakesysfs.kernfs.declare import Attribute, Stream
-from fakesysfs.kernfs.inode import Stat, about_of
+from fakesysfs.kernfs.inode import Stat, kobj_of
 from fakesysfs.kernfs.log import LogReader
-from fakesysfs.kernfs.tree import Changed, Found, Tree, file_mode, file_size
+from fakesysfs.kernfs.tree import Found, NodeOverrides, Tree, file_mode, file_size
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Operation, WaitQueue
 
@@ -46,9 +46,9 @@ class OpenFile:
 
     __slots__ = (
         "__weakref__",
-        "_about",
         "_buffer",
         "_generation",
+        "_kobj",
         "_life",
         "_log",
         "_position",
@@ -71,26 +71,26 @@ class OpenFile:
         tree: Tree,
         ino: int,
         attribute: Attribute,
-        about: Any,
+        kobj: Any,
         form: tuple[int, int, int],
-        changed: Changed | None,
+        changed: NodeOverrides | None,
         refusals: Refusals | None,
         flags: int,
     ) -> None:
         self._tree = tree
         self._refusals = refusals
         self.ino = ino
-        self._life = tree.life_of(ino)
+        self._life = tree.identity_of(ino)
         self.attribute = attribute
         self.mode, self._size, _ = form
         """What fstat(2) says once the node is gone, but for what a user changed: `changed`."""
         self.changed = changed
-        self._about = about
-        self._generation = tree.population.generation
+        self._kobj = kobj
+        self._generation = tree.registry.generation
         self._buffer = b""
         self._position = -1
-        self._stream: Stream | None = None if attribute.stream is None else attribute.stream(about)
-        self._log = None if attribute.log is None else LogReader(attribute.log(about))
+        self._stream: Stream | None = None if attribute.stream is None else attribute.stream(kobj)
+        self._log = None if attribute.log is None else LogReader(attribute.log(kobj))
         self.is_stream = attribute.stream is not None
         """A reader may have to wait for more."""
         self._waits = not flags & os.O_NONBLOCK
@@ -114,17 +114,17 @@ class OpenFile:
         return self._find() is not None
 
     def _find(self) -> Found | None:
-        return self._tree.find(self.ino) if self._tree.life_of(self.ino) is self._life else None
+        return self._tree.find(self.ino) if self._tree.identity_of(self.ino) is self._life else None
 
     def _object(self, where: str) -> Any:
         """What the attribute is of. As long as nothing came or went anywhere, what it was of before."""
-        generation = self._tree.population.generation
+        generation = self._tree.registry.generation
         if generation != self._generation:
             found = self._find()
             if found is None:
                 raise KernelError(self.attribute.removed, "the attribute was removed while it was open", where)
-            self._about, self._generation = about_of(found.object), generation
-        return self._about
+            self._kobj, self._generation = kobj_of(found.object), generation
+        return self._kobj
 
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset`.
@@ -135,13 +135,13 @@ class OpenFile:
         if self._log is not None:
             self.was_read = True
             return self._log.read(offset, size)
-        about = self._object("kernfs_seq_start")
+        kobj = self._object("kernfs_seq_start")
         if not self.attribute.seekable:
             offset = max(self._position, 0)  # writes do not move it
         if offset == 0 or offset != self._position:
             show = self.attribute.show
             assert show is not None
-            text = show(about)
+            text = show(kobj)
             self._buffer = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
             self.was_read = True
         data = self._buffer[offset : offset + size]
@@ -150,13 +150,13 @@ class OpenFile:
 
     async def read_sleeping(self, offset: int, size: int) -> bytes:
         """As `read`, for an attribute whose `show` sleeps and for streams."""
-        about = self._object("kernfs_seq_start")
+        kobj = self._object("kernfs_seq_start")
         if self._stream is not None:
             return await self._stream.read(size, wait=self._waits)
         if self.attribute.sleeping_show is None:
             return self.read(offset, size)
         if offset == 0 or offset != self._position:
-            self._buffer = (await self.attribute.sleeping_show(about)).encode()
+            self._buffer = (await self.attribute.sleeping_show(kobj)).encode()
             self.was_read = True
         data = self._buffer[offset : offset + size]
         self._position = offset + len(data)
@@ -192,7 +192,7 @@ class OpenFile:
         Who uses this tells `refused` of a refusal, at once or later.
         """
         attribute = self.attribute
-        about = self._object("kernfs_fop_write_iter")
+        kobj = self._object("kernfs_fop_write_iter")
         limit = attribute.max_store
         if limit is not None:
             if not data:
@@ -200,7 +200,7 @@ class OpenFile:
             data = data[:limit]
         if attribute.store is None:
             raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
-        return len(data), attribute.store(about, data)
+        return len(data), attribute.store(kobj, data)
 
     def refused(self, error: KernelError, data: bytes, caller: Caller) -> None:
         """Note that the store refused the bytes of a write."""
@@ -235,8 +235,8 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
         if flags & os.O_DIRECTORY:
             raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
         raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
-    about = about_of(found.object)
-    form = place.form or (file_mode(place, about), file_size(entry, about), 1)
+    kobj = kobj_of(found.object)
+    form = place.form or (file_mode(place, kobj), file_size(entry, kobj), 1)
     changed = tree.changed(ino)
     mode = form[0] if changed is None or changed.mode is None else changed.mode
     access = flags & os.O_ACCMODE
@@ -244,7 +244,7 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
         raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
     if access in _READ and (not mode & _IRUGO or not _can_be_read(entry)):
         raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
-    return OpenFile(tree, ino, entry, about, form, changed, refusals, flags)
+    return OpenFile(tree, ino, entry, kobj, form, changed, refusals, flags)
 
 
 def _can_be_read(attribute: Attribute) -> bool:

@@ -37,6 +37,6 @@ class Stat(NamedTuple):
     """The size changes without an operation on the file."""
 
 
-def about_of(kobject: Any) -> Any:
-    """What the entries of a directory are asked about: the object, or what it stands for."""
-    return getattr(kobject, "about", kobject)
+def kobj_of(kobject: Any) -> Any:
+    """The object that the attributes of a directory get: the object itself, or the one it stands for."""
+    return getattr(kobject, "kobj", kobject)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fakesysfs.kernfs.declare import SLOTS, Indexed, Place
-from fakesysfs.kernfs.inode import INDEX_MASK, INDEX_SHIFT, Stat, about_of
+from fakesysfs.kernfs.inode import INDEX_MASK, INDEX_SHIFT, Stat, kobj_of
 from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, Packed, codes, rank, single_key
 from fakesysfs.ops.errors import KernelError
 
@@ -34,7 +34,7 @@ _CHUNK = 256
 _A_FEW = 16
 """Names that are worked out together when all that were asked for were not enough."""
 
-Single = tuple[int, bytes, int, Place]
+PlainEntry = tuple[int, bytes, int, Place]
 """A name that is of no indexed family: cookie, name, inode number, place (what `Tree.form` takes)."""
 
 
@@ -81,16 +81,16 @@ class DirectoryReader:
             raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
         self._tree = tree
         self._ino = ino
-        self._life = tree.life_of(ino)
+        self._life = tree.identity_of(ino)
         around = tree.group_slot(found)
         if around is None:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "iterate_dir")
         self._around = around
         self._kind = found.kind
-        self._about = about_of(found.object)
-        self._generation = tree.population.generation
-        self._state = self._generation, tree.edits
-        self._singles: list[Single] | None = None
+        self._kobj = kobj_of(found.object)
+        self._generation = tree.registry.generation
+        self._state = self._generation, tree.user_generation
+        self._singles: list[PlainEntry] | None = None
         self._members = array("Q")
         """The keys of the members of all indexed families, in order."""
         self._stops: list[int] = []
@@ -101,39 +101,39 @@ class DirectoryReader:
 
     def _object(self) -> Any:
         """What the directory is of. As long as nothing came or went anywhere, what it was of before."""
-        generation = self._tree.population.generation
+        generation = self._tree.registry.generation
         if generation != self._generation:
             found = self._tree.find(self._ino)
-            if found is None or self._tree.life_of(self._ino) is not self._life:
+            if found is None or self._tree.identity_of(self._ino) is not self._life:
                 raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
-            self._kind, self._about, self._generation = found.kind, about_of(found.object), generation
-        return self._about
+            self._kind, self._kobj, self._generation = found.kind, kobj_of(found.object), generation
+        return self._kobj
 
-    def _build(self, about: Any) -> list[Single]:
+    def _build(self, kobj: Any) -> list[PlainEntry]:
         members = array("Q")
         self._families = []
         for place in self._kind.families(self._around):
             if isinstance(place.entry, Indexed):
                 family = _Family(self._tree, self._ino, place, len(self._families))
                 self._families.append(family)
-                keys = family.keys(about)
+                keys = family.keys(kobj)
                 members = self._merged(members, keys) if members else keys
-        singles = self._singles = self._named(about)
+        singles = self._singles = self._named(kobj)
         self._members = members
         if members:
             self._stops = [self._stop(members, key, name) for key, name, _, _ in singles]
         else:
             self._stops = [0] * len(singles)
-        self._named_in = self._generation, self._tree.edits
+        self._named_in = self._generation, self._tree.user_generation
         return singles
 
-    def _named(self, about: Any) -> list[Single]:
+    def _named(self, kobj: Any) -> list[PlainEntry]:
         """The names that are of no indexed family, as they are now."""
         tree, around, kind = self._tree, self._around, self._kind
-        singles = tree.singles(self._ino, about, kind, around)
+        singles = tree.singles(self._ino, kobj, kind, around)
         for place in kind.families(around):
             if not isinstance(place.entry, Indexed):
-                for text, ino in tree.members(self._ino, about, place):
+                for text, ino in tree.members(self._ino, kobj, place):
                     name = os.fsencode(text)
                     key = single_key(name, SLOTS + len(singles))
                     insort(singles, (key, name, ino, place), key=_rank_of)
@@ -168,7 +168,7 @@ class DirectoryReader:
             else:
                 yield from ((name, ino, key) for key, name, ino, _ in found)
 
-    def listed(self, cookie: int, together: int = _CHUNK) -> Iterator[list[Single] | Members]:
+    def listed(self, cookie: int, together: int = _CHUNK) -> Iterator[list[PlainEntry] | Members]:
         """The names after `cookie` (0: from the start).
 
         Members that are alike are given together: at first at most `together` names, which is what the caller thinks
@@ -176,17 +176,17 @@ class DirectoryReader:
         What it found out about one member of a family it takes to hold for all that are alike, as long as nothing
         changes: that must not happen between two steps. Raises KernelError ENOENT when the directory itself is gone.
         """
-        about, tree, singles = self._object(), self._tree, self._singles
+        kobj, tree, singles = self._object(), self._tree, self._singles
         if cookie == 0 or singles is None:
-            singles = self._build(about)
-        state = self._generation, tree.edits
+            singles = self._build(kobj)
+        state = self._generation, tree.user_generation
         if state != self._state:
             self._state = state
             for family in self._families:
                 family.forget()
         now = None
         if state != self._named_in:
-            now = {name: (ino, place) for _, name, ino, place in self._named(about)}
+            now = {name: (ino, place) for _, name, ino, place in self._named(kobj)}
         members, stops = self._members, self._stops
         position, single = self._after(cookie, singles) if cookie else (0, 0)
         more = _A_FEW
@@ -198,7 +198,7 @@ class DirectoryReader:
                 own = family.own(chunk, alone=len(self._families) == 1)
                 position += len(own.keys)
                 together -= len(own.keys)
-                yield from family.listed(own, about)
+                yield from family.listed(own, kobj)
                 if together <= 0:
                     together, more = more, min(2 * more, _CHUNK)
             end = bisect_right(stops, position, lo=single)
@@ -209,7 +209,7 @@ class DirectoryReader:
             if end == len(singles) and position == len(members):
                 return
 
-    def _after(self, cookie: int, singles: list[Single]) -> tuple[int, int]:
+    def _after(self, cookie: int, singles: list[PlainEntry]) -> tuple[int, int]:
         """What stands behind a cookie's: the position among the members, and that among the single names."""
         value = cookie >> INDEX_BITS
         position, single = bisect_left(self._members, value << INDEX_BITS), bisect_left(singles, value, key=_hash_of)
@@ -227,11 +227,11 @@ class DirectoryReader:
                 return position, single
 
 
-def _rank_of(single: Single) -> tuple[int, bytes]:
+def _rank_of(single: PlainEntry) -> tuple[int, bytes]:
     return rank(single[0], single[1])
 
 
-def _hash_of(single: Single) -> int:
+def _hash_of(single: PlainEntry) -> int:
     return single[0] >> INDEX_BITS
 
 
@@ -244,7 +244,7 @@ class _Run(NamedTuple):
     stat: Stat
 
 
-class _Stretch(NamedTuple):
+class _KeySlice(NamedTuple):
     """Keys of a family that follow one another, the numbers of their members, and the highest of these."""
 
     keys: array[int]
@@ -295,9 +295,9 @@ class _Family:
         """The name of one member."""
         return self._order.name(index)
 
-    def keys(self, about: Any) -> array[int]:
+    def keys(self, kobj: Any) -> array[int]:
         """The keys of all members, and maybe of numbers that are none."""
-        runs = list(self._declared.runs(about))
+        runs = list(self._declared.runs(kobj))
         if not runs:
             return array("Q")
         keys = self._order.keys(runs[-1][1] + 1)
@@ -309,14 +309,14 @@ class _Family:
             there[first : last + 1] = b"\1" * (last - first + 1)
         return array("Q", [key | high for key in keys if there[key & INDEX_MASK]])
 
-    def own(self, keys: array[int], *, alone: bool) -> _Stretch:
+    def own(self, keys: array[int], *, alone: bool) -> _KeySlice:
         """The first keys, as many of the family's as follow one another; `alone`: there is no other family."""
         numbers = codes(keys).tolist()
         if alone:
-            return _Stretch(keys, numbers, max(numbers))
+            return _KeySlice(keys, numbers, max(numbers))
         numbers = [code - self._high for code in numbers]
         end = next((position for position, number in enumerate(numbers) if not 0 <= number <= INDEX_MASK), len(keys))
-        return _Stretch(keys[:end], numbers[:end], max(numbers[:end]))
+        return _KeySlice(keys[:end], numbers[:end], max(numbers[:end]))
 
     def forget(self) -> None:
         """Something may have changed."""
@@ -326,12 +326,12 @@ class _Family:
         self._untold.clear()
         self._stats.clear()
 
-    def listed(self, own: _Stretch, about: Any) -> Iterator[Members]:
+    def listed(self, own: _KeySlice, kobj: Any) -> Iterator[Members]:
         """The members that these keys are of."""
         keys, numbers, highest = own
         run = self._longest
         if run is None:
-            run = next((found for number in numbers if (found := self._run(about, number)) is not None), None)
+            run = next((found for number in numbers if (found := self._run(kobj, number)) is not None), None)
             if run is None:
                 return
         inos = _inos(numbers, run.base)
@@ -339,13 +339,13 @@ class _Family:
             yield Members(self._order, numbers, inos, keys, (), run.stat, self._told())
             return
         absent: list[int] = []
-        for start, end, stat in self._alike(numbers, run, about, inos, absent):
+        for start, end, stat in self._alike(numbers, run, kobj, inos, absent):
             gaps = [position - start for position in absent if start <= position < end]
             part = slice(start, end)
             yield Members(self._order, numbers[part], inos[part], keys[part], gaps, stat, self._told())
 
     def _alike(
-        self, numbers: list[int], run: _Run, about: Any, inos: array[int], absent: list[int]
+        self, numbers: list[int], run: _Run, kobj: Any, inos: array[int], absent: list[int]
     ) -> Iterator[tuple[int, int, Stat]]:
         """From where to where these are alike, if most are of `run`.
 
@@ -358,7 +358,7 @@ class _Family:
         for position in [position for position, number in enumerate(numbers) if not first <= number <= last]:
             number = numbers[position]
             if other is None or not other.first <= number <= other.last:
-                other = self._run(about, number)
+                other = self._run(kobj, number)
                 if other is None:
                     absent.append(position)
                     continue
@@ -380,22 +380,22 @@ class _Family:
         runs, self._untold = self._untold, []
         return runs
 
-    def _run(self, about: Any, number: int) -> _Run | None:
+    def _run(self, kobj: Any, number: int) -> _Run | None:
         """The members around one, that included, that are alike; None if there is none of that number."""
         position = bisect_right(self._firsts, number) - 1
         if position >= 0 and number <= self._runs[position].last:
             return self._runs[position]
-        span = self._declared.run_of(about, number)
+        span = self._declared.run_of(kobj, number)
         if span is None:
             return None
         tree = self._tree
         if self._declared.directory is not None:
-            ino = tree.ino_of(self._declared.directory(about, number))
+            ino = tree.ino_of(self._declared.directory(kobj, number))
         else:
             ino = tree.child(self._parent, self._place.slot, number)
         stat = tree.getattr(ino)
         stat = self._stats.setdefault(stat[1:], stat)
-        run = _Run(*self._unchanged(span, ino, number), ino - (number << INDEX_SHIFT), stat)
+        run = _Run(*self._run_without_user_changes(span, ino, number), ino - (number << INDEX_SHIFT), stat)
         self._untold.append((run.first, run.last))
         if self._longest is None or run.last - run.first > self._longest.last - self._longest.first:
             self._longest = run
@@ -407,7 +407,7 @@ class _Family:
         self._runs.insert(position + 1, run)
         return run
 
-    def _unchanged(self, span: tuple[int, int], ino: int, number: int) -> tuple[int, int]:
+    def _run_without_user_changes(self, span: tuple[int, int], ino: int, number: int) -> tuple[int, int]:
         """As much of the members around one as no user changed anything on, or that one alone."""
         changed = self._tree.all_changed
         if not changed:

@@ -17,17 +17,17 @@ from fakesysfs.kernfs.user_entries import UserEntries
 class StaticDirectories:
     """Makes `Directory` objects.
 
-    `take_serial` gives each its identity, `about` is what their attributes are asked about.
+    `take_serial` gives each its identity, `kobj` is the object that their attributes get.
 
     `lasting` are those, by path, that existed before in the same tree and live on.
     """
 
     def __init__(
-        self, take_serial: Callable[[], int], about: Any, lasting: Mapping[str, Directory] = MappingProxyType({})
+        self, take_serial: Callable[[], int], kobj: Any, lasting: Mapping[str, Directory] = MappingProxyType({})
     ) -> None:
         self._take_serial = take_serial
         self._lasting = lasting
-        self._about = about
+        self._kobj = kobj
         self.by_serial: dict[int, Directory] = {}
         self.by_path: dict[str, Directory] = {}
 
@@ -35,7 +35,7 @@ class StaticDirectories:
         self,
         path: str,
         entries: Sequence[Entry] = (),
-        about: Any = None,
+        kobj: Any = None,
         mode: int = 0o755,
         made: UserEntries | None = None,
     ) -> Directory:
@@ -46,22 +46,22 @@ class StaticDirectories:
             for name, directory in self.by_path.items()
             if name.startswith(inside) and name != path and "/" not in name.removeprefix(inside)
         }
-        children: tuple[Entry, ...] = (Subdirectories(of=lambda _about: below),) if below else ()
+        children: tuple[Entry, ...] = (Subdirectories(of=lambda _kobj: below),) if below else ()
         if made is not None:
             entries = (*entries, *made.entries)
         kind = DirectoryKind(
             path,
-            lambda _about: path,
+            lambda _kobj: path,
             (*entries, *children),
             mode=mode,
-            made=None if made is None else lambda _about: made,
+            made=None if made is None else lambda _kobj: made,
         )
-        about = self._about if about is None else about
+        kobj = self._kobj if kobj is None else kobj
         directory = self._lasting.get(path)
         if directory is None:
-            directory = Directory(self._take_serial(), kind, about)
+            directory = Directory(self._take_serial(), kind, kobj)
         else:
-            directory.kind, directory.about = kind, about
+            directory.kind, directory.kobj = kind, kobj
         self.by_serial[directory.serial] = directory
         self.by_path[path] = directory
         return directory
@@ -69,4 +69,4 @@ class StaticDirectories:
     def root_kind(self) -> DirectoryKind:
         """The kind of the directory above all."""
         below = {path[1:]: directory for path, directory in self.by_path.items() if path.count("/") == 1}
-        return DirectoryKind("/", lambda _about: "/", (Subdirectories(of=lambda _about: below),))
+        return DirectoryKind("/", lambda _kobj: "/", (Subdirectories(of=lambda _kobj: below),))

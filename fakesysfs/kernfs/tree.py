@@ -45,9 +45,9 @@ from fakesysfs.kernfs.inode import (
     SERIAL_SHIFT,
     SLOT_MASK,
     Stat,
-    about_of,
+    kobj_of,
 )
-from fakesysfs.kernfs.listing import DirectoryReader, Single
+from fakesysfs.kernfs.listing import DirectoryReader, PlainEntry
 from fakesysfs.kernfs.name_hash import IndexedOrder
 from fakesysfs.ops.errors import KernelError
 
@@ -94,7 +94,7 @@ _found = tuple.__new__
 
 
 @dataclass(slots=True)
-class Changed:
+class NodeOverrides:
     """What a user changed on one node (kernfs_iattrs)."""
 
     mode: int | None = None
@@ -110,7 +110,7 @@ def _gone(what: str) -> KernelError:
     return KernelError(errno.ENOENT, f"there is no {what}", "kernfs_iop_lookup")
 
 
-class Population(Protocol):
+class Registry(Protocol):
     """Who lives: the modelled kernel."""
 
     @property
@@ -132,7 +132,7 @@ class Objects(Protocol):
 class Tree:
     """The name space of one mount.
 
-    `population` has the objects (and is exchanged when another kernel is booted); `kind_of` gives an object's directory
+    `registry` has the objects (and is exchanged when another kernel is booted); `kind_of` gives an object's directory
     kind; `root` is the top directory; `changes` takes the pending changes of names (each is given once).
     `uid` and `gid` own every file, `now_ns` is the clock for times (nanoseconds since the epoch).
     """
@@ -140,7 +140,7 @@ class Tree:
     def __init__(
         self,
         root: Directory,
-        population: Population,
+        registry: Registry,
         kind_of: Callable[[Any], DirectoryKind],
         changes: Callable[[], Sequence[NameChange]],
         now_ns: Callable[[], int],
@@ -149,16 +149,16 @@ class Tree:
         gid: int = 0,
     ) -> None:
         self._root = root
-        self.population = population
+        self.registry = registry
         self._kind_of = kind_of
         self._take_changes = changes
         self._now_ns = now_ns
         self._born_ns = now_ns()
         self.uid = uid
         self.gid = gid
-        self._changed: dict[int, Changed] = {}
-        self.edits = 0
-        """Counts what else than the population may change a listing: users' changes of nodes, and other numbers."""
+        self._changed: dict[int, NodeOverrides] = {}
+        self.user_generation = 0
+        """Counts what else than the registry may change a listing: users' changes of nodes, and other numbers."""
         self._aliases: dict[int, int] = {}
         self._sweep_at = _SWEEP_FROM
         self._last_object = -1, -1, None, root.kind
@@ -192,7 +192,7 @@ class Tree:
         the kernel answers at once. Later opens take the new number and so another lock. The old one stays valid.
         """
         self._sweep()
-        self.edits += 1
+        self.user_generation += 1
         base = ino & NO_ALIAS
         self._aliases[base] = alias = self._aliases.get(base, 0) + 1 & ALIAS_MASK
         return base | alias << ALIAS_SHIFT
@@ -203,8 +203,8 @@ class Tree:
             return Found(self._root, self._root.kind, None, 0)
         which, generation, kobject, kind = self._last_object
         index = ino >> INDEX_SHIFT & INDEX_MASK
-        if which != ino & _OBJECT_MASK or generation != self.population.generation:
-            kobject = self.population.objects.get(ino >> SERIAL_SHIFT)
+        if which != ino & _OBJECT_MASK or generation != self.registry.generation:
+            kobject = self.registry.objects.get(ino >> SERIAL_SHIFT)
             if kobject is None:
                 return None
             kind = self._kind_of(kobject)
@@ -213,26 +213,26 @@ class Tree:
                 kobject = at(index)
                 if kobject is None:
                     return None
-            self._last_object = ino & _OBJECT_MASK, self.population.generation, kobject, kind
+            self._last_object = ino & _OBJECT_MASK, self.registry.generation, kobject, kind
         slot = ino & SLOT_MASK
         if not slot:
             return _found(Found, (kobject, kind, None, index))
         place = kind.places[slot - 1]
         if place.conditions or place.owner is not None:
-            about = about_of(kobject)
-            if place.owner is not None and place.owner(about) is not kobject:
+            kobj = kobj_of(kobject)
+            if place.owner is not None and place.owner(kobj) is not kobject:
                 return None
             for condition in place.conditions:
-                if not condition(about):
+                if not condition(kobj):
                     return None
         return _found(Found, (kobject, kind, place, index))
 
-    def life_of(self, ino: int) -> object:
+    def identity_of(self, ino: int) -> object:
         """The object with whose life a node comes and goes, or None if that is gone.
 
         Whatever is open compares it with the one it was opened on: serials come again once all have been given.
         """
-        return self._root if ino == ROOT else self.population.objects.get(ino >> SERIAL_SHIFT)
+        return self._root if ino == ROOT else self.registry.objects.get(ino >> SERIAL_SHIFT)
 
     def existing(self, ino: int, where: str) -> Found:
         """As `find`, but a node that is gone is ENODEV, as kernfs says to open files (kernfs_get_active)."""
@@ -260,10 +260,10 @@ class Tree:
         around = self.group_slot(found)
         if around is None:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "kernfs_iop_lookup")
-        about = about_of(found.object)
+        kobj = kobj_of(found.object)
         place = found.kind.named(around, name)
         if place is not None:
-            ino = self.single(parent, about, place)
+            ino = self.single(parent, kobj, place)
             if ino is not None:
                 return ino
         for place in found.kind.families(around):
@@ -272,73 +272,73 @@ class Tree:
                 return ino
         raise _gone(os.fsdecode(name))
 
-    def single(self, parent: int, about: Any, place: Place) -> int | None:
+    def single(self, parent: int, kobj: Any, place: Place) -> int | None:
         """The inode number of an entry that is no family; None if it is not there now."""
         if place.owner is not None:
-            owner = place.owner(about)
+            owner = place.owner(kobj)
             if owner is None:
                 return None
             parent = self.ino_of(owner)
-        if place.condition is not None and not place.condition(about):
+        if place.condition is not None and not place.condition(kobj):
             return None
         return self.child(parent, place.slot)
 
     def _member(self, parent: int, found: Found, place: Place, name: bytes) -> int | None:
-        about = about_of(found.object)
+        kobj = kobj_of(found.object)
         family = place.entry
         if isinstance(family, Indexed):
             index = index_in(family.prefix.encode(), name)
-            if index is None or not family.has(about, index):
+            if index is None or not family.has(kobj, index):
                 return None
             if family.directory is not None:
-                return self.ino_of(family.directory(about, index))
+                return self.ino_of(family.directory(kobj, index))
             return self.child(parent, place.slot, index)
         if isinstance(family, Subdirectories):
-            child = family.of(about).get(os.fsdecode(name))
+            child = family.of(kobj).get(os.fsdecode(name))
             return None if child is None else self.ino_of(child)
         if isinstance(family, Links):
-            links = family.of(about)
+            links = family.of(kobj)
             text = os.fsdecode(name)
             if text not in links:
                 return None
             return self._link_ino(parent, place, family, list(links).index(text), links[text][0])
         if isinstance(family, Nodes):
-            node = family.of(about).get(os.fsdecode(name))
+            node = family.of(kobj).get(os.fsdecode(name))
             return None if node is None else self.child(parent, place.slot, node[0].serial)
         return None
 
-    def singles(self, parent: int, about: Any, kind: DirectoryKind, around: int) -> list[Single]:
+    def singles(self, parent: int, kobj: Any, kind: DirectoryKind, around: int) -> list[PlainEntry]:
         """The entries that are no families and there now, in their order."""
-        found: list[Single] = []
+        found: list[PlainEntry] = []
         base = parent & ~SLOT_MASK & NO_ALIAS
         simple = parent != ROOT and not self._aliases
         for key, name, place in kind.singles(around):
             if simple and place.owner is None:
-                if place.condition is None or place.condition(about):
+                if place.condition is None or place.condition(kobj):
                     found.append((key, name, base | place.slot, place))
                 continue
-            ino = self.single(parent, about, place)
+            ino = self.single(parent, kobj, place)
             if ino is not None:
                 found.append((key, name, ino, place))
         return found
 
-    def members(self, parent: int, about: Any, place: Place) -> Iterator[tuple[str, int]]:
+    def members(self, parent: int, kobj: Any, place: Place) -> Iterator[tuple[str, int]]:
         """The names and inode numbers of a family that is not indexed."""
         family = place.entry
         if isinstance(family, Subdirectories):
-            for text, child in family.of(about).items():
+            for text, child in family.of(kobj).items():
                 yield text, self.ino_of(child)
         elif isinstance(family, Links):
-            for position, (text, (linked, _)) in enumerate(family.of(about).items()):
+            for position, (text, (linked, _)) in enumerate(family.of(kobj).items()):
                 yield text, self._link_ino(parent, place, family, position, linked)
         elif isinstance(family, Nodes):
-            for text, node in family.of(about).items():
+            for text, node in family.of(kobj).items():
                 yield text, self.child(parent, place.slot, node[0].serial)
 
-    def _link_ino(self, parent: int, place: Place, family: Links, position: int, about: Kobject) -> int:
+    def _link_ino(self, parent: int, place: Place, family: Links, position: int, kobj: Kobject) -> int:
         if family.slots > 1:
             return self.child(parent, place.slot + position)
-        return self.child(parent, place.slot, about.serial)
+        return self.child(parent, place.slot, kobj.serial)
 
     def table_of(self, parent: int) -> tuple[DirectoryKind, int] | None:
         """The table of a directory and the slot of its group there; None if no name may change there.
@@ -348,7 +348,7 @@ class Tree:
         """
         if parent == ROOT:
             return self._root.kind, 0
-        kobject = self.population.objects.get(parent >> SERIAL_SHIFT)
+        kobject = self.registry.objects.get(parent >> SERIAL_SHIFT)
         if kobject is None or getattr(kobject, "at", None) is not None:
             return None
         return self._kind_of(kobject), parent & SLOT_MASK
@@ -395,7 +395,7 @@ class Tree:
         found = self.find(ino)
         if found is None:
             return "?"
-        base = found.kind.path(about_of(found.object))
+        base = found.kind.path(kobj_of(found.object))
         names: list[str] = []
         place = found.place
         while place is not None:
@@ -415,7 +415,7 @@ class Tree:
         if place is not None and place.owner is (place.group.owner if place.group else None):
             above = ino & ~SLOT_MASK & NO_ALIAS | (place.group.slot if place.group else 0)
             return ROOT if above == self._root.serial << SERIAL_SHIFT else above
-        which = ino & ~(INDEX_MASK << INDEX_SHIFT), self.population.generation
+        which = ino & ~(INDEX_MASK << INDEX_SHIFT), self.registry.generation
         if self._last_above[0] != which:
             self._last_above = which, self.walk(self.path_of(ino).rpartition("/")[0])
         return self._last_above[1]
@@ -425,7 +425,7 @@ class Tree:
         found = self.find(ino)
         if found is None or found.place is not None or found.kind.made is None:
             raise KernelError(errno.EPERM, "nobody makes names here", "may_create")
-        made: UserEntries = found.kind.made(about_of(found.object))
+        made: UserEntries = found.kind.made(kobj_of(found.object))
         return made
 
     # Attributes of nodes --------------------------------------------------------------------------------------------
@@ -441,19 +441,19 @@ class Tree:
                 return self._stat(ino, opened.mode, 0, opened.changed, size=opened.size)
             return self._stat(ino, stat.S_IFREG | 0o444, 0, changed, size=PAGE_SIZE)
         place = found.place
-        about = about_of(found.object)
+        kobj = kobj_of(found.object)
         if place is None or not place.mode:
-            return self._stat(ino, stat.S_IFDIR | found.kind.mode, 2 + self._count_directories(found, about), changed)
+            return self._stat(ino, stat.S_IFDIR | found.kind.mode, 2 + self._count_directories(found, kobj), changed)
         entry = place.entry
         if isinstance(entry, Attribute):
-            file = self._stat(ino, file_mode(place, about), 1, changed, size=file_size(entry, about))
+            file = self._stat(ino, file_mode(place, kobj), 1, changed, size=file_size(entry, kobj))
             return file if entry.log is None else file._replace(grows=True)
         mode, rdev = place.mode, 0
         if isinstance(entry, Node):
-            numbers = entry.device(about)
+            numbers = entry.device(kobj)
             rdev = os.makedev(*numbers) if numbers else 0
         elif isinstance(entry, Nodes):
-            for node, bits, major, minor in entry.of(about).values():
+            for node, bits, major, minor in entry.of(kobj).values():
                 if node.serial == found.member:
                     mode, rdev = place.mode | bits, os.makedev(major, minor)
         return self._stat(ino, mode, 1, changed, rdev=rdev)
@@ -468,16 +468,18 @@ class Tree:
             found = self._forms[form] = self._stat(ino, form[0], form[2], None, size=form[1])
         return found
 
-    def changed(self, ino: int) -> Changed | None:
+    def changed(self, ino: int) -> NodeOverrides | None:
         """What a user changed on a node."""
         return self._changed.get(ino & NO_ALIAS) if self._changed else None
 
     @property
-    def all_changed(self) -> Mapping[int, Changed]:
+    def all_changed(self) -> Mapping[int, NodeOverrides]:
         """The nodes on which a user changed something."""
         return self._changed
 
-    def _stat(self, ino: int, mode: int, nlink: int, changed: Changed | None, *, rdev: int = 0, size: int = 0) -> Stat:
+    def _stat(
+        self, ino: int, mode: int, nlink: int, changed: NodeOverrides | None, *, rdev: int = 0, size: int = 0
+    ) -> Stat:
         born = self._born_ns
         if changed is None:
             return Stat(ino, mode, nlink, self.uid, self.gid, rdev, size, born, born, born)
@@ -494,16 +496,16 @@ class Tree:
             changed.ctime_ns or born,
         )
 
-    def _count_directories(self, found: Found, about: Any) -> int:
+    def _count_directories(self, found: Found, kobj: Any) -> int:
         count = 0
         for place in found.kind.directories(self.group_slot(found) or 0):
             entry = place.entry
             if isinstance(entry, Group):
-                count += self.single(ROOT, about, place) is not None
+                count += self.single(ROOT, kobj, place) is not None
             elif isinstance(entry, Subdirectories):
-                count += len(entry.of(about))
+                count += len(entry.of(kobj))
             elif isinstance(entry, Indexed):
-                count += entry.count(about)
+                count += entry.count(kobj)
         return count
 
     def readlink(self, ino: int) -> bytes:
@@ -511,15 +513,15 @@ class Tree:
         found = self.find(ino)
         if found is None:
             raise KernelError(errno.ENOENT, "the link was removed", "kernfs_iop_get_link")
-        about = about_of(found.object)
+        kobj = kobj_of(found.object)
         entry = found.place.entry if found.place else None
         target: str | None = None
         if isinstance(entry, Link):
-            target = entry.target(about)
+            target = entry.target(kobj)
         elif isinstance(entry, Indexed) and entry.link is not None:
-            target = entry.link(about, found.member)
+            target = entry.link(kobj, found.member)
         elif isinstance(entry, Links):
-            links = entry.of(about)
+            links = entry.of(kobj)
             assert found.place is not None
             if entry.slots > 1:
                 values = list(links.values())
@@ -534,7 +536,7 @@ class Tree:
         if isinstance(entry, Links) and entry.verbatim:
             return os.fsencode(target)
         assert found.place is not None
-        base = found.kind.path(about)
+        base = found.kind.path(kobj)
         group = found.place.group
         while group is not None:
             base += "/group"  # every group is one level down; its name does not matter for the way up
@@ -573,13 +575,13 @@ class Tree:
         """Drop what users changed, on all nodes; returns the inode numbers of those that are there still."""
         there = [ino for ino in self._changed if self.find(ino) is not None]
         self._changed.clear()
-        self.edits += 1
+        self.user_generation += 1
         return [ino | self._aliases.get(ino, 0) << ALIAS_SHIFT for ino in there]
 
-    def _remember(self, ino: int) -> Changed:
+    def _remember(self, ino: int) -> NodeOverrides:
         self._sweep()
-        self.edits += 1
-        return self._changed.setdefault(ino & NO_ALIAS, Changed())
+        self.user_generation += 1
+        return self._changed.setdefault(ino & NO_ALIAS, NodeOverrides())
 
     def _sweep(self) -> None:
         """Drop what was remembered of nodes that are gone, when it is twice as much as after the last time."""
@@ -671,15 +673,15 @@ def index_in(prefix: bytes, name: bytes) -> int | None:
     return index if index <= INDEX_MASK else None
 
 
-def file_mode(place: Place, about: Any) -> int:
+def file_mode(place: Place, kobj: Any) -> int:
     """The type and the bits of an attribute that nobody changed."""
     narrow = place.entry.narrow if isinstance(place.entry, Attribute) else None
-    return place.mode if narrow is None else stat.S_IFREG | narrow(about)
+    return place.mode if narrow is None else stat.S_IFREG | narrow(kobj)
 
 
-def file_size(attribute: Attribute, about: Any) -> int:
+def file_size(attribute: Attribute, kobj: Any) -> int:
     """The st_size of an attribute."""
     if attribute.log is not None:
-        return attribute.log(about).size
+        return attribute.log(kobj).size
     size = attribute.size
-    return size(about) if callable(size) else size
+    return size(kobj) if callable(size) else size

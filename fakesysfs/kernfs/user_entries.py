@@ -52,8 +52,8 @@ class UserEntries:
         self._links: dict[str, tuple[UserLink, str]] = {}
         self._directories: dict[str, Directory] = {}
         self.entries: tuple[Entry, ...] = (
-            Links(of=lambda _about: self._links, verbatim=True, doc="Links that users made."),
-            Subdirectories(of=lambda _about: self._directories, doc="Directories that users made."),
+            Links(of=lambda _kobj: self._links, verbatim=True, doc="Links that users made."),
+            Subdirectories(of=lambda _kobj: self._directories, doc="Directories that users made."),
         )
 
     def names(self) -> list[str]:
@@ -88,7 +88,7 @@ class UserEntries:
             raise KernelError(errno.ENOTDIR, f"{name} is a link", "vfs_rmdir")
         if name not in self._directories:
             raise KernelError(errno.EPERM, f"nobody made {name}", "vfs_rmdir")
-        if self._directories[name].about.names():
+        if self._directories[name].kobj.names():
             raise KernelError(errno.ENOTEMPTY, f"there is something in {name}", "simple_rmdir")
         self._identities.unregister(self._directories.pop(name))
 
@@ -113,10 +113,10 @@ class UserEntries:
             self._links[new] = self._links.pop(old)
         else:
             directory = self._directories[new] = self._directories.pop(old)
-            directory.about.move(f"{self.path}/{new}")
+            directory.kobj.move(f"{self.path}/{new}")
 
     def move(self, path: str) -> None:
         """The directory is at another path now."""
         self.path = path
         for name, directory in self._directories.items():
-            directory.about.move(f"{path}/{name}")
+            directory.kobj.move(f"{path}/{name}")

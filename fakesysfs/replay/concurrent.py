@@ -89,7 +89,7 @@ _BLOCK_EVENT = re.compile(r"online@(/devices/system/memory/memory\d+)$")
 class PinnedScene:
     """An `offline` that hangs on a pinned page, and what others do meanwhile (FORMAT.md, 7.2/07).
 
-    The lines say what came of it, not which files it was about: the stuck block is where pins land (machine.json), the
+    The lines say what came of it, not which files it was kobj: the stuck block is where pins land (machine.json), the
     lowest online Movable block of the pinned node; the other one is in the uevents.
     """
 

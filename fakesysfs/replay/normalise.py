@@ -277,7 +277,7 @@ VERSION_DIFFERENCES = (
 
 
 def for_command(context: Context, command: str, names: set[str]) -> None:
-    """Tell the context what a command is about. `names` are the commands that the line runs."""
+    """Tell the context what a command is kobj. `names` are the commands that the line runs."""
     context.module_command = bool(names & {"modprobe", "rmmod"})
     context.counters = re.search(r"\b(vmstat|zoneinfo|numastat)\b", command) is not None
 

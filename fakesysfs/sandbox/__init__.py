@@ -11,7 +11,7 @@ Who is who
                treat it as if it ran alone.
     udevd      (`udev.py`) With --udev: a child of the init, started before the command.
     follower   (`uevents.py`) With --mount and --at, where the server is in another network namespace: a child of the
-               init that sends the uevents (else the server does: `announcer.py`), and ends with that server.
+               init that sends the uevents (else the server does: `uevent_sender.py`), and ends with that server.
 
 Why so many namespaces (`namespaces.py`)
     user       Two of them, one inside the other. The outer one lets an ordinary user make the others; the server and

@@ -5,9 +5,9 @@ Whoever may administer a network namespace may have the kernel broadcast a ueven
 own, so udevd, udevadm and libudev believe it. On the host that would be a lie to the host's udevd, so `Injector` looks
 where it is before it opens a socket.
 
-Where the server lives in the namespace it announces by itself (`announcer.py`): the names are in place before an event
-is sent, and the event is sent before the store is answered, as with a real kernel. Where the server lives elsewhere
-(--mount, --at), a helper in the namespace reads control/uevents_announce (`follow`), and the answer waits for it.
+A server in the namespace sends its uevents itself (`uevent_sender.py`): the names are in place before an event is
+sent, and the event is sent before the write is answered, as on a real kernel. For a server elsewhere (--mount, --at) a
+helper in the namespace reads control/uevents_announce (`follow`) and sends them; the answer waits for it.
 
 A listener that does not keep up loses events, on a real kernel too; but there udevd may have a buffer of 128 MiB, which
 takes root outside of all namespaces. So we wait for listeners that lag behind, up to a point.

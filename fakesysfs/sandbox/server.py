@@ -181,9 +181,10 @@ def _serve(
     gc.disable()  # nothing that is imported becomes garbage
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  nobody but the server needs these
     from fakesysfs.fuse.session import serve  # noqa: PLC0415
-    from fakesysfs.fuse.uevent_barrier import Announcer, RemoteUevents  # noqa: PLC0415
+    from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415
     from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
     from fakesysfs.sandbox.netlink import Injector  # noqa: PLC0415
+    from fakesysfs.sandbox.uevent_sender import UeventSender  # noqa: PLC0415
     from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
     if fake.kernel not in PROFILES:
@@ -199,14 +200,14 @@ def _serve(
     gc.freeze()
     gc.enable()
 
-    announcer: Announcer | RemoteUevents = (
-        RemoteUevents(sysroot.announced) if outside is None else Announcer(sysroot, Injector(outside))
+    uevents: UeventSender | RemoteUevents = (
+        RemoteUevents(sysroot.uevent_readers) if outside is None else UeventSender(sysroot, Injector(outside))
     )
 
     try:
         # On a real machine all users see it: so do those in a namespace of its own.
         allow_other = private or os.getuid() == 0
-        serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, announcer=announcer)
+        serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, uevents=uevents)
     except mount.MountError as error:
         return error.status, str(error)
     return 0, ""

@@ -42,9 +42,9 @@ class Changes:
             "hotplug": self._hotplug,
         }
 
-    def of(self, what: str, about: Any, first: Any, last: Any) -> Iterator[NameChange]:
+    def of(self, what: str, kobj: Any, first: Any, last: Any) -> Iterator[NameChange]:
         """The names that a change touches."""
-        return self._touched[what](about, first, last)
+        return self._touched[what](kobj, first, last)
 
     def _at(self, path: str) -> int:
         return self._tree.ino_of(self._static(path))

@@ -14,28 +14,28 @@ from fakesysfs.ops.errors import KernelError
 
 def on(text: str) -> Callable[[Any], str]:
     """A `show` that always gives the same line."""
-    return lambda _about: f"{text}\n"
+    return lambda _kobj: f"{text}\n"
 
 
-def has_pm(about: Any) -> bool:
+def has_pm(kobj: Any) -> bool:
     """CONFIG_PM."""
-    return bool(about.kernel.config.pm)
+    return bool(kobj.kernel.config.pm)
 
 
-def _autosuspend_delay(_about: Any) -> str:
+def _autosuspend_delay(_kobj: Any) -> str:
     raise KernelError(errno.EIO, "the device does not use autosuspend", "autosuspend_delay_ms_show")
 
 
 def _only(*words: str) -> Callable[[Any, bytes], None]:
     """A `store` that takes some words and changes nothing (runtime PM is disabled for these devices)."""
 
-    def store(_about: Any, buffer: bytes) -> None:
+    def store(_kobj: Any, buffer: bytes) -> None:
         sysfs_match_string(dict.fromkeys(words, True), buffer, "control_store")
 
     return store
 
 
-def _refuse_autosuspend(_about: Any, _buffer: bytes) -> None:
+def _refuse_autosuspend(_kobj: Any, _buffer: bytes) -> None:
     raise KernelError(errno.EIO, "the device does not use autosuspend", "autosuspend_delay_ms_store")
 
 
@@ -60,7 +60,7 @@ POWER = Group(
 def uevent(
     devpath: Callable[[Any], str],
     subsystem: str | Callable[[Any], str] | None,
-    environment: Callable[[Any], tuple[str, ...]] = lambda _about: (),
+    environment: Callable[[Any], tuple[str, ...]] = lambda _kobj: (),
     *,
     write_only: bool = False,
 ) -> Attribute:
@@ -69,16 +69,16 @@ def uevent(
     `subsystem` is None for a device on no bus; `write_only` is what is no device: a driver, a bus, a module.
     """
 
-    def show(about: Any) -> str:
-        return "".join(f"{line}\n" for line in environment(about))
+    def show(kobj: Any) -> str:
+        return "".join(f"{line}\n" for line in environment(kobj))
 
-    def store(about: Any, buffer: bytes) -> None:
-        path = devpath(about)
-        bus = subsystem(about) if callable(subsystem) else subsystem
-        driver = about.driver if isinstance(about, Device) else None
+    def store(kobj: Any, buffer: bytes) -> None:
+        path = devpath(kobj)
+        bus = subsystem(kobj) if callable(subsystem) else subsystem
+        driver = kobj.driver if isinstance(kobj, Device) else None
         # dev_driver_string: the driver, else the bus, else nothing
         label = f"{driver.name if driver else bus or ''} {path.rsplit('/', 1)[1]}" if not write_only else None
-        synthetic_uevent(about.kernel, buffer, path, bus, label, lambda: environment(about))
+        synthetic_uevent(kobj.kernel, buffer, path, bus, label, lambda: environment(kobj))
 
     return Attribute(
         name="uevent",
@@ -91,16 +91,16 @@ def uevent(
 
 def subsystem(bus: str) -> Link:
     """The link `subsystem` to a bus."""
-    return Link(name="subsystem", target=lambda _about: f"/sys/bus/{bus}", doc="The bus that the device is on.")
+    return Link(name="subsystem", target=lambda _kobj: f"/sys/bus/{bus}", doc="The bus that the device is on.")
 
 
-def _is_on_bus(devices: Entry, about: Any, name: str) -> bool:
+def _is_on_bus(devices: Entry, kobj: Any, name: str) -> bool:
     """Is there a device of this name in the family of links?"""
     if isinstance(devices, Links):
-        return name in devices.of(about)
+        return name in devices.of(kobj)
     assert isinstance(devices, Indexed)
     number = name.removeprefix(devices.prefix)
-    return name == f"{devices.prefix}{number}" and number == f"{_decimal(number)}" and devices.has(about, int(number))
+    return name == f"{devices.prefix}{number}" and number == f"{_decimal(number)}" and devices.has(kobj, int(number))
 
 
 def _decimal(text: str) -> int | None:
@@ -114,20 +114,20 @@ def bus_entries(name: str, devices: Entry, drivers: Entry | None = None) -> tupl
     """
     real = drivers is not None
 
-    def autoprobe_show(about: Any) -> str:
-        return f"{int(about.autoprobe if isinstance(about, Bus) else name not in about.autoprobe_off)}\n"
+    def autoprobe_show(kobj: Any) -> str:
+        return f"{int(kobj.autoprobe if isinstance(kobj, Bus) else name not in kobj.autoprobe_off)}\n"
 
-    def autoprobe_store(about: Any, buffer: bytes) -> None:
-        if isinstance(about, Bus):
-            about.drivers_autoprobe_store(buffer)
+    def autoprobe_store(kobj: Any, buffer: bytes) -> None:
+        if isinstance(kobj, Bus):
+            kobj.drivers_autoprobe_store(buffer)
         elif buffer.startswith(b"0"):
-            about.autoprobe_off.add(name)
+            kobj.autoprobe_off.add(name)
         else:
-            about.autoprobe_off.discard(name)
+            kobj.autoprobe_off.discard(name)
 
-    def no_drivers_probe(about: Any, buffer: bytes) -> None:
+    def no_drivers_probe(kobj: Any, buffer: bytes) -> None:
         """No driver is there to take the device, which is no error (drivers_probe_store)."""
-        if not _is_on_bus(devices, about, word_of(buffer)):
+        if not _is_on_bus(devices, kobj, word_of(buffer)):
             raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r}", "drivers_probe_store")
 
     return (
@@ -146,5 +146,5 @@ def bus_entries(name: str, devices: Entry, drivers: Entry | None = None) -> tupl
             store=(lambda bus, buffer: bus.drivers_probe_store(buffer)) if real else no_drivers_probe,
             doc="A device's name: let a driver that matches take it.",
         ),
-        uevent(lambda about: f"/bus/{name or about.name}", "bus", write_only=True),
+        uevent(lambda kobj: f"/bus/{name or kobj.name}", "bus", write_only=True),
     )

@@ -140,14 +140,14 @@ def _demote_size_store(_node: NodeDevice, buffer: bytes) -> None:
         raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is no smaller size of huge pages", "demote_size_store")
 
 
-def _compact(_about: object, _buffer: bytes) -> None:
+def _compact(_kobj: object, _buffer: bytes) -> None:
     """Whatever is written: no memory is in use (compact_store)."""
 
 
 _SWAPPINESS = re.compile(rb"swappiness=(max|1?[0-9]{1,2}|200)")
 
 
-def _reclaim(_about: object, buffer: bytes) -> None:
+def _reclaim(_kobj: object, buffer: bytes) -> None:
     """An amount, and maybe `swappiness=`; there is nothing to reclaim: no memory is in use (user_proactive_reclaim)."""
     text = c_string(buffer).strip()
     _, rest = memparse(text)
@@ -218,9 +218,9 @@ def _possible_cpus(kernel: Kernel) -> int:
     return max(kernel.cpus) + 1
 
 
-def cpulist_size(about: Any) -> int:
+def cpulist_size(kobj: Any) -> int:
     """st_size of a CPU list: max(4096, NR_CPUS * 7 / 2)."""
-    nr_cpus: int = about.kernel.config.nr_cpus
+    nr_cpus: int = kobj.kernel.config.nr_cpus
     return max(4096, nr_cpus * 7 // 2)
 
 

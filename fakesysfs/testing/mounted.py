@@ -34,7 +34,7 @@ class MountedMachine(Controls):
 
     `machine` is a built-in machine or a TOML file, `kernel` one of the kernels (`fakesysfs list` names both). To enter
     it raises CannotMountError where FUSE cannot be used, ValueError for a machine or kernel that is not there. To leave
-    it ends the commands that were started and raises RuntimeError if the server had anything to complain about.
+    it ends the commands that were started and raises RuntimeError if the server had anything to complain kobj.
     """
 
     def __init__(self, directory: StrPath, machine: StrPath = "default", kernel: str = "hotplug-v3") -> None:

@@ -36,11 +36,11 @@ def main(point: str, name: str, kernel: str) -> int:
 
     log_to_standard_error()
     sysroot = Sysroot.boot(loaded, PROFILES[kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
-    announcer = RemoteUevents(sysroot.announced)
+    uevents = RemoteUevents(sysroot.uevent_readers)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     try:
         # For those users that a command of root in `run` becomes.
-        serve(sysroot, point, allow_other=os.getuid() == 0, ready=lambda: _say("0"), announcer=announcer)
+        serve(sysroot, point, allow_other=os.getuid() == 0, ready=lambda: _say("0"), uevents=uevents)
     except mount.MountError as error:
         return _refuse(error.status, str(error))
     return 0

@@ -227,8 +227,8 @@ def test_a_listing_says_what_lstat_says(seen: Face) -> None:
     tree = seen.sysroot.tree
     for path in directories(tree):
         ino = tree.walk(path)
-        for name, _, about in described(tree, tree.opendir(ino)):
-            assert about == tree.getattr(tree.lookup(ino, name)), (path, name)
+        for name, _, found in described(tree, tree.opendir(ino)):
+            assert found == tree.getattr(tree.lookup(ino, name)), (path, name)
         assert tree.above(ino) == tree.walk(path.rpartition("/")[0] or "/"), path
 
 
@@ -248,8 +248,8 @@ def test_a_listing_in_pieces_is_right_whatever_happens_between_them(data: st.Dat
         piece = list(itertools.islice(described(tree, reader, cookie, together), number))
         if not piece:
             break
-        for name, _, about in piece:
-            assert about == tree.getattr(tree.lookup(parent, name))
+        for name, _, found in piece:
+            assert found == tree.getattr(tree.lookup(parent, name))
         listed += [name for name, _, _ in piece]
         cookie = piece[-1][1]
         match data.draw(st.sampled_from(["nothing", "chmod", "hotplug"])):
@@ -349,7 +349,7 @@ def test_a_listing_shows_what_was_changed_on_one_member_of_a_family() -> None:
     parent = tree.walk(MEMORY)
     changed = tree.lookup(parent, b"memory60")
     tree.setattr(changed, mode=0o700)
-    listed = {name: about for name, _, about in described(tree, tree.opendir(parent))}
+    listed = {name: found for name, _, found in described(tree, tree.opendir(parent))}
     assert stat.S_IMODE(listed[b"memory60"].mode) == 0o700
     assert stat.S_IMODE(listed[b"memory61"].mode) == 0o755
     assert listed == {name: tree.getattr(tree.lookup(parent, name)) for name in listed}

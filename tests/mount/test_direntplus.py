@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakesysfs.fuse.fast import direntplus
-from fakesysfs.fuse.fast.direntplus import Together, one_by_one
+from fakesysfs.fuse.fast.direntplus import BulkReply, reply_each
 from fakesysfs.kernfs import Members, Stat
 from fakesysfs.kernfs.name_hash import IndexedOrder, codes
 from tests.mount.served import Served
@@ -30,9 +30,9 @@ STAT = Stat(0, 0o40755, 3, 0, 0, 0, 0, 0, 0, 0)
 
 def packed(name: bytes, ino: int, cookie: int) -> bytes:
     """An entry as include/uapi/linux/fuse.h has it."""
-    about = bytearray(range(1, ENTRY_OUT + 1))
-    about[0:8] = about[40:48] = struct.pack("=Q", ino)
-    entry = bytes(about) + struct.pack(DIRENT, ino, cookie, len(name), 4) + name
+    kobj = bytearray(range(1, ENTRY_OUT + 1))
+    kobj[0:8] = kobj[40:48] = struct.pack("=Q", ino)
+    entry = bytes(kobj) + struct.pack(DIRENT, ino, cookie, len(name), 4) + name
     return entry + bytes(-len(entry) % 8)
 
 
@@ -95,9 +95,9 @@ def test_the_answer_is_that_of_one_call_for_each(several: list[Members], room: i
     """Also where others are in the answer already, and where it is full: the next position is the same."""
     entry: Any = SimpleNamespace(st_ino=0)
     one, all_at_once = Answer(room), Answer(room)
-    together = Together()
+    together = BulkReply()
     for members in several:
-        told = one_by_one(one, members, entry)  # type: ignore[arg-type]
+        told = reply_each(one, members, entry)  # type: ignore[arg-type]
         following = together(all_at_once, members, entry)  # type: ignore[arg-type]
         # what is absent behind the last that fitted is nobody's
         assert next(members.entries(told), None) == next(members.entries(following), None)
@@ -109,7 +109,7 @@ def test_many_names_take_few_calls() -> None:
     order = IndexedOrder(b"memory")
     members = members_of(order, order.keys(5000)[1000:1200])
     answer = Answer(32768)
-    together = Together()
+    together = BulkReply()
     told = together(answer, members, SimpleNamespace(st_ino=0))  # type: ignore[arg-type]
     assert told > 190
     assert answer.calls < 8
@@ -119,12 +119,12 @@ def test_answers_kept_otherwise_are_left_to_pyfuse3(caplog: pytest.LogCaptureFix
     """Nothing is written where it is not certain what is there."""
     order = IndexedOrder(b"memory")
     members = members_of(order, order.keys(100))
-    together = Together()
+    together = BulkReply()
     entry: Any = SimpleNamespace(st_ino=0)
     for lies in (8, 0):  # once is enough
         one, answer = Answer(8192), Answer(8192)
         one.lies = answer.lies = lies
-        told = one_by_one(one, members, entry)  # type: ignore[arg-type]
+        told = reply_each(one, members, entry)  # type: ignore[arg-type]
         assert together(answer, members, entry) == told  # type: ignore[arg-type]
         assert answer.text() == one.text()
         assert answer.calls == one.calls

@@ -149,9 +149,9 @@ def test_what_is_listed_is_what_is_there(mnt: Path) -> None:
     count = 0
     for base, _, _ in os.walk(mnt):
         for entry in os.scandir(base):
-            about = os.lstat(entry.path)
-            assert entry.inode() == about.st_ino
-            assert entry.is_dir(follow_symlinks=False) == stat.S_ISDIR(about.st_mode)
+            kobj = os.lstat(entry.path)
+            assert entry.inode() == kobj.st_ino
+            assert entry.is_dir(follow_symlinks=False) == stat.S_ISDIR(kobj.st_mode)
             if entry.is_symlink():
                 assert os.path.exists(entry.path), f"{entry.path} -> {os.readlink(entry.path)}"
             count += 1

@@ -21,9 +21,9 @@ from fakesysfs.fuse import mount as mount_module
 from fakesysfs.fuse.callers import has_open, interrupted
 from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.fast import loop
-from fakesysfs.fuse.fast.completed import given_by
+from fakesysfs.fuse.fast.completed import completed
 from fakesysfs.fuse.handler import answer_errno
-from fakesysfs.fuse.invalidate import CONTENDED_LOOKUPS, CONTENDED_SECONDS, STILL_CONTENDED_LOOKUPS, Names
+from fakesysfs.fuse.invalidate import CONTENDED_LOOKUPS, CONTENDED_SECONDS, STILL_CONTENDED_LOOKUPS, Invalidator
 from fakesysfs.fuse.mount import MountError, check_device
 from fakesysfs.fuse.mount_table import mounts
 from fakesysfs.fuse.operations import Operations
@@ -41,7 +41,7 @@ class Host:
         self.in_use: list[int] = []
         self.refuses = 0
         self.started = False
-        self.cache = Names(toy.tree, self.forget_name, self.inodes.append, lambda: self.in_use)
+        self.cache = Invalidator(toy.tree, self.forget_name, self.inodes.append, lambda: self.in_use)
 
     def forget_name(self, parent: int, name: bytes) -> None:
         self.names.append((parent, name))
@@ -54,7 +54,7 @@ class Host:
         if not self.started:
             self.started = True
             self.cache.start()
-        await self.cache.settled()
+        await self.cache.flush()
         names, self.names = self.names, []
         return [name for _, name in names]
 
@@ -129,11 +129,11 @@ async def test_host_that_does_not_hold_a_name(host: Host, caplog: pytest.LogCapt
 
 
 async def test_host_that_does_not_let_go(host: Host) -> None:
-    """settled() gives up; the thread, which hangs in the host's call, is not done."""
+    """flush() gives up; the thread, which hangs in the host's call, is not done."""
     host.cache.note(1, b"link")
     host.toy.set_bound(b"0")
     host.cache.collect()
-    await host.cache.settled()
+    await host.cache.flush()
     assert host.cache.unsettled
 
 
@@ -244,22 +244,22 @@ async def test_who_waits_for_others_keeps_nobody_busy(autojump_clock: trio.testi
 
     async def operation() -> None:
         await ask(Wait("w", queue))
-        seen.append(driver.quiet)
+        seen.append(driver.blocked_operations)
         await ask(Sleep("s", 100.0))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.drive, operation(), 0, 0)
         nursery.start_soon(driver.drive, operation(), 0, 0)
         await trio.sleep(1)
-        seen.append(driver.quiet)
+        seen.append(driver.blocked_operations)
         queue.wake_all()
-        seen.append(driver.quiet)
+        seen.append(driver.blocked_operations)
         await trio.sleep(1)
-        seen.append(driver.quiet)
+        seen.append(driver.blocked_operations)
     with trio.move_on_after(1):
         await driver.drive(operation(), 0, 0)
     assert seen == [2, 0, 0, 0, 0]
-    assert driver.quiet == 0, "nobody is left of one that was cancelled"
+    assert driver.blocked_operations == 0, "nobody is left of one that was cancelled"
 
 
 async def test_cancelled_operation_is_closed(autojump_clock: trio.testing.MockClock) -> None:
@@ -294,13 +294,13 @@ def test_signals_of_a_caller() -> None:
 def test_files_of_other_mounts_have_the_same_numbers() -> None:
     """Two machines are alike to the inode number: the mount's device tells whose file a thread waits for."""
     with Path("/proc/self/status").open() as file:
-        about = os.fstat(file.fileno())
-        device = f"{os.major(about.st_dev)}:{os.minor(about.st_dev)}"
+        kobj = os.fstat(file.fileno())
+        device = f"{os.major(kobj.st_dev)}:{os.minor(kobj.st_dev)}"
         thread = str(os.getpid())
-        assert has_open(thread, about.st_ino, device)
-        assert has_open(thread, about.st_ino, None)
-        assert not has_open(thread, about.st_ino, "0:0")
-        assert not has_open(thread, about.st_ino + 1, device)
+        assert has_open(thread, kobj.st_ino, device)
+        assert has_open(thread, kobj.st_ino, None)
+        assert not has_open(thread, kobj.st_ino, "0:0")
+        assert not has_open(thread, kobj.st_ino + 1, device)
 
 
 @pytest.mark.parametrize(("number", "answer"), [(16, 16), (0, 5), (512, 5), (524, 5), (41, 5)])
@@ -363,7 +363,7 @@ def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> Non
     def stock_loop() -> bool:
         return inside.trio is trio and inside._wait_fuse_readable is stock_wait
 
-    work = SimpleNamespace(stirred=False, busy=lambda: False)
+    work = SimpleNamespace(maybe_busy=False, has_work=lambda: False)
     monkeypatch.delenv("FAKESYSFS_PYFUSE3", raising=False)
     monkeypatch.setattr(pyfuse3, "trio", trio, raising=False)
     monkeypatch.setattr(pyfuse3, "_wait_fuse_readable", stock_wait)
@@ -423,13 +423,13 @@ async def test_readdir_tells_the_attributes_that_getattr_tells(monkeypatch: pyte
             parent = toy.tree.walk(path)
             await operations.readdir(await operations.opendir(parent, caller), 0, told)
             assert (told.pop(b".")["st_ino"], told.pop(b"..")["st_ino"]) == (parent, 1)
-            for name, about in told.items():
-                assert about == numbers(await operations.lookup(parent, name, caller)), (path, name)
+            for name, stat in told.items():
+                assert stat == numbers(await operations.lookup(parent, name, caller)), (path, name)
 
 
 async def test_an_answer_that_is_there_needs_no_coroutine() -> None:
     stop = StopIteration()
-    awaitable = given_by(stop)
+    awaitable = completed(stop)
     for value in (1, None, (2, 3), 1):
         stop.value = value
         assert await awaitable == value

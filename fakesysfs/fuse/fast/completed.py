@@ -20,7 +20,7 @@ _ended = _nothing()
 _ended.close()
 
 
-def given_by(stop: StopIteration) -> Awaitable[Any]:
+def completed(stop: StopIteration) -> Awaitable[Any]:
     """Awaiting this, as often as one likes, gives what `stop.value` is then."""
 
     class Given:

@@ -54,7 +54,7 @@ def _fields_of(token: ReaddirToken) -> _Token:
     return _Token.from_address(id(token) + object.__basicsize__)
 
 
-def one_by_one(token: ReaddirToken, members: Members, entry: EntryAttributes, start: int = 0) -> int:
+def reply_each(token: ReaddirToken, members: Members, entry: EntryAttributes, start: int = 0) -> int:
     """Put members into an answer, from the one at `start` on; returns the position of the first that did not fit."""
     for position, name, ino, cookie in members.entries(start):
         entry.st_ino = ino
@@ -63,7 +63,7 @@ def one_by_one(token: ReaddirToken, members: Members, entry: EntryAttributes, st
     return len(members.numbers)
 
 
-class Together:
+class BulkReply:
     """Puts members into answers, many in one step."""
 
     def __init__(self) -> None:
@@ -75,10 +75,10 @@ class Together:
         """What pyfuse3 made of which attributes."""
 
     def __call__(self, token: ReaddirToken, members: Members, entry: EntryAttributes) -> int:
-        """As `one_by_one`."""
+        """As `reply_each`."""
         count = len(members.numbers)
         if not self._known or count < _FEW:
-            return one_by_one(token, members, entry)
+            return reply_each(token, members, entry)
         position, name, ino, cookie = next(members.entries(), (count, b"", 0, 0))
         if position == count:
             return count
@@ -104,7 +104,7 @@ class Together:
             fields.end += size
             fields.room -= size
             position += more
-        return one_by_one(token, members, entry, position)
+        return reply_each(token, members, entry, position)
 
 
 def is_entry(written: bytes, name: bytes, ino: int, cookie: int) -> bool:

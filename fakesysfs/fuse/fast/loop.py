@@ -33,7 +33,7 @@ import pyfuse3
 import trio
 
 from fakesysfs.fuse.fast import pyfuse3_compat
-from fakesysfs.fuse.fast.completed import given_by
+from fakesysfs.fuse.fast.completed import completed
 
 FAIRNESS = 32
 """After this many requests in a row the other tasks get their turn."""
@@ -44,12 +44,12 @@ PATIENCE_MILLISECONDS = 2
 BURST_SECONDS = 0.0005
 """Requests that follow one another within this time are a burst."""
 
-LOOK_SECONDS = 0.0001
+SPIN_SECONDS = 0.0001
 """How long the next request of a burst is looked for before this thread goes to sleep, where others need not run on its
 processor meanwhile: the time in which a client that has its answer asks for more.
 """
 
-LOOKS, LOOKS_LEFT = 8, 64
+SPIN_TRIES, SPIN_SKIPS = 8, 64
 """After so many looks in a row that found a request at once so many requests are taken without a look."""
 
 TICK_SECONDS = 0.02
@@ -59,20 +59,20 @@ TICK_SECONDS = 0.02
 class Work(Protocol):
     """What else goes on: while there is anything the loop must not linger."""
 
-    stirred: bool
-    """Whether `busy` must be asked again."""
+    maybe_busy: bool
+    """Whether `has_work` must be asked again."""
 
-    def busy(self) -> bool:
+    def has_work(self) -> bool:
         """Whether any handler or other thread has something to do."""
 
 
-_YES: Awaitable[bool] = given_by(StopIteration(True))  # noqa: FBT003  a value
+_YES: Awaitable[bool] = completed(StopIteration(True))  # noqa: FBT003  a value
 
 
 _stock_wait: Any = getattr(pyfuse3, "_wait_fuse_readable", None)
 """What pyfuse3 itself does before each request: a coroutine function."""
 
-_DONE: Awaitable[None] = given_by(StopIteration())
+_DONE: Awaitable[None] = completed(StopIteration())
 """Awaiting this takes no turn of any loop."""
 
 
@@ -114,7 +114,7 @@ class _LowLevel:
 
     def wait_for_request(self) -> Awaitable[bool]:
         """What pyfuse3 does before each request: false when there are to be no more."""
-        if self._bursting and not (self._work.stirred and self._work.busy()):
+        if self._bursting and not (self._work.maybe_busy and self._work.has_work()):
             if self._looks:
                 self._look()
             return _YES
@@ -127,12 +127,12 @@ class _LowLevel:
         """Look for the next request. With many clients there is always one, and looking is left for a while."""
         assert self._poll is not None
         if self._looks < 0:
-            self._looks = self._looks + 1 or LOOKS
+            self._looks = self._looks + 1 or SPIN_TRIES
         elif self._poll(0):
-            self._looks = self._looks - 1 or -LOOKS_LEFT
+            self._looks = self._looks - 1 or -SPIN_SKIPS
         else:
-            self._looks = LOOKS
-            end = monotonic() + LOOK_SECONDS
+            self._looks = SPIN_TRIES
+            end = monotonic() + SPIN_SECONDS
             while not self._poll(0) and self._bursting and monotonic() < end:
                 pass
 
@@ -156,11 +156,11 @@ class _LowLevel:
         now = monotonic()
         passed, self._asked_at = now - self._asked_at, now
         self._requests += 1
-        busy = self._work.busy()
+        busy = self._work.has_work()
         if self._requests % FAIRNESS and self._poll(0 if busy else PATIENCE_MILLISECONDS):
             if passed < BURST_SECONDS and not busy:
                 self._bursting = self._ticking = True
-                self._looks = LOOKS if min(len(os.sched_getaffinity(0)), self._allowed) > 1 else 0
+                self._looks = SPIN_TRIES if min(len(os.sched_getaffinity(0)), self._allowed) > 1 else 0
                 signal.setitimer(signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
             self._call_next()
             return _DONE

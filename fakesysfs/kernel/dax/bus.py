@@ -42,7 +42,7 @@ class DaxRegion:
     def __init__(
         self, device: Device, number: int, span: Range, target_node: int, align: int, *, static: bool, kmem: bool
     ) -> None:
-        self.about = self.device = device
+        self.kobj = self.device = device
         self.serial = 0
         self.index = 0
         self.id = number

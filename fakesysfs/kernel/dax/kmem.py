@@ -60,7 +60,7 @@ class DaxKmemData:
     """struct dax_kmem_data: what kmem keeps of a bound device."""
 
     def __init__(self, kernel: Kernel, dev_dax: DevDax, mtype: MemoryDevType) -> None:
-        self.about = self.dev_dax = dev_dax
+        self.kobj = self.dev_dax = dev_dax
         self.serial = 0
         self.index = 0
         self.mtype = mtype

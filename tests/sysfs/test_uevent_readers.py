@@ -36,8 +36,8 @@ def read(file: OpenFile, size: int = 1 << 16) -> str:
 
 
 def waited_for(face: Face) -> int:
-    announced = face.sysroot.announced
-    return len(list(announced.missing(*announced.now())))
+    readers = face.sysroot.uevent_readers
+    return len(list(readers.missing(*readers.now())))
 
 
 def test_nobody_is_waited_for_where_nobody_announces(face: Face) -> None:
@@ -84,11 +84,11 @@ def test_each_of_several(face: Face) -> None:
 def test_over_a_reset(face: Face) -> None:
     """All events of the new boot, and none twice."""
     file = announcer(face)
-    old = face.sysroot.announced.now()
+    old = face.sysroot.uevent_readers.now()
     face.write("/control/reset", "1")
     assert waited_for(face) == 1
     assert file.waits_on() is None
-    assert not list(face.sysroot.announced.missing(*old)), "the old machine's nobody waits for"
+    assert not list(face.sysroot.uevent_readers.missing(*old)), "the old machine's nobody waits for"
     events = read(file).splitlines()
     assert read(file) == "EAGAIN"
     assert [int(line.rpartition("=")[2]) for line in events] == list(range(1, face.kernel.uevents.sequence))
@@ -97,12 +97,12 @@ def test_over_a_reset(face: Face) -> None:
 
 def delays(face: Face, *before: Callable[[], object], writers: int = 1) -> list[float]:
     """How long an announcement makes each write wait; `before` each, something else happens."""
-    announcer = RemoteUevents(face.sysroot.announced)
+    uevents = RemoteUevents(face.sysroot.uevent_readers)
 
     async def write(found: list[float]) -> None:
         began = trio.current_time()
-        if announcer.behind:
-            await announcer.caught_up()
+        if uevents.behind:
+            await uevents.caught_up()
         found.append(trio.current_time() - began)
 
     async def write_all() -> list[float]:
@@ -160,17 +160,17 @@ def test_writers_that_wait_at_the_same_time_give_up_together(face: Face) -> None
     read(file)
     late = []
 
-    async def write_late(announcer: RemoteUevents) -> None:
+    async def write_late(uevents: RemoteUevents) -> None:
         await trio.sleep(PATIENCE_SECONDS / 2)
-        await announcer.caught_up()
+        await uevents.caught_up()
         late.append(trio.current_time())
 
     async def write_both() -> float:
-        announcer = RemoteUevents(face.sysroot.announced)
+        uevents = RemoteUevents(face.sysroot.uevent_readers)
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(announcer.caught_up)
-            nursery.start_soon(write_late, announcer)
+            nursery.start_soon(uevents.caught_up)
+            nursery.start_soon(write_late, uevents)
         return trio.current_time() - began
 
     face.write(STATE, "offline")

@@ -174,11 +174,11 @@ class _Entries:
 
     def at(self, place: Place, ino: int) -> EntryAttributes:
         """That of a node that is there, at a place of a table; most places look the same whatever the object."""
-        entry = None if self._changed else self._by_place_form.get(place.form)
+        entry = None if self._changed else self._by_place_form.get(place.static_stat)
         if entry is None:
-            entry = self(self._tree.form(ino, place))
-            if place.form is not None and not self._changed:
-                self._by_place_form[place.form] = entry
+            entry = self(self._tree.static_stat(ino, place))
+            if place.static_stat is not None and not self._changed:
+                self._by_place_form[place.static_stat] = entry
         entry.st_ino = ino
         return entry
 

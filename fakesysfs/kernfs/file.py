@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from fakesysfs.kernfs.declare import Attribute, Stream
 from fakesysfs.kernfs.inode import Stat, kobj_of
 from fakesysfs.kernfs.log import LogReader
-from fakesysfs.kernfs.tree import Found, NodeOverrides, Tree, file_mode, file_size
+from fakesysfs.kernfs.tree import Found, NodeOverrides, Tree
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Operation, WaitQueue
 
@@ -70,7 +70,7 @@ class OpenFile:
         self,
         tree: Tree,
         ino: int,
-        attribute: Attribute,
+        attribute: Attribute[Any],
         kobj: Any,
         form: tuple[int, int, int],
         changed: NodeOverrides | None,
@@ -141,8 +141,7 @@ class OpenFile:
         if offset == 0 or offset != self._position:
             show = self.attribute.show
             assert show is not None
-            text = show(kobj)
-            self._buffer = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+            self._buffer = _encoded(show(kobj))
             self.was_read = True
         data = self._buffer[offset : offset + size]
         self._position = offset + len(data)
@@ -156,7 +155,7 @@ class OpenFile:
         if self.attribute.sleeping_show is None:
             return self.read(offset, size)
         if offset == 0 or offset != self._position:
-            self._buffer = (await self.attribute.sleeping_show(kobj)).encode()
+            self._buffer = _encoded(await self.attribute.sleeping_show(kobj))
             self.was_read = True
         data = self._buffer[offset : offset + size]
         self._position = offset + len(data)
@@ -236,7 +235,7 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
             raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
         raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
     kobj = kobj_of(found.object)
-    form = place.form or (file_mode(place, kobj), file_size(entry, kobj), 1)
+    form = place.static_stat or (place.mode_of(kobj), place.size_of(kobj), 1)
     changed = tree.changed(ino)
     mode = form[0] if changed is None or changed.mode is None else changed.mode
     access = flags & os.O_ACCMODE
@@ -247,5 +246,9 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
     return OpenFile(tree, ino, entry, kobj, form, changed, refusals, flags)
 
 
-def _can_be_read(attribute: Attribute) -> bool:
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+
+
+def _can_be_read(attribute: Attribute[Any]) -> bool:
     return bool(attribute.show or attribute.sleeping_show or attribute.stream or attribute.log)

@@ -17,16 +17,20 @@ class Log(Protocol):
     @property
     def size(self) -> int:
         """Bytes that it ever had, dropped ones too."""
+        ...
 
     @property
     def dropped(self) -> int:
         """Bytes at its beginning that are no longer kept."""
+        ...
 
     def notice(self) -> bytes:
         """The line that stands for what was dropped."""
+        ...
 
     def text(self, position: int, size: int) -> bytes:
         """`size` bytes from a position that is kept on, fewer at the end."""
+        ...
 
 
 class LogReader:

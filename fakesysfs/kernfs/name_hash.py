@@ -53,16 +53,16 @@ def single_key(name: bytes, number: int) -> int:
     return _hash(name) << INDEX_BITS | SINGLE | number
 
 
-def rank(key: int, name: bytes) -> tuple[int, bytes]:
-    """Where a name stands: those of equal hash in the order of their bytes."""
+def sort_key(key: int, name: bytes) -> tuple[int, bytes]:
+    """What a directory is sorted by: the hash, then the bytes of the name."""
     return key >> INDEX_BITS, name
 
 
 _LOW_HALF = 0 if sys.byteorder == "little" else 1
 
 
-def codes(keys: array[int]) -> array[int]:
-    """What stands below the hashes of these keys."""
+def low_words(keys: array[int]) -> array[int]:
+    """The 32 bits below the hash of each key."""
     return array("I", keys.tobytes())[_LOW_HALF::2]
 
 
@@ -128,7 +128,7 @@ class IndexedOrder:
         if packed is None:
             words = array("Q")
             width = -(-len(self.name(len(self._keys) - 1)) // words.itemsize) * words.itemsize
-            names = [self.name(code) for code in codes(self._keys[_PIECE * number : _PIECE * (number + 1)])]
+            names = [self.name(number) for number in low_words(self._keys[_PIECE * number : _PIECE * (number + 1)])]
             words.frombytes(b"".join([name.ljust(width, b"\0") for name in names]))
             packed = self._packed[number] = Packed(words, bytes(map(len, names)))
         return packed

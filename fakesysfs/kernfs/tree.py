@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from fakesysfs.kernfs.declare import (
     PAGE_SIZE,
     Attribute,
+    DeviceNode,
+    DeviceNodes,
     Directory,
     DirectoryKind,
     Group,
@@ -30,8 +32,6 @@ from fakesysfs.kernfs.declare import (
     Kobject,
     Link,
     Links,
-    Node,
-    Nodes,
     Place,
     Subdirectories,
 )
@@ -84,12 +84,12 @@ class Found(NamedTuple):
     """
 
     object: Any
-    kind: DirectoryKind
+    kind: DirectoryKind[Any]
     place: Place | None
     member: int
 
 
-_found = tuple.__new__
+_found = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 """Makes a `Found` in half the time that its own constructor takes; it is made for nearly every request."""
 
 
@@ -116,10 +116,12 @@ class Registry(Protocol):
     @property
     def objects(self) -> Objects:
         """The objects by their serials."""
+        ...
 
     @property
     def generation(self) -> int:
         """Another number each time that an object or one of its entries came or went."""
+        ...
 
 
 class Objects(Protocol):
@@ -141,7 +143,7 @@ class Tree:
         self,
         root: Directory,
         registry: Registry,
-        kind_of: Callable[[Any], DirectoryKind],
+        kind_of: Callable[[Any], DirectoryKind[Any]],
         changes: Callable[[], Sequence[NameChange]],
         now_ns: Callable[[], int],
         *,
@@ -165,7 +167,7 @@ class Tree:
         """What was found last is mostly asked for next: whose it is, the generation, itself, its kind."""
         self._last_above = (ROOT, -1), ROOT
         self._orders: dict[bytes, IndexedOrder] = {}
-        self._forms: dict[tuple[int, int, int], Stat] = {}
+        self._static_stats: dict[tuple[int, int, int], Stat] = {}
 
     # Identity -----------------------------------------------------------------------------------------------------
 
@@ -302,12 +304,12 @@ class Tree:
             if text not in links:
                 return None
             return self._link_ino(parent, place, family, list(links).index(text), links[text][0])
-        if isinstance(family, Nodes):
+        if isinstance(family, DeviceNodes):
             node = family.of(kobj).get(os.fsdecode(name))
             return None if node is None else self.child(parent, place.slot, node[0].serial)
         return None
 
-    def singles(self, parent: int, kobj: Any, kind: DirectoryKind, around: int) -> list[PlainEntry]:
+    def singles(self, parent: int, kobj: Any, kind: DirectoryKind[Any], around: int) -> list[PlainEntry]:
         """The entries that are no families and there now, in their order."""
         found: list[PlainEntry] = []
         base = parent & ~SLOT_MASK & NO_ALIAS
@@ -331,16 +333,16 @@ class Tree:
         elif isinstance(family, Links):
             for position, (text, (linked, _)) in enumerate(family.of(kobj).items()):
                 yield text, self._link_ino(parent, place, family, position, linked)
-        elif isinstance(family, Nodes):
+        elif isinstance(family, DeviceNodes):
             for text, node in family.of(kobj).items():
                 yield text, self.child(parent, place.slot, node[0].serial)
 
-    def _link_ino(self, parent: int, place: Place, family: Links, position: int, kobj: Kobject) -> int:
+    def _link_ino(self, parent: int, place: Place, family: Links[Any], position: int, kobj: Kobject) -> int:
         if family.slots > 1:
             return self.child(parent, place.slot + position)
         return self.child(parent, place.slot, kobj.serial)
 
-    def table_of(self, parent: int) -> tuple[DirectoryKind, int] | None:
+    def table_of(self, parent: int) -> tuple[DirectoryKind[Any], int] | None:
         """The table of a directory and the slot of its group there; None if no name may change there.
 
         So it is in a directory that is gone, and in a member of an indexed family. The table tells a cache of names
@@ -446,26 +448,26 @@ class Tree:
             return self._stat(ino, stat.S_IFDIR | found.kind.mode, 2 + self._count_directories(found, kobj), changed)
         entry = place.entry
         if isinstance(entry, Attribute):
-            file = self._stat(ino, file_mode(place, kobj), 1, changed, size=file_size(entry, kobj))
+            file = self._stat(ino, place.mode_of(kobj), 1, changed, size=place.size_of(kobj))
             return file if entry.log is None else file._replace(grows=True)
         mode, rdev = place.mode, 0
-        if isinstance(entry, Node):
+        if isinstance(entry, DeviceNode):
             numbers = entry.device(kobj)
             rdev = os.makedev(*numbers) if numbers else 0
-        elif isinstance(entry, Nodes):
+        elif isinstance(entry, DeviceNodes):
             for node, bits, major, minor in entry.of(kobj).values():
                 if node.serial == found.member:
                     mode, rdev = place.mode | bits, os.makedev(major, minor)
         return self._stat(ino, mode, 1, changed, rdev=rdev)
 
-    def form(self, ino: int, place: Place) -> Stat:
+    def static_stat(self, ino: int, place: Place) -> Stat:
         """As `getattr` of a node that is there, at `place`, but that the inode number may be another's."""
-        form = place.form
+        form = place.static_stat
         if form is None or (self._changed and self.changed(ino) is not None):
             return self.getattr(ino)
-        found = self._forms.get(form)
+        found = self._static_stats.get(form)
         if found is None:
-            found = self._forms[form] = self._stat(ino, form[0], form[2], None, size=form[1])
+            found = self._static_stats[form] = self._stat(ino, form[0], form[2], None, size=form[1])
         return found
 
     def changed(self, ino: int) -> NodeOverrides | None:
@@ -657,7 +659,7 @@ class Tree:
 _MAX_LINKS = 40
 
 
-def entry_slot(kind: DirectoryKind, entry: Any) -> int:
+def entry_slot(kind: DirectoryKind[Any], entry: Any) -> int:
     """The first slot of an entry that has several."""
     return next(place.slot for place in kind.places if place.entry is entry)
 
@@ -671,17 +673,3 @@ def index_in(prefix: bytes, name: bytes) -> int | None:
         return None
     index = int(digits)
     return index if index <= INDEX_MASK else None
-
-
-def file_mode(place: Place, kobj: Any) -> int:
-    """The type and the bits of an attribute that nobody changed."""
-    narrow = place.entry.narrow if isinstance(place.entry, Attribute) else None
-    return place.mode if narrow is None else stat.S_IFREG | narrow(kobj)
-
-
-def file_size(attribute: Attribute, kobj: Any) -> int:
-    """The st_size of an attribute."""
-    if attribute.log is not None:
-        return attribute.log(kobj).size
-    size = attribute.size
-    return size(kobj) if callable(size) else size

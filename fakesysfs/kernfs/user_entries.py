@@ -27,6 +27,7 @@ class Identities(Protocol):
 
     def new_serial(self) -> int:
         """One that no living object has."""
+        ...
 
     def register(self, kobject: Any) -> None:
         """An object lives from now on."""
@@ -51,7 +52,7 @@ class UserEntries:
         self._identities = identities
         self._links: dict[str, tuple[UserLink, str]] = {}
         self._directories: dict[str, Directory] = {}
-        self.entries: tuple[Entry, ...] = (
+        self.entries: tuple[Entry[object], ...] = (
             Links(of=lambda _kobj: self._links, verbatim=True, doc="Links that users made."),
             Subdirectories(of=lambda _kobj: self._directories, doc="Directories that users made."),
         )
@@ -68,7 +69,9 @@ class UserEntries:
     def mkdir(self, name: str) -> None:
         """Make a directory. The name must not exist."""
         inside = UserEntries(f"{self.path}/{name}", self._identities)
-        kind = DirectoryKind("made directory", lambda made: made.path, inside.entries, made=lambda made: made)
+        kind = DirectoryKind[UserEntries](
+            "made directory", lambda made: made.path, inside.entries, made=lambda made: made
+        )
         directory = Directory(self._identities.new_serial(), kind, inside)
         self._identities.register(directory)
         self._directories[name] = directory

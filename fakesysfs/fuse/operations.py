@@ -35,6 +35,7 @@ from fakesysfs.kernfs import (
     Refusals,
     Stat,
     Tree,
+    open_directory,
     open_file,
 )
 from fakesysfs.ops import sched
@@ -532,7 +533,7 @@ class Operations(pyfuse3.Operations):
     @at_once
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory."""
-        reader = self._tree.opendir(inode)
+        reader = open_directory(self._tree, inode)
         self._next_handle = handle = self._next_handle + 1
         self._open_directories[handle] = inode, reader
         return handle

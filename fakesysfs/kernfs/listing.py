@@ -12,15 +12,13 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fakesysfs.kernfs.declare import SLOTS, Indexed, Place
 from fakesysfs.kernfs.inode import INDEX_MASK, INDEX_SHIFT, Stat, kobj_of
 from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, Packed, low_words, single_key, sort_key
+from fakesysfs.kernfs.tree import PlainEntry, Tree
 from fakesysfs.ops.errors import KernelError
-
-if TYPE_CHECKING:
-    from fakesysfs.kernfs.tree import Tree
 
 _FAMILY_SHIFT = 24
 _LOW_MASK = (1 << INDEX_BITS) - 1
@@ -33,9 +31,6 @@ _CHUNK = 256
 """The most names that are worked out together, where nobody asked for more."""
 _A_FEW = 16
 """Names that are worked out together when all that were asked for were not enough."""
-
-PlainEntry = tuple[int, bytes, int, Place]
-"""A name that is of no indexed family: cookie, name, inode number, place (what `Tree.static_stat` takes)."""
 
 
 class Members(NamedTuple):
@@ -67,8 +62,22 @@ class Members(NamedTuple):
         return self.order.packed(first, last, len(numbers) - start)
 
 
+def open_directory(tree: Tree, ino: int) -> DirectoryReader:
+    """opendir(3) of a directory. Raises KernelError: ENOENT if it is gone, ENOTDIR if it is none."""
+    return DirectoryReader(tree, ino)
+
+
+def names_in(tree: Tree, path: str) -> list[str]:
+    """The names in a directory in the kernel's order, by its absolute path (for in-process use).
+
+    Raises KernelError: ENOENT, ENOTDIR, ELOOP.
+    """
+    reader = open_directory(tree, tree.resolve(path))
+    return [os.fsdecode(name) for name, _, _ in reader.entries(0)]
+
+
 class DirectoryReader:
-    """One open directory: names in kernfs's order, from any cookie on.
+    """One open directory: names in kernfs's order, from any cookie on. Made by `open_directory`.
 
     The order is made at the first read and at each rewind. Names removed since then are left out, names added since
     then may be missed, as POSIX lets readdir(3) do. A cookie is the hash of its name and a tie-breaker, so it stays

@@ -18,7 +18,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fakesysfs.kernfs.declare import (
     PAGE_SIZE,
@@ -47,13 +47,9 @@ from fakesysfs.kernfs.inode import (
     Stat,
     kobj_of,
 )
-from fakesysfs.kernfs.listing import DirectoryReader, PlainEntry
 from fakesysfs.kernfs.name_hash import IndexedOrder
+from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
-
-if TYPE_CHECKING:
-    from fakesysfs.kernfs.file import OpenFile
-    from fakesysfs.kernfs.user_entries import UserEntries
 
 _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
@@ -104,6 +100,29 @@ class NodeOverrides:
     mtime_ns: int | None = None
     ctime_ns: int | None = None
     xattrs: dict[str, bytes] = field(default_factory=dict)
+
+
+PlainEntry = tuple[int, bytes, int, Place]
+"""A name of no indexed family: cookie, name, inode number, place (what `Tree.static_stat` takes)."""
+
+
+class LastStat(Protocol):
+    """What an open file keeps of its node, for fstat(2) once the node is gone."""
+
+    @property
+    def mode(self) -> int:
+        """Type and permission bits."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def changed(self) -> NodeOverrides | None:
+        """What a user changed."""
+        ...
 
 
 def _gone(what: str) -> KernelError:
@@ -432,7 +451,7 @@ class Tree:
 
     # Attributes of nodes --------------------------------------------------------------------------------------------
 
-    def getattr(self, ino: int, opened: OpenFile | None = None) -> Stat:
+    def getattr(self, ino: int, opened: LastStat | None = None) -> Stat:
         """lstat of a node; one that is gone has link count 0 and keeps the form of its place, or of the open file."""
         changed = self.changed(ino)
         found = self.find(ino)
@@ -633,16 +652,7 @@ class Tree:
         if not name.startswith(_XATTRS):
             raise KernelError(errno.ENOTSUP, f"xattr {name} cannot be set here", "kernfs_vfs_xattr_set")
 
-    # Directories --------------------------------------------------------------------------------------------------
-
-    def opendir(self, ino: int) -> DirectoryReader:
-        """A reader of the directory. Raises KernelError: ENOTDIR, ENOENT."""
-        return DirectoryReader(self, ino)
-
-    def listing(self, path: str) -> list[str]:
-        """The names in a directory, in the kernel's order (for in-process use)."""
-        reader = self.opendir(self.resolve(path))
-        return [os.fsdecode(name) for name, _, _ in reader.entries(0)]
+    # Listings ------------------------------------------------------------------------------------------------------
 
     def order(self, prefix: bytes) -> IndexedOrder:
         """The order of an indexed family's names."""

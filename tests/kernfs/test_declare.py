@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fakesysfs.kernfs import Caller, KernelError, OpenFile, Tree, open_file
+from fakesysfs.kernfs import Caller, KernelError, OpenFile, Tree, names_in, open_file
 from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Directory, DirectoryKind, Entry, Shown
 from tests.model import drive
 
@@ -42,7 +42,7 @@ def opened(lamp: Lamp, entry: Entry[Lamp], flags: int = os.O_RDONLY, *, file_siz
         return directory.kind
 
     tree = Tree(top, lamp, kind_of, lambda: (), lambda: 0)
-    (name,) = tree.listing("/")
+    (name,) = names_in(tree, "/")
     return open_file(tree, tree.resolve(f"/{name}"), flags, CALLER)
 
 

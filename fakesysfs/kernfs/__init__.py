@@ -1,7 +1,8 @@
-"""kernfs: how files that are functions behave, whatever they show.
+"""kernfs: how files behave whose contents are functions.
 
-`declare` is the form of the tables, `tree` finds names and numbers, `file` reads and writes, `listing` lists. The
-layers above it (FUSE, the in-process machine, the replayer) use these names and nothing else of the model.
+`declare` is the form of the tables, `tree` finds names and inode numbers, `file` reads and writes,
+`listing` lists directories. The layers above (FUSE, the in-process machine, the replayer) use these
+names and no others of the model.
 """
 
 from fakesysfs.kernfs.declare import Place

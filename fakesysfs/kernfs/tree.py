@@ -1,13 +1,14 @@
-"""The tree: names and inode numbers to objects and places in their tables, and back.
+"""The tree: from names and inode numbers to objects and places in their tables, and back.
 
-Nothing is kept per file. An inode number is arithmetic (inode.py), so that a lookup is a few dictionary accesses,
-`forget` does nothing, and an object that was removed and came back has new numbers. What *is* kept is sparse: what a
-user changed on a node (mode, owner, times, security xattrs), dropped with the node, and aliases (see `Tree.realias`).
+Nothing is kept per file. An inode number is computed (inode.py), so a lookup takes a few dictionary
+accesses, `forget` does nothing, and an object that was removed and came back has new numbers. Only
+two things are kept: what a user changed on a node (mode, owner, times, security xattrs), until the
+node is removed, and aliases (see `Tree.realias`).
 
-The tree does not know what it shows: kinds of directories (declare.py) are given to it. It reports changes of names
-in the form in which a cache of names wants them (`NameChange`).
+The tree does not know what it shows: it is given the kinds of directories (declare.py). It reports
+changes of names as `NameChange`s, for a cache of names.
 
-Models fs/kernfs/dir.c, inode.c, symlink.c; the rules are KERNEL.md section 1, proven by recordings
+Models fs/kernfs/dir.c, inode.c, symlink.c. KERNEL.md section 1 has the rules; they are recorded in
 7.2/02-state-semantics.
 """
 
@@ -61,8 +62,8 @@ _OBJECT_MASK = NO_ALIAS & ~SLOT_MASK
 class NameChange(NamedTuple):
     """Names in the directory `parent` that came or went.
 
-    One name (`name`), or with `name` None the names `prefix` + first .. `prefix` + last of a family. `directories`
-    says that the link count of `parent` changed too; what else lstat(2) tells of it can have changed with it.
+    `name` is one name. If it is None, the names are `prefix` + first to `prefix` + last of a family.
+    `directories`: what lstat(2) tells of `parent` may have changed too, such as its link count.
     """
 
     parent: int
@@ -74,9 +75,9 @@ class NameChange(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A node that exists: its object, the kind of the object's directory and its place there.
+    """A node that exists: its object, the kind of the object's directory, the place in its table.
 
-    `place` is None for that directory itself; `member` is the number of a member of a family.
+    `place` is None for the directory itself. `member` is the number of a member of a family.
     """
 
     object: Any
@@ -86,7 +87,7 @@ class Found(NamedTuple):
 
 
 _found = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-"""Makes a `Found` in half the time that its own constructor takes; it is made for nearly every request."""
+"""Makes a `Found` in half the time of its constructor. Nearly every request makes one."""
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ def _gone(what: str) -> KernelError:
 
 
 class Registry(Protocol):
-    """Who lives: the modelled kernel."""
+    """The living objects: the modelled kernel."""
 
     @property
     def objects(self) -> Objects:
@@ -139,23 +140,23 @@ class Registry(Protocol):
 
     @property
     def generation(self) -> int:
-        """Another number each time that an object or one of its entries came or went."""
+        """A counter that changes whenever an object or one of its entries comes or goes."""
         ...
 
 
 class Objects(Protocol):
-    """A mapping, as far as it matters here."""
+    """A mapping by serial."""
 
     def get(self, serial: int, /) -> Any | None:
-        """The object of that serial that lives, else None."""
+        """The living object of that serial, or None."""
 
 
 class Tree:
     """The name space of one mount.
 
-    `registry` has the objects (and is exchanged when another kernel is booted); `kind_of` gives an object's directory
-    kind; `root` is the top directory; `changes` takes the pending changes of names (each is given once).
-    `uid` and `gid` own every file, `now_ns` is the clock for times (nanoseconds since the epoch).
+    `root` is the top directory. `registry` has the objects; a reset replaces it. `kind_of` gives the
+    kind of an object's directory. `changes` takes the pending changes of names, each once. `uid` and
+    `gid` own every file. `now_ns` is the clock for times (nanoseconds since the epoch).
     """
 
     def __init__(
@@ -179,11 +180,11 @@ class Tree:
         self.gid = gid
         self._changed: dict[int, NodeOverrides] = {}
         self.user_generation = 0
-        """Counts what else than the registry may change a listing: users' changes of nodes, and other numbers."""
+        """Counts changes of a listing that the registry does not count: users' changes and new aliases."""
         self._aliases: dict[int, int] = {}
         self._sweep_at = _SWEEP_FROM
         self._last_object = -1, -1, None, root.kind
-        """What was found last is mostly asked for next: whose it is, the generation, itself, its kind."""
+        """The last find, as the next one mostly wants it again: key, generation, object, kind."""
         self._last_above = (ROOT, -1), ROOT
         self._orders: dict[bytes, IndexedOrder] = {}
         self._static_stats: dict[tuple[int, int, int], Stat] = {}
@@ -197,7 +198,7 @@ class Tree:
         return kobject.serial << SERIAL_SHIFT | kobject.index << INDEX_SHIFT
 
     def child(self, found_ino: int, slot: int, member: int | None = None) -> int:
-        """The inode number of what is at a slot of an object's directory: one entry, or a member of a family."""
+        """The inode number of the entry at a slot of an object's directory, or of a family's member."""
         if found_ino == ROOT:
             found_ino = self._root.serial << SERIAL_SHIFT
         base = found_ino & ~SLOT_MASK & NO_ALIAS | slot
@@ -207,10 +208,11 @@ class Tree:
         return base if alias is None else base | alias << ALIAS_SHIFT
 
     def realias(self, ino: int) -> int:
-        """Give an attribute another inode number from now on; returns it.
+        """Give an attribute another inode number for later opens; returns it. The old one stays valid.
 
-        The host's VFS holds the inode's lock while a write waits for its answer, so a second writer would wait where
-        the kernel answers at once. Later opens take the new number and so another lock. The old one stays valid.
+        The host's VFS holds the lock of an inode while a write waits for its answer. A second writer
+        would wait for that lock where the real kernel answers at once. With another inode number it
+        takes another lock.
         """
         self._sweep()
         self.user_generation += 1
@@ -219,7 +221,7 @@ class Tree:
         return base | alias << ALIAS_SHIFT
 
     def find(self, ino: int) -> Found | None:
-        """What an inode number stands for, or None if that is gone."""
+        """The node with an inode number, or None if it is gone."""
         if ino == ROOT:
             return Found(self._root, self._root.kind, None, 0)
         which, generation, kobject, kind = self._last_object
@@ -251,12 +253,12 @@ class Tree:
     def identity_of(self, ino: int) -> object:
         """The object with whose life a node comes and goes, or None if that is gone.
 
-        Whatever is open compares it with the one it was opened on: serials come again once all have been given.
+        Serials are reused in the end. An open file compares this object with the one of its open.
         """
         return self._root if ino == ROOT else self.registry.objects.get(ino >> SERIAL_SHIFT)
 
     def existing(self, ino: int, where: str) -> Found:
-        """As `find`, but a node that is gone is ENODEV, as kernfs says to open files (kernfs_get_active)."""
+        """As `find`. Raises KernelError ENODEV if the node is gone (kernfs_get_active)."""
         found = self.find(ino)
         if found is None:
             raise KernelError(errno.ENODEV, "the node was removed", where)
@@ -265,7 +267,7 @@ class Tree:
     # Names --------------------------------------------------------------------------------------------------------
 
     def group_slot(self, found: Found) -> int | None:
-        """The slot whose entries a directory shows, 0 for the object's own; None for what is no directory."""
+        """The slot whose entries a directory shows, 0 for the object's own; None if it is not a directory."""
         if found.place is None:
             return 0
         return found.place.slot if isinstance(found.place.entry, Group) else None
@@ -273,7 +275,7 @@ class Tree:
     def lookup(self, parent: int, name: bytes) -> int:
         """The inode number of `name` in the directory `parent`.
 
-        Raises KernelError: ENOENT where there is none, ENOTDIR if `parent` is no directory.
+        Raises KernelError: ENOENT if the name does not exist, ENOTDIR if `parent` is not a directory.
         """
         found = self.find(parent)
         if found is None:
@@ -294,7 +296,7 @@ class Tree:
         raise _gone(os.fsdecode(name))
 
     def single(self, parent: int, kobj: Any, place: Place) -> int | None:
-        """The inode number of an entry that is no family; None if it is not there now."""
+        """The inode number of an entry that is not a family; None if it does not exist now."""
         if place.owner is not None:
             owner = place.owner(kobj)
             if owner is None:
@@ -329,7 +331,7 @@ class Tree:
         return None
 
     def singles(self, parent: int, kobj: Any, kind: DirectoryKind[Any], around: int) -> list[PlainEntry]:
-        """The entries that are no families and there now, in their order."""
+        """The entries that exist now, without families, in their order."""
         found: list[PlainEntry] = []
         base = parent & ~SLOT_MASK & NO_ALIAS
         simple = parent != ROOT and not self._aliases
@@ -362,10 +364,10 @@ class Tree:
         return self.child(parent, place.slot, kobj.serial)
 
     def table_of(self, parent: int) -> tuple[DirectoryKind[Any], int] | None:
-        """The table of a directory and the slot of its group there; None if no name may change there.
+        """The table of a directory and the slot of its group; None if no name in it can change.
 
-        So it is in a directory that is gone, and in a member of an indexed family. The table tells a cache of names
-        which names may change. Of those of indexed families it can keep a bit each (`index_in`).
+        None: the directory is gone, or is a member of an indexed family. The table tells a cache which
+        names may change. For names of indexed families a cache can keep one bit each (`index_in`).
         """
         if parent == ROOT:
             return self._root.kind, 0
@@ -375,7 +377,7 @@ class Tree:
         return self._kind_of(kobject), parent & SLOT_MASK
 
     def walk(self, path: str) -> int:
-        """The inode number of an absolute path, following links in all but the last component.
+        """The inode number of an absolute path. Follows links in all components but the last.
 
         Raises KernelError: ENOENT, ENOTDIR, ELOOP.
         """
@@ -401,7 +403,7 @@ class Tree:
         return ino
 
     def resolve(self, path: str) -> int:
-        """As `walk`, following a link in the last component too."""
+        """As `walk`, but follows a link in the last component too."""
         ino = self.walk(path)
         for _ in range(_MAX_LINKS):
             if not stat.S_ISLNK(self.getattr(ino).mode):
@@ -425,9 +427,9 @@ class Tree:
         return "/".join([base.rstrip("/"), *reversed(names)]) or "/"
 
     def above(self, ino: int) -> int:
-        """The inode number of the directory around a directory; the root's for one that is gone.
+        """The inode number of the directory above a directory; ROOT if the directory is gone.
 
-        Objects of one serial have their directories in the same one.
+        Objects that share a serial have their directories in the same directory.
         """
         found = None if ino == ROOT else self.find(ino)
         if found is None:
@@ -442,17 +444,17 @@ class Tree:
         return self._last_above[1]
 
     def made_in(self, ino: int) -> UserEntries:
-        """What users made in a directory. Raises KernelError EPERM where they may not make anything."""
+        """The entries that users made in a directory. Raises KernelError EPERM if they may not make any."""
         found = self.find(ino)
         if found is None or found.place is not None or found.kind.made is None:
-            raise KernelError(errno.EPERM, "nobody makes names here", "may_create")
+            raise KernelError(errno.EPERM, "users cannot make names in this directory", "may_create")
         made: UserEntries = found.kind.made(kobj_of(found.object))
         return made
 
     # Attributes of nodes --------------------------------------------------------------------------------------------
 
     def getattr(self, ino: int, opened: LastStat | None = None) -> Stat:
-        """lstat of a node; one that is gone has link count 0 and keeps the form of its place, or of the open file."""
+        """lstat(2). A node that is gone has link count 0, and the mode and size of `opened` if that is given."""
         changed = self.changed(ino)
         found = self.find(ino)
         if found is None:
@@ -480,7 +482,7 @@ class Tree:
         return self._stat(ino, mode, 1, changed, rdev=rdev)
 
     def static_stat(self, ino: int, place: Place) -> Stat:
-        """As `getattr` of a node that is there, at `place`, but that the inode number may be another's."""
+        """As `getattr` of a node that exists at `place`, but `ino` in the result may be another node's."""
         form = place.static_stat
         if form is None or (self._changed and self.changed(ino) is not None):
             return self.getattr(ino)
@@ -490,12 +492,12 @@ class Tree:
         return found
 
     def changed(self, ino: int) -> NodeOverrides | None:
-        """What a user changed on a node."""
+        """What a user changed on a node, or None."""
         return self._changed.get(ino & NO_ALIAS) if self._changed else None
 
     @property
     def all_changed(self) -> Mapping[int, NodeOverrides]:
-        """The nodes on which a user changed something."""
+        """What users changed, by inode number."""
         return self._changed
 
     def _stat(
@@ -530,7 +532,7 @@ class Tree:
         return count
 
     def readlink(self, ino: int) -> bytes:
-        """The target of a link. Raises KernelError: EINVAL on another node, ENOENT on one that is gone."""
+        """readlink(2). Raises KernelError: EINVAL if the node is not a link, ENOENT if it is gone."""
         found = self.find(ino)
         if found is None:
             raise KernelError(errno.ENOENT, "the link was removed", "kernfs_iop_get_link")
@@ -576,9 +578,9 @@ class Tree:
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
     ) -> Stat:
-        """chmod, chown, utime: remembered until the node is removed (fs/kernfs/inode.c, kernfs_setattr).
+        """chmod(2), chown(2), utime(2); remembered until the node is removed (kernfs_setattr).
 
-        Changing the size is a success without effect. Raises KernelError ENODEV on a node that is gone.
+        A change of the size succeeds without effect. Raises KernelError ENODEV if the node is gone.
         """
         self.existing(ino, "kernfs_iop_setattr")
         if any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
@@ -593,7 +595,7 @@ class Tree:
         return self.getattr(ino)
 
     def forget_changed(self) -> list[int]:
-        """Drop what users changed, on all nodes; returns the inode numbers of those that are there still."""
+        """Drop what users changed on all nodes; returns the inode numbers of those that still exist."""
         there = [ino for ino in self._changed if self.find(ino) is not None]
         self._changed.clear()
         self.user_generation += 1
@@ -605,7 +607,7 @@ class Tree:
         return self._changed.setdefault(ino & NO_ALIAS, NodeOverrides())
 
     def _sweep(self) -> None:
-        """Drop what was remembered of nodes that are gone, when it is twice as much as after the last time."""
+        """Drop what is kept of removed nodes, once twice as much is kept as after the last sweep."""
         if len(self._changed) + len(self._aliases) < self._sweep_at:
             return
         for ino in [ino for ino in self._changed if self.find(ino) is None]:
@@ -615,16 +617,16 @@ class Tree:
         self._sweep_at = max(2 * (len(self._changed) + len(self._aliases)), _SWEEP_FROM)
 
     def lacks_xattr(self, ino: int, name: bytes) -> bool:
-        """Whether it is plain that `getxattr` would say ENODATA: mostly nobody ever set anything on a node."""
+        """Whether `getxattr` certainly answers ENODATA, as it does for a node that no user changed."""
         return not (self._changed and ino & NO_ALIAS in self._changed) and name.startswith(_READABLE_XATTRS_ENCODED)
 
     def getxattr(self, ino: int, name: str) -> bytes:
-        """One xattr of a node, whether or not that is still there (kernfs_xattr_get asks for no active reference).
+        """getxattr(2); works on a removed node too (kernfs_xattr_get takes no active reference).
 
-        Raises KernelError: ENODATA where it was never set, as all of user.*; ENOTSUP for a name of no known kind.
+        Raises KernelError: ENODATA if it was never set, as all of user.*; ENOTSUP for other prefixes.
         """
         if not name.startswith(_READABLE_XATTRS):
-            raise KernelError(errno.ENOTSUP, f"xattr {name} is of no kind that exists here", "xattr_resolve_name")
+            raise KernelError(errno.ENOTSUP, f"xattrs like {name} are not supported in sysfs", "xattr_resolve_name")
         changed = self.changed(ino)
         value = changed.xattrs.get(name) if changed else None
         if value is None:
@@ -632,7 +634,7 @@ class Tree:
         return value
 
     def setxattr(self, ino: int, name: str, value: bytes) -> None:
-        """Raises KernelError: ENOTSUP for user.* (kernfs_vfs_user_xattr_set is off in sysfs)."""
+        """setxattr(2). Raises KernelError ENOTSUP for user.* (sysfs has kernfs_vfs_user_xattr_set off)."""
         self._can_be_set(ino, name)
         self._remember(ino).xattrs[name] = value
 
@@ -642,7 +644,7 @@ class Tree:
         return sorted(changed.xattrs) if changed else []
 
     def removexattr(self, ino: int, name: str) -> None:
-        """Raises KernelError: ENOTSUP as `setxattr`, ENODATA where it was never set."""
+        """removexattr(2). Raises KernelError: ENOTSUP as `setxattr`, ENODATA if it was never set."""
         self._can_be_set(ino, name)
         self.getxattr(ino, name)
         del self._changed[ino & NO_ALIAS].xattrs[name]
@@ -662,7 +664,7 @@ class Tree:
         return order
 
     def take_changes(self) -> Sequence[NameChange]:
-        """The changes of names since the last call."""
+        """Take the changes of names since the last call."""
         return self._take_changes()
 
 
@@ -670,7 +672,7 @@ _MAX_LINKS = 40
 
 
 def entry_slot(kind: DirectoryKind[Any], entry: Any) -> int:
-    """The first slot of an entry that has several."""
+    """The slot of an entry, the first one if it has several."""
     return next(place.slot for place in kind.places if place.entry is entry)
 
 

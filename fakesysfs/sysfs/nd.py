@@ -1,7 +1,7 @@
 """The nd bus's devices on the way to a static dax region (drivers/nvdimm/{region,namespace,pfn,dax}_devs.c).
 
-Recorded: snapshot 7.2/06-pmem-devdax. What a namespace is for cannot be changed here: that is an operation of the
-kernel model (`dax.pmem.create_pmem_devdax`).
+Recorded: snapshot 7.2/06-pmem-devdax. The use of a namespace cannot be changed here; that is an
+operation of the kernel model (`dax.pmem.create_pmem_devdax`).
 """
 
 from __future__ import annotations

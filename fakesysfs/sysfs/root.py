@@ -1,4 +1,4 @@
-"""/sys put together: which directory is where, and which kind each kernel object's directory is of."""
+"""/sys as a whole: the paths of static directories, and the kind of each kernel object's directory."""
 
 from __future__ import annotations
 

@@ -23,14 +23,16 @@ The contract of the functions:
   whole file as it is. The constructor adds the newlines.
 - `store` gets the object and the bytes of one write(2), as the kernel's store does: at most 4,096,
   with the newline if the user wrote one. It parses them with kernel/kstrtox.py.
-- Either raises KernelError to refuse. Either may be `async def` if it sleeps.
+- Either raises KernelError to refuse. A store or show that sleeps is `async def` (a show not as a
+  lambda).
 - `store` stands beside its `show`: both in the line or above the table, or both with the object in
   kernel/ that they belong to.
 
 The type of the object is the parameter of the table: mypy and pyright check each lambda against it.
+A part of a table with a name of its own is annotated (`POWER: Group[HasKernel] = Group(...)`).
 
-Nothing is stored per directory or file. A file is found as (object, place in the table), and `show`,
-`store` and `visible` are asked at each call.
+Nothing is stored per directory or file. A file is found as (object, place in the table), and
+`show`, `store` and `visible` are asked at each call.
 
 Sources: include/linux/sysfs.h, fs/sysfs/group.c, fs/kernfs/.
 """
@@ -104,8 +106,9 @@ class Stream(Protocol):
 class Attribute(Generic[T_contra]):
     """A file. `RO`, `RW` and `WO` make the usual ones; a log or a stream is written out.
 
-    The open file keeps the text of `show`, from a read at offset 0 on (fs/seq_file.c). `sleeping_show`
-    is for a show that takes a lock. A `log` is a text that grows; its st_size is its length.
+    The open file keeps the text of `show`, from a read at offset 0 on (fs/seq_file.c).
+    `sleeping_show` is for a show that takes a lock. A `log` is a text that grows; its st_size is
+    its length.
     """
 
     name: str
@@ -128,7 +131,7 @@ class Attribute(Generic[T_contra]):
     size: int | Callable[[T_contra], int] | None = None
     """st_size in bytes; None: the directory's `file_size`."""
     max_store: int | None = PAGE_SIZE
-    """The most bytes that `store` gets. None: all bytes, and a write of 0 bytes reaches `store` too."""
+    """The most bytes that `store` gets. None: all of them, and `store` gets writes of 0 bytes too."""
     seekable: bool = True
     """False: lseek, pread and pwrite are ESPIPE; an open file reads its text once.
 
@@ -247,7 +250,7 @@ class Link(Generic[T_contra]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group(Generic[T_contra]):
-    """A subdirectory without an object of its own: its entries get the object of the directory above.
+    """A subdirectory without an object of its own: its entries get the directory's object.
 
     `owner` gives the object with whose life the group comes and goes, as for an attribute.
     """
@@ -279,11 +282,13 @@ class Subdirectories(Generic[T_contra]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links(Generic[T_contra]):
-    """A family of links by name. `of` gives name -> (object it links to, absolute path of the target).
+    """A family of links by name.
 
-    Where directories share a serial (memory blocks), a link is told apart by its position, which must
-    not change while it lives; `slots` is the most links in one directory. `verbatim`: the target is
-    any text, not a path.
+    `of` gives name -> (object it links to, absolute path of the target).
+
+    Where directories share a serial (memory blocks), a link is told apart by its position, which
+    must not change while it lives; `slots` is the most links in one directory. `verbatim`: the
+    target is any text, not a path.
     """
 
     of: Callable[[T_contra], Mapping[str, tuple[Kobject, str]]]
@@ -302,14 +307,15 @@ class DeviceNodes(Generic[T_contra]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indexed(Generic[T_contra]):
-    """A family named `prefix` + decimal number, kept in runs: half a million blocks cost as much as one.
+    """A family named `prefix` + decimal number, kept in runs: 500,000 blocks cost as much as one.
 
-    `runs` gives the numbers that exist, as ascending disjoint (first, last) pairs. `directory` gives
-    the object of one number (a family of directories), or `link` the absolute path of its target (a
-    family of links). `count` gives the number of members, without a walk.
+    `runs` gives the numbers that exist, as ascending disjoint (first, last) pairs. `directory`
+    gives the object of one number (a family of directories), or `link` the absolute path of its
+    target (a family of links). `count` gives the number of members, without a walk.
 
-    `run` gives (first, last) around a number: members that all exist and that lstat(2) tells apart by
-    their inode numbers only, which differ as the members' numbers do. None: no two are known to be so.
+    `run` gives (first, last) around a number: members that all exist and that lstat(2) tells apart
+    by their inode numbers only, which differ as the members' numbers do. None: no two are known to
+    be so.
     """
 
     prefix: str
@@ -347,11 +353,12 @@ class Place:
     `group` is the group around it (None: the directory itself). `directory_mode` has the permission
     bits of directories, `file_size` the st_size of attributes that declare none.
 
-    `mode` is the type and the bits of a file or link as declared (0 for directories). `static_stat` is
-    (mode, size, link count) where that is all that lstat(2) tells of the entry, whatever the object.
-    `condition` is the entry's own, None: always there. `conditions` begins with those of the groups
-    around, the outermost first, and ends with it; each may rely on those before and on the owner.
-    `owner` is the declared one, else that of the group around. `passing`: the name may come and go.
+    `mode` is the type and the bits of a file or link as declared (0 for directories). `static_stat`
+    is (mode, size, link count) where that is all that lstat(2) tells of the entry, whatever the
+    object. `condition` is the entry's own, None: always there. `conditions` begins with those of
+    the groups around, the outermost first, and ends with it; each may rely on those before and on
+    the owner. `owner` is the declared one, else that of the group around. `passing`: the name may
+    come and go.
     """
 
     slot: int
@@ -444,10 +451,10 @@ def _static_stat(entry: Entry[Any], directory_mode: int, file_size: int) -> tupl
 class DirectoryKind(Generic[T_contra]):
     """The table of one kind of directory.
 
-    `path` gives the absolute path, inside the mount, of an object's directory. `mode` has the permission
-    bits of the directory and of its groups. `file_size` is the st_size in bytes of attributes that
-    declare none: 4,096 in sysfs, 0 in /proc, debugfs and control/. `made` gives the entries that users
-    made in the directory, where they may (user_entries.py).
+    `path` gives the absolute path, inside the mount, of an object's directory. `mode` has the
+    permission bits of the directory and of its groups. `file_size` is the st_size in bytes of
+    attributes that declare none: 4,096 in sysfs, 0 in /proc, debugfs and control/. `made` gives the
+    entries that users made in the directory, where they may (user_entries.py).
 
     Raises ValueError: one name declared twice, more than 255 entries.
     """
@@ -525,7 +532,7 @@ class DirectoryKind(Generic[T_contra]):
         )
 
     def named(self, around: int, name: bytes) -> Place | None:
-        """The single entry called `name` in the group at slot `around` (0: the directory itself)."""
+        """The single entry `name` in the group at slot `around` (0: the directory itself)."""
         return self._by_name.get((around, name))
 
     def families(self, around: int) -> list[Place]:
@@ -541,7 +548,7 @@ class DirectoryKind(Generic[T_contra]):
         return self._directories[around]
 
     def may_change(self, around: int, name: bytes) -> bool:
-        """Whether a name may come and go in the group at slot `around`; those of indexed families apart."""
+        """Whether a name of no indexed family may come and go in the group at slot `around`."""
         place = self._by_name.get((around, name))
         if place is not None:
             return place.passing
@@ -558,9 +565,9 @@ SLOTS = 256
 
 @dataclass(slots=True)
 class Directory:
-    """A directory that lasts as long as the mount and stands for no object (`/sys/devices`), with its own table.
+    """A directory that lasts as long as the mount and stands for no object (`/sys/devices`).
 
-    `kobj` is what its `show` and `store` functions get.
+    It has a table of its own. `kobj` is the object that the functions of its entries get.
     """
 
     serial: int

@@ -1,6 +1,7 @@
 """The parts of an inode number, and what lstat(2) shows of a node.
 
-serial of the object (20 bits) | alias (12) | index among objects of one serial (24) | slot in the table (8)
+serial of the object (20 bits) | alias (12) | index among objects of one serial (24) | slot in the
+table (8)
 """
 
 from __future__ import annotations
@@ -38,5 +39,5 @@ class Stat(NamedTuple):
 
 
 def kobj_of(kobject: Any) -> Any:
-    """The object that the functions of a directory's entries get: its `kobj`, or the object itself."""
+    """The object that functions of a directory's entries get: its `kobj`, or the object itself."""
     return getattr(kobject, "kobj", kobject)

@@ -63,7 +63,7 @@ class Members(NamedTuple):
 
 
 def open_directory(tree: Tree, ino: int) -> DirectoryReader:
-    """opendir(3) of a directory. Raises KernelError: ENOENT if it is gone, ENOTDIR if it is none."""
+    """opendir(3) of a directory. Raises KernelError: ENOENT if it is gone, ENOTDIR for a file or link."""
     return DirectoryReader(tree, ino)
 
 

@@ -1,9 +1,9 @@
 """A file that grows like a log file, for `tail -f` and other readers.
 
-The position of a byte never changes: st_size counts all bytes that the log ever had. A full log drops
-its oldest lines. A reader whose position was dropped, or that starts at 0, gets a notice of how many
-lines are missing in all, then the oldest line that is kept. From there on its position counts the
-bytes that it has read.
+The position of a byte never changes: st_size counts all bytes that the log ever had. A full log
+drops its oldest lines. A reader whose position was dropped, or that starts at 0, gets a notice of
+how many lines are missing in all, then the oldest line that is kept. From there on its position
+counts the bytes that it has read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Log(Protocol):
 
 
 class LogReader:
-    """One reader's place in a log. A read goes on where the last one ended, at the end of the log too."""
+    """One reader's place in a log. A read goes on where the last one ended, even at the end."""
 
     __slots__ = ("_end", "_log", "_notice", "_place")
 

@@ -1,8 +1,10 @@
-"""The order in which kernfs lists a directory: by hash of the name, then by name (fs/kernfs/dir.c, kernfs_name_hash).
+"""The order in which kernfs lists a directory: by hash of the name, then by name.
+
+fs/kernfs/dir.c, kernfs_name_hash.
 
 The order is neither alphabetical nor that of creation. Some clients depend on it: daxctl walks a
-node's blocks in it. The hash is the one of x86-64 (the directory-entry hash of fs/namei.c, folded to
-31 bits; KERNEL.md). It fits every recorded `readdir-raw-order`.
+node's blocks in it. The hash is the one of x86-64 (the directory-entry hash of fs/namei.c, folded
+to 31 bits; KERNEL.md). It fits every recorded `readdir-raw-order`.
 """
 
 from __future__ import annotations

@@ -62,8 +62,9 @@ _OBJECT_MASK = NO_ALIAS & ~SLOT_MASK
 class NameChange(NamedTuple):
     """Names in the directory `parent` that came or went.
 
-    `name` is one name. If it is None, the names are `prefix` + first to `prefix` + last of a family.
-    `directories`: what lstat(2) tells of `parent` may have changed too, such as its link count.
+    `name` is one name. If it is None, the names are `prefix` + first to `prefix` + last of a
+    family. `directories`: what lstat(2) tells of `parent` may have changed too, such as its link
+    count.
     """
 
     parent: int
@@ -104,7 +105,7 @@ class NodeOverrides:
 
 
 PlainEntry = tuple[int, bytes, int, Place]
-"""A name of no indexed family: cookie, name, inode number, place (what `Tree.static_stat` takes)."""
+"""A name of no indexed family: cookie, name, inode number, place (see `Tree.static_stat`)."""
 
 
 class LastStat(Protocol):
@@ -154,9 +155,9 @@ class Objects(Protocol):
 class Tree:
     """The name space of one mount.
 
-    `root` is the top directory. `registry` has the objects; a reset replaces it. `kind_of` gives the
-    kind of an object's directory. `changes` takes the pending changes of names, each once. `uid` and
-    `gid` own every file. `now_ns` is the clock for times (nanoseconds since the epoch).
+    `root` is the top directory. `registry` has the objects; a reset replaces it. `kind_of` gives
+    the kind of an object's directory. `changes` takes the pending changes of names, each once.
+    `uid` and `gid` own every file. `now_ns` is the clock for times (nanoseconds since the epoch).
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class Tree:
         self.gid = gid
         self._changed: dict[int, NodeOverrides] = {}
         self.user_generation = 0
-        """Counts changes of a listing that the registry does not count: users' changes and new aliases."""
+        """Counts what changes a listing but not the registry: users' changes, new aliases."""
         self._aliases: dict[int, int] = {}
         self._sweep_at = _SWEEP_FROM
         self._last_object = -1, -1, None, root.kind
@@ -198,7 +199,7 @@ class Tree:
         return kobject.serial << SERIAL_SHIFT | kobject.index << INDEX_SHIFT
 
     def child(self, found_ino: int, slot: int, member: int | None = None) -> int:
-        """The inode number of the entry at a slot of an object's directory, or of a family's member."""
+        """The inode number at a slot of an object's directory: of an entry or of a family's member."""
         if found_ino == ROOT:
             found_ino = self._root.serial << SERIAL_SHIFT
         base = found_ino & ~SLOT_MASK & NO_ALIAS | slot
@@ -208,11 +209,11 @@ class Tree:
         return base if alias is None else base | alias << ALIAS_SHIFT
 
     def realias(self, ino: int) -> int:
-        """Give an attribute another inode number for later opens; returns it. The old one stays valid.
+        """Give an attribute another inode number for later opens; returns it. The old one stays good.
 
-        The host's VFS holds the lock of an inode while a write waits for its answer. A second writer
-        would wait for that lock where the real kernel answers at once. With another inode number it
-        takes another lock.
+        The host's VFS holds the lock of an inode while a write waits for its answer. A second
+        writer would wait for that lock where the real kernel answers at once. With another inode
+        number it takes another lock.
         """
         self._sweep()
         self.user_generation += 1
@@ -267,7 +268,7 @@ class Tree:
     # Names --------------------------------------------------------------------------------------------------------
 
     def group_slot(self, found: Found) -> int | None:
-        """The slot whose entries a directory shows, 0 for the object's own; None if it is not a directory."""
+        """The slot whose entries a directory shows, 0 for the object's; None for no directory."""
         if found.place is None:
             return 0
         return found.place.slot if isinstance(found.place.entry, Group) else None
@@ -275,7 +276,8 @@ class Tree:
     def lookup(self, parent: int, name: bytes) -> int:
         """The inode number of `name` in the directory `parent`.
 
-        Raises KernelError: ENOENT if the name does not exist, ENOTDIR if `parent` is not a directory.
+        Raises KernelError: ENOENT if the name does not exist, ENOTDIR if `parent` is not a
+        directory.
         """
         found = self.find(parent)
         if found is None:
@@ -366,8 +368,9 @@ class Tree:
     def table_of(self, parent: int) -> tuple[DirectoryKind[Any], int] | None:
         """The table of a directory and the slot of its group; None if no name in it can change.
 
-        None: the directory is gone, or is a member of an indexed family. The table tells a cache which
-        names may change. For names of indexed families a cache can keep one bit each (`index_in`).
+        None: the directory is gone, or is a member of an indexed family. The table tells a cache
+        which names may change. For names of indexed families a cache can keep one bit each
+        (`index_in`).
         """
         if parent == ROOT:
             return self._root.kind, 0
@@ -444,7 +447,7 @@ class Tree:
         return self._last_above[1]
 
     def made_in(self, ino: int) -> UserEntries:
-        """The entries that users made in a directory. Raises KernelError EPERM if they may not make any."""
+        """The entries that users made in a directory. Raises KernelError EPERM if they may not."""
         found = self.find(ino)
         if found is None or found.place is not None or found.kind.made is None:
             raise KernelError(errno.EPERM, "users cannot make names in this directory", "may_create")
@@ -454,7 +457,7 @@ class Tree:
     # Attributes of nodes --------------------------------------------------------------------------------------------
 
     def getattr(self, ino: int, opened: LastStat | None = None) -> Stat:
-        """lstat(2). A node that is gone has link count 0, and the mode and size of `opened` if that is given."""
+        """lstat(2). A node that is gone has link count 0, and mode and size of `opened` if given."""
         changed = self.changed(ino)
         found = self.find(ino)
         if found is None:
@@ -482,7 +485,7 @@ class Tree:
         return self._stat(ino, mode, 1, changed, rdev=rdev)
 
     def static_stat(self, ino: int, place: Place) -> Stat:
-        """As `getattr` of a node that exists at `place`, but `ino` in the result may be another node's."""
+        """As `getattr` of a node at `place`, but `ino` in the result may be another node's."""
         form = place.static_stat
         if form is None or (self._changed and self.changed(ino) is not None):
             return self.getattr(ino)
@@ -532,7 +535,7 @@ class Tree:
         return count
 
     def readlink(self, ino: int) -> bytes:
-        """readlink(2). Raises KernelError: EINVAL if the node is not a link, ENOENT if it is gone."""
+        """readlink(2). Raises KernelError: EINVAL if it is not a link, ENOENT if it is gone."""
         found = self.find(ino)
         if found is None:
             raise KernelError(errno.ENOENT, "the link was removed", "kernfs_iop_get_link")
@@ -564,7 +567,8 @@ class Tree:
         while group is not None:
             base += "/group"  # every group is one level down; its name does not matter for the way up
             group = group.group
-        # The way up ends at an ancestor of the target, never at the target itself (kernfs_get_target_path).
+        # The way up ends at an ancestor of the target, never at the target
+        # (kernfs_get_target_path).
         around, _, name = target.rpartition("/")
         return os.fsencode(os.path.normpath(f"{os.path.relpath(around or '/', base)}/{name}"))
 
@@ -595,7 +599,7 @@ class Tree:
         return self.getattr(ino)
 
     def forget_changed(self) -> list[int]:
-        """Drop what users changed on all nodes; returns the inode numbers of those that still exist."""
+        """Drop what users changed on all nodes; returns the inode numbers of living ones."""
         there = [ino for ino in self._changed if self.find(ino) is not None]
         self._changed.clear()
         self.user_generation += 1
@@ -607,7 +611,7 @@ class Tree:
         return self._changed.setdefault(ino & NO_ALIAS, NodeOverrides())
 
     def _sweep(self) -> None:
-        """Drop what is kept of removed nodes, once twice as much is kept as after the last sweep."""
+        """Drop what is kept of removed nodes, once the number has doubled since the last sweep."""
         if len(self._changed) + len(self._aliases) < self._sweep_at:
             return
         for ino in [ino for ino in self._changed if self.find(ino) is None]:
@@ -617,13 +621,14 @@ class Tree:
         self._sweep_at = max(2 * (len(self._changed) + len(self._aliases)), _SWEEP_FROM)
 
     def lacks_xattr(self, ino: int, name: bytes) -> bool:
-        """Whether `getxattr` certainly answers ENODATA, as it does for a node that no user changed."""
+        """Whether `getxattr` certainly answers ENODATA, as for a node that no user changed."""
         return not (self._changed and ino & NO_ALIAS in self._changed) and name.startswith(_READABLE_XATTRS_ENCODED)
 
     def getxattr(self, ino: int, name: str) -> bytes:
         """getxattr(2); works on a removed node too (kernfs_xattr_get takes no active reference).
 
-        Raises KernelError: ENODATA if it was never set, as all of user.*; ENOTSUP for other prefixes.
+        Raises KernelError: ENODATA if it was never set, as all of user.*; ENOTSUP for other
+        prefixes.
         """
         if not name.startswith(_READABLE_XATTRS):
             raise KernelError(errno.ENOTSUP, f"xattrs like {name} are not supported in sysfs", "xattr_resolve_name")
@@ -634,7 +639,7 @@ class Tree:
         return value
 
     def setxattr(self, ino: int, name: str, value: bytes) -> None:
-        """setxattr(2). Raises KernelError ENOTSUP for user.* (sysfs has kernfs_vfs_user_xattr_set off)."""
+        """setxattr(2). Raises KernelError ENOTSUP for user.* (kernfs_vfs_user_xattr_set)."""
         self._can_be_set(ino, name)
         self._remember(ino).xattrs[name] = value
 
@@ -644,7 +649,7 @@ class Tree:
         return sorted(changed.xattrs) if changed else []
 
     def removexattr(self, ino: int, name: str) -> None:
-        """removexattr(2). Raises KernelError: ENOTSUP as `setxattr`, ENODATA if it was never set."""
+        """removexattr(2). Raises KernelError: ENOTSUP as `setxattr`, ENODATA if not set."""
         self._can_be_set(ino, name)
         self.getxattr(ino, name)
         del self._changed[ino & NO_ALIAS].xattrs[name]

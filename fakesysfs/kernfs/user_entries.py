@@ -87,7 +87,10 @@ class UserEntries:
         self._identities.generation += 1
 
     def rmdir(self, name: str) -> None:
-        """Remove an empty directory. Raises KernelError: ENOTEMPTY; ENOTDIR; EPERM if no user made it."""
+        """Remove an empty directory.
+
+        Raises KernelError: ENOTEMPTY; ENOTDIR; EPERM if no user made it.
+        """
         if name in self._links:
             raise KernelError(errno.ENOTDIR, f"{name} is a link", "vfs_rmdir")
         if name not in self._directories:
@@ -99,8 +102,8 @@ class UserEntries:
     def rename(self, old: str, new: str, flags: int, *, exists: bool) -> None:
         """Rename an entry, replacing `new` if it `exists`.
 
-        Raises KernelError: EEXIST with RENAME_NOREPLACE; EINVAL for other flags; EPERM if no user made
-        one of them; EISDIR, ENOTDIR and ENOTEMPTY as rename(2).
+        Raises KernelError: EEXIST with RENAME_NOREPLACE; EINVAL for other flags; EPERM if no user
+        made one of them; EISDIR, ENOTDIR and ENOTEMPTY as rename(2).
         """
         if flags & ~RENAME_NOREPLACE:
             raise KernelError(errno.EINVAL, f"flags {flags:#x}: only RENAME_NOREPLACE is supported", "simple_rename")

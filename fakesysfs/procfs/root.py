@@ -1,4 +1,4 @@
-"""The files of /proc that follow the model. Their size is 0; each read from the start makes a new text."""
+"""The files of /proc that follow the model. Their size is 0; a read at offset 0 makes a new text."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Which names a change in the kernel touches.
 
-The kernel reports which object came or went. This module knows the directories that show it, so that
-a cache of names can drop exactly those names. It computes the inode numbers of the directories at
-once, because the object may be gone later.
+The kernel reports which object came or went. This module knows the directories that show it, so
+that a cache of names can drop exactly those names. It computes the inode numbers of the directories
+at once, because the object may be gone later.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ Where = Callable[[str], Kobject]
 
 
 class Changes:
-    """Turns the kernel's changes into `NameChange`s of one tree. `static` gives a static directory by path."""
+    """Turns the kernel's changes into `NameChange`s of one tree.
+
+    `static` gives a static directory by its path.
+    """
 
     def __init__(self, tree: Tree, static: Where) -> None:
         self._tree = tree

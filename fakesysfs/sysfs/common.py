@@ -49,7 +49,7 @@ def _autosuspend_delay_store(_kobj: object, _buffer: bytes) -> None:
 
 
 def _only(*words: str) -> Store[object]:
-    """A `store` that takes some words and changes nothing: runtime PM is disabled for these devices."""
+    """A `store` that takes some words without effect: these devices have runtime PM disabled."""
 
     def store(_kobj: object, buffer: bytes) -> None:
         sysfs_match_string(dict.fromkeys(words, True), buffer, "control_store")

@@ -165,7 +165,7 @@ def _region(device: Device) -> DaxRegion:
 
 
 def _region_now(device: Device) -> DaxRegion | None:
-    """The owner of the group, which comes and goes with the region: each binding has another group."""
+    """The owner of the group, which lives as long as the region: each binding has another one."""
     region = device.driver_data
     return region if isinstance(region, DaxRegion) else None
 
@@ -316,7 +316,7 @@ def _bus_devices(bus: Bus) -> dict[str, tuple[Kobject, str]]:
 
 
 def _is_listed(device: Device) -> bool:
-    """Not the CXL hierarchy's ports and decoders: they have no attributes here for the tools that read them."""
+    """Whether the bus shows a device: not CXL's ports and decoders, which have no attributes here."""
     return not isinstance(device, CxlDevice) or device.devtype in {"cxl_dax_region", "cxl_region"}
 
 

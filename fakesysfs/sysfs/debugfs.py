@@ -1,13 +1,13 @@
 """/sys/kernel/debug: what notifier-error-inject shows there (lib/notifier-error-inject.c).
 
-debugfs is not kernfs. `error` is a simple attribute (fs/libfs.c, DEFINE_SIMPLE_ATTRIBUTE_SIGNED): it
-has size 0 and no position, the first read of an open file makes its text, and a write of 0 bytes
+debugfs is not kernfs. `error` is a simple attribute (fs/libfs.c, DEFINE_SIMPLE_ATTRIBUTE_SIGNED):
+it has size 0 and no position, the first read of an open file makes its text, and a write of 0 bytes
 reaches its store (recording 7.2/16-notifier-error-inject, i=7 to 110). By the source, an open file
 whose directory was removed answers EIO (fs/debugfs/file.c, debugfs_file_get), and of a longer write
 the first 23 bytes count (simple_attr_write).
 
-Differs knowingly: readdir gives kernfs's order, where debugfs gives the newest name first. Through a
-mount, a write of 0 bytes never leaves the host's kernel, and an injected errno that the host does
+Differs knowingly: readdir gives kernfs's order, where debugfs gives the newest name first. Through
+a mount, a write of 0 bytes never leaves the host's kernel, and an injected errno that the host does
 not know arrives as EIO.
 """
 
@@ -23,7 +23,7 @@ from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Kob
 PATH = "/sys/kernel/debug"
 
 _SET_BUF = 24
-"""Size in bytes of struct simple_attr's buffer. Of a longer write 23 bytes count, but all are taken."""
+"""Bytes in the buffer of struct simple_attr. Of a longer write 23 bytes count; all are taken."""
 
 
 def _top(kernel: Kernel) -> dict[str, Kobject]:

@@ -27,7 +27,7 @@ def _shown(kind: ModuleKind) -> set[str]:
 
 
 _SECTIONS = (".text", "__mcount_loc", "__patchable_function_entries")
-"""Some of a module's sections (recorded: 7.2-distribution/01-boot, i=12; `ls` does not show those with a dot)."""
+"""Some of a module's sections; `ls` hides names with a dot (7.2-distribution/01-boot, i=12)."""
 
 
 def _section(_module: Module) -> str:

@@ -1,4 +1,6 @@
-"""The nd bus's devices on the way to a static dax region (drivers/nvdimm/{region,namespace,pfn,dax}_devs.c).
+"""The nd bus's devices that lead to a static dax region.
+
+drivers/nvdimm/{region,namespace,pfn,dax}_devs.c.
 
 Recorded: snapshot 7.2/06-pmem-devdax. The use of a namespace cannot be changed here; that is an
 operation of the kernel model (`dax.pmem.create_pmem_devdax`).

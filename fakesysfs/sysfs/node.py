@@ -1,6 +1,6 @@
-"""/sys/devices/system/node, memory tiers and CPUs (drivers/base/node.c, mm/memory-tiers.c, drivers/base/cpu.c).
+"""/sys/devices/system/node, memory tiers and CPUs.
 
-KERNEL.md 3.
+drivers/base/node.c, mm/memory-tiers.c, drivers/base/cpu.c. KERNEL.md 3.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _hugepages(size_kb: int) -> Group[NodeDevice]:
         return node.data.hugepages.get(size_kb, 0)
 
     def nr_store(node: NodeDevice, buffer: bytes) -> None:
-        # The pool never grows beyond what is free; gigantic pages of a fully free node come out whole.
+        # The pool never grows beyond the free memory; a free node has room for whole gigantic pages.
         wanted = kstrtoull(buffer, 10, "nr_hugepages_store")
         node.data.hugepages[size_kb] = min(wanted, node.data.managed_kb // size_kb)
 

@@ -1,4 +1,4 @@
-"""/sys as a whole: the paths of static directories, and the kind of each kernel object's directory."""
+"""/sys as a whole: the static directories, and the kind of each kernel object's directory."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, word_of
 from fakesysfs.kernel.printk import Printk, Record
 from fakesysfs.kernel.uevent import Uevents
-from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Entry, Indexed, Stream
+from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Directory, DirectoryKind, Entry, Indexed, Store, Stream
 from fakesysfs.kernfs.log import Log
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.ops.errors import KernelError
@@ -196,11 +196,11 @@ def _clear_kmsg(kernel: Kernel, buffer: bytes) -> None:
     kernel.printk.cleared = kernel.printk.sequence
 
 
-def _known_modules(kernel: Kernel) -> str:
-    return "".join(
-        " ".join([name, ",".join(kind.needs) or "-", *kind.parameters]) + "\n"
+def _known_modules(kernel: Kernel) -> list[str]:
+    return [
+        " ".join([name, ",".join(kind.needs) or "-", *kind.parameters])
         for name, kind in sorted(kernel.modules.kinds.items())
-    )
+    ]
 
 
 def _follow_uevents(kernel: Kernel, place: int = 1) -> _Follow:
@@ -244,8 +244,8 @@ async def _devdax(kernel: Kernel, buffer: bytes) -> None:
     await kernel.create_pmem_devdax(name, int(value))
 
 
-def _on_node(name: str, act: Callable[[Kernel, int], object], doc: str) -> Attribute:
-    """A write-only file that takes the number of a node."""
+def _on_node(name: str, act: Callable[[Kernel, int], object]) -> Store[Kernel]:
+    """The `store` of a file that takes the number of a node."""
 
     def store(kernel: Kernel, buffer: bytes) -> None:
         word = word_of(buffer).strip()
@@ -253,7 +253,7 @@ def _on_node(name: str, act: Callable[[Kernel, int], object], doc: str) -> Attri
             raise KernelError(errno.EINVAL, f"{word!r} is the number of no node", f"{name}_store")
         act(kernel, int(word))
 
-    return Attribute(name=name, mode=0o200, size=0, store=store, doc=doc)
+    return store
 
 
 def _unpin_store(kernel: Kernel, buffer: bytes) -> None:
@@ -262,7 +262,12 @@ def _unpin_store(kernel: Kernel, buffer: bytes) -> None:
     kernel.unpin()
 
 
-def _latency(point: str) -> Attribute:
+def _latency(point: str) -> Attribute[Kernel]:
+    """How long each block takes at a preemption point of the model."""
+
+    def show(kernel: Kernel) -> str:
+        return f"{kernel.preempt.latency.get(point, 0.0):.10g}"
+
     def store(kernel: Kernel, buffer: bytes) -> None:
         word = word_of(buffer)
         # What float() takes besides this ("1_0", "-0", " 5 ") nobody writes on purpose.
@@ -272,14 +277,7 @@ def _latency(point: str) -> Attribute:
             raise KernelError(errno.EINVAL, f"{word!r}: expected {allowed}", "latency_store")
         kernel.preempt.latency[point] = seconds
 
-    return Attribute(
-        name=point,
-        mode=0o644,
-        size=0,
-        show=lambda kernel: f"{kernel.preempt.latency.get(point, 0.0):.10g}\n",
-        store=store,
-        doc="Seconds that each block takes.",
-    )
+    return RW(point, show, store, "Seconds that each block takes.")
 
 
 @dataclass(slots=True, eq=False)
@@ -325,31 +323,28 @@ def _unmovable_store(block: ControlBlock, buffer: bytes) -> None:
     (blocks.unmovable.add if kstrtobool(buffer, "unmovable_store") else blocks.unmovable.discard)(block.index)
 
 
-CONTROL_BLOCK = DirectoryKind(
+CONTROL_BLOCK = DirectoryKind[ControlBlock](
     "control block",
     lambda block: f"/control/blocks/memory{block.index}",
     (
-        Attribute(
-            name="pinned",
-            mode=0o644,
-            size=0,
-            show=lambda block: f"{int(block.index in block.kernel.memory_blocks.pinned)}\n",
-            store=_pinned_store,
-            doc="1: a page of the block does not migrate, so offlining it hangs until a signal or until it is 0 again.",
+        RW(
+            "pinned",
+            lambda block: block.index in block.kernel.memory_blocks.pinned,
+            _pinned_store,
+            "1: a page of the block does not migrate, so offlining it hangs until a signal or until it is 0 again.",
         ),
-        Attribute(
-            name="unmovable",
-            mode=0o644,
-            size=0,
-            show=lambda block: f"{int(block.index in block.kernel.memory_blocks.unmovable)}\n",
-            store=_unmovable_store,
-            doc="1: the block has an unmovable page, so offlining it fails with EBUSY.",
+        RW(
+            "unmovable",
+            lambda block: block.index in block.kernel.memory_blocks.unmovable,
+            _unmovable_store,
+            "1: the block has an unmovable page, so offlining it fails with EBUSY.",
         ),
     ),
+    file_size=0,
 )
 
 
-def _family(blocks: ControlBlocks) -> Indexed:
+def _family(blocks: ControlBlocks) -> Indexed[Kernel]:
     def directory(_kernel: Kernel, index: int) -> ControlBlock:
         return ControlBlock(blocks, index)
 
@@ -364,13 +359,42 @@ def _family(blocks: ControlBlocks) -> Indexed:
     )
 
 
-def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> None:
+_MODULES_ENTRIES: tuple[Entry[Kernel], ...] = (
+    WO("load", _load, "A module to load: name [parameter=value ...]."),
+    RO("known", _known_modules, "Modules that can be loaded: name, what it needs (- or a,b), parameters."),
+    WO("unload", _unload, "A module to unload."),
+)
+
+_PAGES_ENTRIES: tuple[Entry[Kernel], ...] = (
+    WO(
+        "pin",
+        _on_node("pin", Kernel.pin),
+        "A node: a page of its lowest online Movable block is pinned, as by vmsplice.",
+    ),
+    WO("unpin", _unpin_store, "1: all pins are released."),
+    WO(
+        "kernel_allocations",
+        _on_node("kernel_allocations", Kernel.kernel_allocations),
+        "A node: its lowest online block in a kernel zone gets slab, so offlining it fails with EBUSY.",
+    ),
+)
+
+_PMEM_ENTRIES: tuple[Entry[Kernel], ...] = (
+    WO(
+        "devdax",
+        _devdax,
+        "A raw namespace of persistent memory, namespaceX.Y [align=BYTES]: it becomes a static dax region.",
+    ),
+)
+
+
+def make(static: StaticDirectories[Kernel], machine: Machine, blocks: ControlBlocks) -> None:
     """Make /control."""
     kernel = blocks.kernel
     boot = Directory(kernel.new_serial(), CONTROL_BLOCK, kernel)
     """The logs come and go with it: /control outlives a reset."""
 
-    def log(name: str, contents: Log, doc: str) -> Attribute:
+    def log(name: str, contents: Log, doc: str) -> Attribute[Kernel]:
         return Attribute(name=name, mode=0o444, log=lambda _kernel: contents, owner=lambda _kernel: boot, doc=doc)
 
     def reset(_kernel: Kernel, buffer: bytes) -> None:
@@ -383,46 +407,12 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         if machine.writes.on:
             machine.writes.clear()
 
-    def text(name: str, show: Callable[[Kernel], str], doc: str) -> Attribute:
-        return Attribute(name=name, mode=0o444, size=0, show=show, doc=doc)
-
     static.make("/control/blocks", (_family(blocks),))
-    static.make("/control/latency", (_latency("online_block"), _latency("offline_block")))
-    static.make(
-        "/control/pages",
-        (
-            _on_node("pin", Kernel.pin, "A node: a page of its lowest online Movable block is pinned, as by vmsplice."),
-            Attribute(name="unpin", mode=0o200, size=0, store=_unpin_store, doc="1: all pins are released."),
-            _on_node(
-                "kernel_allocations",
-                Kernel.kernel_allocations,
-                "A node: its lowest online block in a kernel zone gets slab, so offlining it fails with EBUSY.",
-            ),
-        ),
-    )
-    static.make(
-        "/control/modules",
-        (
-            Attribute(
-                name="load", mode=0o200, size=0, store=_load, doc="A module to load: name [parameter=value ...]."
-            ),
-            text("known", _known_modules, "Modules that can be loaded: name, what it needs (- or a,b), parameters."),
-            Attribute(name="unload", mode=0o200, size=0, store=_unload, doc="A module to unload."),
-        ),
-    )
-    static.make(
-        "/control/pmem",
-        (
-            Attribute(
-                name="devdax",
-                mode=0o200,
-                size=0,
-                store=_devdax,
-                doc="A raw namespace of persistent memory, namespaceX.Y [align=BYTES]: it becomes a static dax region.",
-            ),
-        ),
-    )
-    entries: tuple[Entry, ...] = (
+    static.make("/control/latency", (_latency("online_block"), _latency("offline_block")), file_size=0)
+    static.make("/control/pages", _PAGES_ENTRIES, file_size=0)
+    static.make("/control/modules", _MODULES_ENTRIES, file_size=0)
+    static.make("/control/pmem", _PMEM_ENTRIES, file_size=0)
+    entries: tuple[Entry[Kernel], ...] = (
         log(
             "kmsg",
             _kmsg(kernel.printk),
@@ -432,27 +422,22 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         Attribute(
             name="dev_kmsg",
             mode=0o644,
-            size=0,
             stream=_KmsgDevice,
             store=_write_kmsg,
             doc="What /dev/kmsg is: a record at each read, a message at each write. `fakesysfs run` shows it there.",
         ),
-        Attribute(name="kmsg_clear", mode=0o200, size=0, store=_clear_kmsg, doc="1: as `dmesg -C`, for dev_kmsg."),
-        Attribute(name="kmsg_follow", mode=0o444, size=0, stream=_follow_kmsg, doc="The log, waiting for more."),
-        Attribute(
-            name="uevents_follow", mode=0o444, size=0, stream=_follow_uevents, doc="The uevents, waiting for more."
-        ),
+        WO("kmsg_clear", _clear_kmsg, "1: as `dmesg -C`, for dev_kmsg."),
+        Attribute(name="kmsg_follow", mode=0o444, stream=_follow_kmsg, doc="The log, waiting for more."),
+        Attribute(name="uevents_follow", mode=0o444, stream=_follow_uevents, doc="The uevents, waiting for more."),
         Attribute(
             name="uevents_new",
             mode=0o444,
-            size=0,
             stream=_new_uevents,
             doc="The uevents from its opening on, waiting for more.",
         ),
         Attribute(
             name="uevents_announce",
             mode=0o400,
-            size=0,
             stream=lambda _kernel: machine.uevent_readers.open(),
             doc="The same, over resets, for a program that sends them on: a write that causes events is answered when "
             "all readers have asked for more, or after 10 seconds.",
@@ -462,22 +447,22 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
             machine.refusals.log(),
             f"Refused operations: pid, command, path, bytes, errno, why, where. {_LIKE_A_LOG_FILE}",
         ),
-        Attribute(
-            name="writes",
-            mode=0o644,
-            size=0,
-            show=lambda _kernel: machine.writes.text(),
-            store=writes,
-            doc="Writes in the order they began: seconds since boot, duration, pid, command, path, bytes, result. "
+        RW(
+            "writes",
+            lambda _kernel: machine.writes.text().encode("utf-8", "surrogateescape"),
+            writes,
+            "Writes in the order they began: seconds since boot, duration, pid, command, path, bytes, result. "
             "1 empties the list and turns it on, 0 turns it off. A line changes when its write ends, so `tail -f` "
             "does not follow it.",
         ),
-        Attribute(
-            name="reset", mode=0o200, size=0, store=reset, doc="1: boot the machine again; open files get ENODEV."
+        WO("reset", reset, "1: boot the machine again; open files get ENODEV."),
+        RO(
+            "machine.toml",
+            lambda _kernel: machine.machine_text.encode("utf-8", "surrogateescape"),
+            "The machine that runs.",
         ),
-        text("machine.toml", lambda _kernel: machine.machine_text, "The machine that runs."),
-        text("kernel", lambda kernel: f"{kernel.profile.name}\n", "The kernel profile that runs."),
-        text("pid", lambda _kernel: f"{os.getpid()}\n", "Process id of the server."),
+        RO("kernel", lambda kernel: kernel.profile.name, "The kernel profile that runs."),
+        RO("pid", lambda _kernel: os.getpid(), "Process id of the server."),
     )
-    boot.kind = static.make("/control", entries).kind
+    boot.kind = static.make("/control", entries, file_size=0).kind
     kernel.register(boot)

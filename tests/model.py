@@ -19,7 +19,7 @@ from fakesysfs.kernel.profile import PROFILES, Mmop, Profile
 from fakesysfs.kernfs import Caller, OpenFile, open_file
 from fakesysfs.machine import load
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.sched import Answer, Request, Signals, Wait
+from fakesysfs.ops.sched import Answer, Request, Signals, Wait, advance
 from fakesysfs.sysroot import Sysroot
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ def drive(operation: Coroutine[Request, Answer, T], *, interrupt: bool = False) 
     answer: Answer | None = None
     while True:
         try:
-            request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
+            request = advance(operation, answer)
         except StopIteration as stop:
             result: T = stop.value
             return result

@@ -11,7 +11,7 @@ from typing import TypeVar
 import trio
 
 from fakesysfs.fuse.callers import Watch
-from fakesysfs.ops.sched import Answer, Operation, Preempt, Request, SignalPending, Signals, Sleep, Wait
+from fakesysfs.ops.sched import Answer, Operation, Preempt, Signals, Sleep, Waiting, advance
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Driver:
         opener: int,
         ino: int,
         about_to_sleep: Callable[[], None] | None = None,
-        request: Request | None = None,
+        request: Waiting | None = None,
     ) -> T:
         """The result of `operation` on the file `ino`, opened by thread `opener` (0: not visible from here).
 
@@ -56,15 +56,11 @@ class Driver:
             while True:
                 if request is None:
                     try:
-                        request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
+                        request = advance(operation, answer, caller.signal_pending)
                     except StopIteration as stop:
                         return stop.value  # type: ignore[no-any-return]
                     finally:
                         self._stepped()
-                if isinstance(request, SignalPending):
-                    answer = Answer.INTERRUPTED if caller.signal_pending() else Answer.WOKEN
-                    request = None
-                    continue
                 if about_to_sleep is not None and not isinstance(request, Preempt):
                     about_to_sleep()
                     about_to_sleep = None
@@ -77,7 +73,7 @@ class Driver:
         finally:
             operation.close()
 
-    async def _grant(self, request: Sleep | Preempt | Wait, caller: _Caller) -> Answer:
+    async def _grant(self, request: Waiting, caller: _Caller) -> Answer:
         if isinstance(request, Preempt):
             # Twice: who was woken just now runs in the same round as we do, in any order, and shall have had its turn.
             await trio.lowlevel.checkpoint()

@@ -38,7 +38,7 @@ from fakesysfs.kernfs import (
     open_file,
 )
 from fakesysfs.ops import sched
-from fakesysfs.ops.sched import Operation, Request, WaitQueue
+from fakesysfs.ops.sched import Operation, Waiting, WaitQueue
 
 log = logging.getLogger(__name__)
 
@@ -432,7 +432,7 @@ class Operations(pyfuse3.Operations):
         try:
             outcome, operation = opened.file.store(buf)
             if operation is not None:
-                request = sched.start(operation)
+                request = sched.advance(operation)
                 return self._write_sleeping(opened, buf, outcome, operation, request, traced)
         except StopIteration:
             pass
@@ -459,7 +459,7 @@ class Operations(pyfuse3.Operations):
         data: bytes,
         taken: int,
         operation: Operation[None],
-        request: Request,
+        request: Waiting,
         traced: Callable[[int | KernelError], None] | None,
     ) -> int:
         ino = opened.file.ino

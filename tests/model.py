@@ -276,7 +276,7 @@ class Face:
     def open(self, path: str, flags: int = os.O_RDONLY) -> OpenFile:
         """open(2)."""
         tree = self.sysroot.tree
-        return open_file(tree, tree.resolve(path), flags, CALLER, self.sysroot.refusals)
+        return open_file(tree, tree.resolve(path), flags, CALLER, self.sysroot.journal)
 
     def read(self, path: str) -> str:
         """The content of a file."""

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fakesysfs.control.events import EventLines, uevent_line
-from fakesysfs.control.refused import Refusals
+from fakesysfs.control.history import CallJournal
 from fakesysfs.control.transcript import Line, Transcript
 from fakesysfs.control.uevent_readers import UeventReaders
-from fakesysfs.control.writes import Writes
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, word_of
 from fakesysfs.kernel.printk import Printk, Record
@@ -40,8 +39,7 @@ class Machine(Protocol):
     """The running machine, as far as control needs it."""
 
     machine_text: str
-    refusals: Refusals
-    writes: Writes
+    journal: CallJournal
     uevent_readers: UeventReaders
 
     def reset(self) -> None:
@@ -379,9 +377,9 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         machine.reset()
 
     def writes(_kernel: Kernel, buffer: bytes) -> None:
-        machine.writes.on = kstrtobool(buffer, "writes_store")
-        if machine.writes.on:
-            machine.writes.clear()
+        machine.journal.traces_writes = kstrtobool(buffer, "writes_store")
+        if machine.journal.traces_writes:
+            machine.journal.clear_writes()
 
     def text(name: str, show: Callable[[Kernel], str], doc: str) -> Attribute:
         return Attribute(name=name, mode=0o444, size=0, show=show, doc=doc)
@@ -459,14 +457,14 @@ def make(static: StaticDirectories, machine: Machine, blocks: ControlBlocks) -> 
         ),
         log(
             "refused",
-            machine.refusals.log(),
+            machine.journal.refused_log(),
             f"Refused operations: pid, command, path, bytes, errno, why, where. {_LIKE_A_LOG_FILE}",
         ),
         Attribute(
             name="writes",
             mode=0o644,
             size=0,
-            show=lambda _kernel: machine.writes.text(),
+            show=lambda _kernel: machine.journal.writes_text(),
             store=writes,
             doc="Writes in the order they began: seconds since boot, duration, pid, command, path, bytes, result. "
             "1 empties the list and turns it on, 0 turns it off. A line changes when its write ends, so `tail -f` "

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from fakesysfs.fuse.callers import Watch
+from fakesysfs.fuse.callers import SignalWatch
 from fakesysfs.ops.sched import Answer, Operation, Preempt, Signals, Sleep, Waiting, advance
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Driver:
         was started already asked for `request`.
         """
         answer: Answer | None = None
-        caller = _Caller(Watch(opener, ino, self.device) if opener else None)
+        caller = _Caller(SignalWatch(opener, ino, self.device) if opener else None)
         try:
             while True:
                 if request is None:
@@ -121,7 +121,7 @@ class _Caller:
 
     __slots__ = ("_interrupted", "_watch", "waited")
 
-    def __init__(self, watch: Watch | None) -> None:
+    def __init__(self, watch: SignalWatch | None) -> None:
         self._watch = watch
         self._interrupted = False
         self.waited = False

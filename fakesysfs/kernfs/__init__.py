@@ -5,7 +5,7 @@ layers above it (FUSE, the in-process machine, the replayer) use these names and
 """
 
 from fakesysfs.kernfs.declare import Place
-from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
+from fakesysfs.kernfs.file import Caller, Journal, OpenFile, Process, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
 from fakesysfs.kernfs.listing import DirectoryReader, Members
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
@@ -15,12 +15,13 @@ __all__ = [
     "ROOT",
     "Caller",
     "DirectoryReader",
+    "Journal",
     "KernelError",
     "Members",
     "NameChange",
     "OpenFile",
     "Place",
-    "Refusals",
+    "Process",
     "Stat",
     "Tree",
     "index_in",

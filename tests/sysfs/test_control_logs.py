@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesysfs.control.events import EventLines
-from fakesysfs.control.refused import CAPACITY
+from fakesysfs.control.history import REFUSED_CALLS
 from fakesysfs.control.root import kmsg_line
 from fakesysfs.control.transcript import Line, Transcript
 from fakesysfs.kernel.printk import LOG_RECORDS
@@ -125,7 +125,7 @@ def test_a_reader_that_lags_behind_is_told_how_much_is_missing(face: Face) -> No
 
 def test_the_end_of_a_full_log_is_at_its_size(face: Face) -> None:
     """There tail(1) looks for the last lines."""
-    for number in range(CAPACITY + 100):
+    for number in range(REFUSED_CALLS + 100):
         face.refusal(STATE, f"nonsense {number}")
     file = face.open("/control/refused")
     size = size_of(face, "refused")
@@ -137,7 +137,7 @@ def test_the_end_of_a_full_log_is_at_its_size(face: Face) -> None:
 
 def test_a_position_that_was_dropped_is_that_of_the_oldest_line(face: Face) -> None:
     file = face.open("/control/refused")
-    for number in range(CAPACITY + 100):
+    for number in range(REFUSED_CALLS + 100):
         face.refusal(STATE, f"nonsense {number}")
         if not number:
             rest(file, 0)

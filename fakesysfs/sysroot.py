@@ -13,8 +13,8 @@ from itertools import starmap
 from typing import Any, Protocol
 
 from fakesysfs.control import root as control_root
+from fakesysfs.control.blocks import CONTROL_BLOCK, ControlBlock, ControlBlocks
 from fakesysfs.control.history import CallJournal
-from fakesysfs.control.root import ControlBlock, ControlBlocks
 from fakesysfs.control.uevent_readers import UeventReaders
 from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel, Setup
 from fakesysfs.kernel.profile import Profile
@@ -207,8 +207,8 @@ class Sysroot:
 
 _KINDS: Mapping[type, DirectoryKind] = {
     **sysfs_root.KINDS,
-    ControlBlocks: control_root.CONTROL_BLOCK,
-    ControlBlock: control_root.CONTROL_BLOCK,
+    ControlBlocks: CONTROL_BLOCK,
+    ControlBlock: CONTROL_BLOCK,
 }
 
 

@@ -7,6 +7,7 @@ writer's command at each write, and to look that up costs more than most stores.
 from __future__ import annotations
 
 import codecs
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,6 +69,33 @@ class Call:
         if self.error is not None:
             result = self.error.name
         return f"{self.time:.6f} {took} {self.pid} {self.command} {self.path} {quoted(self.data)} {result}\n"
+
+    def refusal_json_line(self) -> str:
+        """A line of control/refused.jsonl."""
+        return json.dumps({**self._request(), **self._refusal()}) + "\n"
+
+    def write_json_line(self) -> str:
+        """A line of control/writes.jsonl."""
+        duration = None if self.duration is None else round(self.duration, 6)
+        return json.dumps({**self._request(), "duration": duration, "result": self.taken, **self._refusal()}) + "\n"
+
+    def _request(self) -> dict[str, int | float | str]:
+        return {
+            "seq": self.seq,
+            "time": round(self.time, 6),
+            "pid": self.pid,
+            "comm": self.command,
+            "uid": self.uid,
+            "op": self.op,
+            "path": self.path,
+            "data": self.data.decode("utf-8", "surrogateescape"),
+        }
+
+    def _refusal(self) -> dict[str, str | None]:
+        error = self.error
+        if error is None:
+            return {"errno": None, "reason": None, "func": None}
+        return {"errno": error.name, "reason": error.why, "func": error.where}
 
 
 class History(Generic[T]):
@@ -144,19 +172,30 @@ class CallJournal:
 
     def refused_log(self) -> Log:
         """control/refused: pid, command, path, bytes, errno, reason, kernel function. It ends at `clear`."""
-        refused = self.refused
-        return Transcript(
-            lambda: (refused.dropped, refused.count),
-            lambda number: (Line(call.seq, _encoded(call.refusal_line())) for call in refused.since(number)),
-            lambda: f"{refused.dropped} earlier ones",
-        )
+        return _log(self.refused, Call.refusal_line, _notice)
+
+    def refused_json(self) -> Log:
+        """control/refused.jsonl. It ends at `clear`."""
+        return _log(self.refused, Call.refusal_json_line)
 
     def writes_text(self) -> str:
         """control/writes: seconds since boot, seconds taken, pid, command, path, bytes, result."""
-        dropped = self.writes.dropped
-        notice = f"({dropped} earlier ones dropped)\n" if dropped else ""
-        return notice + "".join(call.write_line() for call in self.writes.since(0))
+        return _notice(self.writes) + "".join(map(Call.write_line, self.writes.since(0)))
+
+    def writes_json(self) -> str:
+        """control/writes.jsonl."""
+        return "".join(map(Call.write_json_line, self.writes.since(0)))
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def _notice(history: History[Call]) -> str:
+    return f"({history.dropped} earlier ones dropped)\n" if history.dropped else ""
+
+
+def _log(
+    history: History[Call], line: Callable[[Call], str], notice: Callable[[History[Call]], str] = lambda _history: ""
+) -> Log:
+    return Transcript(
+        lambda: (history.dropped, history.count),
+        lambda number: (Line.of(call.seq, line(call)) for call in history.since(number)),
+        lambda: notice(history),
+    )

@@ -200,7 +200,7 @@ def _nearest_initiators(node: NodeDevice) -> list[int]:
 
 
 def _initiators(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    return _node_links(node.kernel, _nearest_initiators(node))
+    return _node_links(node, _nearest_initiators(node))
 
 
 def _targets(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
@@ -211,8 +211,8 @@ def _targets(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
     )
 
 
-def _node_links(kernel: Kernel, nids: list[int]) -> dict[str, tuple[Kobject, str]]:
-    devices = [kernel.nodes[nid].device for nid in nids]
+def _node_links(kobj: NodeDevice | Cpu, nids: list[int]) -> dict[str, tuple[Kobject, str]]:
+    devices = [kobj.kernel.nodes[nid].device for nid in nids]
     return {device.name: (device, f"{NODE}/{device.name}") for device in devices if device is not None}
 
 
@@ -383,7 +383,7 @@ CPU_KIND = DirectoryKind[Cpu](
         uevent(lambda cpu: f"/devices/system/cpu/{cpu.name}", "cpu"),
         subsystem("cpu"),
         POWER,
-        Links(of=lambda cpu: _node_links(cpu.kernel, [cpu.nid]), doc="The node of the CPU."),
+        Links(of=lambda cpu: _node_links(cpu, [cpu.nid]), doc="The node of the CPU."),
         Group(
             name="topology",
             doc="Each CPU is a core, each node a package.",

@@ -16,7 +16,7 @@ from fakesysfs.kernel.kernel import Config, DaxSetup, Kernel, NodeSetup, Setup
 from fakesysfs.kernel.memory_block import State
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import PROFILES, Mmop, Profile
-from fakesysfs.kernfs import Caller, OpenFile, open_file
+from fakesysfs.kernfs import Caller, OpenFile, names_in, open_file
 from fakesysfs.machine import load
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Answer, Request, Signals, Wait, advance
@@ -297,4 +297,4 @@ class Face:
 
     def names(self, path: str) -> list[str]:
         """readdir."""
-        return self.sysroot.tree.listing(path)
+        return names_in(self.sysroot.tree, path)

@@ -51,7 +51,7 @@ class Toy:
         self.modules.remove((name, {}))
 
 
-SYS = DirectoryKind(
+SYS = DirectoryKind[Toy](
     "sys",
     lambda _toy: "/sys",
     [
@@ -63,7 +63,7 @@ SYS = DirectoryKind(
         Group(name="sub", entries=(Attribute(name="nr", mode=0o644, show=lambda _toy: "20\n"),)),
     ],
 )
-ROOT = DirectoryKind("root", lambda _toy: "/", [Group(name="sys", entries=SYS.entries)])
+ROOT = DirectoryKind[Toy]("root", lambda _toy: "/", [Group(name="sys", entries=SYS.entries)])
 
 
 @pytest.fixture

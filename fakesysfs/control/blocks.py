@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool
-from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Indexed
+from fakesysfs.kernfs.declare import RW, DirectoryKind, Indexed
 
 
 @dataclass(slots=True, eq=False)
@@ -54,31 +54,28 @@ def unmovable_store(block: ControlBlock, buffer: bytes) -> None:
     (blocks.unmovable.add if kstrtobool(buffer, "unmovable_store") else blocks.unmovable.discard)(block.index)
 
 
-CONTROL_BLOCK = DirectoryKind(
+CONTROL_BLOCK = DirectoryKind[ControlBlock](
     "control block",
     lambda block: f"/control/blocks/memory{block.index}",
     (
-        Attribute(
-            name="pinned",
-            mode=0o644,
-            size=0,
-            show=lambda block: f"{int(block.index in block.kernel.memory_blocks.pinned)}\n",
-            store=pinned_store,
-            doc="1: a page of the block does not migrate, so offlining it hangs until a signal or until it is 0 again.",
+        RW(
+            "pinned",
+            lambda block: block.index in block.kernel.memory_blocks.pinned,
+            pinned_store,
+            "1: a page of the block does not migrate, so offlining it hangs until a signal or until it is 0 again.",
         ),
-        Attribute(
-            name="unmovable",
-            mode=0o644,
-            size=0,
-            show=lambda block: f"{int(block.index in block.kernel.memory_blocks.unmovable)}\n",
-            store=unmovable_store,
-            doc="1: the block has an unmovable page, so offlining it fails with EBUSY.",
+        RW(
+            "unmovable",
+            lambda block: block.index in block.kernel.memory_blocks.unmovable,
+            unmovable_store,
+            "1: the block has an unmovable page, so offlining it fails with EBUSY.",
         ),
     ),
+    file_size=0,
 )
 
 
-def family(blocks: ControlBlocks) -> Indexed:
+def family(blocks: ControlBlocks) -> Indexed[Kernel]:
     """The directories in control/blocks."""
 
     def directory(_kernel: Kernel, index: int) -> ControlBlock:

@@ -21,7 +21,7 @@ from fakesysfs.control.kmsg import KmsgReader, clear_kmsg, kmsg_json, kmsg_log, 
 from fakesysfs.control.uevent_readers import UeventReaders
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, word_of
-from fakesysfs.kernfs.declare import Attribute, Directory, Entry
+from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Directory, Entry, Store
 from fakesysfs.kernfs.log import Log
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.ops.errors import KernelError
@@ -44,11 +44,11 @@ class Resettable(Protocol):
         """Take everything away and boot again."""
 
 
-def _known_modules(kernel: Kernel) -> str:
-    return "".join(
-        " ".join([name, ",".join(kind.needs) or "-", *kind.parameters]) + "\n"
+def _known_modules(kernel: Kernel) -> list[str]:
+    return [
+        " ".join([name, ",".join(kind.needs) or "-", *kind.parameters])
         for name, kind in sorted(kernel.modules.kinds.items())
-    )
+    ]
 
 
 async def _load(kernel: Kernel, buffer: bytes) -> None:
@@ -73,8 +73,8 @@ async def _devdax(kernel: Kernel, buffer: bytes) -> None:
     await kernel.create_pmem_devdax(name, int(value))
 
 
-def _on_node(name: str, act: Callable[[Kernel, int], object], doc: str) -> Attribute:
-    """A write-only file that takes the number of a node."""
+def _on_node(name: str, act: Callable[[Kernel, int], object]) -> Store[Kernel]:
+    """The `store` of a file that takes the number of a node."""
 
     def store(kernel: Kernel, buffer: bytes) -> None:
         word = word_of(buffer).strip()
@@ -82,7 +82,7 @@ def _on_node(name: str, act: Callable[[Kernel, int], object], doc: str) -> Attri
             raise KernelError(errno.EINVAL, f"{word!r} is the number of no node", f"{name}_store")
         act(kernel, int(word))
 
-    return Attribute(name=name, mode=0o200, size=0, store=store, doc=doc)
+    return store
 
 
 def _unpin_store(kernel: Kernel, buffer: bytes) -> None:
@@ -91,7 +91,12 @@ def _unpin_store(kernel: Kernel, buffer: bytes) -> None:
     kernel.unpin()
 
 
-def _latency(point: str) -> Attribute:
+def _latency(point: str) -> Attribute[Kernel]:
+    """How long each block takes at a preemption point of the model."""
+
+    def show(kernel: Kernel) -> str:
+        return f"{kernel.preempt.latency.get(point, 0.0):.10g}"
+
     def store(kernel: Kernel, buffer: bytes) -> None:
         word = word_of(buffer)
         # What float() takes besides this ("1_0", "-0", " 5 ") nobody writes on purpose.
@@ -101,23 +106,45 @@ def _latency(point: str) -> Attribute:
             raise KernelError(errno.EINVAL, f"{word!r}: expected {allowed}", "latency_store")
         kernel.preempt.latency[point] = seconds
 
-    return Attribute(
-        name=point,
-        mode=0o644,
-        size=0,
-        show=lambda kernel: f"{kernel.preempt.latency.get(point, 0.0):.10g}\n",
-        store=store,
-        doc="Seconds that each block takes.",
-    )
+    return RW(point, show, store, "Seconds that each block takes.")
 
 
-def make(static: StaticDirectories, machine: Resettable, blocks: ControlBlocks) -> None:
+_MODULES_ENTRIES: tuple[Entry[Kernel], ...] = (
+    WO("load", _load, "A module to load: name [parameter=value ...]."),
+    RO("known", _known_modules, "Modules that can be loaded: name, what it needs (- or a,b), parameters."),
+    WO("unload", _unload, "A module to unload."),
+)
+
+_PAGES_ENTRIES: tuple[Entry[Kernel], ...] = (
+    WO(
+        "pin",
+        _on_node("pin", Kernel.pin),
+        "A node: a page of its lowest online Movable block is pinned, as by vmsplice.",
+    ),
+    WO("unpin", _unpin_store, "1: all pins are released."),
+    WO(
+        "kernel_allocations",
+        _on_node("kernel_allocations", Kernel.kernel_allocations),
+        "A node: its lowest online block in a kernel zone gets slab, so offlining it fails with EBUSY.",
+    ),
+)
+
+_PMEM_ENTRIES: tuple[Entry[Kernel], ...] = (
+    WO(
+        "devdax",
+        _devdax,
+        "A raw namespace of persistent memory, namespaceX.Y [align=BYTES]: it becomes a static dax region.",
+    ),
+)
+
+
+def make(static: StaticDirectories[Kernel], machine: Resettable, blocks: ControlBlocks) -> None:
     """Make /control."""
     kernel = blocks.kernel
     boot = Directory(kernel.new_serial(), CONTROL_BLOCK, kernel)
     """The logs come and go with it: /control outlives a reset."""
 
-    def log(name: str, contents: Log, doc: str) -> Attribute:
+    def log(name: str, contents: Log, doc: str) -> Attribute[Kernel]:
         return Attribute(name=name, mode=0o444, log=lambda _kernel: contents, owner=lambda _kernel: boot, doc=doc)
 
     def reset(_kernel: Kernel, buffer: bytes) -> None:
@@ -130,46 +157,12 @@ def make(static: StaticDirectories, machine: Resettable, blocks: ControlBlocks) 
         if machine.journal.traces_writes:
             machine.journal.clear_writes()
 
-    def text(name: str, show: Callable[[Kernel], str], doc: str) -> Attribute:
-        return Attribute(name=name, mode=0o444, size=0, show=show, doc=doc)
-
     static.make("/control/blocks", (family(blocks),))
-    static.make("/control/latency", (_latency("online_block"), _latency("offline_block")))
-    static.make(
-        "/control/pages",
-        (
-            _on_node("pin", Kernel.pin, "A node: a page of its lowest online Movable block is pinned, as by vmsplice."),
-            Attribute(name="unpin", mode=0o200, size=0, store=_unpin_store, doc="1: all pins are released."),
-            _on_node(
-                "kernel_allocations",
-                Kernel.kernel_allocations,
-                "A node: its lowest online block in a kernel zone gets slab, so offlining it fails with EBUSY.",
-            ),
-        ),
-    )
-    static.make(
-        "/control/modules",
-        (
-            Attribute(
-                name="load", mode=0o200, size=0, store=_load, doc="A module to load: name [parameter=value ...]."
-            ),
-            text("known", _known_modules, "Modules that can be loaded: name, what it needs (- or a,b), parameters."),
-            Attribute(name="unload", mode=0o200, size=0, store=_unload, doc="A module to unload."),
-        ),
-    )
-    static.make(
-        "/control/pmem",
-        (
-            Attribute(
-                name="devdax",
-                mode=0o200,
-                size=0,
-                store=_devdax,
-                doc="A raw namespace of persistent memory, namespaceX.Y [align=BYTES]: it becomes a static dax region.",
-            ),
-        ),
-    )
-    entries: tuple[Entry, ...] = (
+    static.make("/control/latency", (_latency("online_block"), _latency("offline_block")), file_size=0)
+    static.make("/control/pages", _PAGES_ENTRIES, file_size=0)
+    static.make("/control/modules", _MODULES_ENTRIES, file_size=0)
+    static.make("/control/pmem", _PMEM_ENTRIES, file_size=0)
+    entries: tuple[Entry[Kernel], ...] = (
         log(
             "kmsg",
             kmsg_log(kernel.printk),
@@ -181,27 +174,22 @@ def make(static: StaticDirectories, machine: Resettable, blocks: ControlBlocks) 
         Attribute(
             name="dev_kmsg",
             mode=0o644,
-            size=0,
             stream=KmsgReader,
             store=write_kmsg,
             doc="What /dev/kmsg is: a record at each read, a message at each write. `fakesysfs run` shows it there.",
         ),
-        Attribute(name="kmsg_clear", mode=0o200, size=0, store=clear_kmsg, doc="1: as `dmesg -C`, for dev_kmsg."),
-        Attribute(name="kmsg_follow", mode=0o444, size=0, stream=follow_kmsg, doc="The log, waiting for more."),
-        Attribute(
-            name="uevents_follow", mode=0o444, size=0, stream=follow_uevents, doc="The uevents, waiting for more."
-        ),
+        WO("kmsg_clear", clear_kmsg, "1: as `dmesg -C`, for dev_kmsg."),
+        Attribute(name="kmsg_follow", mode=0o444, stream=follow_kmsg, doc="The log, waiting for more."),
+        Attribute(name="uevents_follow", mode=0o444, stream=follow_uevents, doc="The uevents, waiting for more."),
         Attribute(
             name="uevents_new",
             mode=0o444,
-            size=0,
             stream=follow_new_uevents,
             doc="The uevents from its opening on, waiting for more.",
         ),
         Attribute(
             name="uevents_announce",
             mode=0o400,
-            size=0,
             stream=lambda _kernel: machine.uevent_readers.open(),
             doc="The same, over resets, for a program that sends them on: a write that causes events is answered when "
             "all readers have asked for more, or after 10 seconds.",
@@ -212,27 +200,27 @@ def make(static: StaticDirectories, machine: Resettable, blocks: ControlBlocks) 
             f"Refused system calls: pid, command, path, bytes, errno, reason, kernel function. {_LIKE_A_LOG_FILE}",
         ),
         log("refused.jsonl", machine.journal.refused_json(), f"Refused system calls {_JSON_LINES}"),
-        Attribute(
-            name="writes",
-            mode=0o644,
-            size=0,
-            show=lambda _kernel: machine.journal.writes_text(),
-            store=writes,
-            doc="Writes in the order they began: seconds since boot, duration, pid, command, path, bytes, result. "
+        RW(
+            "writes",
+            lambda _kernel: machine.journal.writes_text().encode("utf-8", "surrogateescape"),
+            writes,
+            "Writes in the order they began: seconds since boot, duration, pid, command, path, bytes, result. "
             "1 empties the list and turns it on, 0 turns it off. A line changes when its write ends, so `tail -f` "
             "does not follow it.",
         ),
-        text(
+        RO(
             "writes.jsonl",
-            lambda _kernel: machine.journal.writes_json(),
+            lambda _kernel: machine.journal.writes_json().encode(),
             "The same as JSON lines, see docs/control.md. `seq` counts from 0 since the list was emptied.",
         ),
-        Attribute(
-            name="reset", mode=0o200, size=0, store=reset, doc="1: boot the machine again; open files get ENODEV."
+        WO("reset", reset, "1: boot the machine again; open files get ENODEV."),
+        RO(
+            "machine.toml",
+            lambda _kernel: machine.machine_text.encode("utf-8", "surrogateescape"),
+            "The machine that runs.",
         ),
-        text("machine.toml", lambda _kernel: machine.machine_text, "The machine that runs."),
-        text("kernel", lambda kernel: f"{kernel.profile.name}\n", "The kernel profile that runs."),
-        text("pid", lambda _kernel: f"{os.getpid()}\n", "Process id of the server."),
+        RO("kernel", lambda kernel: kernel.profile.name, "The kernel profile that runs."),
+        RO("pid", lambda _kernel: os.getpid(), "Process id of the server."),
     )
-    boot.kind = static.make("/control", entries).kind
+    boot.kind = static.make("/control", entries, file_size=0).kind
     kernel.register(boot)

@@ -24,16 +24,20 @@ class Piece(Protocol):
     @property
     def first(self) -> int:
         """The number of its first line."""
+        ...
 
     @property
     def count(self) -> int:
         """The number of its lines."""
+        ...
 
     def length(self, count: int) -> int:
         """Bytes of its first `count` lines."""
+        ...
 
     def lines(self, skip: int) -> Iterator[bytes]:
         """Its lines after the first `skip`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,8 @@ class Transcript:
     def text(self, position: int, size: int) -> bytes:
         """See Log."""
         self._look()
-        marks, parts, left = self._marks, [], size
+        marks, left = self._marks, size
+        parts: list[bytes] = []
         index = bisect_right(marks, position, key=_position_of) - 1
         while left > 0 and position < self._size:
             start, piece = marks[index]

@@ -34,6 +34,7 @@ from fakesysfs.kernfs import (
     Place,
     Stat,
     Tree,
+    open_directory,
     open_file,
 )
 from fakesysfs.ops.sched import Operation, Waiting, WaitQueue, advance
@@ -143,11 +144,11 @@ class _Entries:
 
     def at(self, place: Place, ino: int) -> EntryAttributes:
         """That of a node that is there, at a place of a table; most places look the same whatever the object."""
-        entry = None if self._changed else self._by_place_form.get(place.form)
+        entry = None if self._changed else self._by_place_form.get(place.static_stat)
         if entry is None:
-            entry = self(self._tree.form(ino, place))
-            if place.form is not None and not self._changed:
-                self._by_place_form[place.form] = entry
+            entry = self(self._tree.static_stat(ino, place))
+            if place.static_stat is not None and not self._changed:
+                self._by_place_form[place.static_stat] = entry
         entry.st_ino = ino
         return entry
 
@@ -472,7 +473,7 @@ class Operations(pyfuse3.Operations):
     @at_once
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory."""
-        reader = self._tree.opendir(inode)
+        reader = open_directory(self._tree, inode)
         self._next_handle = handle = self._next_handle + 1
         self._open_directories[handle] = inode, reader
         return handle

@@ -1,9 +1,9 @@
 """Open files: the seq_file buffer, the one-call store, and death with the node (fs/kernfs/file.c, fs/seq_file.c).
 
-A read at offset 0, or away from where the last one ended, calls `show` anew; a read that goes on where the last one
-ended continues in the text that was made then. A write hands at most 4,096 bytes to `store`, whatever the offset, and
-a longer one is cut short. When the node goes, so does every open file of it: ENODEV for ever, even if the name comes
-back. Proven by recordings 7.2/02-state-semantics (i=180 to 260).
+A read that starts where the last one ended goes on in the same text. Any other read calls `show`
+again. A write passes at most 4,096 bytes to `store`, whatever the offset; a longer write is cut
+short. When the node is removed, every open file of it answers ENODEV for ever, even if the name comes
+back. Recorded in 7.2/02-state-semantics (i=180 to 260).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from fakesysfs.kernfs.declare import Attribute, Stream
 from fakesysfs.kernfs.inode import Stat, kobj_of
 from fakesysfs.kernfs.log import LogReader
-from fakesysfs.kernfs.tree import Found, NodeOverrides, Tree, file_mode, file_size
+from fakesysfs.kernfs.tree import Found, NodeOverrides, Tree
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Operation, WaitQueue
 
@@ -72,7 +72,7 @@ _ABANDONED = KernelError(errno.EIO, "a bug, or the mount ended", "write")
 
 
 class OpenFile:
-    """One open attribute. UserEntries by `open_file`; to be closed."""
+    """One open attribute. Made by `open_file`; the caller closes it."""
 
     __slots__ = (
         "__weakref__",
@@ -100,7 +100,7 @@ class OpenFile:
         self,
         tree: Tree,
         ino: int,
-        attribute: Attribute,
+        attribute: Attribute[Any],
         kobj: Any,
         form: tuple[int, int, int],
         changed: NodeOverrides | None,
@@ -113,7 +113,7 @@ class OpenFile:
         self._life = tree.identity_of(ino)
         self.attribute = attribute
         self.mode, self._size, _ = form
-        """What fstat(2) says once the node is gone, but for what a user changed: `changed`."""
+        """What fstat(2) says once the node is gone; `changed` has what a user changed."""
         self.changed = changed
         self._kobj = kobj
         self._generation = tree.registry.generation
@@ -122,32 +122,35 @@ class OpenFile:
         self._stream: Stream | None = None if attribute.stream is None else attribute.stream(kobj)
         self._log = None if attribute.log is None else LogReader(attribute.log(kobj))
         self.is_stream = attribute.stream is not None
-        """A reader may have to wait for more."""
+        """Whether a read may wait for more."""
         self._waits = not flags & os.O_NONBLOCK
         self.reading_sleeps = attribute.show is None and attribute.log is None
-        """Reads must go through `read_sleeping`."""
+        """Whether reads must go through `read_sleeping`."""
         self.was_read = False
-        """Something was read: from then on poll(2) no longer reports POLLPRI and POLLERR (kernfs_generic_poll)."""
+        """Whether anything was read. From then on poll(2) does not report POLLPRI and POLLERR.
+
+        kernfs_generic_poll.
+        """
 
     @property
     def size(self) -> int:
-        """The st_size once the node is gone."""
+        """The st_size in bytes, once the node is gone."""
         return self._size if self._log is None else self._log.size
 
     def getattr(self) -> Stat:
-        """What fstat(2) says."""
+        """fstat(2)."""
         return self._tree.getattr(self.ino, self)
 
     @property
     def alive(self) -> bool:
-        """Is the node still there?"""
+        """Whether the node still exists."""
         return self._find() is not None
 
     def _find(self) -> Found | None:
         return self._tree.find(self.ino) if self._tree.identity_of(self.ino) is self._life else None
 
     def _object(self, where: str) -> Any:
-        """What the attribute is of. As long as nothing came or went anywhere, what it was of before."""
+        """The object of the attribute. It is looked up again only after an object came or went."""
         generation = self._tree.registry.generation
         if generation != self._generation:
             found = self._find()
@@ -159,45 +162,44 @@ class OpenFile:
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset`.
 
-        A log can be read to its end when the node is gone, as a deleted log file can.
-        Raises KernelError: ENODEV when another node is gone, whatever `show` refuses with.
+        A log can be read to its end even if the node is gone, as a deleted log file can. Raises
+        KernelError: ENODEV if any other node is gone; the errno of `show`.
         """
         if self._log is not None:
             self.was_read = True
             return self._log.read(offset, size)
         kobj = self._object("kernfs_seq_start")
         if not self.attribute.seekable:
-            offset = max(self._position, 0)  # writes do not move it
+            offset = max(self._position, 0)  # a write does not move the position
         if offset == 0 or offset != self._position:
             show = self.attribute.show
             assert show is not None
-            text = show(kobj)
-            self._buffer = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+            self._buffer = _encoded(show(kobj))
             self.was_read = True
         data = self._buffer[offset : offset + size]
         self._position = offset + len(data)
         return data
 
     async def read_sleeping(self, offset: int, size: int) -> bytes:
-        """As `read`, for an attribute whose `show` sleeps and for streams."""
+        """`read` for an attribute whose `show` sleeps, and for streams."""
         kobj = self._object("kernfs_seq_start")
         if self._stream is not None:
             return await self._stream.read(size, wait=self._waits)
         if self.attribute.sleeping_show is None:
             return self.read(offset, size)
         if offset == 0 or offset != self._position:
-            self._buffer = (await self.attribute.sleeping_show(kobj)).encode()
+            self._buffer = _encoded(await self.attribute.sleeping_show(kobj))
             self.was_read = True
         data = self._buffer[offset : offset + size]
         self._position = offset + len(data)
         return data
 
     def waits_on(self) -> WaitQueue | None:
-        """What wakes a reader of a stream that would wait now; None: none would."""
+        """The queue that wakes a reader of a stream; None if a read would not wait."""
         return None if self._stream is None else self._stream.waits_on()
 
     def close(self) -> None:
-        """The last descriptor is closed."""
+        """Close the file, after its last descriptor."""
         if self._stream is not None:
             self._stream.close()
 
@@ -269,10 +271,10 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, journal: Journal | Non
         raise KernelError(number, "only attributes can be opened here", "do_open")
     if flags & _NOT_IN_SYSFS:
         if flags & os.O_DIRECTORY:
-            raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
-        raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
+            raise KernelError(errno.ENOTDIR, "an attribute is not a directory", "do_open")
+        raise KernelError(errno.EINVAL, "sysfs does not support O_DIRECT", "do_dentry_open")
     kobj = kobj_of(found.object)
-    form = place.form or (file_mode(place, kobj), file_size(entry, kobj), 1)
+    form = place.static_stat or (place.mode_of(kobj), place.size_of(kobj), 1)
     changed = tree.changed(ino)
     mode = form[0] if changed is None or changed.mode is None else changed.mode
     access = flags & os.O_ACCMODE
@@ -283,5 +285,9 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, journal: Journal | Non
     return OpenFile(tree, ino, entry, kobj, form, changed, journal, flags)
 
 
-def _can_be_read(attribute: Attribute) -> bool:
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+
+
+def _can_be_read(attribute: Attribute[Any]) -> bool:
     return bool(attribute.show or attribute.sleeping_show or attribute.stream or attribute.log)

@@ -13,10 +13,9 @@ from itertools import starmap
 from typing import Any, Protocol
 
 from fakesysfs.control import root as control_root
-from fakesysfs.control.refused import Refusals
-from fakesysfs.control.root import ControlBlock, ControlBlocks
+from fakesysfs.control.blocks import CONTROL_BLOCK, ControlBlock, ControlBlocks
+from fakesysfs.control.history import CallJournal
 from fakesysfs.control.uevent_readers import UeventReaders
-from fakesysfs.control.writes import Writes
 from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel, Setup
 from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernfs.declare import Attribute, DeviceNode, DeviceNodes, Directory, DirectoryKind, Entry, Kobject, Link
@@ -100,8 +99,7 @@ class Sysroot:
         self.machine = machine
         self.machine_text = machine.text
         self.profile = profile
-        self.refusals = Refusals()
-        self.writes = Writes(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel
+        self.journal = CallJournal(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel
         self._collecting = False
         self._changes: list[NameChange] = []
         self._root = Directory(FIRST_SERIAL - 1, DirectoryKind[Any]("/", lambda _kobj: "/", ()), None)
@@ -139,8 +137,7 @@ class Sysroot:
         All open files of /sys die, whoever waits in the old machine is let go. What was refused or written is
         forgotten.
         """
-        self.refusals.clear()
-        self.writes.clear()
+        self.journal.clear()
         old = self.kernel
         nodes = {*_dax_nodes(old), *(self._made_in_dev.names() if self._made_in_dev else ())}
         lasting = {path: directory for path, directory in self._static.by_path.items() if _lasts(path)}
@@ -210,8 +207,8 @@ class Sysroot:
 
 _KINDS: Mapping[type, DirectoryKind[Any]] = {
     **sysfs_root.KINDS,
-    ControlBlocks: control_root.CONTROL_BLOCK,
-    ControlBlock: control_root.CONTROL_BLOCK,
+    ControlBlocks: CONTROL_BLOCK,
+    ControlBlock: CONTROL_BLOCK,
 }
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from fakesysfs.control import root as control_root
+from fakesysfs.control.blocks import CONTROL_BLOCK
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.dax.kmem import Kmem
 from fakesysfs.kernel.kernel import Kernel
@@ -52,7 +52,7 @@ PATTERNS = {
     debugfs.NOTIFIER_ERROR_INJECT: f"{debugfs.PATH}/notifier-error-inject",
     debugfs.NOTIFIER_ERR_INJECT: f"{debugfs.PATH}/notifier-error-inject/CHAIN",
     debugfs.NOTIFIER_ERR_INJECT_ACTION: f"{debugfs.PATH}/notifier-error-inject/CHAIN/actions/EVENT",
-    control_root.CONTROL_BLOCK: "/control/blocks/memoryN",
+    CONTROL_BLOCK: "/control/blocks/memoryN",
 }
 """Where the directories of each kind are."""
 

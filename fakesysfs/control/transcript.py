@@ -47,6 +47,11 @@ class Line:
     first: int
     data: bytes
 
+    @classmethod
+    def of(cls, number: int, text: str) -> Line:
+        """The line with that number."""
+        return cls(number, text.encode("utf-8", "surrogateescape"))
+
     @property
     def count(self) -> int:
         """See Piece."""
@@ -73,7 +78,7 @@ class Transcript:
 
     `kept` gives the number of the oldest line that is kept and that of the next line. `pieces` gives
     the kept pieces, beginning with the piece of a given line. The last piece may grow. `notice` gives
-    the text of the line that stands for dropped lines.
+    the line that stands for dropped lines, "" if none does.
     """
 
     def __init__(
@@ -104,7 +109,7 @@ class Transcript:
 
     def notice(self) -> bytes:
         """See Log."""
-        return f"({self._notice()} dropped)\n".encode()
+        return self._notice().encode()
 
     def text(self, position: int, size: int) -> bytes:
         """See Log."""

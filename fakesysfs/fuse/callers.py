@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from fakesysfs.ops.sched import Signals
 
@@ -24,7 +25,19 @@ _SEARCHES = 5
 """How many times we look for the thread: on a busy machine it may not have gone to sleep yet."""
 
 
-class Watch:
+class Opener(NamedTuple):
+    """The thread that opened a file, and the user that it acted for."""
+
+    pid: int
+    uid: int
+
+    @property
+    def command(self) -> str:
+        """The name of its command, "" when that cannot be known."""
+        return command_of(self.pid)
+
+
+class SignalWatch:
     """Watches the thread that waits for one operation: `opener` opened the file with inode number `ino`.
 
     `device` is the mount's, "major:minor", None if it is not known: files of other mounts have the same numbers.

@@ -26,7 +26,7 @@ from fakesysfs.fuse.handler import RESERVE
 from fakesysfs.fuse.memory import keep_heap
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.fuse.mount_table import has_device, mounted_at
-from fakesysfs.fuse.operations import Operations, Sysroot
+from fakesysfs.fuse.operations import Mountable, Operations
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 
 MAX_TASKS = 100_000
@@ -36,7 +36,7 @@ SWITCH_SECONDS = 0.0002
 
 
 def serve(
-    sysroot: Sysroot,
+    sysroot: Mountable,
     point: str,
     *,
     allow_other: bool,

@@ -6,7 +6,7 @@ names and no others of the model.
 """
 
 from fakesysfs.kernfs.declare import Place
-from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
+from fakesysfs.kernfs.file import Caller, Journal, OpenFile, Process, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
 from fakesysfs.kernfs.listing import DirectoryReader, Members, names_in, open_directory
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
@@ -16,12 +16,13 @@ __all__ = [
     "ROOT",
     "Caller",
     "DirectoryReader",
+    "Journal",
     "KernelError",
     "Members",
     "NameChange",
     "OpenFile",
     "Place",
-    "Refusals",
+    "Process",
     "Stat",
     "Tree",
     "index_in",

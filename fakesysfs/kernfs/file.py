@@ -27,18 +27,48 @@ _READ = frozenset({os.O_RDONLY, os.O_RDWR})
 _NOT_IN_SYSFS = os.O_DIRECTORY | os.O_DIRECT
 
 
+class Process(Protocol):
+    """The process that makes a system call, for the journal only."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def command(self) -> str:
+        """The name of its command; asked for only when it is written down."""
+
+    @property
+    def uid(self) -> int:
+        """The user that it acts for."""
+
+
 class Caller(NamedTuple):
-    """Who makes a system call: for the list of refused operations only."""
+    """A process of which all is known."""
 
     pid: int
     command: str
+    uid: int = 0
 
 
-class Refusals(Protocol):
-    """Where refused operations are noted."""
+class Journal(Protocol):
+    """Where refused system calls and traced writes are written down."""
 
-    def add(self, caller: Caller, path: str, data: bytes, error: KernelError) -> None:
-        """Note one."""
+    traces_writes: bool
+    """Whether writes are written down too."""
+
+    def refuse(self, caller: Process, op: str, path: str, data: bytes, error: KernelError) -> None:
+        """A call was refused: `op` is `open`, with no data, or `write`."""
+
+    def begin_write(self, caller: Process, path: str, data: bytes) -> Any:
+        """A write begins; returns what `end_write` takes."""
+
+    def end_write(self, write: Any, outcome: int | KernelError) -> None:
+        """It ended: the number of bytes taken, or its refusal."""
+
+
+_ABANDONED = KernelError(errno.EIO, "a bug, or the mount ended", "write")
+"""The outcome of a traced write that has no other."""
 
 
 class OpenFile:
@@ -48,11 +78,11 @@ class OpenFile:
         "__weakref__",
         "_buffer",
         "_generation",
+        "_journal",
         "_kobj",
         "_life",
         "_log",
         "_position",
-        "_refusals",
         "_size",
         "_stream",
         "_tree",
@@ -74,11 +104,11 @@ class OpenFile:
         kobj: Any,
         form: tuple[int, int, int],
         changed: NodeOverrides | None,
-        refusals: Refusals | None,
+        journal: Journal | None,
         flags: int,
     ) -> None:
         self._tree = tree
-        self._refusals = refusals
+        self._journal = journal
         self.ino = ino
         self._life = tree.identity_of(ino)
         self.attribute = attribute
@@ -173,45 +203,51 @@ class OpenFile:
         if self._stream is not None:
             self._stream.close()
 
-    async def write(self, data: bytes, caller: Caller) -> int:
-        """Hand the bytes to `store`; returns how many were taken (4,096 at most).
+    def write(self, data: bytes, caller: Process) -> Operation[int]:
+        """write(2): hand the bytes to `store`; the operation gives how many were taken (4,096 at most).
 
-        A write of 0 bytes never reaches the store. Raises KernelError: ENODEV when the node is gone, whatever the store
-        refuses with; a refusal is noted with its caller.
+        This is the whole of a store under way, whatever drives it. The journal gets a refusal, and the write itself
+        while writes are traced. A write of 0 bytes never reaches the store. The operation raises KernelError: ENODEV
+        when the node is gone, and whatever the store refuses with.
         """
+        journal = self._journal
+        if journal is None or not journal.traces_writes:
+            return self._write(data, caller)
+        return self._traced_write(journal, data, caller)
+
+    async def _write(self, data: bytes, caller: Process) -> int:
+        attribute = self.attribute
+        data = data[: attribute.max_store]
         try:
-            taken, operation = self.store(data)
+            kobj = self._object("kernfs_fop_write_iter")
+            if not data and attribute.max_store is not None:
+                return 0
+            if attribute.store is None:
+                raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
+            operation = attribute.store(kobj, data)
             if operation is not None:
                 await operation
         except KernelError as error:
-            self.refused(error, data, caller)
+            if self._journal is not None:
+                self._journal.refuse(caller, "write", self._tree.path_of(self.ino), data, error)
             raise
-        return taken
+        return len(data)
 
-    def store(self, data: bytes) -> tuple[int, Operation[None] | None]:
-        """As `write`, up to where the store might sleep: how many bytes it takes, and what is left to be awaited.
-
-        Who uses this tells `refused` of a refusal, at once or later.
-        """
-        attribute = self.attribute
-        kobj = self._object("kernfs_fop_write_iter")
-        limit = attribute.max_store
-        if limit is not None:
-            if not data:
-                return 0, None
-            data = data[:limit]
-        if attribute.store is None:
-            raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
-        return len(data), attribute.store(kobj, data)
-
-    def refused(self, error: KernelError, data: bytes, caller: Caller) -> None:
-        """Note that the store refused the bytes of a write."""
-        if self._refusals is not None:
-            self._refusals.add(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store], error)
+    async def _traced_write(self, journal: Journal, data: bytes, caller: Process) -> int:
+        traced = journal.begin_write(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store])
+        outcome: int | KernelError = _ABANDONED
+        try:
+            outcome = await self._write(data, caller)
+        except KernelError as error:
+            outcome = error
+            raise
+        finally:
+            journal.end_write(traced, outcome)
+        return outcome
 
 
 def open_file(
-    tree: Tree, ino: int, flags: int, caller: Caller, refusals: Refusals | None = None, found: Found | None = None
+    tree: Tree, ino: int, flags: int, caller: Process, journal: Journal | None = None, found: Found | None = None
 ) -> OpenFile:
     """open(2) of an existing attribute with the flags of open(2). `found` is what the tree has just said is there.
 
@@ -219,14 +255,14 @@ def open_file(
     (kernfs_fop_open); EINVAL for O_DIRECT; ENOTDIR for O_DIRECTORY; EISDIR, ELOOP and ENXIO on other kinds of nodes.
     """
     try:
-        return _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, refusals)
+        return _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, journal)
     except KernelError as error:
-        if refusals is not None:
-            refusals.add(caller, tree.path_of(ino), b"", error)
+        if journal is not None:
+            journal.refuse(caller, "open", tree.path_of(ino), b"", error)
         raise
 
 
-def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | None) -> OpenFile:
+def _open(tree: Tree, ino: int, found: Found, flags: int, journal: Journal | None) -> OpenFile:
     place = found.place
     entry = None if place is None else place.entry
     if place is None or not isinstance(entry, Attribute):
@@ -246,7 +282,7 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
         raise KernelError(errno.EACCES, "the attribute is read-only, even for root", "kernfs_fop_open")
     if access in _READ and (not mode & _IRUGO or not _can_be_read(entry)):
         raise KernelError(errno.EACCES, "the attribute is write-only, even for root", "kernfs_fop_open")
-    return OpenFile(tree, ino, entry, kobj, form, changed, refusals, flags)
+    return OpenFile(tree, ino, entry, kobj, form, changed, journal, flags)
 
 
 def _encoded(text: str | bytes) -> bytes:

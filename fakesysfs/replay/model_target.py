@@ -90,7 +90,7 @@ class ModelTarget(Target):
 
     def __init__(self, sysroot: Sysroot) -> None:
         self.sysroot = sysroot
-        self.files = FileSystem(sysroot.tree, sysroot.refusals, _CALLER)
+        self.files = FileSystem(sysroot.tree, sysroot.journal, _CALLER)
         self.tasks = Tasks()
         self._descriptors: dict[int, Descriptor] = {}
         self._numbers = itertools.count(3)

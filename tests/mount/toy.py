@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from fakesysfs.fuse import daemon
 from fakesysfs.fuse.mount import MountError, check
 from fakesysfs.fuse.session import serve
-from fakesysfs.kernfs import Caller, NameChange, Tree
+from fakesysfs.kernfs import NameChange, Process, Tree
 from fakesysfs.kernfs.declare import (
     Attribute,
     DeviceNode,
@@ -294,12 +294,20 @@ TOP = DirectoryKind["Toy"](
 )
 
 
-class Refused:
+class PrintingJournal:
     """What the layer above would list."""
 
-    def add(self, caller: Caller, path: str, data: bytes, error: KernelError) -> None:
+    traces_writes = False
+
+    def refuse(self, caller: Process, op: str, path: str, data: bytes, error: KernelError) -> None:
         """Print it, for the test to read."""
         print("refused", caller.command, path, data, error.name, flush=True)  # noqa: T201  the test reads it
+
+    def begin_write(self, caller: Process, path: str, data: bytes) -> None:
+        """Writes are not traced."""
+
+    def end_write(self, write: None, outcome: int | KernelError) -> None:
+        """The same."""
 
 
 class Sysroot:
@@ -307,8 +315,7 @@ class Sysroot:
 
     def __init__(self, toy: Toy) -> None:
         self.tree = toy.tree
-        self.refusals = Refused()
-        self.writes = None
+        self.journal = PrintingJournal()
 
 
 TOY = Toy()

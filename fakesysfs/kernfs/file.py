@@ -33,14 +33,17 @@ class Process(Protocol):
     @property
     def pid(self) -> int:
         """Its process id."""
+        ...
 
     @property
     def command(self) -> str:
         """The name of its command; asked for only when it is written down."""
+        ...
 
     @property
     def uid(self) -> int:
         """The user that it acts for."""
+        ...
 
 
 class Caller(NamedTuple):
@@ -237,13 +240,13 @@ class OpenFile:
         traced = journal.begin_write(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store])
         outcome: int | KernelError = _ABANDONED
         try:
-            outcome = await self._write(data, caller)
+            written = outcome = await self._write(data, caller)
         except KernelError as error:
             outcome = error
             raise
         finally:
             journal.end_write(traced, outcome)
-        return outcome
+        return written
 
 
 def open_file(

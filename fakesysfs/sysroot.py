@@ -17,8 +17,10 @@ from fakesysfs.control.refused import Refusals
 from fakesysfs.control.root import ControlBlock, ControlBlocks
 from fakesysfs.control.uevent_readers import UeventReaders
 from fakesysfs.control.writes import Writes
-from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel, Setup
+from fakesysfs.kernel.core import FIRST_SERIAL
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import Profile
+from fakesysfs.kernel.setup import Setup
 from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Entry, Kobject, Link, Node, Nodes
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.kernfs.tree import NameChange, Tree

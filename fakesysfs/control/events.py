@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fakesysfs.kernel.uevent import Uevent
+from fakesysfs.kernel.uevent import UeventRange
 
 
 def uevent_line(number: int, lines: list[str]) -> str:
@@ -20,7 +20,7 @@ class EventLines:
 
     __slots__ = ("_fixed", "_record")
 
-    def __init__(self, record: Uevent) -> None:
+    def __init__(self, record: UeventRange) -> None:
         self._record = record
         self._fixed = 0
         self._fixed = len(next(self.lines(0))) - self.length(1)

@@ -15,11 +15,14 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from fakesysfs.kernel.kernel import MODULE_KINDS, Config, DaxSetup, NodeSetup, Setup
+from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.memory_block import ONLINE_TYPES
-from fakesysfs.kernel.memory_hotplug import Parameters, Range
+from fakesysfs.kernel.memory_hotplug import Parameters
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
+from fakesysfs.kernel.modules import MODULE_KINDS
 from fakesysfs.kernel.node import LOCAL_DISTANCE
+from fakesysfs.kernel.range import Range
+from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
 from fakesysfs.machine.explain import explain
 from fakesysfs.ops.errors import KernelError
 

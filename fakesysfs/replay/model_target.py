@@ -327,8 +327,7 @@ class ModelTarget(Target):
         elif what == "kernel-allocations" and node is not None:
             kernel.kernel_allocations(node)
         elif what == "kernel-allocations-released":
-            if node is not None:
-                kernel.kernel_allocations_released(node)
+            pass  # the block stays unmovable (recorded: slab and page tables stay)
         elif what == "pmem-devdax":
             self.run(kernel.create_pmem_devdax(), "ndctl create-namespace")
         else:

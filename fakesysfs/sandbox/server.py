@@ -21,7 +21,7 @@ from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.sandbox import linux
 
 if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Setup
+    from fakesysfs.kernel.setup import Setup
 
 
 class Fake(NamedTuple):

@@ -60,7 +60,7 @@ def _owner(name: str) -> Callable[[DevDax], DaxKmemData | None]:
 
 
 def _kmem(device: DevDax) -> Kmem:
-    driver = device.kernel.dax_bus.drivers["kmem"]
+    driver = device.region.bus.drivers["kmem"]
     assert isinstance(driver, Kmem)
     return driver
 

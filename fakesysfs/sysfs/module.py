@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fakesysfs.kernel.kernel import MODULE_KINDS
+from fakesysfs.kernel.kernel import kernel_of
 from fakesysfs.kernel.kstrtox import kstrtobool
 from fakesysfs.kernel.module import Module, ModuleKind
+from fakesysfs.kernel.modules import MODULE_KINDS
 from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Kobject, Links
 from fakesysfs.sysfs.common import on, uevent
 
 
 def _refcnt(module: Module) -> str:
-    return f"{len(module.kernel.modules.users(module.name))}\n"
+    return f"{len(kernel_of(module).modules.users(module.name))}\n"
 
 
 def _drivers(module: Module) -> dict[str, tuple[Kobject, str]]:
@@ -24,7 +25,7 @@ def _drivers(module: Module) -> dict[str, tuple[Kobject, str]]:
 
 
 def _holders(module: Module) -> dict[str, tuple[Kobject, str]]:
-    modules = module.kernel.modules
+    modules = kernel_of(module).modules
     return {name: (modules.loaded[name], f"/sys/module/{name}") for name in modules.users(module.name)}
 
 
@@ -61,7 +62,7 @@ MODULE = DirectoryKind(
         Attribute(
             name="coresize",
             mode=0o444,
-            show=lambda module: f"{module.kernel.modules.kinds[module.name].core_size}\n",
+            show=lambda module: f"{kernel_of(module).modules.kinds[module.name].core_size}\n",
             doc="Bytes of the module.",
         ),
         Attribute(name="initsize", mode=0o444, show=on("0"), doc="Bytes of its start-up code, given back already."),
@@ -70,7 +71,7 @@ MODULE = DirectoryKind(
         Attribute(
             name="taint",
             mode=0o444,
-            show=lambda module: "O\n" if module.kernel.modules.kinds[module.name].out_of_tree else "\n",
+            show=lambda module: "O\n" if kernel_of(module).modules.kinds[module.name].out_of_tree else "\n",
             doc="How the module taints the kernel: O is out of tree.",
         ),
         uevent(lambda module: f"/module/{module.name}", "module", write_only=True),
@@ -90,7 +91,7 @@ MODULE = DirectoryKind(
             entries=tuple(
                 _boolean(name) for name in sorted({name for kind in MODULE_KINDS.values() for name in _shown(kind)})
             ),
-            visible=lambda module: bool(_shown(module.kernel.modules.kinds[module.name])),
+            visible=lambda module: bool(_shown(kernel_of(module).modules.kinds[module.name])),
             doc="The module's parameters.",
         ),
         Group(

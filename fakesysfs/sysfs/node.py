@@ -12,7 +12,7 @@ from typing import Any
 
 from fakesysfs.kernel.bitmap import number_list, number_mask
 from fakesysfs.kernel.cpu import Cpu
-from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, word_of
 from fakesysfs.kernel.memory_tiers import MemoryTier
 from fakesysfs.kernel.node import NodeDevice
@@ -78,18 +78,18 @@ def _vmstat(node: NodeDevice) -> str:
 
 
 def _distance(node: NodeDevice) -> str:
-    nodes = node.kernel.nodes
+    nodes = kernel_of(node).nodes
     return " ".join(str(nodes.distance(node.nid, other)) for other in nodes.online()) + "\n"
 
 
 def _block_links() -> Indexed:
     def run(node: NodeDevice, index: int) -> tuple[int, int] | None:
-        found = node.kernel.memory_blocks.runs.run(index)
+        found = kernel_of(node).memory_blocks.runs.run(index)
         there = found is not None and node.nid in found[2].group.nids and node.kernel.config.memory_hotplug
         return found[:2] if found is not None and there else None
 
     def runs(node: NodeDevice) -> Iterable[tuple[int, int]]:
-        return node.kernel.memory_blocks.of_node(node.nid) if node.kernel.config.memory_hotplug else ()
+        return kernel_of(node).memory_blocks.of_node(node.nid) if node.kernel.config.memory_hotplug else ()
 
     return Indexed(
         prefix="memory",
@@ -158,7 +158,7 @@ def _reclaim(_kobj: object, buffer: bytes) -> None:
 
 def _performance(field: str) -> Callable[[Any], str]:
     def show(node: NodeDevice) -> str:
-        return f"{getattr(node.kernel.setup.performance[node.nid], field)}\n"
+        return f"{getattr(kernel_of(node).setup.performance[node.nid], field)}\n"
 
     return show
 
@@ -185,7 +185,7 @@ def _access(name: str) -> Group:
 
 
 def _nearest_initiators(node: NodeDevice) -> list[int]:
-    nodes = node.kernel.nodes
+    nodes = kernel_of(node).nodes
     cpus = nodes.with_cpus()
     if node.nid in cpus:
         return [node.nid]
@@ -197,20 +197,20 @@ def _initiators(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
 
 
 def _targets(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    nodes = node.kernel.nodes
+    nodes = kernel_of(node).nodes
     others = [nodes[nid].device for nid in nodes.online() if nodes[nid].access]
     return _node_links(
         node, [other.nid for other in others if other is not None and node.nid in _nearest_initiators(other)]
     )
 
 
-def _node_links(node: NodeDevice, nids: list[int]) -> dict[str, tuple[Kobject, str]]:
-    devices = [node.kernel.nodes[nid].device for nid in nids]
+def _node_links(kobj: NodeDevice | Cpu, nids: list[int]) -> dict[str, tuple[Kobject, str]]:
+    devices = [kernel_of(kobj).nodes[nid].device for nid in nids]
     return {device.name: (device, f"{NODE}/{device.name}") for device in devices if device is not None}
 
 
 def _cpu_links(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    cpus = (node.kernel.cpus[number] for number in node.data.cpus)
+    cpus = (kernel_of(node).cpus[number] for number in node.data.cpus)
     return {cpu.name: (cpu, f"{CPU}/{cpu.name}") for cpu in cpus}
 
 
@@ -240,7 +240,7 @@ NODE_KIND = DirectoryKind(
         Attribute(
             name="cpumap",
             mode=0o444,
-            show=lambda node: number_mask(node.data.cpus, _possible_cpus(node.kernel)) + "\n",
+            show=lambda node: number_mask(node.data.cpus, _possible_cpus(kernel_of(node))) + "\n",
             doc="CPUs of the node as a mask.",
         ),
         Attribute(name="distance", mode=0o444, show=_distance, doc="Distances to the online nodes, ascending by node."),
@@ -391,11 +391,11 @@ def _topology(name: str, show: Callable[[Cpu], str]) -> Attribute:
 
 
 def _self_mask(cpu: Cpu) -> str:
-    return number_mask([cpu.number], _possible_cpus(cpu.kernel))
+    return number_mask([cpu.number], _possible_cpus(kernel_of(cpu)))
 
 
 def _package_mask(cpu: Cpu) -> str:
-    return number_mask(cpu.package, _possible_cpus(cpu.kernel))
+    return number_mask(cpu.package, _possible_cpus(kernel_of(cpu)))
 
 
 CPU_KIND = DirectoryKind(
@@ -405,7 +405,7 @@ CPU_KIND = DirectoryKind(
         uevent(lambda cpu: f"/devices/system/cpu/{cpu.name}", "cpu"),
         subsystem("cpu"),
         POWER,
-        Links(of=lambda cpu: _node_links(cpu.kernel.nodes[cpu.nid].device, [cpu.nid]), doc="The node of the CPU."),
+        Links(of=lambda cpu: _node_links(cpu, [cpu.nid]), doc="The node of the CPU."),
         Group(
             name="topology",
             doc="Each CPU is a core, each node a package.",

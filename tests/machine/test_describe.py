@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import Mmop
+from fakesysfs.kernel.range import Range
 from fakesysfs.machine import MachineError, builtin, load
 
 NODE_5 = "{ node = 5, read_latency = 1, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }"

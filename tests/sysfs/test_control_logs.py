@@ -13,7 +13,7 @@ from fakesysfs.control.refused import CAPACITY
 from fakesysfs.control.root import kmsg_line
 from fakesysfs.control.transcript import Line, Transcript
 from fakesysfs.kernel.printk import LOG_RECORDS
-from fakesysfs.kernel.uevent import Uevent
+from fakesysfs.kernel.uevent import UeventRange
 from fakesysfs.kernfs import OpenFile
 from fakesysfs.kernfs.log import LogReader
 from tests.model import Face
@@ -148,7 +148,7 @@ def test_a_position_that_was_dropped_is_that_of_the_oldest_line(face: Face) -> N
 @pytest.mark.parametrize("device", [True, False])
 @pytest.mark.parametrize(("sequence", "first", "last"), [(1, 0, 0), (1, 0, 120), (98, 9, 11), (5, 995, 1005)])
 def test_events_are_measured_without_being_written_out(*, device: bool, sequence: int, first: int, last: int) -> None:
-    record = Uevent(
+    record = UeventRange(
         sequence, "online", "/devices/x", "memory", ("A=é",), first if device else -1, last if device else -1
     )
     piece = EventLines(record)

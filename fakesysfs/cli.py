@@ -15,7 +15,7 @@ from fakesysfs import __version__
 if TYPE_CHECKING:
     from fakesysfs.kernel.profile import Profile
     from fakesysfs.kernfs import Tree
-    from fakesysfs.machine import Machine
+    from fakesysfs.machine import MachineDescription
 
 DEFAULT_MACHINE = "default"
 DEFAULT_KERNEL = "hotplug-v3"
@@ -156,7 +156,7 @@ def _program() -> str:
     return min(program, _from_here(program), key=len)
 
 
-def _load(name: str) -> Machine:
+def _load(name: str) -> MachineDescription:
     from fakesysfs import machine  # noqa: PLC0415
 
     try:
@@ -166,12 +166,12 @@ def _load(name: str) -> Machine:
 
 
 def _profile(name: str) -> Profile:
-    from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
+    from fakesysfs.kernel.profile import UnknownKernelError, find_profile  # noqa: PLC0415
 
     try:
-        return PROFILES[name]
-    except KeyError:
-        raise _WrongUseError(f"there is no kernel {name!r}; there are {', '.join(PROFILES)}") from None
+        return find_profile(name)
+    except UnknownKernelError as error:
+        raise _WrongUseError(str(error)) from None
 
 
 def _mount(options: argparse.Namespace) -> int:
@@ -266,10 +266,11 @@ def _from_here(path: str) -> str:
 def _something_to_try(tree: Tree, profile: Profile) -> str:
     """Commands for this tree under this kernel, one a line, with {} for the mountpoint."""
     from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED  # noqa: PLC0415
+    from fakesysfs.kernfs import names_in  # noqa: PLC0415
 
     devices = "/sys/bus/dax/devices"
-    for device in sorted(tree.listing(devices)):
-        if profile.attribute in tree.listing(f"{devices}/{device}"):
+    for device in sorted(names_in(tree, devices)):
+        if profile.attribute in names_in(tree, f"{devices}/{device}"):
             path = f"{devices}/{device}/{profile.attribute}"
             word = next(word for word, state in profile.words_written.items() if state == DAX_KMEM_UNPLUGGED)
             return f"cat {{}}{path}\necho {word} > {{}}{path}\nlsmem --sysroot {{}}"

@@ -75,7 +75,7 @@ def _lasts(path: str) -> bool:
 
 
 class Bootable(Protocol):
-    """What is needed of a machine (`fakesysfs.machine.Machine`) once its description was checked."""
+    """What is needed of a machine (`fakesysfs.machine.MachineDescription`) once its description was checked."""
 
     @property
     def text(self) -> str:

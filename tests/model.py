@@ -18,7 +18,7 @@ from fakesysfs.kernel.memory_block import State
 from fakesysfs.kernel.profile import PROFILES, Mmop, Profile
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
-from fakesysfs.kernfs import Caller, OpenFile, open_file
+from fakesysfs.kernfs import Caller, OpenFile, names_in, open_file
 from fakesysfs.machine import load
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Answer, Request, Signals, Wait
@@ -299,4 +299,4 @@ class Face:
 
     def names(self, path: str) -> list[str]:
         """readdir."""
-        return self.sysroot.tree.listing(path)
+        return names_in(self.sysroot.tree, path)

@@ -19,7 +19,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from fakesysfs.fuse.callers import command_of
-from fakesysfs.fuse.driver import Driver
+from fakesysfs.fuse.driver import OperationDriver
 from fakesysfs.fuse.fast import pyfuse3_compat
 from fakesysfs.fuse.fast.direntplus import BulkReply, reply_each
 from fakesysfs.fuse.handler import at_once, maybe_waiting
@@ -35,6 +35,7 @@ from fakesysfs.kernfs import (
     Refusals,
     Stat,
     Tree,
+    open_directory,
     open_file,
 )
 from fakesysfs.ops import sched
@@ -223,7 +224,7 @@ class Operations(pyfuse3.Operations):
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOREVER
         self.invalidator = Invalidator(tree, pyfuse3.invalidate_entry, _forget_attributes, self._in_use)
-        self.driver = Driver(self.invalidator.collect)
+        self.driver = OperationDriver(self.invalidator.collect)
 
     def init(self) -> None:
         """The host is there."""
@@ -532,7 +533,7 @@ class Operations(pyfuse3.Operations):
     @at_once
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory."""
-        reader = self._tree.opendir(inode)
+        reader = open_directory(self._tree, inode)
         self._next_handle = handle = self._next_handle + 1
         self._open_directories[handle] = inode, reader
         return handle

@@ -171,7 +171,10 @@ class Bus:
     # Drivers ------------------------------------------------------------------------------------------------------
 
     async def register_driver(self, driver: Driver) -> None:
-        """Register a driver: it probes the matching devices, then its uevent is sent (bus_add_driver)."""
+        """Register a driver: it probes the matching devices, then its uevent is sent.
+
+        bus_add_driver.
+        """
         driver.serial = self.kernel.new_serial()
         self.kernel.register(driver)
         self.drivers[driver.name] = driver
@@ -182,7 +185,10 @@ class Bus:
             self.kernel.uevents.send("add", driver.devpath, "drivers")
 
     async def unregister_driver(self, driver: Driver) -> None:
-        """Unbind the driver's devices, the last one first, and unregister it (bus_remove_driver)."""
+        """Unbind the driver's devices, the last one first, and unregister it.
+
+        bus_remove_driver.
+        """
         for device in reversed(list(driver.devices)):
             await self.detach(device)
         del self.drivers[driver.name]
@@ -284,7 +290,10 @@ class Bus:
         await self.attach(driver, device)
 
     async def unbind_store(self, driver: Driver, buffer: bytes) -> None:
-        """A write to drivers/X/unbind: ENODEV unless the device is bound to this driver (unbind_store)."""
+        """A write to drivers/X/unbind (unbind_store).
+
+        Raises KernelError ENODEV unless the device is bound to this driver.
+        """
         device = self.find_device(buffer)
         if device is None or device.driver is not driver:
             raise KernelError(errno.ENODEV, f"{word_of(buffer)!r} is not bound to {driver.name}", "unbind_store")
@@ -303,7 +312,10 @@ class Bus:
                 await self._attach_quietly(driver, device)
 
     def drivers_autoprobe_store(self, buffer: bytes) -> None:
-        """A write to drivers_autoprobe: a first byte '0' clears, anything else sets (drivers_autoprobe_store)."""
+        """A write to drivers_autoprobe: a first byte '0' clears, anything else sets.
+
+        drivers_autoprobe_store.
+        """
         self.autoprobe = not buffer.startswith(b"0")
 
 
@@ -320,7 +332,8 @@ def synthetic_uevent(
     `subsystem` is None for a device without a bus; such a device sends no event
     (dev_uevent_filter). `label` names a device in messages ("memory memory50"). It is None for
     other objects, because only devices log a second line (uevent_store in core.c; bus.c and
-    params.c do not). Raises KernelError EINVAL, with one or two lines in the log, for any other text.
+    params.c do not). Raises KernelError EINVAL, with one or two lines in the log, for any other
+    text.
     """
     text = c_string(buffer).removesuffix(b"\n").decode("utf-8", "backslashreplace")
     words = text.split(" ")

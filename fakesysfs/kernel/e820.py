@@ -1,4 +1,7 @@
-"""Boot memory: from the firmware's map to zones and memory blocks (arch/x86/kernel/e820.c, mm/mm_init.c)."""
+"""Boot memory: from the firmware's map to zones and memory blocks.
+
+arch/x86/kernel/e820.c, mm/mm_init.c.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def set_managed(setup: Setup, nodes: Nodes) -> None:
 
 
 def _init_zones(zones: NodeZones, pieces: Sequence[Range]) -> None:
-    """Span each zone over its part of the node, from the first page to the last, and count the RAM in it."""
+    """Span each zone over its part of the node, and count the RAM in it."""
     start = -(-pieces[0].start >> PAGE_SHIFT)
     end = (pieces[-1].end + 1) >> PAGE_SHIFT
     for name, low, high in (
@@ -86,7 +89,7 @@ def _init_zones(zones: NodeZones, pieces: Sequence[Range]) -> None:
 
 
 def _set_managed(zones: NodeZones, managed_kb: int | Mapping[str, int]) -> None:
-    """Set the managed memory of each zone; a total is divided in proportion to the pages present."""
+    """Set the managed memory of each zone; divide a total in proportion to the pages present."""
     if not isinstance(managed_kb, int):
         for name, kilobytes in managed_kb.items():
             zones[name].managed_kb = kilobytes
@@ -144,7 +147,10 @@ class _BlockMaker:
         self._blocks = blocks
 
     def make(self, first: int, last: int, nids: tuple[int, ...], present: int, zone_name: str | None) -> None:
-        """Make blocks first..last with `present` bytes of RAM in each; no zone if they span several."""
+        """Make blocks first..last with `present` bytes of RAM in each.
+
+        `zone_name` is None for a block that spans several zones.
+        """
         blocks = self._blocks
         previous = blocks.runs.run(first - 1) if first else None
         zone = self._nodes[nids[0]].zones[zone_name] if zone_name else None
@@ -191,7 +197,7 @@ def _joined(pieces: Sequence[Range]) -> list[Range]:
 
 
 def _ram_alignment(position: int) -> int:
-    """arch/x86/kernel/e820.c, ram_alignment: 64 KiB in the first MiB, 1 MiB up to 16 MiB, then 64 MiB."""
+    """64 KiB in the first MiB, 1 MiB up to 16 MiB, then 64 MiB (ram_alignment)."""
     megabyte = position >> 20
     if not megabyte:
         return 64 << 10

@@ -16,7 +16,10 @@ from fakesysfs.kernel.zones import MOVABLE
 def dissolve_free_hugetlb_folios(
     node: NodeData, runs: IntervalMap[BlockStatus], first: int, last: int, status: BlockStatus
 ) -> None:
-    """Free the node's huge pages on blocks first..last, which leave the zone in `status`; the pool shrinks."""
+    """Free the node's huge pages on blocks first..last; the pool shrinks.
+
+    `status` has the zone that the blocks leave.
+    """
     pool = node.hugepages
     if not any(pool.values()):
         return
@@ -31,7 +34,10 @@ def dissolve_free_hugetlb_folios(
 
 
 def _span(nid: int, runs: IntervalMap[BlockStatus], first: int, last: int, status: BlockStatus) -> tuple[int, int]:
-    """Start and end of blocks first..last in kB, among the node's online blocks in the order of allocation."""
+    """Start and end of blocks first..last in kB.
+
+    The positions count the node's online blocks in the order of allocation.
+    """
     blocks = [run for run in runs if run[2].zone is not None and run[2].zone.nid == nid]
     blocks.append((first, last, status))
     blocks.sort(key=lambda run: (run[2].zone is not None and run[2].zone.name != MOVABLE, run[0]))

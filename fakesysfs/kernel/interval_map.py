@@ -49,7 +49,10 @@ class IntervalMap(Generic[V]):
             first = run[1] + 1
 
     def backwards(self, first: int, last: int) -> Iterator[tuple[int, int, V]]:
-        """The runs in first..last from the highest down, cut at its ends; the map must not change during the walk."""
+        """The runs in first..last from the highest down, cut at its ends.
+
+        The map must not change during the walk.
+        """
         position = bisect_right(self._firsts, last) - 1
         while position >= 0 and self._lasts[position] >= first:
             yield max(first, self._firsts[position]), min(last, self._lasts[position]), self._values[position]

@@ -1,4 +1,4 @@
-"""The composition root: makes the parts of one running kernel and gives each the parts that it uses.
+"""The composition root: makes the parts of a kernel and gives each the parts that it uses.
 
 Booting is the run-time path. It makes the boot memory of the firmware's map, registers platform
 devices, and loads modules by the same code as a later `modprobe`. Uevents and messages start when
@@ -71,10 +71,13 @@ class Kernel(Core):
         self.dax_bus = DaxBus(self, self.memory_hotplug)
         self.buses: dict[str, Bus] = {bus.name: bus for bus in (self.platform_bus, self.cxl_bus, self.dax_bus)}
         self.autoprobe_off: set[str] = set()
-        """Buses without drivers (memory, node) with a cleared drivers_autoprobe, which has no effect."""
+        """Buses without drivers (memory, node) with drivers_autoprobe 0, which has no effect."""
         self.dax_minors = self.dax_bus.minors
         self.memregions = Ida()
-        """Numbers of all memory regions: hmem.N, and the regionN of CXL and nd (lib/memregion.c)."""
+        """Numbers of all memory regions: hmem.N, and the regionN of CXL and nd.
+
+        lib/memregion.c.
+        """
         self.pmem = [PmemMedia(memory, None if memory.raw else memory.align) for memory in setup.pmem]
         self.cpus: dict[int, Cpu] = {}
         for node in setup.nodes:
@@ -121,14 +124,17 @@ class Kernel(Core):
         return bus
 
     def _libnvdimm_drivers(self, module: Module) -> list[Driver]:
-        """Register the nd bus (libnvdimm_init, bus_register); returns the drivers of its inner devices."""
+        """Register the nd bus (libnvdimm_init); returns the drivers of its inner devices."""
         bus = self.buses["nd"] = NvdimmBus(self, self.nodes)
         self.changed("bus", bus)
         self.uevents.send("add", f"/bus/{bus.name}", "bus")
         return [NdBusDriver(bus, module.name), NdRegionDriver(bus, module.name)]
 
     async def _libnvdimm_exit(self, module: Module) -> None:
-        """Unregister the bus (bus_unregister). It is empty, because the modules that need it are gone."""
+        """Unregister the bus (bus_unregister).
+
+        It is empty, because the modules that need it are gone.
+        """
         await unregister_drivers(module)
         bus = self.buses.pop("nd")
         self.changed("bus", bus)
@@ -164,7 +170,7 @@ class Kernel(Core):
         blocks.unmovable.update(setup.unmovable)
 
     async def _bind_first_devices(self) -> None:
-        """Bind the regions' first devices to the drivers that the machine names, by new_id as a user would."""
+        """Bind the regions' first devices, by new_id, to the drivers that the machine names."""
         for device in list(self.dax_bus.devices.values()):
             assert isinstance(device, DevDax)
             driver = self.dax_bus.drivers.get(device.region.driver_at_start or "")
@@ -192,7 +198,7 @@ class Kernel(Core):
 
     @property
     def notifier_err_inject_dir(self) -> NotifierErrInjectDir | None:
-        """The directory of the error injectors, None unless the module notifier_error_inject is loaded."""
+        """The directory of the error injectors, None unless notifier_error_inject is loaded."""
         return self._error_inject.directory
 
     async def modprobe(self, name: str, parameters: Mapping[str, str | None] | None = None) -> None:

@@ -1,8 +1,11 @@
-"""Memory block devices (drivers/base/memory.c; device_online and device_offline of drivers/base/core.c).
+"""Memory block devices.
 
-Blocks that were added together and have the same state are one run of an `IntervalMap`. A block
-has no object. Every operation is one loop over runs. At each step the preemption point says how many
-blocks the step may take. So the same code takes 32 GiB at once, or one block at a time under latency.
+drivers/base/memory.c; device_online and device_offline of drivers/base/core.c.
+
+Blocks that were added together and have the same state are one run of an `IntervalMap`. A block has
+no object. Every operation is one loop over runs. At each step the preemption point says how many
+blocks the step may take. So the same code takes 32 GiB at once, or one block at a time under
+latency.
 
 `MemoryBlocks` has the states, locks and uevents of the devices. memory_hotplug.py does the work on
 pages and zones, behind the protocol `Pages`.
@@ -53,10 +56,11 @@ class State(enum.StrEnum):
 
 @dataclass(slots=True, eq=False)
 class BlockGroup:
-    """Blocks that were added together, with what never changes: one hot-add, or equal blocks of boot memory.
+    """Blocks that were added together: one hot-add, or equal blocks of boot memory.
 
-    `present_kb` is the RAM in each block, `altmap_kb` the part of it for the block's own memmap.
-    `holes` means that parts of the blocks are not RAM. `early` is boot memory (early_section).
+    All blocks of a group share these values. `present_kb` is the RAM in each block, `altmap_kb` the
+    part of it for the block's own memmap. `holes` means that parts of the blocks are not RAM.
+    `early` is boot memory (early_section).
     """
 
     serial: int
@@ -122,7 +126,7 @@ class MemoryBlock:
 
 
 class Offlined(NamedTuple):
-    """Blocks that one call took offline, with the online type that puts them back into their zone."""
+    """Blocks that one call took offline, and the online type that puts them back."""
 
     first: int
     last: int
@@ -130,7 +134,7 @@ class Offlined(NamedTuple):
 
 
 class Pages(Protocol):
-    """The work of mm/memory_hotplug.c on pages and zones, which a change of a block's state needs."""
+    """The work on pages and zones for a change of a block's state (mm/memory_hotplug.c)."""
 
     @property
     def pins_released(self) -> WaitQueue:
@@ -140,13 +144,19 @@ class Pages(Protocol):
         """The zone for block `first`, and how many blocks up to `last` go to it in one step."""
 
     def online_pages(self, first: int, last: int, group: BlockGroup, zone: Zone) -> Callable[[], None]:
-        """Put the pages of the blocks into `zone`; returns the work for after the change of state."""
+        """Put the pages of the blocks into `zone`.
+
+        Returns the work for after the change of state.
+        """
 
     def check_offline(self, index: int, status: BlockStatus) -> None:
         """Raise KernelError if the block cannot be offlined."""
 
     def offline_pages(self, first: int, last: int, status: BlockStatus) -> Callable[[], None] | None:
-        """Take the pages of the blocks out of their zone; returns the work for before the last uevent."""
+        """Take the pages of the blocks out of their zone.
+
+        Returns the work for before the last uevent.
+        """
 
     def log_migration_failure(self, index: int) -> None:
         """Log that a pinned page of the block did not migrate."""
@@ -172,7 +182,10 @@ class MemoryBlocks:
         self.runs: IntervalMap[BlockStatus] = IntervalMap()
         self.count = 0
         self.unmovable: set[int] = set()
-        """Blocks with a page that can be neither moved nor freed (slab, page tables, reserved at boot)."""
+        """Blocks with a page that can be neither moved nor freed.
+
+        slab, page tables, reserved at boot.
+        """
         self.pinned: set[int] = set()
         """Blocks with a page whose extra reference stops its migration."""
         self.device_locks: dict[int, Mutex] = {}
@@ -211,10 +224,13 @@ class MemoryBlocks:
                 return first
         return None
 
-    # Adding and removing ---------------------------------------------------------------------------------------------
+    # Adding and removing ------------------------------------------------------------------------------------------
 
     def create(self, first: int, last: int, group: BlockGroup, status: BlockStatus) -> None:
-        """Register block devices (create_memory_block_devices). Raises KernelError EEXIST if one of them exists."""
+        """Register block devices (create_memory_block_devices).
+
+        Raises KernelError EEXIST if one of them exists.
+        """
         if any(True for _ in self.runs.between(first, last)):
             raise KernelError(errno.EEXIST, "a memory block of the range exists already", "add_memory_block")
         self.runs.set(first, last, status)
@@ -383,7 +399,9 @@ class MemoryBlocks:
             self.kernel.device_hotplug_lock.unlock()
 
     async def online_store(self, index: int, buffer: bytes) -> None:
-        """A write to memoryN/online (drivers/base/core.c, online_store). The current state again succeeds.
+        """A write to memoryN/online (drivers/base/core.c, online_store).
+
+        The current state again succeeds.
 
         Raises KernelError: EINVAL, ENODEV, EINTR, EBUSY, or the error of the change.
         """
@@ -401,7 +419,10 @@ class MemoryBlocks:
             self.kernel.device_hotplug_lock.unlock()
 
     async def online_show(self, index: int) -> bool:
-        """A read of memoryN/online (online_show). It takes the device lock, so it waits for a change of state."""
+        """A read of memoryN/online (online_show).
+
+        It takes the device lock, so it waits for a change of state.
+        """
         async with self._device_lock(index):
             return self._status(index, "online_show").state is State.ONLINE
 

@@ -39,7 +39,8 @@ MEM_GOING_OFFLINE = "MEM_GOING_OFFLINE"
 MemoryNotifier = Callable[[str, int], None]
 """Called with an event and the number of its block. Raises KernelError to refuse the event.
 
-A step over several blocks asks only about its first block. So a notifier must treat all blocks alike.
+A step over several blocks asks only about its first block. So a notifier must treat all blocks
+alike.
 """
 
 ONLINE_POLICIES = ("contig-zones", "auto-movable")
@@ -93,16 +94,25 @@ class MemoryHotplug:
         return self.default_online_type if self._core.config.memory_hotplug else Mmop.OFFLINE
 
     def mhp_set_default_online_type(self, buffer: bytes) -> None:
-        """A write to auto_online_blocks; takes no lock (auto_online_blocks_store). Raises KernelError EINVAL."""
+        """A write to auto_online_blocks; takes no lock (auto_online_blocks_store).
+
+        Raises KernelError EINVAL.
+        """
         self.default_online_type = mhp_online_type_from_str(buffer, "auto_online_blocks_store")
 
     def set_online_policy(self, buffer: bytes) -> None:
-        """A write to the module parameter online_policy (set_online_policy). Raises KernelError EINVAL."""
+        """A write to the module parameter online_policy (set_online_policy).
+
+        Raises KernelError EINVAL.
+        """
         policies = {policy: policy for policy in ONLINE_POLICIES}
         self.parameters.online_policy = sysfs_match_string(policies, buffer, "set_online_policy")
 
     def set_auto_movable_ratio(self, buffer: bytes) -> None:
-        """A write to the module parameter auto_movable_ratio, in percent. Raises KernelError: EINVAL, ERANGE."""
+        """A write to the module parameter auto_movable_ratio, in percent.
+
+        Raises KernelError: EINVAL, ERANGE.
+        """
         value = kstrtoull(buffer, 0, "param_set_uint")
         if value >= 1 << 32:
             raise KernelError(errno.ERANGE, f"{value} does not fit 32 bits", "param_set_uint")
@@ -144,7 +154,9 @@ class MemoryHotplug:
         return max(min(stop // pages, last + 1) - first, 1)
 
     def _auto_movable_zone(self, nid: int, first: int) -> Zone:
-        """Online policy auto-movable: Movable if the ratio allows it, on the machine and on the node (KERNEL.md 9).
+        """The zone under the online policy auto-movable.
+
+        It is Movable if the ratio allows it, on the machine and on the node (KERNEL.md 9).
 
         Differs knowingly: Linux decides once for all memory that a driver added together
         (memory_group_register_static). The rule of KERNEL.md decides for each block. No recording
@@ -171,7 +183,10 @@ class MemoryHotplug:
         return list(dict.fromkeys([default.name, kernel_zone.name, MOVABLE]))
 
     def _shrink_zone_span(self, zone: Zone, start: int, end: int) -> None:
-        """Shrink a span after a range at its edge left: it ends at the next online page (shrink_zone_span)."""
+        """Shrink a span after a range at its edge left: it ends at the next online page.
+
+        shrink_zone_span.
+        """
         blocks = self._blocks
         pages = blocks.pfns(0, 0)[1]
         if zone.start == start or zone.start >= start:
@@ -188,7 +203,10 @@ class MemoryHotplug:
             zone.start = zone.end = 0
 
     def _allocates_on(self, nid: int) -> bool:
-        """Does the kernel put slab and page tables on the node's next block in a kernel zone (KERNEL.md 2)?"""
+        """Does the kernel put slab and page tables on the node's next block in a kernel zone?
+
+        KERNEL.md 2.
+        """
         return self._core.config.kernel_allocations_on_hotplugged_nodes and not self._nodes[nid].zones.present()
 
     # Pages going online and offline -----------------------------------------------------------------------------
@@ -255,7 +273,10 @@ class MemoryHotplug:
         self._memory_notify(MEM_GOING_OFFLINE, index)
 
     def log_migration_failure(self, index: int) -> None:
-        """Log that a pinned page of the block did not migrate (do_migrate_range, which limits the rate)."""
+        """Log that a pinned page of the block did not migrate.
+
+        do_migrate_range, which limits the rate.
+        """
         pfn = self._blocks.pfns(index, index)[0]
         self._core.printk(WARNING, f"migrating pfn {pfn:x} failed ret:200")
         self._core.printk(WARNING, "page dumped because: migration failure")
@@ -285,14 +306,20 @@ class MemoryHotplug:
     # What the machine's user asks for -----------------------------------------------------------------------------
 
     def pin(self, nid: int) -> int | None:
-        """Pin a page in the node's lowest online Movable block; returns the block's number, None without one."""
+        """Pin a page in the node's lowest online Movable block.
+
+        Returns the number of the block, None without one.
+        """
         index = self._blocks.lowest_online(nid, movable=True)
         if index is not None:
             self._blocks.pinned.add(index)
         return index
 
     def unpin(self, index: int | None = None) -> None:
-        """Release the pins of one block, or of all (None); operations that wait for the migration continue."""
+        """Release the pins of one block, or of all (None).
+
+        Operations that wait for the migration of a page continue.
+        """
         self._blocks.pinned.difference_update(set(self._blocks.pinned) if index is None else {index})
         self.pins_released.wake_all()
 
@@ -312,12 +339,14 @@ class MemoryHotplug:
     async def add_memory_driver_managed(
         self, nid: int, span: Range, resource_name: str, online_type: Mmop | None, *, memmap_on_memory: bool
     ) -> None:
-        """Add a driver's range as System RAM and online it (`__add_memory_driver_managed` of patch 5).
+        """Add a driver's range as System RAM and online it.
 
-        `online_type` None means the system's policy, read anew for each block (online_memory_block).
-        Raises KernelError: EINVAL for a name that is not "System RAM (...)", a bad online type or a
-        misaligned range, EEXIST if a resource or a memory block is in the range. A block that does
-        not go online raises nothing.
+        `__add_memory_driver_managed` of patch 5.
+
+        `online_type` None means the system's policy, read anew for each block
+        (online_memory_block). Raises KernelError: EINVAL for a name that is not "System RAM (...)",
+        a bad online type or a misaligned range, EEXIST if a resource or a memory block is in the
+        range. A block that does not go online raises nothing.
         """
         where = "__add_memory_driver_managed"
         if not resource_name.startswith("System RAM (") or not resource_name.endswith(")"):
@@ -369,7 +398,10 @@ class MemoryHotplug:
     # Removing -----------------------------------------------------------------------------------------------------
 
     async def remove_memory(self, span: Range) -> None:
-        """Remove a range of offline blocks (remove_memory). Raises KernelError EBUSY, and logs it, if one is online."""
+        """Remove a range of offline blocks (remove_memory).
+
+        Raises KernelError EBUSY, and logs it, if one is online.
+        """
         async with self._core.device_hotplug_lock:
             self._try_remove_memory(span)
 

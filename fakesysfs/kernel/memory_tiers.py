@@ -22,7 +22,10 @@ MEMTIER_DEFAULT_LOWTIER_ADISTANCE = MEMTIER_ADISTANCE_DRAM * 5
 
 
 class AccessCoordinate(NamedTuple):
-    """Performance of a node's memory as seen from its nearest initiator: latencies in ns, bandwidths in MB/s (HMAT)."""
+    """Performance of a node's memory from its nearest initiator (HMAT).
+
+    Latencies are in ns, bandwidths in MB/s.
+    """
 
     read_latency: int
     write_latency: int
@@ -40,7 +43,7 @@ class MemoryDevType:
 
 @dataclass(slots=True, eq=False)
 class NodeMemoryType:
-    """struct node_memory_type_map: the type of a node, and how many devices associated the node with it."""
+    """struct node_memory_type_map: the type of a node, and how many devices associated it."""
 
     memtype: MemoryDevType | None = None
     count: int = 0
@@ -109,7 +112,7 @@ class MemoryTiers:
         return value * (dram.read_bandwidth + dram.write_bandwidth) // (perf.read_bandwidth + perf.write_bandwidth)
 
     def init_node_memory_type(self, nid: int, memtype: MemoryDevType) -> None:
-        """Associate a node with a type, unless the node has another type; counts the associations."""
+        """Associate a node with a type, unless it has another type, and count the associations."""
         held = self._node_types.setdefault(nid, NodeMemoryType())
         if held.memtype is None:
             held.memtype = memtype
@@ -174,7 +177,10 @@ class MemoryTiers:
         self._establish_demotion_targets()
 
     def _establish_demotion_targets(self) -> None:
-        """Log the demotion targets of each node (establish_demotion_targets; only with NUMA_MIGRATION)."""
+        """Log the demotion targets of each node.
+
+        establish_demotion_targets; only with NUMA_MIGRATION.
+        """
         core = self._core
         if not core.config.numa_migration or not core.booted:
             return

@@ -78,12 +78,14 @@ class Modules:
         self.loaded: dict[str, Module] = {}
 
     async def load(self, name: str, parameters: Mapping[str, str | None] | None = None) -> None:
-        """Load a module and the modules that it needs, as modprobe does. A loaded module stays as it is.
+        """Load a module and the modules that it needs, as modprobe does.
+
+        A loaded module stays as it is.
 
         A parameter without a value (None) is set if it is of type bool, and refused otherwise
         (param_set_bool, parse_one). An unknown parameter is logged and ignored
-        (unknown_module_param_cb). Raises KernelError: ENOENT for an unknown module, EINVAL or ERANGE
-        for a bad value.
+        (unknown_module_param_cb). Raises KernelError: ENOENT for an unknown module, EINVAL or
+        ERANGE for a bad value.
         """
         name = name.replace("-", "_")
         kind = self.kinds.get(name)
@@ -110,7 +112,10 @@ class Modules:
         core.uevents.send("add", f"/module/{name}", "module")
 
     def _parse_args(self, name: str, kind: ModuleKind, parameters: Mapping[str, str | None]) -> dict[str, str]:
-        """The values of the known parameters (kernel/params.c, parse_args). Raises KernelError: EINVAL, ERANGE."""
+        """The values of the known parameters (kernel/params.c, parse_args).
+
+        Raises KernelError: EINVAL, ERANGE.
+        """
         given: dict[str, str] = {}
         for key, word in parameters.items():
             value = word if word is not None else "" if key in kind.hidden_integers else "1"
@@ -131,7 +136,10 @@ class Modules:
         return self._core.config.memory_hotplug or not kind.wants_memory_hotplug
 
     def _taint(self, name: str) -> None:
-        """Taint the kernel for an out-of-tree module; only the first is logged (module_augment_kernel_taints)."""
+        """Taint the kernel for an out-of-tree module; only the first is logged.
+
+        module_augment_kernel_taints.
+        """
         core = self._core
         if not core.tainted & TAINT_OOT_MODULE:
             core.printk(WARNING, f"{name}: loading out-of-tree module taints kernel.")
@@ -142,7 +150,10 @@ class Modules:
         return [other for other in self.loaded if name in self.kinds[other].needs]
 
     async def unload(self, name: str) -> None:
-        """Unload a module. Raises KernelError: ENOENT if it is not loaded, EBUSY while another one needs it."""
+        """Unload a module.
+
+        Raises KernelError: ENOENT if it is not loaded, EBUSY while another one needs it.
+        """
         name = name.replace("-", "_")
         module = self.loaded.get(name)
         if module is None:

@@ -48,7 +48,7 @@ class NodeData:
     blocks: int = 0
     device: NodeDevice | None = None
     access: bool = False
-    """The directories access0 and access1 exist: from the first online memory of a node with HMAT data on."""
+    """access0 and access1 exist, from the first online memory of a node with HMAT data on."""
     hugepages: dict[int, int] = field(default_factory=dict)
     """Pages in the persistent pool of hugetlb, by page size in kB."""
 
@@ -110,7 +110,10 @@ class Nodes:
         return LOCAL_DISTANCE if one == other else REMOTE_DISTANCE
 
     def nearest_online(self, nid: int) -> int:
-        """numa_map_to_online_node: the node itself, or the nearest online one (lowest number first)."""
+        """numa_map_to_online_node: the node itself, or the nearest online one.
+
+        lowest number first.
+        """
         if nid not in self._nodes or self._nodes[nid].online:
             return nid
         return min(self.online(), key=lambda other: (self.distance(nid, other), other))
@@ -169,7 +172,10 @@ class Nodes:
         log_zonelists(self._core.printk, orders, len(self.online()), total, KERNEL_ZONES[self._policy_zone])
 
     def check_highest_zone(self) -> None:
-        """Note the highest kernel zone that was ever populated: the zone of memory policies (check_highest_zone)."""
+        """Note the highest kernel zone that was ever populated: the zone of memory policies.
+
+        check_highest_zone.
+        """
         for number, name in enumerate(KERNEL_ZONES):
             if any(node.zones[name].present for node in self._nodes.values()):
                 self._policy_zone = max(self._policy_zone, number)

@@ -1,9 +1,11 @@
-"""Errors injected into the memory notifier chain (lib/notifier-error-inject.c, lib/memory-notifier-error-inject.c).
+"""Errors injected into the memory notifier chain.
+
+lib/notifier-error-inject.c, lib/memory-notifier-error-inject.c.
 
 Module notifier_error_inject makes the directory of the injectors in debugfs. Module
-memory_notifier_error_inject adds the injector "memory" to the notifier chain of memory hotplug. While
-an action has an error, each block that is about to go online or offline is refused with it, and the
-log has a line about it.
+memory_notifier_error_inject adds the injector "memory" to the notifier chain of memory hotplug.
+While an action has an error, each block that is about to go online or offline is refused with it,
+and the log has a line about it.
 
 Differs knowingly: the module parameter `priority` is parsed but has no effect, because the modelled
 chain has no other notifier. Open files do not stop the unloading of notifier_error_inject.
@@ -30,7 +32,7 @@ _INT_SIGN = 1 << 31
 
 @dataclass(slots=True, eq=False)
 class NotifierErrInjectAction:
-    """struct notifier_err_inject_action: the error for one event of the chain, a negative errno or 0."""
+    """struct notifier_err_inject_action: the error for one event, a negative errno or 0."""
 
     inject: NotifierErrInject
     name: str
@@ -55,7 +57,10 @@ class NotifierErrInject:
     index: int = 0
 
     def callback(self, action: str, block: int) -> None:
-        """The notifier (notifier_err_inject_callback). Raises KernelError if the action has an error."""
+        """The notifier (notifier_err_inject_callback).
+
+        Raises KernelError if the action has an error.
+        """
         error = self.actions[action].error
         if error:
             self.kernel.printk(INFO, f"Injecting error ({error}) to {action}")
@@ -65,7 +70,10 @@ class NotifierErrInject:
 
 @dataclass(slots=True, eq=False)
 class NotifierErrInjectDir:
-    """notifier_err_inject_dir: the injectors by name. It exists while notifier_error_inject is loaded."""
+    """notifier_err_inject_dir: the injectors by name.
+
+    It exists while notifier_error_inject is loaded.
+    """
 
     kernel: Core
     serial: int
@@ -85,7 +93,7 @@ class NotifierErrInjectDir:
         return inject
 
     def remove(self, name: str) -> NotifierErrInject:
-        """Remove an injector and its actions from debugfs (debugfs_remove_recursive); returns it."""
+        """Remove an injector from debugfs (debugfs_remove_recursive); returns it."""
         core = self.kernel
         inject = self.injectors.pop(name)
         core.changed("debugfs", self, name)
@@ -117,7 +125,10 @@ class NotifierErrorInject:
         self._core.unregister(directory)
 
     async def memory_init(self, _module: Module) -> None:
-        """Load memory_notifier_error_inject (err_inject_init). Both actions start without an error."""
+        """Load memory_notifier_error_inject (err_inject_init).
+
+        Both actions start without an error.
+        """
         inject = self._loaded().add("memory", (MEM_GOING_ONLINE, MEM_GOING_OFFLINE))
         self._memory_hotplug.register_memory_notifier(inject.callback)
 
@@ -127,7 +138,10 @@ class NotifierErrorInject:
         self._memory_hotplug.unregister_memory_notifier(inject.callback)
 
     def _loaded(self) -> NotifierErrInjectDir:
-        """The directory of the injectors. Raises KernelError ENODEV before notifier_error_inject is loaded."""
+        """The directory of the injectors.
+
+        Raises KernelError ENODEV before notifier_error_inject is loaded.
+        """
         if self.directory is None:
             raise KernelError(errno.ENODEV, "notifier_error_inject is not loaded", "notifier_err_inject_init")
         return self.directory

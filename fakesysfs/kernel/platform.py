@@ -1,4 +1,6 @@
-"""Platform devices that firmware tables make, and the CXL devices above a dax region (drivers/base/platform.c).
+"""Platform devices that firmware tables make, and the CXL devices above a dax region.
+
+drivers/base/platform.c.
 
 Differs knowingly: of the CXL hierarchy only the devices on the path to a region exist. They have no
 attributes of their own.
@@ -13,7 +15,10 @@ PLATFORM = "/devices/platform"
 
 
 class PlatformDevice(Device):
-    """A platform device. `numa_node` None shows no node; `dax_setup` is the memory for a dax region."""
+    """A platform device.
+
+    `numa_node` None shows no node; `dax_setup` is the memory for a dax region.
+    """
 
     def __init__(
         self, bus: Bus, name: str, kind: str, parent: Device | None = None, *, numa_node: int | None = None
@@ -41,7 +46,10 @@ class PlatformDriver(Driver):
 
 
 class CxlDevice(Device):
-    """A device on the CXL bus. `devtype` is the DEVTYPE of its uevents, `number` the number of its region."""
+    """A device on the CXL bus.
+
+    `devtype` is the DEVTYPE of its uevents, `number` the number of its region.
+    """
 
     def __init__(
         self, bus: Bus, name: str, devtype: str, parent: Device, *, number: int = 0, numa_node: int | None = None

@@ -17,7 +17,9 @@ RECORDS = 8192
 
 
 class UeventRange(NamedTuple):
-    """One event, or the same event of the devices `devpath` + first .. `devpath` + last, in ascending order.
+    """One event, or the same event of the devices `devpath` + first ..
+
+    `devpath` + last, in ascending order.
 
     `environment` has the KEY=value lines after ACTION, DEVPATH and SUBSYSTEM. `first` is -1 for one
     event of `devpath` itself.
@@ -37,7 +39,7 @@ class UeventRange(NamedTuple):
         return self.last - self.first + 1
 
     def expand(self, after: int = 0) -> Iterator[tuple[int, list[str]]]:
-        """(sequence number, ["action@devpath", "ACTION=...", ...]) of each event numbered `after` or later."""
+        """(SEQNUM, ["action@devpath", "ACTION=...", ...]) of each event from `after` on."""
         skip = max(after - self.sequence, 0)
         for number in range(skip, self.events):
             path = f"{self.devpath}{self.first + number}" if self.first >= 0 else self.devpath

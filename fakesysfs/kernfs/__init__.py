@@ -7,7 +7,7 @@ layers above it (FUSE, the in-process machine, the replayer) use these names and
 from fakesysfs.kernfs.declare import Place
 from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
-from fakesysfs.kernfs.listing import DirectoryReader, Members
+from fakesysfs.kernfs.listing import DirectoryReader, Members, names_in, open_directory
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
 from fakesysfs.ops.errors import KernelError
 
@@ -24,5 +24,7 @@ __all__ = [
     "Stat",
     "Tree",
     "index_in",
+    "names_in",
+    "open_directory",
     "open_file",
 ]

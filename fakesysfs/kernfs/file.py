@@ -233,7 +233,7 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
         raise KernelError(number, "only attributes can be opened here", "do_open")
     if flags & _NOT_IN_SYSFS:
         if flags & os.O_DIRECTORY:
-            raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
+            raise KernelError(errno.ENOTDIR, "an attribute is not a directory", "do_open")
         raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
     kobj = kobj_of(found.object)
     form = place.form or (file_mode(place, kobj), file_size(entry, kobj), 1)
@@ -241,9 +241,9 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
     mode = form[0] if changed is None or changed.mode is None else changed.mode
     access = flags & os.O_ACCMODE
     if access in _WRITE and (not mode & _IWUGO or entry.store is None):
-        raise KernelError(errno.EACCES, "the attribute cannot be written, by root neither", "kernfs_fop_open")
+        raise KernelError(errno.EACCES, "the attribute is read-only, even for root", "kernfs_fop_open")
     if access in _READ and (not mode & _IRUGO or not _can_be_read(entry)):
-        raise KernelError(errno.EACCES, "the attribute cannot be read, by root neither", "kernfs_fop_open")
+        raise KernelError(errno.EACCES, "the attribute is write-only, even for root", "kernfs_fop_open")
     return OpenFile(tree, ino, entry, kobj, form, changed, refusals, flags)
 
 

@@ -12,15 +12,13 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fakesysfs.kernfs.declare import SLOTS, Indexed, Place
 from fakesysfs.kernfs.inode import INDEX_MASK, INDEX_SHIFT, Stat, kobj_of
 from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, Packed, codes, rank, single_key
+from fakesysfs.kernfs.tree import PlainEntry, Tree
 from fakesysfs.ops.errors import KernelError
-
-if TYPE_CHECKING:
-    from fakesysfs.kernfs.tree import Tree
 
 _FAMILY_SHIFT = 24
 _CODE_MASK = (1 << INDEX_BITS) - 1
@@ -33,9 +31,6 @@ _CHUNK = 256
 """The most names that are worked out together, where nobody asked for more."""
 _A_FEW = 16
 """Names that are worked out together when all that were asked for were not enough."""
-
-PlainEntry = tuple[int, bytes, int, Place]
-"""A name that is of no indexed family: cookie, name, inode number, place (what `Tree.form` takes)."""
 
 
 class Members(NamedTuple):
@@ -65,6 +60,19 @@ class Members(NamedTuple):
         first = cookies[start] >> INDEX_BITS << INDEX_BITS | numbers[start]
         last = cookies[-1] >> INDEX_BITS << INDEX_BITS | numbers[-1]
         return self.order.packed(first, last, len(numbers) - start)
+
+
+def open_directory(tree: Tree, ino: int) -> DirectoryReader:
+    """Open the directory `ino`. Raises KernelError: ENOTDIR, ENOENT."""
+    return DirectoryReader(tree, ino)
+
+
+def names_in(tree: Tree, path: str) -> list[str]:
+    """The names in a directory, in the kernel's order (for in-process use).
+
+    Raises KernelError: ENOTDIR, ENOENT, ELOOP.
+    """
+    return [os.fsdecode(name) for name, _, _ in open_directory(tree, tree.resolve(path)).entries(0)]
 
 
 class DirectoryReader:

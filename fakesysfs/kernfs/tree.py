@@ -47,12 +47,10 @@ from fakesysfs.kernfs.inode import (
     Stat,
     kobj_of,
 )
-from fakesysfs.kernfs.listing import DirectoryReader, PlainEntry
 from fakesysfs.kernfs.name_hash import IndexedOrder
 from fakesysfs.ops.errors import KernelError
 
 if TYPE_CHECKING:
-    from fakesysfs.kernfs.file import OpenFile
     from fakesysfs.kernfs.user_entries import UserEntries
 
 _XATTRS = ("security.", "trusted.")
@@ -108,6 +106,21 @@ class NodeOverrides:
 
 def _gone(what: str) -> KernelError:
     return KernelError(errno.ENOENT, f"there is no {what}", "kernfs_iop_lookup")
+
+
+PlainEntry = tuple[int, bytes, int, Place]
+"""A name that belongs to no indexed family: cookie, name, inode number, place (what `Tree.form` takes)."""
+
+
+class Opened(Protocol):
+    """An open file: what fstat(2) shows after the removal of its node."""
+
+    mode: int
+    changed: NodeOverrides | None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
 
 
 class Registry(Protocol):
@@ -430,7 +443,7 @@ class Tree:
 
     # Attributes of nodes --------------------------------------------------------------------------------------------
 
-    def getattr(self, ino: int, opened: OpenFile | None = None) -> Stat:
+    def getattr(self, ino: int, opened: Opened | None = None) -> Stat:
         """lstat of a node; one that is gone has link count 0 and keeps the form of its place, or of the open file."""
         changed = self.changed(ino)
         found = self.find(ino)
@@ -632,15 +645,6 @@ class Tree:
             raise KernelError(errno.ENOTSUP, f"xattr {name} cannot be set here", "kernfs_vfs_xattr_set")
 
     # Directories --------------------------------------------------------------------------------------------------
-
-    def opendir(self, ino: int) -> DirectoryReader:
-        """A reader of the directory. Raises KernelError: ENOTDIR, ENOENT."""
-        return DirectoryReader(self, ino)
-
-    def listing(self, path: str) -> list[str]:
-        """The names in a directory, in the kernel's order (for in-process use)."""
-        reader = self.opendir(self.resolve(path))
-        return [os.fsdecode(name) for name, _, _ in reader.entries(0)]
 
     def order(self, prefix: bytes) -> IndexedOrder:
         """The order of an indexed family's names."""

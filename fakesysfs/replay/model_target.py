@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
-from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.kernel.profile import PROFILES, UnknownKernelError, find_profile
 from fakesysfs.kernfs import Caller
 from fakesysfs.machine import load
 from fakesysfs.ops.errors import KernelError
@@ -47,9 +47,10 @@ def names(profile: str, variant: str) -> tuple[str, str]:
     """
     machine = "oracle" if variant == "default" else f"oracle-{variant}"
     kernel = profile if profile in PROFILES else profile.removesuffix("-distribution")
-    if kernel not in PROFILES:
-        raise NotSupportedError(f"kernel profile {profile} is not there")
-    return machine, kernel
+    try:
+        return machine, find_profile(kernel).name
+    except UnknownKernelError as error:
+        raise NotSupportedError(str(error)) from None
 
 
 def boot(profile: str, variant: str) -> Sysroot:
@@ -59,7 +60,7 @@ def boot(profile: str, variant: str) -> Sysroot:
         description = load(machine)
     except Exception as error:
         raise NotSupportedError(f"machine {machine} cannot be loaded: {error}") from error
-    return Sysroot.boot(description, PROFILES[kernel], whole_dev=True)
+    return Sysroot.boot(description, find_profile(kernel), whole_dev=True)
 
 
 class ModelProcess(Process):

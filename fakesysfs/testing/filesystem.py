@@ -15,7 +15,7 @@ import select
 import stat
 from dataclasses import dataclass
 
-from fakesysfs.kernfs import Caller, OpenFile, Refusals, Stat, Tree, open_file
+from fakesysfs.kernfs import Caller, OpenFile, Refusals, Stat, Tree, names_in, open_file
 from fakesysfs.ops.errors import KernelError
 
 _ROOT_UID = 0
@@ -232,7 +232,7 @@ class FileSystem:
 
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, in the kernel's order."""
-        return self.tree.listing(path)
+        return names_in(self.tree, path)
 
     # No name can be made, removed or changed, but the VFS has its own objections first (fs/namei.c).
 

@@ -19,7 +19,7 @@ import trio
 
 from fakesysfs.fuse import mount as mount_module
 from fakesysfs.fuse.callers import has_open, interrupted
-from fakesysfs.fuse.driver import Driver
+from fakesysfs.fuse.driver import OperationDriver
 from fakesysfs.fuse.fast import loop
 from fakesysfs.fuse.fast.completed import completed
 from fakesysfs.fuse.handler import answer_errno
@@ -27,6 +27,7 @@ from fakesysfs.fuse.invalidate import CONTENDED_LOOKUPS, CONTENDED_SECONDS, STIL
 from fakesysfs.fuse.mount import MountError, check_device
 from fakesysfs.fuse.mount_table import mounts
 from fakesysfs.fuse.operations import Operations
+from fakesysfs.kernfs import open_directory
 from fakesysfs.ops.sched import Answer, Preempt, Signals, Sleep, Wait, WaitQueue, ask
 from tests.mount.toy import Sysroot, Toy
 
@@ -229,7 +230,7 @@ async def test_driver_turns_requests_into_waits(autojump_clock: trio.testing.Moc
     slept: list[float] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wake)
-        driver = Driver(stepped)
+        driver = OperationDriver(stepped)
         answers = await driver.drive(operation(), os.getpid(), 0, lambda: slept.append(trio.current_time()))
     assert answers == [Answer.WOKEN] * 3
     assert steps == 4
@@ -239,7 +240,7 @@ async def test_driver_turns_requests_into_waits(autojump_clock: trio.testing.Moc
 
 
 async def test_who_waits_for_others_keeps_nobody_busy(autojump_clock: trio.testing.MockClock) -> None:
-    driver, queue = Driver(lambda: None), WaitQueue()
+    driver, queue = OperationDriver(lambda: None), WaitQueue()
     seen: list[int] = []
 
     async def operation() -> None:
@@ -273,7 +274,7 @@ async def test_cancelled_operation_is_closed(autojump_clock: trio.testing.MockCl
             closed = True
 
     with trio.move_on_after(1):
-        await Driver(lambda: None).drive(operation(), 0, 0)
+        await OperationDriver(lambda: None).drive(operation(), 0, 0)
     assert closed
 
 
@@ -389,7 +390,7 @@ def test_a_family_in_many_runs_is_listed_whole() -> None:
     """More runs than a reader remembers."""
     toy = Toy()
     toy.members = {*range(0, 6000, 2), *range(3001, 3100)}
-    reader = toy.tree.opendir(toy.family)
+    reader = open_directory(toy.tree, toy.family)
     listed: list[tuple[bytes, int]] = []
     cookie = 0
     while piece := list(itertools.islice(reader.entries(cookie), 170)):

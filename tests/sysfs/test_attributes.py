@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from fakesysfs.kernel.profile import PROFILES
-from fakesysfs.kernfs import Tree
+from fakesysfs.kernfs import Tree, open_directory
 from fakesysfs.ops.errors import KernelError
 from tests.model import CALLER, Face, drive, log_since
 
@@ -181,7 +181,7 @@ MANY = {"memory0", "memory1", "memory33", "memory48", "memory64", "memory79", "m
 
 def files(tree: Tree, path: str = "") -> Iterator[tuple[str, int]]:
     """Every regular file and its mode; of the memory blocks only a few."""
-    for name, ino, _ in list(tree.opendir(tree.walk(path or "/")).entries(0)):
+    for name, ino, _ in list(open_directory(tree, tree.walk(path or "/")).entries(0)):
         text = os.fsdecode(name)
         if text.startswith("memory") and text[6:].isdigit() and text not in MANY:
             continue
@@ -402,7 +402,7 @@ def test_refused_says_who_what_and_why() -> None:
     lines = face.read("/control/refused").splitlines()
     path = face.sysroot.tree.path_of(face.sysroot.tree.resolve(hotplug))
     assert lines[0].startswith(f'1 pytest {path} "bogus\\xc3\\xbf\\n" EINVAL (Invalid argument): ')
-    assert lines[0].endswith("is none of unplug, online, online_movable [dax_kmem_parse_state]")
+    assert lines[0].endswith("is not one of unplug, online, online_movable [dax_kmem_parse_state]")
     busy = "EBUSY (Device or resource busy): dax0.0 is online_movable: unplug it first [hotplug_store]"
     assert lines[1] == f'1 pytest {path} "online" {busy}'
     assert 'mapping "" EACCES (Permission denied): ' in lines[2]

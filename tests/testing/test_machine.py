@@ -143,7 +143,7 @@ def test_reset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "kernel", "why"), [("none", "7.2", "none"), ("default", "6.6", "there is no kernel '6.6'")]
+    ("machine", "kernel", "why"), [("none", "7.2", "none"), ("default", "6.6", "unknown kernel '6.6'")]
 )
 def test_what_is_not_there(machine: str, kernel: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):

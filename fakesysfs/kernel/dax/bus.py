@@ -1,8 +1,10 @@
-"""The dax bus: regions, devices, their ranges and the attributes that change them (drivers/dax/bus.c).
+"""The dax bus: regions, devices, their ranges and the attributes that change them.
 
-A region is a piece of physical memory that a driver offers (hmem, cxl, pmem). A device has ranges of
-one region. A user can create, delete and resize the devices of a dynamic region; a static region is
-one device. Space is allocated first-fit (KERNEL.md 9, dev_dax_resize).
+drivers/dax/bus.c.
+
+A region is a piece of physical memory that a driver offers (hmem, cxl, pmem). A device has ranges
+of one region. A user can create, delete and resize the devices of a dynamic region; a static region
+is one device. Space is allocated first-fit (KERNEL.md 9, dev_dax_resize).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from fakesysfs.ops.errors import KernelError
 
 PAGE_SIZE = 4096
 COMPAT_ALIGN = 2 << 20
-"""memremap_compat_align(): every size is a multiple of it, even with a smaller alignment of the device."""
+"""memremap_compat_align(): sizes are multiples of it, even if a device is aligned to less."""
 ALIGNMENTS = (PAGE_SIZE, 2 << 20, 1 << 30)
 _ID = re.compile(rb"dax(-?\d{1,10})\.(-?\d{1,10})")
 _INT = range(-(1 << 31), 1 << 31)
@@ -49,7 +51,10 @@ class Allocation(NamedTuple):
 
 
 class DaxRegion:
-    """struct dax_region. The driver of `device` offers it; the group dax_region/ is in that device's directory."""
+    """struct dax_region.
+
+    The driver of `device` offers it; the group dax_region/ is in that device's directory.
+    """
 
     def __init__(
         self,
@@ -79,7 +84,10 @@ class DaxRegion:
         self.allocations: list[Allocation] = []
         """Ascending by address."""
         self.seed: DevDax | None = None
-        """The first device from `create` that was never bound. The region's own first device never is the seed."""
+        """The first device from `create` that was never bound.
+
+        The region's own first device never is the seed.
+        """
         self.youngest: DevDax | None = None
         """The last device from `create`. The region's own first device never is the youngest."""
         self.ids = Ida()
@@ -159,7 +167,10 @@ class DevDax(Device):
 
 
 class DaxDriver(Driver):
-    """A driver on the dax bus. It matches by the flag of the region, or by the ids written to `new_id`."""
+    """A driver on the dax bus.
+
+    It matches by the flag of the region, or by the ids written to `new_id`.
+    """
 
     takes_kmem_regions = False
 
@@ -184,7 +195,10 @@ class DaxDriver(Driver):
         return dev_dax.region.kmem == self.takes_kmem_regions
 
     async def probe(self, device: Device) -> None:
-        """Probe a device that is not empty (dax_bus_probe). Raises KernelError: ENXIO, or the error of the driver."""
+        """Probe a device that is not empty (dax_bus_probe).
+
+        Raises KernelError: ENXIO, or the error of the driver.
+        """
         assert isinstance(device, DevDax)
         if not device.size:
             raise KernelError(errno.ENXIO, f"{device.name} has size 0", "dax_bus_probe")
@@ -207,7 +221,10 @@ class DaxDriver(Driver):
         await self.bus.driver_attach(self)
 
     def remove_id_store(self, buffer: bytes) -> None:
-        """A write to remove_id: removes the name, if it is there (do_id_store). Raises KernelError EINVAL."""
+        """A write to remove_id: removes the name, if it is there (do_id_store).
+
+        Raises KernelError EINVAL.
+        """
         name = self._parse(buffer)
         if name in self.ids:
             self.ids.remove(name)
@@ -310,7 +327,10 @@ def _region_alive(dev_dax: DevDax, where: str) -> None:
 
 
 def size_store(dev_dax: DevDax, buffer: bytes) -> None:
-    """A write to daxX.Y/size. Raises KernelError, checked in this order: EINVAL, ENXIO, EBUSY, ENOSPC."""
+    """A write to daxX.Y/size.
+
+    Raises KernelError, checked in this order: EINVAL, ENXIO, EBUSY, ENOSPC.
+    """
     size = kstrtoull(buffer, 0, "size_store")
     if not _aligned(dev_dax, size):
         raise KernelError(errno.EINVAL, f"{size} is not a multiple of {max(dev_dax.align, COMPAT_ALIGN)}", "size_store")
@@ -344,7 +364,10 @@ def _grow(dev_dax: DevDax, to_alloc: int) -> None:
 
 
 def _grow_once(dev_dax: DevDax, wanted: int) -> int:
-    """Allocate the first free piece of up to `wanted` bytes; returns its size (the loop of dev_dax_resize)."""
+    """Allocate the first free piece of up to `wanted` bytes; returns its size.
+
+    the loop of dev_dax_resize.
+    """
     region = dev_dax.region
     taken = region.allocations
     if not taken:
@@ -388,8 +411,8 @@ def mapping_store(dev_dax: DevDax, buffer: bytes) -> None:
     """A write of "start-end" (hex) to daxX.Y/mapping.
 
     A length that is not aligned succeeds without effect. The device may be bound (recorded). Raises
-    KernelError: EINVAL for junk, ENXIO, ENOMEM for a range that is not free, EBUSY with a WARN for a
-    length of 0 if the device already has a range.
+    KernelError: EINVAL for junk, ENXIO, ENOMEM for a range that is not free, EBUSY with a WARN for
+    a length of 0 if the device already has a range.
     """
     start_text, dash, end_text = c_string(buffer).removesuffix(b"\n").partition(b"-")
     if not dash:
@@ -411,7 +434,9 @@ def mapping_store(dev_dax: DevDax, buffer: bytes) -> None:
 
 
 async def memmap_on_memory_store(dev_dax: DevDax, buffer: bytes) -> None:
-    """A write to daxX.Y/memmap_on_memory. Raises KernelError: EINVAL, EOPNOTSUPP, EBUSY while kmem is bound.
+    """A write to daxX.Y/memmap_on_memory.
+
+    Raises KernelError: EINVAL, EOPNOTSUPP, EBUSY while kmem is bound.
 
     Waits while the device is being bound or unbound.
     """

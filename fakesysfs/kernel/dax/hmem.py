@@ -1,4 +1,6 @@
-"""dax_hmem and dax_cxl: soft-reserved memory and CXL regions as dax regions (drivers/dax/hmem/hmem.c, cxl.c).
+"""dax_hmem and dax_cxl: soft-reserved memory and CXL regions as dax regions.
+
+drivers/dax/hmem/hmem.c, cxl.c.
 
 hmem_platform makes a platform device hmem.N for each range that firmware reserved for special use.
 The driver hmem makes a dynamic region and its first device on each. dax_cxl does the same on the
@@ -18,7 +20,10 @@ from fakesysfs.kernel.setup import DaxSetup
 
 
 async def offer_region(region: DaxRegion, size: int, setup: DaxSetup, *, memmap_on_memory: bool) -> None:
-    """Register a region and its first device, of `size` bytes. Unbinding the region's device removes both."""
+    """Register a region and its first device, of `size` bytes.
+
+    Unbinding the region's device removes both.
+    """
     device = region.device
     region.driver_at_start = setup.driver
     core = device.kernel
@@ -52,7 +57,10 @@ class HmemPlatform(PlatformDriver):
         self._nodes = nodes
 
     async def probe(self, device: Device) -> None:
-        """Make hmem.0, hmem.1, ..., numbered together with the other memory regions (hmem_register_device)."""
+        """Make hmem.0, hmem.1, ..., numbered together with the other memory regions.
+
+        hmem_register_device.
+        """
         bus, memregions = self.bus, self._memregions
         made: list[tuple[int, PlatformDevice]] = []
 
@@ -72,7 +80,10 @@ class HmemPlatform(PlatformDriver):
 
 
 class Hmem(PlatformDriver):
-    """The driver hmem. `region_idle` returns the module's parameter, which may change at any time."""
+    """The driver hmem.
+
+    `region_idle` returns the module's parameter, which may change at any time.
+    """
 
     name = "hmem"
 
@@ -82,7 +93,10 @@ class Hmem(PlatformDriver):
         self._region_idle = region_idle
 
     async def probe(self, device: Device) -> None:
-        """Make the region (dax_hmem_probe). With region_idle its device is empty and not meant for kmem."""
+        """Make the region (dax_hmem_probe).
+
+        With region_idle its device is empty and not meant for kmem.
+        """
         assert isinstance(device, PlatformDevice)
         reserved = device.dax_setup
         assert reserved is not None

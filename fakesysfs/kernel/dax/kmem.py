@@ -1,16 +1,19 @@
-"""kmem: dax devices as system memory, and the whole-device attribute (drivers/dax/kmem.c and the series in its forms).
+"""kmem: dax devices as system memory, and the whole-device attribute.
 
-A bound device has a state. It is unplugged (its memory blocks do not exist), or plugged as one of the
-online types (offline: the blocks exist and are offline). The probe or a write sets the state; it never
-follows from the states of the blocks. The profile has the states and their words. The transitions are:
+drivers/dax/kmem.c and the series in its forms.
+
+A bound device has a state. It is unplugged (its memory blocks do not exist), or plugged as one of
+the online types (offline: the blocks exist and are offline). The probe or a write sets the state;
+it never follows from the states of the blocks. The profile has the states and their words. The
+transitions are:
 
     written, state:   unplugged   offline   online_X           online_Y
     unplug            nothing     unplug    unplug             unplug
     online_X          plug        EBUSY     nothing (success)  EBUSY
 
 A write takes the active reference of the attribute, then the device's kmem mutex (uninterruptible),
-then device_hotplug_lock. It parses the word before it takes a lock. So an unknown word fails at once,
-even while another writer is stuck. A read takes no lock.
+then device_hotplug_lock. It parses the word before it takes a lock. So an unknown word fails at
+once, even while another writer is stuck. A read takes no lock.
 
 The functions bear the names in patches 7 and 8 of the series.
 """
@@ -41,11 +44,16 @@ from fakesysfs.ops.sched import ActiveReferences, Mutex, Preempt, ask
 
 KMEM_NAME = "System RAM (kmem)"
 FREED_NAME = "freed"
-"""Stands in /proc/iomem for a name that the posted series frees too early. A real kernel shows arbitrary bytes."""
+"""Stands in /proc/iomem for a name that the posted series frees too early.
+
+A real kernel shows arbitrary bytes.
+"""
 
 WARN_PLACE = "drivers/dax/kmem.c:353 at dax_kmem_cleanup_resources [kmem]"
-"""Place of a WARN in the log. The line number is an example: it differs from build to build, and the
-recordings have no number."""
+"""Place of a WARN in the log.
+
+The line number is an example: it differs from build to build, and the recordings have no number.
+"""
 
 
 def memory_block_align_range(span: Range, block_size: int) -> Range:
@@ -155,7 +163,7 @@ class Kmem(DaxDriver):
         return created
 
     def _state_of(self, online_type: Mmop) -> int:
-        """The state after a plug: the first state that reads as the same word as the online type."""
+        """The state after a plug: the first one that reads as the same word as the online type."""
         words = self.kernel.profile.words_read
         word = words.get(online_type)
         return next((state for state in words if words[state] == word), online_type)
@@ -331,7 +339,10 @@ class Kmem(DaxDriver):
     # Remove -------------------------------------------------------------------------------------------------------
 
     async def remove(self, device: Device) -> None:
-        """Release a device (dev_dax_kmem_remove). First it removes the attribute and waits for its writers."""
+        """Release a device (dev_dax_kmem_remove).
+
+        First it removes the attribute and waits for its writers.
+        """
         assert isinstance(device, DevDax)
         core, data = self.kernel, device.driver_data
         assert isinstance(data, DaxKmemData)
@@ -353,7 +364,10 @@ class Kmem(DaxDriver):
             )
 
     def _leak_with_warning(self, data: DaxKmemData) -> None:
-        """Leave a plugged device's memory in place until reboot, as the series does (dax_kmem_cleanup_resources)."""
+        """Leave a plugged device's memory in place until reboot, as the series does.
+
+        dax_kmem_cleanup_resources.
+        """
         core = self.kernel
         core.warn("Hotplug memory regions stuck online until reboot", WARN_PLACE)
         if core.profile.leak_frees_name:
@@ -387,7 +401,10 @@ class Kmem(DaxDriver):
     # The attribute (patch 8) ------------------------------------------------------------------------------------------
 
     def dax_kmem_parse_state(self, buffer: bytes) -> int:
-        """The state for a written word. Raises KernelError EINVAL for a word that the profile does not have."""
+        """The state for a written word.
+
+        Raises KernelError EINVAL for a word that the profile does not have.
+        """
         return sysfs_match_string(self.kernel.profile.words_written, buffer, "dax_kmem_parse_state")
 
     def hotplug_show(self, dev_dax: DevDax) -> str:
@@ -400,7 +417,8 @@ class Kmem(DaxDriver):
     async def hotplug_store(self, dev_dax: DevDax, buffer: bytes) -> None:
         """A write to the attribute, by the table above.
 
-        Raises KernelError: ENXIO if kmem is not bound, EINVAL, EBUSY, or the error of the transition.
+        Raises KernelError: ENXIO if kmem is not bound, EINVAL, EBUSY, or the error of the
+        transition.
         """
         data = dev_dax.driver_data
         if not isinstance(data, DaxKmemData):
@@ -455,7 +473,10 @@ _TWO_DIGITS = 10
 
 
 def string_get_size(size: int) -> str:
-    """A size as the kernel prints it, three significant digits: 216 MiB, 64.0 MiB, 8.00 MiB (lib/string_helpers.c)."""
+    """A size as the kernel prints it, three significant digits: 216 MiB, 64.0 MiB, 8.00 MiB.
+
+    lib/string_helpers.c.
+    """
     unit, divisor = 0, 1
     while size // divisor >= _KIB and unit < len(_UNITS) - 1:
         unit += 1

@@ -1,10 +1,13 @@
-"""Persistent memory as a static dax region (drivers/nvdimm/{e820,region_devs,pmem,pfn_devs}.c, drivers/dax/pmem.c).
+"""Persistent memory as a static dax region.
 
-nd_e820 makes a region of the nd bus, with one namespace, for each "Persistent Memory (legacy)" range of
-the firmware. The first bytes of a namespace say its mode. nd_pmem binds to a *raw* namespace (a block
-device). For a *devdax* namespace it makes a device; dax_pmem binds to that device and makes a static
-dax region with one dax device. `create_pmem_devdax` does the same as
-`ndctl create-namespace -f -e namespaceX.0 -m devdax -M mem` (recording 7.2/09-pmem-static-region, i=4).
+drivers/nvdimm/{e820,region_devs,pmem,pfn_devs}.c, drivers/dax/pmem.c.
+
+nd_e820 makes a region of the nd bus, with one namespace, for each "Persistent Memory (legacy)"
+range of the firmware. The first bytes of a namespace say its mode. nd_pmem binds to a *raw*
+namespace (a block device). For a *devdax* namespace it makes a device; dax_pmem binds to that
+device and makes a static dax region with one dax device. `create_pmem_devdax` does the same as
+`ndctl create-namespace -f -e namespaceX.0 -m devdax -M mem` (recording 7.2/09-pmem-static-region,
+i=4).
 
 Differs knowingly: of the nd bus only the devices above a dax region exist. There are no seeds (btt,
 pfn, the next dax), no control device, no block device and no labels. So ndctl does not work here.
@@ -67,7 +70,10 @@ class NvdimmBus(Bus):
 
 
 class NdDevice(Device):
-    """A device of the nd bus. `media` is None for the device of the bus itself; `number` is the region's."""
+    """A device of the nd bus.
+
+    `media` is None for the device of the bus itself; `number` is the region's.
+    """
 
     def __init__(
         self, name: str, devtype: str, bus: NvdimmBus, parent: Device, media: PmemMedia | None = None, number: int = 0
@@ -187,7 +193,9 @@ class NdPmem(NdDriver):
         self._iomem = iomem
 
     async def probe(self, device: Device) -> None:
-        """Bind to a raw namespace, or make the device of a devdax one (nd_pmem_probe, nd_dax_probe).
+        """Bind to a raw namespace, or make the device of a devdax one.
+
+        nd_pmem_probe, nd_dax_probe.
 
         Raises KernelError: ENXIO for a devdax namespace, EBUSY if another resource is in the range.
         """
@@ -234,7 +242,10 @@ class DaxPmem(NdDriver):
         self._iomem = iomem
 
     async def probe(self, device: Device) -> None:
-        """Reserve the info block, and make the region and its device (dax_pmem_probe). Raises KernelError EBUSY."""
+        """Reserve the info block, and make the region and its device (dax_pmem_probe).
+
+        Raises KernelError EBUSY.
+        """
         assert isinstance(device, NdDevice)
         assert device.media is not None
         whole, data = device.media.setup.range, device.span
@@ -258,7 +269,7 @@ class DaxPmem(NdDriver):
 
 
 async def unregister_drivers(module: Module) -> None:
-    """Unregister the module's drivers, the last one first: libnvdimm does so before its bus goes."""
+    """Unregister the module's drivers, the last one first."""
     for driver in reversed(list(module.drivers)):
         await driver.bus.unregister_driver(driver)
     module.drivers.clear()

@@ -16,7 +16,7 @@ from fakesysfs.kernfs import names_in
 if TYPE_CHECKING:
     from fakesysfs.kernel.profile import Profile
     from fakesysfs.kernfs import Tree
-    from fakesysfs.machine import Machine
+    from fakesysfs.machine import MachineDescription
 
 DEFAULT_MACHINE = "default"
 DEFAULT_KERNEL = "hotplug-v3"
@@ -157,7 +157,7 @@ def _program() -> str:
     return min(program, _from_here(program), key=len)
 
 
-def _load(name: str) -> Machine:
+def _load(name: str) -> MachineDescription:
     from fakesysfs import machine  # noqa: PLC0415
 
     try:
@@ -167,12 +167,12 @@ def _load(name: str) -> Machine:
 
 
 def _profile(name: str) -> Profile:
-    from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
+    from fakesysfs.kernel.profile import UnknownKernelError, find_profile  # noqa: PLC0415
 
     try:
-        return PROFILES[name]
-    except KeyError:
-        raise _WrongUseError(f"there is no kernel {name!r}; there are {', '.join(PROFILES)}") from None
+        return find_profile(name)
+    except UnknownKernelError as error:
+        raise _WrongUseError(str(error)) from None
 
 
 def _mount(options: argparse.Namespace) -> int:

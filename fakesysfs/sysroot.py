@@ -16,8 +16,10 @@ from fakesysfs.control import root as control_root
 from fakesysfs.control.blocks import CONTROL_BLOCK, ControlBlock, ControlBlocks
 from fakesysfs.control.history import CallJournal
 from fakesysfs.control.uevent_readers import UeventReaders
-from fakesysfs.kernel.kernel import FIRST_SERIAL, Kernel, Setup
+from fakesysfs.kernel.core import FIRST_SERIAL
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import Profile
+from fakesysfs.kernel.setup import Setup
 from fakesysfs.kernfs.declare import Attribute, DeviceNode, DeviceNodes, Directory, DirectoryKind, Entry, Kobject, Link
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.kernfs.tree import NameChange, Tree
@@ -72,7 +74,7 @@ def _lasts(path: str) -> bool:
 
 
 class Bootable(Protocol):
-    """What is needed of a machine (`fakesysfs.machine.Machine`) once its description was checked."""
+    """What is needed of a machine (`fakesysfs.machine.MachineDescription`) once its description was checked."""
 
     @property
     def text(self) -> str:

@@ -207,14 +207,14 @@ def machines() -> str:
     ]
     for title, form in (
         ("The file", describe._File),  # noqa: SLF001  the form of the whole file
-        ("`[[node]]`", describe.Node),
-        ("`[[dax_region]]`", describe.DaxRegion),
+        ("`[[node]]`", describe.NodeSection),
+        ("`[[dax_region]]`", describe.DaxRegionSection),
         ("`[[hmat]]`", describe.Hmat),
         ("`reserved = [...]`", describe.Reserved),
         ("`iomem = [...]`", describe.Iomem),
         ("`unmovable = [...]`", describe.Unmovable),
         ("`memory = [...]`, `soft_reserved = [...]`", describe.Span),
-        ("`[memory_hotplug]`", describe.MemoryHotplug),
+        ("`[memory_hotplug]`", describe.MemoryHotplugSection),
         ("`[kernel]`", describe.KernelSection),
         ("`[latency]`", describe.Latency),
     ):

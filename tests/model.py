@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 import pytest
 
+from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.dax.bus import DaxRegion, DevDax, mapping_store
 from fakesysfs.kernel.dax.kmem import Kmem
-from fakesysfs.kernel.kernel import Config, DaxSetup, Kernel, NodeSetup, Setup
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_block import State
-from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import PROFILES, Mmop, Profile
+from fakesysfs.kernel.range import Range
+from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
 from fakesysfs.kernfs import Caller, OpenFile, names_in, open_file
 from fakesysfs.machine import load
 from fakesysfs.ops.errors import KernelError

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 
 from fakesysfs.control.transcript import Transcript
-from fakesysfs.kernel.uevent import Uevent, Uevents
+from fakesysfs.kernel.uevent import UeventRange, Uevents
 from fakesysfs.kernfs.log import Log
 
 _SEQNUM = "%(seqnum)d"
@@ -22,7 +22,7 @@ def uevent_line(number: int, lines: list[str]) -> str:
     return f"{' '.join(lines)} SEQNUM={number}\n"
 
 
-def text_template(record: Uevent) -> str:
+def text_template(record: UeventRange) -> str:
     """The lines of a record in control/uevents."""
     path = _literal(record.devpath) + _DEVICE
     action = _literal(record.action)
@@ -30,7 +30,7 @@ def text_template(record: Uevent) -> str:
     return f"{action}@{path} ACTION={action} DEVPATH={path} {rest} SEQNUM={_SEQNUM}\n"
 
 
-def json_template(record: Uevent) -> str:
+def json_template(record: UeventRange) -> str:
     """The lines of a record in control/uevents.jsonl."""
     devpath = _literal(json.dumps(record.devpath))[:-1] + _DEVICE + '"'
     rest = {
@@ -51,7 +51,7 @@ class EventLines:
 
     __slots__ = ("_fixed", "_numbers", "_record", "_template")
 
-    def __init__(self, record: Uevent, template: str) -> None:
+    def __init__(self, record: UeventRange, template: str) -> None:
         self._record = record
         self._template = template
         self._numbers = template.count(_DEVICE) if record.first >= 0 else 0
@@ -105,7 +105,7 @@ def uevents_json(uevents: Uevents) -> Log:
     return _log(uevents, json_template)
 
 
-def _log(uevents: Uevents, template: Callable[[Uevent], str], notice: Callable[[], str] = str) -> Log:
+def _log(uevents: Uevents, template: Callable[[UeventRange], str], notice: Callable[[], str] = str) -> Log:
     return Transcript(
         lambda: (uevents.dropped + 1, uevents.sequence),
         lambda number: (EventLines(record, template(record)) for record in uevents.records(number)),

@@ -1,4 +1,4 @@
-"""Drives kernel operations (kernel/sched.py): what they ask for becomes waits of trio.
+"""Drives kernel operations (ops/sched.py): what they ask for becomes waits of trio.
 
 An operation that asks for nothing is run to its end in the first step, without a turn of the event loop.
 """
@@ -22,7 +22,7 @@ _LOOK_EVERY_SECONDS = 0.005
 """However many operations wait, their callers are looked at no more often than this, all together."""
 
 
-class Driver:
+class OperationDriver:
     """Runs operations to their end.
 
     `stepped` is called after each step of an operation: names may have changed.

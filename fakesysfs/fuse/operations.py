@@ -19,7 +19,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from fakesysfs.fuse.callers import Opener
-from fakesysfs.fuse.driver import Driver
+from fakesysfs.fuse.driver import OperationDriver
 from fakesysfs.fuse.fast import pyfuse3_compat
 from fakesysfs.fuse.fast.direntplus import BulkReply, reply_each
 from fakesysfs.fuse.handler import at_once, maybe_waiting
@@ -192,7 +192,7 @@ class Operations(pyfuse3.Operations):
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOREVER
         self.invalidator = Invalidator(tree, pyfuse3.invalidate_entry, _forget_attributes, self._in_use)
-        self.driver = Driver(self.invalidator.collect)
+        self.driver = OperationDriver(self.invalidator.collect)
 
     def init(self) -> None:
         """The host is there."""

@@ -1,5 +1,10 @@
-"""The kernel model: what the kernel knows and does about dax devices, memory blocks and memory hotplug.
+"""The kernel model: dax devices, memory blocks and memory hotplug, without files, FUSE or a clock.
 
-No files, no bytes of files, no FUSE, no clock. One module per kernel source file it stands for, under that file's name;
-functions that stand for a kernel function bear its name. `kernel.Kernel` owns them all.
+A module models one kernel source file and bears its name. A function that models a kernel function
+bears the function's name.
+
+core.py has the services that all parts use: the registry of objects, the log, uevents, locks, the
+profile, the configuration. Each part takes the parts that it uses as arguments of its constructor.
+kernel.py makes them all (`Kernel`). The file systems that show an object get its `Kernel` by
+`kernel.kernel_of`; the model does not.
 """

@@ -1,4 +1,4 @@
-"""How the kernel prints and counts sets of numbers (lib/bitmap-str.c)."""
+"""The kernel's formats for sets of numbers (lib/bitmap-str.c)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def number_list(numbers: Iterable[int]) -> str:
 
 
 def number_mask(numbers: Iterable[int], width: int) -> str:
-    """A mask of `width` bits in hexadecimal, in words of 32 bits parted by commas (%*pb)."""
+    """A mask of `width` bits in hexadecimal, in words of 32 bits, separated by commas (%*pb)."""
     mask = sum(1 << number for number in set(numbers))
     words: list[str] = []
     bits = max(width, 1)

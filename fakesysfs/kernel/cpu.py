@@ -1,15 +1,14 @@
-"""CPUs, as far as the tools that read them beside memory need (drivers/base/cpu.c, topology.c).
+"""CPUs, for the tools that read them together with memory (drivers/base/cpu.c, topology.c).
 
-All are online for good; each is a core of its own, and each node a package.
+All CPUs stay online. Each CPU is a core of its own, and each node is a package.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.core import Core
+from fakesysfs.kernel.node import Nodes
 
 
 @dataclass(slots=True, eq=False)
@@ -19,7 +18,8 @@ class Cpu:
     serial: int
     number: int
     nid: int
-    kernel: Kernel
+    kernel: Core
+    nodes: Nodes
     index: int = 0
 
     @property
@@ -29,5 +29,5 @@ class Cpu:
 
     @property
     def package(self) -> list[int]:
-        """The CPUs of the same node."""
-        return sorted(cpu.number for cpu in self.kernel.cpus.values() if cpu.nid == self.nid)
+        """The CPUs of the same node, ascending."""
+        return sorted(self.nodes[self.nid].cpus)

@@ -1,68 +1,76 @@
-"""The CXL hardware that leads to a dax region, from firmware or from the module cxl_test.
+"""The CXL hardware above the dax regions, from firmware or from the module cxl_test.
 
-cxl_test (tools/testing/cxl/test/cxl.c) is for machines without CXL: it registers a platform device cxl_acpi.0 with
-regions below, which go when it is unloaded. In a machine whose `modules` name it the CXL regions are its own. Else they
-are firmware's, there before any module; loading cxl_test then adds nothing, because all regions of a machine are those
-of its description.
+cxl_test (tools/testing/cxl/test/cxl.c) is for machines without CXL. It registers a platform device
+cxl_acpi.0 with regions below it; unloading it removes them. The regions of a machine belong to
+cxl_test if the machine loads it at boot. Otherwise they are firmware's and exist before any module.
+Then cxl_test adds nothing, because the machine describes all of its regions.
 
-Differs knowingly: cxl_test's regions are those of the machine, not its own topology of mocked memory devices; cxl_mock
-and cxl_mock_mem, which it needs, are not there.
+Differs knowingly: the regions of cxl_test are those of the machine, without its mocked memory
+devices. The modules cxl_mock and cxl_mock_mem, which it needs, do not exist.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from fakesysfs.kernel.device import Bus
+from fakesysfs.kernel.ida import Ida
+from fakesysfs.kernel.module import Module
+from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
-
-if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Kernel
-    from fakesysfs.kernel.module import Module
+from fakesysfs.kernel.setup import Setup
 
 CXL_ACPI = "cxl_acpi.0"
 CXL_TEST = "cxl_test"
 
 
-def is_from_firmware(kernel: Kernel) -> bool:
-    """Are the machine's CXL regions there without any module?"""
-    return all(name != CXL_TEST for name, _ in kernel.setup.modules)
+class CxlRegions:
+    """The machine's CXL regions and the devices above them."""
 
+    def __init__(self, setup: Setup, platform_bus: Bus, cxl_bus: Bus, memregions: Ida, nodes: Nodes) -> None:
+        self._setups = setup.cxl_regions
+        self._from_firmware = all(name != CXL_TEST for name, _ in setup.modules)
+        self._platform_bus = platform_bus
+        self._cxl_bus = cxl_bus
+        self._memregions = memregions
+        self._nodes = nodes
 
-async def register_cxl(kernel: Kernel) -> None:
-    """Register the machine's CXL regions and what is above them."""
-    if not kernel.setup.cxl_regions:
-        return
-    cxl = kernel.buses["cxl"]
-    acpi = PlatformDevice(kernel, CXL_ACPI, "ACPI0017")
-    await kernel.platform_bus.add(acpi)
-    root = CxlDevice(kernel, "root0", "cxl_port", cxl, acpi)
-    await cxl.add(root)
-    for setup in kernel.setup.cxl_regions:
-        number = kernel.memregions.take()
-        decoder = CxlDevice(kernel, f"decoder{3 + number}.0", "cxl_decoder_root", cxl, root)
-        await cxl.add(decoder)
-        region = CxlDevice(kernel, f"region{number}", "cxl_region", cxl, decoder)
-        await cxl.add(region)
-        dax_region = CxlDevice(kernel, f"dax_region{number}", "cxl_dax_region", cxl, region, number=number)
-        dax_region.dax_setup = setup
-        dax_region.numa_node = kernel.nodes.nearest_online(setup.target_node)
-        await cxl.add(dax_region)
+    async def boot(self) -> None:
+        """Register the regions if they are firmware's."""
+        if self._from_firmware:
+            await self._register()
 
+    async def module_init(self, _module: Module) -> None:
+        """The init function of cxl_test."""
+        if not self._from_firmware:
+            await self._register()
 
-async def cxl_test_init(module: Module) -> None:
-    """Loading cxl_test."""
-    if not is_from_firmware(module.kernel):
-        await register_cxl(module.kernel)
+    async def module_exit(self, _module: Module) -> None:
+        """The exit function of cxl_test: removes its regions and their devices."""
+        acpi = self._platform_bus.devices.get(CXL_ACPI)
+        if acpi is None or self._from_firmware:
+            return
+        regions = [device for device in self._cxl_bus.devices.values() if isinstance(device, CxlDevice)]
+        await self._platform_bus.remove(acpi)
+        for device in regions:
+            if device.dax_setup is not None:
+                self._memregions.release(device.number)
 
-
-async def cxl_test_exit(module: Module) -> None:
-    """Unloading cxl_test: its regions go, with their devices."""
-    kernel = module.kernel
-    acpi = kernel.platform_bus.devices.get(CXL_ACPI)
-    if acpi is None or is_from_firmware(kernel):
-        return
-    regions = [device for device in kernel.buses["cxl"].devices.values() if isinstance(device, CxlDevice)]
-    await kernel.platform_bus.remove(acpi)
-    for device in regions:
-        if device.dax_setup is not None:
-            kernel.memregions.release(device.number)
+    async def _register(self) -> None:
+        if not self._setups:
+            return
+        cxl = self._cxl_bus
+        acpi = PlatformDevice(self._platform_bus, CXL_ACPI, "ACPI0017")
+        await self._platform_bus.add(acpi)
+        root = CxlDevice(cxl, "root0", "cxl_port", acpi)
+        await cxl.add(root)
+        for setup in self._setups:
+            number = self._memregions.take()
+            decoder = CxlDevice(cxl, f"decoder{3 + number}.0", "cxl_decoder_root", root)
+            await cxl.add(decoder)
+            region = CxlDevice(cxl, f"region{number}", "cxl_region", decoder)
+            await cxl.add(region)
+            numa_node = self._nodes.nearest_online(setup.target_node)
+            dax_region = CxlDevice(
+                cxl, f"dax_region{number}", "cxl_dax_region", region, number=number, numa_node=numa_node
+            )
+            dax_region.dax_setup = setup
+            await cxl.add(dax_region)

@@ -1,8 +1,6 @@
-"""Devices, buses and drivers (drivers/base/core.c, bus.c, dd.c).
+"""Devices, buses and drivers (drivers/base/core.c, bus.c, dd.c): their events, links and errors.
 
-As far as their order of events, links and errors can be seen.
-
-A probe or remove may sleep (kmem's does), so binding and unbinding are operations.
+A probe or remove may sleep (kmem's does). So binding and unbinding are operations.
 """
 
 from __future__ import annotations
@@ -10,20 +8,19 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.kstrtox import c_string, word_of
-from fakesysfs.kernel.printk import ERR
+from fakesysfs.kernel.printk import ERR, WARNING
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Mutex
 
 if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Kernel
     from fakesysfs.ops.sched import Operation
 
 QUIET_PROBE_ERRORS = frozenset({errno.ENODEV, errno.ENXIO})
-"""A probe that fails with one of these is not worth a message (call_driver_probe)."""
+"""The kernel logs nothing about a probe that fails with one of these (call_driver_probe)."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -31,31 +28,29 @@ UEVENT_ACTIONS = ("add", "remove", "change", "move", "online", "offline", "bind"
 
 
 class Device:
-    """One device. `parent` is the device it hangs below, or `under` the path of a directory that has no device."""
+    """One device, below the device `parent`, or below the directory `under` (a path below /sys)."""
 
     index = 0
 
-    def __init__(
-        self, kernel: Kernel, name: str, bus: Bus | None, parent: Device | None = None, under: str = ""
-    ) -> None:
-        self.kernel = kernel
+    def __init__(self, core: Core, name: str, bus: Bus | None, parent: Device | None = None, under: str = "") -> None:
+        self.kernel = core
         self.name = name
         self.bus = bus
         self.parent = parent
         self.under = under
         self.serial = 0
         self.driver: Driver | None = None
-        """Set while a driver probes, and until it has given the device up."""
+        """Set from the start of a probe to the end of the removal."""
         self.driver_link: Driver | None = None
-        """The driver that the link `driver` leads to: there from before the probe, gone before the removal."""
+        """The target of the link `driver`: set before the probe, cleared before the removal."""
         self.driver_data: Any = None
         self.numa_node: int | None = None
-        """The node that the device is near (dev_to_node), its parent's from registration on if none was set."""
+        """The device's node (dev_to_node). Registration copies the parent's if it is None."""
         self.children: dict[str, Device] = {}
         self.lock = Mutex(name)
-        """The device lock: held while a driver is bound or unbound."""
+        """The device lock. Binding and unbinding hold it."""
         self.release_actions: list[Callable[[], Operation[None]]] = []
-        """What the driver asked to be undone after its removal, last first (devres)."""
+        """The driver's managed resources: run after its removal, last first (devres)."""
 
     @property
     def devpath(self) -> str:
@@ -64,7 +59,7 @@ class Device:
 
     @property
     def modalias(self) -> str | None:
-        """MODALIAS, None if the bus has none."""
+        """MODALIAS, None on a bus without one."""
         return None
 
     def environment(self) -> list[str]:
@@ -93,21 +88,21 @@ class Device:
 
 
 class Driver:
-    """One driver of a bus. Subclasses are drivers; `matches`, `probe` and `remove` are theirs."""
+    """One driver of a bus. A subclass implements `matches`, `probe` and `remove`."""
 
     index = 0
     name = ""
 
-    def __init__(self, kernel: Kernel, bus: Bus, module: str) -> None:
-        self.kernel = kernel
+    def __init__(self, bus: Bus, module: str) -> None:
+        self.kernel = bus.kernel
         self.bus = bus
         self.module = module
         self.serial = 0
         self.devices: list[Device] = []
-        """Those with links to and from the driver, the one bound last at the end."""
+        """The devices with links to and from the driver, in the order of binding."""
 
     def matches(self, device: Device) -> bool:
-        """Would the bus let this driver probe the device?"""
+        """Does the bus match this driver with the device?"""
         raise NotImplementedError
 
     async def probe(self, device: Device) -> None:
@@ -115,7 +110,7 @@ class Driver:
         raise NotImplementedError
 
     async def remove(self, device: Device) -> None:
-        """Give the device up; cannot fail."""
+        """Release the device. This cannot fail."""
 
     @property
     def devpath(self) -> str:
@@ -123,26 +118,28 @@ class Driver:
         return f"/bus/{self.bus.name}/drivers/{self.name}"
 
 
-@dataclass(slots=True, eq=False)
 class Bus:
     """One bus: its devices in the order of creation, its drivers in the order of registration."""
 
-    kernel: Kernel
-    name: str
-    serial: int = 0
-    devices: dict[str, Device] = field(default_factory=dict)
-    drivers: dict[str, Driver] = field(default_factory=dict)
-    autoprobe: bool = True
-    index: int = 0
+    index = 0
+
+    def __init__(self, core: Core, name: str) -> None:
+        self.kernel = core
+        self.name = name
+        self.serial = core.new_serial()
+        self.devices: dict[str, Device] = {}
+        self.drivers: dict[str, Driver] = {}
+        self.autoprobe = True
+        core.register(self)
 
     def find_device(self, buffer: bytes) -> Device | None:
-        """By name as a user wrote it (bus_find_device_by_name)."""
+        """The device of the name that a user wrote (bus_find_device_by_name)."""
         return self.devices.get(word_of(buffer))
 
     # Devices ------------------------------------------------------------------------------------------------------
 
     async def add(self, device: Device) -> None:
-        """Register a device and let a driver take it (device_add)."""
+        """Register a device and let the matching drivers probe it (device_add)."""
         device.serial = self.kernel.new_serial()
         self.kernel.register(device)
         self.devices[device.name] = device
@@ -158,7 +155,7 @@ class Bus:
                     await self._attach_quietly(driver, device)
 
     async def remove(self, device: Device) -> None:
-        """Unbind and unregister a device (device_del). Devices below it that its driver did not take away go too."""
+        """Unbind and unregister a device and the devices that are still below it (device_del)."""
         await self.detach(device)
         for child in reversed(list(device.children.values())):
             if child.bus is not None:
@@ -174,7 +171,10 @@ class Bus:
     # Drivers ------------------------------------------------------------------------------------------------------
 
     async def register_driver(self, driver: Driver) -> None:
-        """Register a driver; it probes what matches first, then its uevent is sent (bus_add_driver)."""
+        """Register a driver: it probes the matching devices, then its uevent is sent.
+
+        bus_add_driver.
+        """
         driver.serial = self.kernel.new_serial()
         self.kernel.register(driver)
         self.drivers[driver.name] = driver
@@ -185,7 +185,10 @@ class Bus:
             self.kernel.uevents.send("add", driver.devpath, "drivers")
 
     async def unregister_driver(self, driver: Driver) -> None:
-        """Unbind the driver's devices, the last bound first, and forget it (bus_remove_driver)."""
+        """Unbind the driver's devices, the last one first, and unregister it.
+
+        bus_remove_driver.
+        """
         for device in reversed(list(driver.devices)):
             await self.detach(device)
         del self.drivers[driver.name]
@@ -194,9 +197,9 @@ class Bus:
         self.kernel.uevents.send("remove", driver.devpath, "drivers")
 
     async def driver_attach(self, driver: Driver) -> None:
-        """Let a driver probe every device that matches and has no driver, in order of creation.
+        """Let a driver probe each matching device without a driver, in the order of creation.
 
-        Waits for one that is being bound or unbound. Failures are only logged.
+        Waits while a device is being bound or unbound. A failed probe is only logged.
         """
         for device in list(self.devices.values()):
             if driver.matches(device):
@@ -217,7 +220,11 @@ class Bus:
             self.kernel.note_ignored(error)
 
     async def attach(self, driver: Driver, device: Device) -> None:
-        """Probe one device (really_probe). Raises KernelError: EBUSY if it has a driver, else what the probe said."""
+        """Probe one device (really_probe).
+
+        Raises KernelError: ENODEV if the device was removed, EBUSY if it has a driver, or the
+        error of the probe.
+        """
         async with device.lock:
             if not device.alive:
                 raise KernelError(errno.ENODEV, f"{device.name} was removed", "device_driver_attach")
@@ -251,14 +258,14 @@ class Bus:
 
     @staticmethod
     async def _unbind_cleanup(device: Device) -> None:
-        """Undo what the driver asked to be undone; the device has no driver from then on (device_unbind_cleanup)."""
+        """Release the managed resources; then the device has no driver (device_unbind_cleanup)."""
         for action in reversed(device.release_actions):
             await action()
         device.release_actions.clear()
         device.driver = None
 
     async def detach(self, device: Device) -> None:
-        """Take the device's driver away, if it has one (device_release_driver)."""
+        """Unbind the device if it has a driver (device_release_driver)."""
         async with device.lock:
             if device.driver is not None:
                 await self._release_driver(device, device.driver)
@@ -272,28 +279,30 @@ class Bus:
     # Attributes ---------------------------------------------------------------------------------------------------
 
     async def bind_store(self, driver: Driver, buffer: bytes) -> None:
-        """A write to drivers/X/bind: ENODEV unknown or not matching, EBUSY bound, else what the probe says.
+        """A write to drivers/X/bind (bind_store).
 
-        bind_store.
+        Raises KernelError: ENODEV for an unknown device or one that does not match, EBUSY if it is
+        bound, or the error of the probe.
         """
         device = self.find_device(buffer)
         if device is None or not driver.matches(device):
-            raise KernelError(
-                errno.ENODEV, f"no device {word_of(buffer)!r} that {driver.name} would take", "bind_store"
-            )
+            raise KernelError(errno.ENODEV, f"{driver.name} matches no device {word_of(buffer)!r}", "bind_store")
         await self.attach(driver, device)
 
     async def unbind_store(self, driver: Driver, buffer: bytes) -> None:
-        """A write to drivers/X/unbind: ENODEV unless the device is bound to this driver (unbind_store)."""
+        """A write to drivers/X/unbind (unbind_store).
+
+        Raises KernelError ENODEV unless the device is bound to this driver.
+        """
         device = self.find_device(buffer)
         if device is None or device.driver is not driver:
             raise KernelError(errno.ENODEV, f"{word_of(buffer)!r} is not bound to {driver.name}", "unbind_store")
         await self.detach(device)
 
     async def drivers_probe_store(self, buffer: bytes) -> None:
-        """A write to drivers_probe: ENODEV for an unknown device; else success, whatever comes of it.
+        """A write to drivers_probe (drivers_probe_store).
 
-        drivers_probe_store.
+        Raises KernelError ENODEV for an unknown device. A failed probe is a success here.
         """
         device = self.find_device(buffer)
         if device is None:
@@ -303,12 +312,15 @@ class Bus:
                 await self._attach_quietly(driver, device)
 
     def drivers_autoprobe_store(self, buffer: bytes) -> None:
-        """A write to drivers_autoprobe: a first byte '0' clears, anything else sets (drivers_autoprobe_store)."""
+        """A write to drivers_autoprobe: a first byte '0' clears, anything else sets.
+
+        drivers_autoprobe_store.
+        """
         self.autoprobe = not buffer.startswith(b"0")
 
 
 def synthetic_uevent(
-    kernel: Kernel,
+    core: Core,
     buffer: bytes,
     devpath: str,
     subsystem: str | None,
@@ -317,10 +329,11 @@ def synthetic_uevent(
 ) -> None:
     """A write to an `uevent` attribute: "ACTION[ UUID[ KEY=VALUE..]]" (kobject_synth_uevent).
 
-    `subsystem` is None for a device on no bus, of which no event is ever sent (dev_uevent_filter). `label` is how a
-    device names itself in messages ("memory memory50"); None for what is no device: only devices complain a second
-    time (uevent_store of core.c; those of bus.c and params.c do not). Raises KernelError EINVAL, with one or two lines
-    in the log, for anything else.
+    `subsystem` is None for a device without a bus; such a device sends no event
+    (dev_uevent_filter). `label` names a device in messages ("memory memory50"). It is None for
+    other objects, because only devices log a second line (uevent_store in core.c; bus.c and
+    params.c do not). Raises KernelError EINVAL, with one or two lines in the log, for any other
+    text.
     """
     text = c_string(buffer).removesuffix(b"\n").decode("utf-8", "backslashreplace")
     words = text.split(" ")
@@ -341,11 +354,11 @@ def synthetic_uevent(
                 break
             extra.append(f"SYNTH_ARG_{key}={value}")
     if problem is not None:
-        kernel.printk(4, f"synth uevent: {devpath}: {problem}")
+        core.printk(WARNING, f"synth uevent: {devpath}: {problem}")
         if label is not None:
-            kernel.printk(3, f"{label}: uevent: failed to send synthetic uevent: -22")
+            core.printk(ERR, f"{label}: uevent: failed to send synthetic uevent: -22")
         raise KernelError(errno.EINVAL, f"{text!r}: {problem}", "kobject_synth_uevent")
     if subsystem is not None:
-        # An unbind has no MODALIAS, whoever sends it (zap_modalias_env).
+        # No unbind event has a MODALIAS (zap_modalias_env).
         lines = (line for line in environment() if words[0] != "unbind" or not line.startswith("MODALIAS="))
-        kernel.uevents.send(words[0], devpath, subsystem, (*extra, *lines))
+        core.uevents.send(words[0], devpath, subsystem, (*extra, *lines))

@@ -1,27 +1,29 @@
 """Free huge pages on blocks that go offline (mm/hugetlb.c).
 
-A node's pool has no places: pages count as taken from the node's Movable blocks first, the lowest first, then from
-those in kernel zones (huge pages can be migrated on x86, so their memory is asked for as movable). Recorded:
-7.2/07-unmovable, i=48 to 51.
+The model keeps no place for a huge page. It counts the pages as taken from the node's Movable
+blocks first, the lowest block first, and then from blocks in kernel zones. (On x86 huge pages can
+be migrated, so Linux allocates them as movable.) Recorded: 7.2/07-unmovable, i=48 to 51.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from fakesysfs.kernel.interval_map import IntervalMap
+from fakesysfs.kernel.memory_block import BlockStatus
+from fakesysfs.kernel.node import NodeData
 from fakesysfs.kernel.zones import MOVABLE
 
-if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Kernel
-    from fakesysfs.kernel.memory_block import BlockStatus
 
+def dissolve_free_hugetlb_folios(
+    node: NodeData, runs: IntervalMap[BlockStatus], first: int, last: int, status: BlockStatus
+) -> None:
+    """Free the node's huge pages on blocks first..last; the pool shrinks.
 
-def dissolve_free_hugetlb_folios(kernel: Kernel, nid: int, first: int, last: int, status: BlockStatus) -> None:
-    """Free the huge pages on blocks first..last, which are leaving the zone that `status` names: the pool shrinks."""
-    pool = kernel.nodes[nid].hugepages
+    `status` has the zone that the blocks leave.
+    """
+    pool = node.hugepages
     if not any(pool.values()):
         return
-    low, high = _span(kernel, nid, first, last, status)
+    low, high = _span(node.nid, runs, first, last, status)
     start = 0
     for size_kb in sorted(pool):
         end = start + pool[size_kb] * size_kb
@@ -31,9 +33,11 @@ def dissolve_free_hugetlb_folios(kernel: Kernel, nid: int, first: int, last: int
         start = end
 
 
-def _span(kernel: Kernel, nid: int, first: int, last: int, status: BlockStatus) -> tuple[int, int]:
-    """Where blocks first..last are when the node's online blocks stand in the order in which pages are taken, in kB."""
-    runs = kernel.memory_blocks.runs
+def _span(nid: int, runs: IntervalMap[BlockStatus], first: int, last: int, status: BlockStatus) -> tuple[int, int]:
+    """Start and end of blocks first..last in kB.
+
+    The positions count the node's online blocks in the order of allocation.
+    """
     blocks = [run for run in runs if run[2].zone is not None and run[2].zone.nid == nid]
     blocks.append((first, last, status))
     blocks.sort(key=lambda run: (run[2].zone is not None and run[2].zone.name != MOVABLE, run[0]))

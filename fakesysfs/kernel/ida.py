@@ -1,4 +1,4 @@
-"""Numbers that are given out and come back: always the lowest free one (lib/idr.c, ida_alloc)."""
+"""A pool of numbers that always gives the lowest free one (lib/idr.c, ida_alloc)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Ida:
         return len(self._taken)
 
     def take(self) -> int:
-        """The lowest number that nobody has."""
+        """Take the lowest free number."""
         number = next(number for number in range(len(self._taken) + 1) if number not in self._taken)
         self._taken.add(number)
         return number

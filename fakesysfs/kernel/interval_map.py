@@ -1,6 +1,7 @@
-"""Runs of equal things: a map from whole numbers to values that costs by the run, not by the number.
+"""A map from integers to values that stores runs of equal values.
 
-Memory blocks that were added together and are in the same state are one entry, so that 64 TiB cost what one block does.
+Memory blocks that were added together and have the same state are one entry. So 64 TiB cost as much
+as one block.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ V = TypeVar("V")
 
 
 class IntervalMap(Generic[V]):
-    """Disjoint ascending runs (first, last, value), neighbours with equal values joined."""
+    """Disjoint ascending runs (first, last, value); adjacent runs with equal values are joined."""
 
     __slots__ = ("_firsts", "_lasts", "_values")
 
@@ -37,18 +38,21 @@ class IntervalMap(Generic[V]):
         return None
 
     def span(self, number: int) -> tuple[int, int] | None:
-        """From where to where the run around a number goes."""
+        """First and last number of the run around a number."""
         found = self.run(number)
         return None if found is None else found[:2]
 
     def between(self, first: int, last: int) -> Iterator[tuple[int, int, V]]:
-        """The runs in first..last, cut at its ends. The map may change between two steps: each step looks again."""
+        """The runs in first..last, cut at its ends. The map may change between steps."""
         while (run := self.first_between(first, last)) is not None:
             yield run
             first = run[1] + 1
 
     def backwards(self, first: int, last: int) -> Iterator[tuple[int, int, V]]:
-        """The runs in first..last from the highest down, cut at its ends; the map must not change meanwhile."""
+        """The runs in first..last from the highest down, cut at its ends.
+
+        The map must not change during the walk.
+        """
         position = bisect_right(self._firsts, last) - 1
         while position >= 0 and self._lasts[position] >= first:
             yield max(first, self._firsts[position]), min(last, self._lasts[position]), self._values[position]
@@ -81,7 +85,7 @@ class IntervalMap(Generic[V]):
         self._replace(low, high, [*before, (first, last, value), *after])
 
     def clear(self, first: int, last: int) -> None:
-        """Take the values of first..last away."""
+        """Remove the values of first..last."""
         low, high = bisect_left(self._lasts, first), bisect_right(self._firsts, last)
         before, after = self._outside(first, last, low, high)
         self._replace(low, high, before + after)
@@ -89,7 +93,7 @@ class IntervalMap(Generic[V]):
     def _outside(
         self, first: int, last: int, low: int, high: int
     ) -> tuple[list[tuple[int, int, V]], list[tuple[int, int, V]]]:
-        """What the runs low..high (exclusive), which meet first..last, have before it and after it."""
+        """The parts of the runs low..high (exclusive) that lie before first and after last."""
         if low >= high:
             return [], []
         begin, end = self._firsts[low], self._lasts[high - 1]

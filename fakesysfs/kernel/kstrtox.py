@@ -1,6 +1,9 @@
-"""Reading what a user wrote: words, kstrtobool, kstrtoull and their like (lib/string_helpers.c, lib/kstrtox.c).
+"""Parsers of written text: words, kstrtobool, kstrtoull and others.
 
-A store gets bytes with a NUL behind them: everything after the first NUL is ignored, one trailing newline too.
+lib/string_helpers.c, lib/kstrtox.c.
+
+A store gets bytes with a NUL behind them. It ignores all bytes from the first NUL on, and one
+trailing newline.
 """
 
 from __future__ import annotations
@@ -24,26 +27,27 @@ def c_string(buffer: bytes) -> bytes:
 
 
 def sysfs_match_string(table: Mapping[str, T], buffer: bytes, where: str) -> T:
-    """What a table has for the word in a buffer: exactly that, with or without one newline (sysfs_streq).
+    """The table's value for the word in a buffer, with or without one newline (sysfs_streq).
 
-    Raises KernelError EINVAL for every other word.
+    Raises KernelError EINVAL for an unknown word.
     """
     word = word_of(buffer)
     found = table.get(word)
     if found is None:
-        raise KernelError(errno.EINVAL, f"{word!r} is none of {', '.join(table)}", where)
+        raise KernelError(errno.EINVAL, f"{word!r} is not one of {', '.join(table)}", where)
     return found
 
 
 def word_of(buffer: bytes) -> str:
-    """The C string without its one trailing newline, for tables of words and for messages."""
+    """The C string without one trailing newline, for tables of words and for messages."""
     return c_string(buffer).removesuffix(b"\n").decode("utf-8", "backslashreplace")
 
 
 def kstrtoull(buffer: bytes, base: int, where: str, otherwise: int = errno.EINVAL) -> int:
-    """An unsigned 64-bit number; base 0 takes 0x and 0 prefixes, base 16 an optional 0x; a leading + is fine.
+    """An unsigned 64-bit number, with an optional leading +.
 
-    Raises KernelError: `otherwise` on junk, ERANGE beyond 64 bits.
+    Base 0 takes the prefixes 0x and 0, base 16 an optional 0x. Raises KernelError: `otherwise` for
+    junk, ERANGE beyond 64 bits.
     """
     text = c_string(buffer).removesuffix(b"\n").removeprefix(b"+")
     if base == 0:
@@ -63,9 +67,9 @@ _SUFFIXES = {letter: 10 * power for power, letter in enumerate(b"kmgtpe", 1)}
 
 
 def memparse(buffer: bytes) -> tuple[int, bytes]:
-    """A number of bytes with a suffix K, M, G, T, P or E, and what follows it; 0 and all of it if no number is there.
+    """A number of bytes with an optional suffix K, M, G, T, P or E, and the rest of the text.
 
-    Never fails (lib/cmdline.c).
+    Without a number the result is 0 and the whole text. Never fails (lib/cmdline.c).
     """
     match = re.match(rb"0[xX][0-9a-fA-F]+|0[0-7]*|[0-9]+", buffer)
     if match is None:
@@ -77,9 +81,9 @@ def memparse(buffer: bytes) -> tuple[int, bytes]:
 
 
 def kstrtoll(buffer: bytes, base: int, where: str) -> int:
-    """A signed 64-bit number, in the forms of `kstrtoull`; between a minus sign and the digits nothing may stand.
+    """A signed 64-bit number, in the forms of `kstrtoull`, or a minus sign and digits.
 
-    Raises KernelError: EINVAL on junk, ERANGE beyond 64 bits.
+    Raises KernelError: EINVAL for junk, ERANGE beyond 64 bits.
     """
     negative = buffer.startswith(b"-")
     if buffer.startswith(b"-+"):
@@ -91,7 +95,7 @@ def kstrtoll(buffer: bytes, base: int, where: str) -> int:
 
 
 def kstrtoint(buffer: bytes, base: int, where: str) -> int:
-    """As `kstrtoll`, of 32 bits."""
+    """A signed 32-bit number, as `kstrtoll`. Raises KernelError: EINVAL, ERANGE."""
     value = kstrtoll(buffer, base, where)
     if not -(1 << 31) <= value < 1 << 31:
         raise KernelError(errno.ERANGE, f"{word_of(buffer)!r} does not fit 32 bits", where)
@@ -99,7 +103,10 @@ def kstrtoint(buffer: bytes, base: int, where: str) -> int:
 
 
 def kstrtobool(buffer: bytes, where: str) -> bool:
-    """By the first one or two characters: 1 y t e on, 0 n f d of. Raises KernelError EINVAL for all else."""
+    """A boolean, by its first one or two characters: 1 y t e on, or 0 n f d of.
+
+    Raises KernelError EINVAL.
+    """
     text = c_string(buffer).lower()
     if text[:1] in {b"1", b"y", b"t", b"e"} or text[:2] == b"on":
         return True

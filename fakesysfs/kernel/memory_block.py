@@ -1,10 +1,14 @@
-"""Memory block devices (drivers/base/memory.c; device_online and device_offline of drivers/base/core.c).
+"""Memory block devices.
 
-Blocks that were added together and are in the same state are one run (`runs.Runs`); a block has no object. Every
-operation is one loop over runs, and at each step the preemption point says how many blocks it may take, so that the
-same code does 32 GiB at once and one block at a time under latency.
+drivers/base/memory.c; device_online and device_offline of drivers/base/core.c.
 
-`MemoryBlocks` knows states, locks and uevents of the devices; what happens to pages and zones is memory_hotplug.py's.
+Blocks that were added together and have the same state are one run of an `IntervalMap`. A block has
+no object. Every operation is one loop over runs. At each step the preemption point says how many
+blocks the step may take. So the same code takes 32 GiB at once, or one block at a time under
+latency.
+
+`MemoryBlocks` has the states, locks and uevents of the devices. memory_hotplug.py does the work on
+pages and zones, behind the protocol `Pages`.
 """
 
 from __future__ import annotations
@@ -13,17 +17,16 @@ import enum
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
+from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.interval_map import IntervalMap
 from fakesysfs.kernel.kstrtox import kstrtobool, sysfs_match_string
+from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.zones import MOVABLE, PAGE_SHIFT, Zone
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.sched import Answer, Mutex, SignalPending, Signals, Wait, ask
-
-if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.ops.sched import Answer, Mutex, SignalPending, Signals, Wait, WaitQueue, ask
 
 ONLINE_TYPES = {
     "offline": Mmop.OFFLINE,
@@ -39,12 +42,12 @@ _SIGNAL_PENDING = SignalPending("offline_pages")
 
 
 def mhp_online_type_from_str(buffer: bytes, where: str) -> Mmop:
-    """The online type that a word names. Raises KernelError EINVAL for every other word."""
+    """The online type of a word. Raises KernelError EINVAL for an unknown word."""
     return sysfs_match_string(ONLINE_TYPES, buffer, where)
 
 
 class State(enum.StrEnum):
-    """enum memory_block_state; there is no "going-online"."""
+    """enum memory_block_state, without "going-online", which sysfs never shows."""
 
     ONLINE = "online"
     OFFLINE = "offline"
@@ -53,10 +56,11 @@ class State(enum.StrEnum):
 
 @dataclass(slots=True, eq=False)
 class BlockGroup:
-    """Blocks that came into being together and share what never changes: one hot-add, or equal blocks of boot memory.
+    """Blocks that were added together: one hot-add, or equal blocks of boot memory.
 
-    `altmap_kb` is what each block keeps for its own memmap; `present_kb` the RAM in each; `holes` says that it is
-    not all of it; `early` is boot memory (early_section).
+    All blocks of a group share these values. `present_kb` is the RAM in each block, `altmap_kb` the
+    part of it for the block's own memmap. `holes` means that parts of the blocks are not RAM.
+    `early` is boot memory (early_section).
     """
 
     serial: int
@@ -71,20 +75,21 @@ class BlockGroup:
     index: int = 0
 
     def at(self, index: int) -> MemoryBlock | None:
-        """The block of this number, None if it is gone."""
+        """The block of this number, None after its removal."""
         status = self.blocks.runs.get(index)
         return MemoryBlock(self.blocks, self, index) if status is not None and status.group is self else None
 
     @property
     def managed_kb(self) -> int:
-        """What each block adds to MemTotal while online."""
+        """The part of MemTotal that each online block adds, in kB."""
         return self.present_kb - self.altmap_kb
 
 
 class BlockStatus(NamedTuple):
-    """What the blocks of a run have in common. `zone` is None while offline, and for a block that spans several zones.
+    """The state that the blocks of a run share.
 
-    `online_type` is the pending one: what `echo 1 > online` will use.
+    `zone` is None while offline, and for a block that spans several zones. `online_type` is the
+    pending type, which `echo 1 > online` uses.
     """
 
     group: BlockGroup
@@ -95,7 +100,7 @@ class BlockStatus(NamedTuple):
 
 @dataclass(slots=True)
 class MemoryBlock:
-    """A handle on one block device, made when asked for."""
+    """A handle on one block device, made on demand."""
 
     blocks: MemoryBlocks
     group: BlockGroup
@@ -103,17 +108,17 @@ class MemoryBlock:
 
     @property
     def serial(self) -> int:
-        """Shared with all blocks that were added together."""
+        """The serial of the group."""
         return self.group.serial
 
     @property
-    def kernel(self) -> Kernel:
-        """Whose block it is."""
+    def kernel(self) -> Core:
+        """The kernel of the block."""
         return self.blocks.kernel
 
     @property
     def status(self) -> BlockStatus:
-        """The run's values. Raises KernelError ENODEV when the block is gone."""
+        """The values of the run. Raises KernelError ENODEV after the removal of the block."""
         status = self.blocks.runs.get(self.index)
         if status is None or status.group is not self.group:
             raise KernelError(errno.ENODEV, f"memory{self.index} was removed", "memory_block_release")
@@ -121,61 +126,117 @@ class MemoryBlock:
 
 
 class Offlined(NamedTuple):
-    """Blocks that one call took offline, with the zone type to put them back into."""
+    """Blocks that one call took offline, and the online type that puts them back."""
 
     first: int
     last: int
     online_type: Mmop
 
 
-class MemoryBlocks:
-    """All memory block devices of one kernel."""
+class Pages(Protocol):
+    """The work on pages and zones for a change of a block's state (mm/memory_hotplug.c)."""
 
-    def __init__(self, kernel: Kernel, block_size: int) -> None:
-        self.kernel = kernel
+    @property
+    def pins_released(self) -> WaitQueue:
+        """Woken when a pinned page was released."""
+
+    def zone_for_pfn_range(self, online_type: Mmop, nid: int, first: int, last: int) -> tuple[Zone, int]:
+        """The zone for block `first`, and how many blocks up to `last` go to it in one step."""
+
+    def online_pages(self, first: int, last: int, group: BlockGroup, zone: Zone) -> Callable[[], None]:
+        """Put the pages of the blocks into `zone`.
+
+        Returns the work for after the change of state.
+        """
+
+    def check_offline(self, index: int, status: BlockStatus) -> None:
+        """Raise KernelError if the block cannot be offlined."""
+
+    def offline_pages(self, first: int, last: int, status: BlockStatus) -> Callable[[], None] | None:
+        """Take the pages of the blocks out of their zone.
+
+        Returns the work for before the last uevent.
+        """
+
+    def log_migration_failure(self, index: int) -> None:
+        """Log that a pinned page of the block did not migrate."""
+
+    def zones_for_offline(self, nid: int, index: int) -> list[str]:
+        """The zones that an offline block can go to, the default first."""
+
+
+class MemoryBlocks:
+    """All memory block devices of one kernel.
+
+    `check_protected(index, where)` raises KernelError if the block's state may not be changed from
+    outside. `pages` must be set before a block changes its state.
+    """
+
+    pages: Pages
+
+    def __init__(self, core: Core, block_size: int, nodes: Nodes, check_protected: Callable[[int, str], None]) -> None:
+        self.kernel = core
         self.block_size = block_size
+        self.nodes = nodes
+        self._check_protected = check_protected
         self.runs: IntervalMap[BlockStatus] = IntervalMap()
         self.count = 0
         self.unmovable: set[int] = set()
-        """Blocks with a page that cannot be moved or freed (slab, page tables, reserved at boot)."""
+        """Blocks with a page that can be neither moved nor freed.
+
+        slab, page tables, reserved at boot.
+        """
         self.pinned: set[int] = set()
-        """Blocks with a page whose elevated reference count stops its migration."""
+        """Blocks with a page whose extra reference stops its migration."""
         self.device_locks: dict[int, Mutex] = {}
-        """Device locks of the blocks in work, if anybody could look in between."""
+        """Device locks of the blocks whose state is changing, if anything can run in between."""
 
     # Names and numbers ----------------------------------------------------------------------------------------------
 
     def pfns(self, first: int, last: int) -> tuple[int, int]:
-        """The page frames of blocks first..last (end exclusive)."""
+        """First and end (exclusive) page frame of blocks first..last."""
         pages = self.block_size >> PAGE_SHIFT
         return first * pages, (last + 1) * pages
 
     def get(self, index: int) -> MemoryBlock | None:
-        """The block of this number."""
+        """The block of this number, None if it does not exist."""
         status = self.runs.get(index)
         return None if status is None else MemoryBlock(self, status.group, index)
 
     def of_node(self, nid: int) -> Iterator[tuple[int, int]]:
-        """The runs of block numbers that belong to a node, ascending."""
+        """The runs of block numbers of a node, ascending."""
         for first, last, status in self.runs:
             if nid in status.group.nids:
                 yield first, last
 
     def _flagged(self, first: int, last: int) -> int | None:
-        """The first block in the range that is not like the others of its run."""
+        """The first unmovable or pinned block in the range."""
         flagged = self.unmovable | self.pinned
         return min((index for index in flagged if first <= index <= last), default=None) if flagged else None
 
-    # Coming and going ---------------------------------------------------------------------------------------------
+    def lowest_online(self, nid: int, *, movable: bool) -> int | None:
+        """The node's lowest online block in zone Movable, or in a kernel zone; None without one."""
+        for first, _, status in self.runs:
+            zone = status.zone
+            if status.state is not State.ONLINE or zone is None or nid not in status.group.nids:
+                continue
+            if (zone.name == MOVABLE) is movable:
+                return first
+        return None
+
+    # Adding and removing ------------------------------------------------------------------------------------------
 
     def create(self, first: int, last: int, group: BlockGroup, status: BlockStatus) -> None:
-        """Register block devices (create_memory_block_devices). Raises KernelError EEXIST if one of them exists."""
+        """Register block devices (create_memory_block_devices).
+
+        Raises KernelError EEXIST if one of them exists.
+        """
         if any(True for _ in self.runs.between(first, last)):
             raise KernelError(errno.EEXIST, "a memory block of the range exists already", "add_memory_block")
         self.runs.set(first, last, status)
         self.count += last - first + 1
         for nid in group.nids:
-            self.kernel.nodes[nid].blocks += last - first + 1
+            self.nodes[nid].blocks += last - first + 1
         if self.kernel.booted:
             self.kernel.uevents.send("add", DEVPATH, "memory", (), first, last)
         self.kernel.changed("memory_block", group, first, last)
@@ -186,7 +247,7 @@ class MemoryBlocks:
             self.runs.clear(begin, end)
             self.count -= end - begin + 1
             for nid in status.group.nids:
-                self.kernel.nodes[nid].blocks -= end - begin + 1
+                self.nodes[nid].blocks -= end - begin + 1
             self.kernel.changed("memory_block", status.group, begin, end)
             self.kernel.uevents.send("remove", DEVPATH, "memory", (), begin, end)
             if begin <= status.group.first and status.group.last <= end:
@@ -200,12 +261,11 @@ class MemoryBlocks:
     async def device_online(self, first: int, last: int, online_type: Mmop | Callable[[], Mmop] | None = None) -> bool:
         """Online the offline blocks of a range (memory_subsys_online).
 
-        As `online_type`, or what it says when a block's turn comes, or None: as each block's pending type.
-
-        Returns whether any block was offline. Stops at the first block that fails and raises its KernelError; those
-        before stay online.
+        A callable `online_type` is called anew for each block. None uses the pending type of each
+        block. Returns whether any block was offline. The first block that fails ends the loop and
+        raises its KernelError; the blocks before it stay online.
         """
-        kernel = self.kernel
+        preempt = self.kernel.preempt
         found = False
         position = first
         while (run := self.runs.first_between(position, last)) is not None:
@@ -220,17 +280,17 @@ class MemoryBlocks:
             wanted = online_type() if callable(online_type) else online_type
             wanted = status.online_type if wanted is None else wanted
             wanted = Mmop.ONLINE if wanted is Mmop.OFFLINE else wanted
-            zone, extent = kernel.memory_hotplug.zone_for_pfn_range(wanted, status.group.nids[0], begin, end)
-            step = kernel.preempt.step("online_block", extent)
+            zone, extent = self.pages.zone_for_pfn_range(wanted, status.group.nids[0], begin, end)
+            step = preempt.step("online_block", extent)
             end = begin + step - 1
-            if step == 1 and kernel.preempt.latency.get("online_block"):
+            if step == 1 and preempt.latency.get("online_block"):
                 async with self._device_lock(begin):
-                    await kernel.preempt("online_block")
+                    await preempt("online_block")
                     self._go_online(begin, end, zone)
             else:
                 self._go_online(begin, end, zone)
-                if kernel.preempt.stops("online_block"):
-                    await kernel.preempt("online_block")
+                if preempt.stops("online_block"):
+                    await preempt("online_block")
             position = end + 1
         return found
 
@@ -238,7 +298,7 @@ class MemoryBlocks:
         status = self.runs.get(first)
         assert status is not None
         try:
-            tier = self.kernel.memory_hotplug.online_pages(first, last, status.group, zone)
+            tier = self.pages.online_pages(first, last, status.group, zone)
         except KernelError:
             self.runs.set(first, first, status._replace(online_type=Mmop.OFFLINE))
             raise
@@ -249,13 +309,13 @@ class MemoryBlocks:
     # Going offline ------------------------------------------------------------------------------------------------
 
     async def device_offline(self, first: int, last: int, done: list[Offlined] | None = None) -> bool:
-        """Offline the online blocks of a range (memory_subsys_offline); notes them in `done`.
+        """Offline the online blocks of a range (memory_subsys_offline); adds them to `done`.
 
-        Returns whether any block was online. Stops at the first block that fails and raises its KernelError: EINVAL
-        for a block with holes or in several zones, EBUSY for an unmovable page, EINTR for a signal while a page does
-        not migrate, or what a notifier injected.
+        Returns whether any block was online. The first block that fails ends the loop and raises
+        its KernelError: EINVAL for a block with holes or in several zones, EBUSY for an unmovable
+        page, EINTR for a signal while a page does not migrate, or the error of a notifier.
         """
-        kernel = self.kernel
+        preempt = self.kernel.preempt
         found = False
         position = first
         while (run := self.runs.first_between(position, last)) is not None:
@@ -267,34 +327,34 @@ class MemoryBlocks:
             flagged = self._flagged(begin, end)
             if flagged is not None:
                 end = flagged - 1 if flagged > begin else begin
-            step = kernel.preempt.step("offline_block", end - begin + 1)
+            step = preempt.step("offline_block", end - begin + 1)
             end = begin + step - 1
             back = (
                 Mmop.ONLINE_MOVABLE if status.zone is not None and status.zone.name == MOVABLE else Mmop.ONLINE_KERNEL
             )
-            kernel.memory_hotplug.check_offline(begin, status)
+            self.pages.check_offline(begin, status)
             if await ask(_SIGNAL_PENDING) is Answer.INTERRUPTED:
                 raise _signal_backoff(begin)
-            if step == 1 and (begin in self.pinned or kernel.preempt.latency.get("offline_block")):
+            if step == 1 and (begin in self.pinned or preempt.latency.get("offline_block")):
                 async with self._device_lock(begin):
                     await self._go_offline_slowly(begin, status)
             else:
                 self._went_offline(begin, end, status)
-                if kernel.preempt.stops("offline_block"):
-                    await kernel.preempt("offline_block")
+                if preempt.stops("offline_block"):
+                    await preempt("offline_block")
             if done is not None:
                 done.append(Offlined(begin, end, back))
             position = end + 1
         return found
 
     async def _go_offline_slowly(self, index: int, status: BlockStatus) -> None:
-        kernel = self.kernel
+        preempt = self.kernel.preempt
         self.runs.set(index, index, status._replace(state=State.GOING_OFFLINE))
         try:
-            answer = await kernel.preempt("offline_block", Signals.ANY)
+            answer = await preempt("offline_block", Signals.ANY)
             while answer is Answer.WOKEN and index in self.pinned:
-                kernel.memory_hotplug.log_migration_failure(index)
-                answer = await ask(Wait("do_migrate_range", kernel.memory_hotplug.pins_released, Signals.ANY))
+                self.pages.log_migration_failure(index)
+                answer = await ask(Wait("do_migrate_range", self.pages.pins_released, Signals.ANY))
             if answer is Answer.INTERRUPTED:
                 raise _signal_backoff(index)
         except BaseException:
@@ -304,7 +364,7 @@ class MemoryBlocks:
 
     def _went_offline(self, first: int, last: int, status: BlockStatus) -> None:
         self.runs.set(first, last, BlockStatus(status.group, State.OFFLINE, None, status.online_type))
-        tier = self.kernel.memory_hotplug.offline_pages(first, last, status)
+        tier = self.pages.offline_pages(first, last, status)
         if tier is not None:
             if last > first:
                 self.kernel.uevents.send("offline", DEVPATH, "memory", (), first, last - 1)
@@ -318,30 +378,39 @@ class MemoryBlocks:
     # Attributes ---------------------------------------------------------------------------------------------------
 
     async def state_store(self, index: int, buffer: bytes) -> None:
-        """A write to memoryN/state: same state again is EINVAL, though its online type is kept (state_store)."""
+        """A write to memoryN/state (state_store).
+
+        The current state again is EINVAL, but the new online type is kept. Raises KernelError:
+        EINVAL, ENODEV, EINTR, EBUSY, or the error of the change.
+        """
         online_type = mhp_online_type_from_str(buffer, "state_store")
         status = self._status(index, "state_store")
         if not self.kernel.device_hotplug_lock.trylock():
             status = await self._lock_device_hotplug(index, status.group, "state_store")
         try:
-            self.kernel.check_kmem_protected(index, "state_store")
+            self._check_protected(index, "state_store")
             if online_type is Mmop.OFFLINE:
                 changed = await self.device_offline(index, index)
             else:
                 changed = await self.device_online(index, index, online_type)
             if not changed:
-                raise KernelError(errno.EINVAL, f"memory{index} is {status.state.value} already", "state_store")
+                raise KernelError(errno.EINVAL, f"memory{index} is already {status.state.value}", "state_store")
         finally:
             self.kernel.device_hotplug_lock.unlock()
 
     async def online_store(self, index: int, buffer: bytes) -> None:
-        """A write to memoryN/online: same state again succeeds (drivers/base/core.c, online_store)."""
+        """A write to memoryN/online (drivers/base/core.c, online_store).
+
+        The current state again succeeds.
+
+        Raises KernelError: EINVAL, ENODEV, EINTR, EBUSY, or the error of the change.
+        """
         value = kstrtobool(buffer, "online_store")
         status = self._status(index, "online_store")
         if not self.kernel.device_hotplug_lock.trylock():
             await self._lock_device_hotplug(index, status.group, "online_store")
         try:
-            self.kernel.check_kmem_protected(index, "online_store")
+            self._check_protected(index, "online_store")
             if value:
                 await self.device_online(index, index)
             else:
@@ -350,15 +419,19 @@ class MemoryBlocks:
             self.kernel.device_hotplug_lock.unlock()
 
     async def online_show(self, index: int) -> bool:
-        """A read of memoryN/online: takes the device lock, so it waits for a block in work (online_show)."""
+        """A read of memoryN/online (online_show).
+
+        It takes the device lock, so it waits for a change of state.
+        """
         async with self._device_lock(index):
             return self._status(index, "online_show").state is State.ONLINE
 
     async def _lock_device_hotplug(self, index: int, group: BlockGroup, where: str) -> BlockStatus:
-        """Wait for device_hotplug_lock, for a store of a block.
+        """Wait for device_hotplug_lock in a store of a block.
 
-        Whoever waits for it makes the system call anew at each try, and so meets kernfs first: a block that was removed
-        meanwhile is ENODEV, though another one may have its number by now. Raises KernelError: that, EINTR.
+        Linux restarts the system call at each try, so kernfs looks the file up anew. A block that
+        was removed in the meantime is ENODEV, even if a new block has its number. Raises
+        KernelError: ENODEV, EINTR.
         """
         await self.kernel.lock_device_hotplug_sysfs()
         status = self.runs.get(index)
@@ -374,19 +447,22 @@ class MemoryBlocks:
         return status
 
     def valid_zones(self, index: int) -> list[str]:
-        """The zone of an online block ("none" if several), or those an offline one can go to, the default first."""
+        """The zone of an online block, "none" if it spans several.
+
+        For an offline block the zones that it can go to, the default first (valid_zones_show).
+        """
         status = self._status(index, "valid_zones_show")
         if status.state is State.ONLINE:
             return ["none" if status.zone is None else status.zone.name]
-        return self.kernel.memory_hotplug.zones_for_offline(status.group.nids[0], index)
+        return self.pages.zones_for_offline(status.group.nids[0], index)
 
 
 def _signal_backoff(index: int) -> KernelError:
-    return KernelError(errno.EINTR, f"a signal ended the offlining of memory{index}", "offline_pages", index)
+    return KernelError(errno.EINTR, f"a signal interrupted the offlining of memory{index}", "offline_pages", index)
 
 
 class _DeviceLock:
-    """The device lock of one block: exists only while somebody holds or wants it."""
+    """The device lock of one block. It exists only while it is held or wanted."""
 
     __slots__ = ("_index", "_locks")
 

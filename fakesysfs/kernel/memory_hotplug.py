@@ -1,8 +1,8 @@
 """Adding, onlining, offlining and removing memory (mm/memory_hotplug.c).
 
-Ranges of blocks are taken as far at once as nothing can differ inside: up to the next edge of a zone's span, up to
-the next block with a flag. Messages, uevents and totals come out as if each block had been taken alone; a property
-test holds the two against each other.
+One step takes as many blocks as must behave alike: up to the next edge of a zone's span, up to the
+next flagged block. Messages, uevents and totals are the same as if each step took one block; a
+property test compares the two.
 """
 
 from __future__ import annotations
@@ -10,52 +10,43 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
 
+from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.hugetlb import dissolve_free_hugetlb_folios
 from fakesysfs.kernel.kstrtox import kstrtoull, sysfs_match_string
 from fakesysfs.kernel.memory_block import (
     BlockGroup,
     BlockStatus,
+    MemoryBlocks,
     Offlined,
     State,
     mhp_online_type_from_str,
 )
+from fakesysfs.kernel.memory_tiers import MemoryTiers
+from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.printk import WARNING
 from fakesysfs.kernel.profile import Mmop
+from fakesysfs.kernel.range import Range
+from fakesysfs.kernel.resource import IomemResource
 from fakesysfs.kernel.zones import KERNEL_ZONES, MOVABLE, PAGE_SHIFT, Zone
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import WaitQueue
 
-if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Kernel
-
 MEM_GOING_ONLINE = "MEM_GOING_ONLINE"
 MEM_GOING_OFFLINE = "MEM_GOING_OFFLINE"
-"""The events of the memory notifier chain that can be refused (include/linux/memory.h)."""
+"""The events that a notifier of the memory chain can refuse (include/linux/memory.h)."""
 
 MemoryNotifier = Callable[[str, int], None]
-"""Called with an event and the number of the block it is about; raises KernelError to refuse it.
+"""Called with an event and the number of its block. Raises KernelError to refuse the event.
 
-A step over equal blocks asks once, about its first block, so a notifier must answer for all blocks alike.
+A step over several blocks asks only about its first block. So a notifier must treat all blocks
+alike.
 """
 
 ONLINE_POLICIES = ("contig-zones", "auto-movable")
 
 VMEMMAP_BYTES_PER_PAGE = 64
-"""sizeof(struct page): a block's memmap is 1/64 of it."""
-
-
-class Range(NamedTuple):
-    """struct range: start..end in bytes, end inclusive."""
-
-    start: int
-    end: int
-
-    @property
-    def length(self) -> int:
-        """range_len, in bytes."""
-        return self.end - self.start + 1
+"""sizeof(struct page) is 64, a page 4096: a memmap takes 1/64 of its block."""
 
 
 @dataclass(slots=True)
@@ -71,8 +62,22 @@ class Parameters:
 class MemoryHotplug:
     """The operations on memory of one kernel."""
 
-    def __init__(self, kernel: Kernel, default_online_type: Mmop, parameters: Parameters) -> None:
-        self._kernel = kernel
+    def __init__(
+        self,
+        core: Core,
+        nodes: Nodes,
+        blocks: MemoryBlocks,
+        tiers: MemoryTiers,
+        iomem: IomemResource,
+        default_online_type: Mmop,
+        parameters: Parameters,
+    ) -> None:
+        self._core = core
+        self._nodes = nodes
+        self._blocks = blocks
+        blocks.pages = self
+        self._tiers = tiers
+        self._iomem = iomem
         self.default_online_type = default_online_type
         self.parameters = parameters
         self.pins_released = WaitQueue()
@@ -80,25 +85,34 @@ class MemoryHotplug:
         self.nr_memmap_pages = 0
         """Pages of the memory maps of added blocks."""
         self.nr_memmap_boot_pages = 0
-        """The same of boot memory: a whole map for each block that has any RAM."""
+        """Pages of the memory maps of boot memory: a whole map for each block with any RAM."""
 
     # The default online type (auto_online_blocks) -----------------------------------------------------------------
 
     def mhp_get_default_online_type(self) -> Mmop:
-        """The policy of the system; without MEMORY_HOTPLUG offline, which harms nothing (patch 4)."""
-        return self.default_online_type if self._kernel.config.memory_hotplug else Mmop.OFFLINE
+        """The policy of the system; always offline without MEMORY_HOTPLUG (patch 4)."""
+        return self.default_online_type if self._core.config.memory_hotplug else Mmop.OFFLINE
 
     def mhp_set_default_online_type(self, buffer: bytes) -> None:
-        """A write to auto_online_blocks: never locked (auto_online_blocks_store)."""
+        """A write to auto_online_blocks; takes no lock (auto_online_blocks_store).
+
+        Raises KernelError EINVAL.
+        """
         self.default_online_type = mhp_online_type_from_str(buffer, "auto_online_blocks_store")
 
     def set_online_policy(self, buffer: bytes) -> None:
-        """A write to the module parameter online_policy (set_online_policy)."""
+        """A write to the module parameter online_policy (set_online_policy).
+
+        Raises KernelError EINVAL.
+        """
         policies = {policy: policy for policy in ONLINE_POLICIES}
         self.parameters.online_policy = sysfs_match_string(policies, buffer, "set_online_policy")
 
     def set_auto_movable_ratio(self, buffer: bytes) -> None:
-        """A write to the module parameter auto_movable_ratio, in percent."""
+        """A write to the module parameter auto_movable_ratio, in percent.
+
+        Raises KernelError: EINVAL, ERANGE.
+        """
         value = kstrtoull(buffer, 0, "param_set_uint")
         if value >= 1 << 32:
             raise KernelError(errno.ERANGE, f"{value} does not fit 32 bits", "param_set_uint")
@@ -107,67 +121,73 @@ class MemoryHotplug:
     # Zones --------------------------------------------------------------------------------------------------------
 
     def zone_for_pfn_range(self, online_type: Mmop, nid: int, first: int, last: int) -> tuple[Zone, int]:
-        """The zone for the first block of an offline range, and how many of its blocks certainly go the same way."""
-        kernel = self._kernel
-        zones = kernel.nodes[nid].zones
-        start, end = kernel.memory_blocks.pfns(first, first)
+        """The zone for block `first` of an offline range, and how many blocks go to it in one step.
+
+        zone_for_pfn_range.
+        """
+        zones = self._nodes[nid].zones
+        start, end = self._blocks.pfns(first, first)
         if online_type is Mmop.ONLINE_MOVABLE:
             return zones.movable, self._together(zones.movable, nid, first, last, [])
-        edges = zones.edges(start, kernel.memory_blocks.pfns(first, last)[1]) if last > first else ()
+        edges = zones.edges(start, self._blocks.pfns(first, last)[1]) if last > first else ()
         if online_type is Mmop.ONLINE_KERNEL:
             zone = zones.default_kernel_zone(start, end)
         elif self.parameters.online_policy == ONLINE_POLICIES[1]:
             return self._auto_movable_zone(nid, first), 1
         else:
-            zone = zones.default_zone(start, end, movable_node=kernel.config.movable_node)
+            zone = zones.default_zone(start, end, movable_node=self._core.config.movable_node)
         return zone, self._together(zone, nid, first, last, edges)
 
     def _together(self, zone: Zone, nid: int, first: int, last: int, edges: Sequence[int]) -> int:
-        """Blocks from `first` on that can be onlined into `zone` in one step."""
+        """How many blocks from `first` on can go into `zone` in one step."""
         if first == last:
             return 1
-        kernel = self._kernel
-        start, _ = kernel.memory_blocks.pfns(first, first)
-        pages = kernel.memory_blocks.pfns(0, 0)[1]
-        if zone.name in KERNEL_ZONES and kernel.allocates_on(nid):
-            return 1  # the first kernel-zone block of the node will not be like the others
+        start, _ = self._blocks.pfns(first, first)
+        pages = self._blocks.pfns(0, 0)[1]
+        if zone.name in KERNEL_ZONES and self._allocates_on(nid):
+            return 1  # the node's first block in a kernel zone becomes unmovable, the others do not
         if edges and zone.end not in {zone.start, start} and not zone.intersects(start, start + 1):
-            return 1  # the span is about to jump over what lies between
+            return 1  # the span grows over the pages in between, which may change the zone of the next block
         stop = next((edge for edge in edges if edge > start), None)
         if stop is None:
             return last - first + 1
         return max(min(stop // pages, last + 1) - first, 1)
 
     def _auto_movable_zone(self, nid: int, first: int) -> Zone:
-        """Online policy auto-movable: Movable if the ratio allows it, on the machine and on the node (KERNEL.md 9).
+        """The zone under the online policy auto-movable.
 
-        Differs knowingly: the source judges all that a driver added at once, as one group, and keeps it together
-        (memory_group_register_static); KERNEL.md's rule is about one block, and no recording tells them apart.
+        It is Movable if the ratio allows it, on the machine and on the node (KERNEL.md 9).
+
+        Differs knowingly: Linux decides once for all memory that a driver added together
+        (memory_group_register_static). The rule of KERNEL.md decides for each block. No recording
+        shows a difference.
         """
-        kernel = self._kernel
-        zones = kernel.nodes[nid].zones
-        block_pages = kernel.memory_blocks.block_size >> PAGE_SHIFT
+        zones = self._nodes[nid].zones
+        block_pages = self._blocks.block_size >> PAGE_SHIFT
 
         def allowed(nodes: Sequence[int]) -> bool:
-            movable = sum(kernel.nodes[node].zones.movable.present for node in nodes)
-            early = sum(kernel.nodes[node].zones.early_kernel_pages() for node in nodes)
+            movable = sum(self._nodes[node].zones.movable.present for node in nodes)
+            early = sum(self._nodes[node].zones.early_kernel_pages() for node in nodes)
             return movable + block_pages <= self.parameters.auto_movable_ratio * early // 100
 
-        fits = allowed(kernel.nodes.possible) and (not self.parameters.auto_movable_numa_aware or allowed([nid]))
+        fits = allowed(self._nodes.possible) and (not self.parameters.auto_movable_numa_aware or allowed([nid]))
         if fits:
             return zones.movable
-        return zones.default_kernel_zone(*kernel.memory_blocks.pfns(first, first))
+        return zones.default_kernel_zone(*self._blocks.pfns(first, first))
 
     def zones_for_offline(self, nid: int, index: int) -> list[str]:
         """The zones that an offline block can go to, the default first (valid_zones_show)."""
-        zones = self._kernel.nodes[nid].zones
+        zones = self._nodes[nid].zones
         default = self.zone_for_pfn_range(Mmop.ONLINE, nid, index, index)[0]
-        kernel_zone = zones.default_kernel_zone(*self._kernel.memory_blocks.pfns(index, index))
+        kernel_zone = zones.default_kernel_zone(*self._blocks.pfns(index, index))
         return list(dict.fromkeys([default.name, kernel_zone.name, MOVABLE]))
 
     def _shrink_zone_span(self, zone: Zone, start: int, end: int) -> None:
-        """A range at the edge of a zone's span is gone: the span ends at the next online page (shrink_zone_span)."""
-        blocks = self._kernel.memory_blocks
+        """Shrink a span after a range at its edge left: it ends at the next online page.
+
+        shrink_zone_span.
+        """
+        blocks = self._blocks
         pages = blocks.pfns(0, 0)[1]
         if zone.start == start or zone.start >= start:
             for first, _, status in blocks.runs.between(end // pages, max(zone.end - 1, 0) // pages):
@@ -182,14 +202,21 @@ class MemoryHotplug:
                     return
             zone.start = zone.end = 0
 
+    def _allocates_on(self, nid: int) -> bool:
+        """Does the kernel put slab and page tables on the node's next block in a kernel zone?
+
+        KERNEL.md 2.
+        """
+        return self._core.config.kernel_allocations_on_hotplugged_nodes and not self._nodes[nid].zones.present()
+
     # Pages going online and offline -----------------------------------------------------------------------------
 
     def register_memory_notifier(self, notifier: MemoryNotifier) -> None:
-        """Let a notifier hear of blocks that are about to go online or offline, and refuse."""
+        """Call a notifier before blocks go online or offline."""
         self._memory_chain.append(notifier)
 
     def unregister_memory_notifier(self, notifier: MemoryNotifier) -> None:
-        """The notifier hears no more."""
+        """Call the notifier no longer."""
         self._memory_chain.remove(notifier)
 
     def _memory_notify(self, event: str, index: int) -> None:
@@ -197,128 +224,163 @@ class MemoryHotplug:
             notifier(event, index)
 
     def online_pages(self, first: int, last: int, group: BlockGroup, zone: Zone) -> Callable[[], None]:
-        """Put the pages of offline blocks into a zone; returns what is to happen once their state has changed.
+        """Put the pages of offline blocks into a zone (online_pages).
 
-        Raises KernelError with a notifier's errno.
+        Returns a function to call after the change of the blocks' state. Raises KernelError with
+        the errno of a notifier.
         """
         self._memory_notify(MEM_GOING_ONLINE, first)
-        kernel = self._kernel
-        node = kernel.nodes[zone.nid]
+        core = self._core
+        node = self._nodes[zone.nid]
         blocks = last - first + 1
         pages = blocks * group.present_kb // 4
         populated, had_memory = zone.present > 0, node.zones.present() > 0
-        slab = zone.name in KERNEL_ZONES and kernel.allocates_on(zone.nid)
-        zone.grow(*kernel.memory_blocks.pfns(first, last))
+        slab = zone.name in KERNEL_ZONES and self._allocates_on(zone.nid)
+        zone.grow(*self._blocks.pfns(first, last))
         zone.present += pages
         zone.present_early += pages if group.early else 0
         zone.managed_kb += blocks * group.managed_kb
         if slab:
-            kernel.memory_blocks.unmovable.add(first)
+            self._blocks.unmovable.add(first)
         if not populated:
-            kernel.nodes.build_all_zonelists(extra_kb=(1 - blocks) * group.managed_kb)
+            self._nodes.build_all_zonelists(extra_kb=(1 - blocks) * group.managed_kb)
 
         def node_got_memory() -> None:
             if not had_memory:
-                node.access = kernel.has_performance(zone.nid)
+                node.access = self._tiers.has_performance(zone.nid)
                 if node.access:
-                    kernel.changed("node_access", node.device)
-                kernel.tiers.set_node_memory_tier(zone.nid)
+                    core.changed("node_access", node.device)
+                self._tiers.set_node_memory_tier(zone.nid)
 
         return node_got_memory
 
     def check_offline(self, index: int, status: BlockStatus) -> None:
-        """What keeps a block from being offlined before any page is moved, in the kernel's order.
+        """Check in the kernel's order whether a block can be offlined, before any page is moved.
 
-        Raises KernelError: EINVAL for several zones or holes, EBUSY for an unmovable page, a notifier's errno.
+        Raises KernelError: EINVAL for several zones or holes, EBUSY for an unmovable page, or the
+        errno of a notifier.
         """
-        kernel = self._kernel
-        if not kernel.config.memory_hotremove:
+        core = self._core
+        if not core.config.memory_hotremove:
             raise KernelError(errno.EINVAL, "the kernel was built without MEMORY_HOTREMOVE", "offline_pages", index)
         if status.zone is None:
             raise KernelError(errno.EINVAL, f"memory{index} spans several zones", "memory_block_offline", index)
         if status.group.holes:
             raise KernelError(errno.EINVAL, f"memory{index} has holes", "offline_pages", index)
-        if index in kernel.memory_blocks.unmovable:
-            kernel.printk(WARNING, "page dumped because: unmovable page")
+        if index in self._blocks.unmovable:
+            core.printk(WARNING, "page dumped because: unmovable page")
             raise KernelError(errno.EBUSY, f"memory{index} has an unmovable page", "start_isolate_page_range", index)
         self._memory_notify(MEM_GOING_OFFLINE, index)
 
     def log_migration_failure(self, index: int) -> None:
-        """A pinned page of the block did not migrate (do_migrate_range; the bursts are rate-limited in the kernel)."""
-        pfn = self._kernel.memory_blocks.pfns(index, index)[0]
-        self._kernel.printk(WARNING, f"migrating pfn {pfn:x} failed ret:200")
-        self._kernel.printk(WARNING, "page dumped because: migration failure")
+        """Log that a pinned page of the block did not migrate.
+
+        do_migrate_range, which limits the rate.
+        """
+        pfn = self._blocks.pfns(index, index)[0]
+        self._core.printk(WARNING, f"migrating pfn {pfn:x} failed ret:200")
+        self._core.printk(WARNING, "page dumped because: migration failure")
 
     def offline_pages(self, first: int, last: int, status: BlockStatus) -> Callable[[], None] | None:
-        """Take the pages of online blocks out of their zone, which `check_offline` allowed.
+        """Take the pages of online blocks out of their zone, after `check_offline` (offline_pages).
 
-        Returns what is to happen right before the last block's uevent if the node has no memory left, else None.
+        Returns a function to call right before the uevent of the last block, or None if the node
+        still has memory.
         """
-        kernel = self._kernel
         zone = status.zone
         assert zone is not None
-        node = kernel.nodes[zone.nid]
+        node = self._nodes[zone.nid]
         blocks = last - first + 1
-        dissolve_free_hugetlb_folios(kernel, zone.nid, first, last, status)
+        dissolve_free_hugetlb_folios(node, self._blocks.runs, first, last, status)
         pages = blocks * status.group.present_kb // 4
         zone.present -= pages
         zone.present_early -= pages if status.group.early else 0
         zone.managed_kb -= blocks * status.group.managed_kb
-        self._shrink_zone_span(zone, *kernel.memory_blocks.pfns(first, last))
+        self._shrink_zone_span(zone, *self._blocks.pfns(first, last))
         if not zone.present:
-            kernel.nodes.build_all_zonelists()
+            self._nodes.build_all_zonelists()
         if node.zones.present():
             return None
-        return lambda: kernel.tiers.clear_node_memory_tier(zone.nid)
+        return lambda: self._tiers.clear_node_memory_tier(zone.nid)
+
+    # What the machine's user asks for -----------------------------------------------------------------------------
+
+    def pin(self, nid: int) -> int | None:
+        """Pin a page in the node's lowest online Movable block.
+
+        Returns the number of the block, None without one.
+        """
+        index = self._blocks.lowest_online(nid, movable=True)
+        if index is not None:
+            self._blocks.pinned.add(index)
+        return index
+
+    def unpin(self, index: int | None = None) -> None:
+        """Release the pins of one block, or of all (None).
+
+        Operations that wait for the migration of a page continue.
+        """
+        self._blocks.pinned.difference_update(set(self._blocks.pinned) if index is None else {index})
+        self.pins_released.wake_all()
+
+    def kernel_allocations(self, nid: int) -> int | None:
+        """Allocate kernel memory on the node's lowest online block in a kernel zone.
+
+        The block stays unmovable, even if the memory is freed (recorded: slab and page tables
+        stay). Returns the block's number, None without one.
+        """
+        index = self._blocks.lowest_online(nid, movable=False)
+        if index is not None:
+            self._blocks.unmovable.add(index)
+        return index
 
     # Adding -------------------------------------------------------------------------------------------------------
 
     async def add_memory_driver_managed(
         self, nid: int, span: Range, resource_name: str, online_type: Mmop | None, *, memmap_on_memory: bool
     ) -> None:
-        """Add a driver's range as System RAM and online it (`__add_memory_driver_managed` of patch 5).
+        """Add a driver's range as System RAM and online it.
 
-        `online_type` is None where the system's policy decides, which is read again for each block
-        (online_memory_block).
+        `__add_memory_driver_managed` of patch 5.
 
-        Raises KernelError: EINVAL for a name that is not "System RAM (...)", a bad online type or a misaligned range,
-        EEXIST where a resource or a memory block is in the way. A failure to online is not one of them.
+        `online_type` None means the system's policy, read anew for each block
+        (online_memory_block). Raises KernelError: EINVAL for a name that is not "System RAM (...)",
+        a bad online type or a misaligned range, EEXIST if a resource or a memory block is in the
+        range. A block that does not go online raises nothing.
         """
-        kernel = self._kernel
         where = "__add_memory_driver_managed"
         if not resource_name.startswith("System RAM (") or not resource_name.endswith(")"):
-            raise KernelError(errno.EINVAL, f"{resource_name!r} has not the form 'System RAM (driver)'", where)
+            raise KernelError(errno.EINVAL, f"{resource_name!r} is not of the form 'System RAM (driver)'", where)
         if online_type is not None and online_type not in set(Mmop):
-            raise KernelError(errno.EINVAL, f"{online_type} is no online type", where)
-        async with kernel.device_hotplug_lock:
-            resource = kernel.iomem.request_region(span.start, span.end, resource_name)
+            raise KernelError(errno.EINVAL, f"{online_type} is not an online type", where)
+        async with self._core.device_hotplug_lock:
+            resource = self._iomem.request_region(span.start, span.end, resource_name)
             if resource is None:
                 raise KernelError(errno.EEXIST, "another resource is in the range", "register_memory_resource")
             try:
                 await self._add_memory_resource(nid, span, online_type, memmap_on_memory=memmap_on_memory)
             except KernelError:
-                kernel.iomem.release(resource)
+                self._iomem.release(resource)
                 raise
 
     async def _add_memory_resource(
         self, nid: int, span: Range, online_type: Mmop | None, *, memmap_on_memory: bool
     ) -> None:
-        kernel = self._kernel
-        blocks = kernel.memory_blocks
+        core, blocks, nodes = self._core, self._blocks, self._nodes
         size = blocks.block_size
         if span.start % size or span.length % size or span.length <= 0:
             raise KernelError(
-                errno.EINVAL, "the range is not made of whole memory blocks", "check_hotplug_memory_range"
+                errno.EINVAL, "start and size must be multiples of the memory block size", "check_hotplug_memory_range"
             )
         first, last = span.start // size, span.end // size
         if any(True for _ in blocks.runs.between(first, last)):
-            raise KernelError(errno.EEXIST, "a memory block of the range exists already", "add_memory_block")
-        if not kernel.nodes[nid].online:
-            kernel.nodes.build_all_zonelists(nid)
-            kernel.nodes.register(nid)
+            raise KernelError(errno.EEXIST, "a memory block of the range already exists", "add_memory_block")
+        if not nodes[nid].online:
+            nodes.build_all_zonelists(nid)
+            nodes.register(nid)
         altmap = size // VMEMMAP_BYTES_PER_PAGE // 1024 if memmap_on_memory and self.parameters.memmap_on_memory else 0
-        group = BlockGroup(kernel.new_serial(), first, last, (nid,), blocks, size // 1024, altmap)
-        kernel.register(group)
+        group = BlockGroup(core.new_serial(), first, last, (nid,), blocks, size // 1024, altmap)
+        core.register(group)
         self.nr_memmap_pages += (last - first + 1) * self.memmap_pages_of_block()
         blocks.create(first, last, group, BlockStatus(group, State.OFFLINE, None))
         policy = self.mhp_get_default_online_type
@@ -327,54 +389,55 @@ class MemoryHotplug:
         try:
             await blocks.device_online(first, last, policy if online_type is None else online_type)
         except KernelError as error:
-            kernel.note_ignored(error)
+            core.note_ignored(error)
 
     def memmap_pages_of_block(self) -> int:
-        """Pages that the memory map of one block takes."""
-        return self._kernel.memory_blocks.block_size // VMEMMAP_BYTES_PER_PAGE >> PAGE_SHIFT
+        """How many pages the memory map of one block takes."""
+        return self._blocks.block_size // VMEMMAP_BYTES_PER_PAGE >> PAGE_SHIFT
 
     # Removing -----------------------------------------------------------------------------------------------------
 
     async def remove_memory(self, span: Range) -> None:
-        """Remove a range whose blocks are all offline. Raises KernelError EBUSY, with a message, if one is not."""
-        async with self._kernel.device_hotplug_lock:
+        """Remove a range of offline blocks (remove_memory).
+
+        Raises KernelError EBUSY, and logs it, if one is online.
+        """
+        async with self._core.device_hotplug_lock:
             self._try_remove_memory(span)
 
     def _try_remove_memory(self, span: Range) -> None:
-        kernel = self._kernel
-        blocks = kernel.memory_blocks
+        blocks = self._blocks
         first, last = span.start // blocks.block_size, span.end // blocks.block_size
         for begin, _, status in blocks.runs.between(first, last):
             if status.state is not State.OFFLINE:
                 start = begin * blocks.block_size
                 end = start + blocks.block_size - 1
-                kernel.printk(
+                self._core.printk(
                     WARNING, f"removing memory fails, because memory [0x{start:016x}-0x{end:016x}] is onlined"
                 )
                 raise KernelError(errno.EBUSY, f"memory{begin} is online", "try_remove_memory", begin)
         nids = sorted({nid for _, _, status in blocks.runs.between(first, last) for nid in status.group.nids})
         blocks.remove(first, last)
         self.nr_memmap_pages -= (last - first + 1) * self.memmap_pages_of_block()
-        for _, resource in list(kernel.iomem.walk()):
+        for _, resource in list(self._iomem.walk()):
             if (resource.start, resource.end) == (span.start, span.end) and resource.name.startswith("System RAM"):
-                kernel.iomem.release(resource)
+                self._iomem.release(resource)
         for nid in nids:
-            kernel.nodes.try_offline(nid)
+            self._nodes.try_offline(nid)
 
     async def offline_and_remove_memory(self, spans: Sequence[Range]) -> None:
-        """Offline all blocks of the ranges, then remove them; or leave everything as it was.
+        """Offline all blocks of the ranges and remove them, or restore everything.
 
-        One range is the kernel's `offline_and_remove_memory`; several in one operation are the merged form's. On a
-        failure the blocks that this call had offlined are put back online in the same order, each into its kind of
-        zone. Raises KernelError: the first block's refusal.
+        With one range this is Linux's `offline_and_remove_memory`; the merged form passes several.
+        After a failure the blocks that this call offlined go back online in the same order, each
+        into its kind of zone. Raises KernelError: the error of the first block that failed.
         """
-        kernel = self._kernel
-        size = kernel.memory_blocks.block_size
+        size = self._blocks.block_size
         done: list[Offlined] = []
-        async with kernel.device_hotplug_lock:
+        async with self._core.device_hotplug_lock:
             try:
                 for span in spans:
-                    await kernel.memory_blocks.device_offline(span.start // size, span.end // size, done)
+                    await self._blocks.device_offline(span.start // size, span.end // size, done)
                 for span in spans:
                     self._try_remove_memory(span)
             except KernelError:
@@ -383,12 +446,10 @@ class MemoryHotplug:
 
     async def _try_reonline(self, done: Sequence[Offlined]) -> None:
         for first, last, online_type in done:
-            # A failure to re-online concerns one block; the walk goes on with the next.
+            # A notifier refuses each block alone, so each one is tried alone.
             pieces = [(index, index) for index in range(first, last + 1)] if self._memory_chain else [(first, last)]
             for begin, end in pieces:
                 try:
-                    await self._kernel.memory_blocks.device_online(begin, end, online_type)
+                    await self._blocks.device_online(begin, end, online_type)
                 except KernelError as error:
-                    self._kernel.printk(
-                        WARNING, f"try_reonline_memory_block: Failed to re-online memory: {-error.errno}"
-                    )
+                    self._core.printk(WARNING, f"try_reonline_memory_block: Failed to re-online memory: {-error.errno}")

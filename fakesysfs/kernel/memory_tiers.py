@@ -1,21 +1,20 @@
 """Memory types and tiers (mm/memory-tiers.c).
 
-A node's memory type says how far its memory is ("abstract distance"); nodes with memory whose types are equally far
-form a tier. A tier exists from the first online block of its first node to the last of its last. Types are made
-once per abstract distance for everybody (patch 1 of the series: `mt_get_memory_type`).
+The memory type of a node has an "abstract distance". Nodes with memory form a tier if their
+distances are in the same chunk. A tier exists while one of its nodes has an online block. All
+drivers share the type of a distance (patch 1 of the series: `mt_get_memory_type`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from fakesysfs.kernel.bitmap import number_list
+from fakesysfs.kernel.core import Core
+from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.printk import INFO
-
-if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Kernel
 
 MEMTIER_CHUNK_BITS = 7
 MEMTIER_ADISTANCE_DRAM = 4 * 128 + 64
@@ -23,7 +22,10 @@ MEMTIER_DEFAULT_LOWTIER_ADISTANCE = MEMTIER_ADISTANCE_DRAM * 5
 
 
 class AccessCoordinate(NamedTuple):
-    """Performance of a node's memory as seen from its nearest initiator: latencies in ns, bandwidths in MB/s (HMAT)."""
+    """Performance of a node's memory from its nearest initiator (HMAT).
+
+    Latencies are in ns, bandwidths in MB/s.
+    """
 
     read_latency: int
     write_latency: int
@@ -41,7 +43,7 @@ class MemoryDevType:
 
 @dataclass(slots=True, eq=False)
 class NodeMemoryType:
-    """struct node_memory_type_map: the type of a node, and how many associated it."""
+    """struct node_memory_type_map: the type of a node, and how many devices associated it."""
 
     memtype: MemoryDevType | None = None
     count: int = 0
@@ -53,7 +55,8 @@ class MemoryTier:
 
     serial: int
     number: int
-    kernel: Kernel
+    kernel: Core
+    tiers: MemoryTiers
     index: int = 0
 
     @property
@@ -69,28 +72,34 @@ class MemoryTier:
     @property
     def nodes(self) -> list[int]:
         """The nodes in the tier, ascending."""
-        return self.kernel.tiers.nodes_of(self.number)
+        return self.tiers.nodes_of(self.number)
 
 
 class MemoryTiers:
-    """Types, tiers and which node has which."""
+    """The types and tiers, and the nodes of each."""
 
-    def __init__(self, kernel: Kernel, performance: Mapping[int, AccessCoordinate]) -> None:
-        self._kernel = kernel
+    def __init__(self, core: Core, nodes: Nodes, performance: Mapping[int, AccessCoordinate]) -> None:
+        self._core = core
+        self._nodes = nodes
         self._performance = performance
         self._types: dict[int, MemoryDevType] = {}
         self._node_types: dict[int, NodeMemoryType] = {}
         self.tiers: dict[int, MemoryTier] = {}
         self.demotion_enabled = False
 
+    def has_performance(self, nid: int) -> bool:
+        """Does the firmware's HMAT describe this node?"""
+        return nid in self._performance
+
     def mt_get_memory_type(self, adistance: int) -> MemoryDevType:
-        """The one type of this abstract distance, made at first use."""
+        """The type of this abstract distance; the first call makes it."""
         return self._types.setdefault(adistance, MemoryDevType(adistance))
 
     def mt_calc_adistance(self, nid: int, default: int) -> int:
-        """The abstract distance of a node from its performance against node 0's, `default` without HMAT data.
+        """The abstract distance of a node: its performance compared with that of node 0.
 
-        Integer arithmetic left to right (mt_perf_to_adistance).
+        Returns `default` without HMAT data. The arithmetic is in integers, from left to right
+        (mt_perf_to_adistance).
         """
         perf, dram = self._performance.get(nid), self._performance.get(0)
         if perf is None or dram is None:
@@ -103,7 +112,7 @@ class MemoryTiers:
         return value * (dram.read_bandwidth + dram.write_bandwidth) // (perf.read_bandwidth + perf.write_bandwidth)
 
     def init_node_memory_type(self, nid: int, memtype: MemoryDevType) -> None:
-        """Associate a node with a type unless it has another one; counts the devices that did."""
+        """Associate a node with a type, unless it has another type, and count the associations."""
         held = self._node_types.setdefault(nid, NodeMemoryType())
         if held.memtype is None:
             held.memtype = memtype
@@ -111,7 +120,10 @@ class MemoryTiers:
             held.count += 1
 
     def clear_node_memory_type(self, nid: int, memtype: MemoryDevType | None) -> None:
-        """Take one device's association back, None whatever the node's type is; the last one takes the type away."""
+        """Take one association back; the node loses its type with the last one.
+
+        `memtype` None takes back an association with any type.
+        """
         held = self._node_types.setdefault(nid, NodeMemoryType())
         if memtype is None or held.memtype is memtype:
             held.count -= 1
@@ -128,7 +140,7 @@ class MemoryTiers:
         )
 
     def tier_of(self, nid: int) -> int | None:
-        """The number of the tier a node is in, None if it is in none."""
+        """The number of the tier of a node, None without one."""
         return next(
             (memtype.adistance >> MEMTIER_CHUNK_BITS for memtype in self._types.values() if nid in memtype.nodes), None
         )
@@ -137,7 +149,7 @@ class MemoryTiers:
         """The node got its first online memory (memtier_hotplug_callback, MEM_ONLINE)."""
         held = self._node_types.setdefault(nid, NodeMemoryType())
         if held.memtype is None:
-            # A node that no driver spoke for: as far as HMAT says, else DRAM (set_node_memory_tier).
+            # No driver set the type: the distance is that of HMAT, or DRAM's (set_node_memory_tier).
             adistance = self.mt_calc_adistance(nid, MEMTIER_ADISTANCE_DRAM)
             self.init_node_memory_type(nid, self.mt_get_memory_type(adistance))
         memtype = held.memtype
@@ -145,11 +157,11 @@ class MemoryTiers:
         memtype.nodes.add(nid)
         number = memtype.adistance >> MEMTIER_CHUNK_BITS
         if number not in self.tiers:
-            tier = self.tiers[number] = MemoryTier(self._kernel.new_serial(), number, self._kernel)
-            self._kernel.register(tier)
-            self._kernel.changed("tier", tier)
-            if self._kernel.booted:
-                self._kernel.uevents.send("add", tier.devpath, "memory_tiering")
+            tier = self.tiers[number] = MemoryTier(self._core.new_serial(), number, self._core, self)
+            self._core.register(tier)
+            self._core.changed("tier", tier)
+            if self._core.booted:
+                self._core.uevents.send("add", tier.devpath, "memory_tiering")
         self._establish_demotion_targets()
 
     def clear_node_memory_tier(self, nid: int) -> None:
@@ -159,27 +171,30 @@ class MemoryTiers:
             memtype.nodes.discard(nid)
         if number is not None and not self.nodes_of(number):
             tier = self.tiers.pop(number)
-            self._kernel.unregister(tier)
-            self._kernel.changed("tier", tier)
-            self._kernel.uevents.send("remove", tier.devpath, "memory_tiering")
+            self._core.unregister(tier)
+            self._core.changed("tier", tier)
+            self._core.uevents.send("remove", tier.devpath, "memory_tiering")
         self._establish_demotion_targets()
 
     def _establish_demotion_targets(self) -> None:
-        """Log where each node demotes to (establish_demotion_targets; only with NUMA_MIGRATION)."""
-        kernel = self._kernel
-        if not kernel.config.numa_migration or not kernel.booted:
+        """Log the demotion targets of each node.
+
+        establish_demotion_targets; only with NUMA_MIGRATION.
+        """
+        core = self._core
+        if not core.config.numa_migration or not core.booted:
             return
         numbers = sorted(self.tiers)
-        for nid in kernel.nodes.with_memory():
+        for nid in self._nodes.with_memory():
             number = self.tier_of(nid)
             lower = [
                 node for other in numbers if number is not None and other > number for node in self.nodes_of(other)
             ]
             preferred = self._preferred(nid, number, numbers)
             if not preferred:
-                kernel.printk(INFO, f"Demotion targets for Node {nid}: null")
+                core.printk(INFO, f"Demotion targets for Node {nid}: null")
                 continue
-            kernel.printk(
+            core.printk(
                 INFO,
                 f"Demotion targets for Node {nid}: "
                 f"preferred: {number_list(preferred)}, fallback: {number_list(sorted(lower))}",
@@ -190,6 +205,6 @@ class MemoryTiers:
         if following is None:
             return []
         candidates = self.nodes_of(following)
-        distance: Callable[[int], int] = lambda node: self._kernel.nodes.distance(nid, node)  # noqa: E731
+        distance: Callable[[int], int] = lambda node: self._nodes.distance(nid, node)  # noqa: E731
         nearest = min(map(distance, candidates))
         return [node for node in candidates if distance(node) == nearest]

@@ -1,20 +1,17 @@
 """NUMA nodes (drivers/base/node.c; the masks and try_offline_node of mm/memory_hotplug.c).
 
-A node's device exists while the node is online: from boot for a node with memory or CPUs, else from the first memory
-block that is added to it to the removal of the last one.
+The device of a node exists while the node is online. A node with memory or CPUs at boot is online
+from then on. Another node is online from its first memory block to the removal of its last one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.page_alloc import fallback_order, log_zonelists
 from fakesysfs.kernel.zones import KERNEL_ZONES, NodeZones
-
-if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Kernel
 
 LOCAL_DISTANCE = 10
 REMOTE_DISTANCE = 20
@@ -26,7 +23,8 @@ class NodeDevice:
 
     serial: int
     nid: int
-    kernel: Kernel
+    kernel: Core
+    nodes: Nodes
     index: int = 0
 
     @property
@@ -36,13 +34,13 @@ class NodeDevice:
 
     @property
     def data(self) -> NodeData:
-        """What the kernel keeps of the node."""
-        return self.kernel.nodes[self.nid]
+        """The node's pg_data_t."""
+        return self.nodes[self.nid]
 
 
 @dataclass(slots=True, eq=False)
 class NodeData:
-    """pg_data_t, as far as it is visible. `blocks` is the number of the node's block devices."""
+    """The visible part of pg_data_t. `blocks` is the number of the node's block devices."""
 
     nid: int
     cpus: tuple[int, ...]
@@ -50,9 +48,9 @@ class NodeData:
     blocks: int = 0
     device: NodeDevice | None = None
     access: bool = False
-    """access0 and access1 exist: from the first online memory on, where there is HMAT data."""
+    """access0 and access1 exist, from the first online memory of a node with HMAT data on."""
     hugepages: dict[int, int] = field(default_factory=dict)
-    """Pages of hugetlb by size in kB, persistent pool."""
+    """Pages in the persistent pool of hugetlb, by page size in kB."""
 
     @property
     def managed_kb(self) -> int:
@@ -69,14 +67,14 @@ class Nodes:
     """All possible nodes."""
 
     def __init__(
-        self, kernel: Kernel, possible: Mapping[int, Sequence[int]], distances: Sequence[Sequence[int]] | None
+        self, core: Core, possible: Mapping[int, Sequence[int]], distances: Sequence[Sequence[int]] | None
     ) -> None:
-        self._kernel = kernel
+        self._core = core
         self._nodes = {nid: NodeData(nid, tuple(cpus), NodeZones(nid)) for nid, cpus in sorted(possible.items())}
         self._distances = distances
         self._policy_zone = 0
         self.numa_balancing = 0
-        """The sysctl: on by default where more than one node was there at boot."""
+        """The sysctl. Its default is on if more than one node was online at boot."""
 
     def __getitem__(self, nid: int) -> NodeData:
         return self._nodes[nid]
@@ -112,7 +110,10 @@ class Nodes:
         return LOCAL_DISTANCE if one == other else REMOTE_DISTANCE
 
     def nearest_online(self, nid: int) -> int:
-        """numa_map_to_online_node: the node itself, or the nearest online one (lowest number first)."""
+        """numa_map_to_online_node: the node itself, or the nearest online one.
+
+        lowest number first.
+        """
         if nid not in self._nodes or self._nodes[nid].online:
             return nid
         return min(self.online(), key=lambda other: (self.distance(nid, other), other))
@@ -125,11 +126,11 @@ class Nodes:
         """Put a node online: device and uevent (register_one_node)."""
         node = self._nodes[nid]
         if node.device is None:
-            node.device = NodeDevice(self._kernel.new_serial(), nid, self._kernel)
-            self._kernel.register(node.device)
-            self._kernel.changed("node", node.device)
-            if self._kernel.booted:
-                self._kernel.uevents.send("add", f"/devices/system/node/{node.device.name}", "node")
+            node.device = NodeDevice(self._core.new_serial(), nid, self._core, self)
+            self._core.register(node.device)
+            self._core.changed("node", node.device)
+            if self._core.booted:
+                self._core.uevents.send("add", f"/devices/system/node/{node.device.name}", "node")
 
     def try_offline(self, nid: int) -> None:
         """Take a node offline when it has neither memory blocks nor CPUs (try_offline_node)."""
@@ -137,16 +138,16 @@ class Nodes:
         if node.device is None or node.blocks or node.cpus:
             return
         device, node.device, node.access = node.device, None, False
-        self._kernel.unregister(device)
-        self._kernel.changed("node", device)
-        self._kernel.uevents.send("remove", f"/devices/system/node/{device.name}", "node")
+        self._core.unregister(device)
+        self._core.changed("node", device)
+        self._core.uevents.send("remove", f"/devices/system/node/{device.name}", "node")
 
     def build_all_zonelists(self, nid: int | None = None, extra_kb: int = 0) -> None:
-        """Log the fallback orders: of every possible node, or of one node that is coming up, without itself.
+        """Log the fallback orders of all possible nodes, or of the one node `nid` that comes up.
 
-        `extra_kb` corrects the total for blocks that the caller takes in one step.
+        `extra_kb` corrects the total when the caller takes several blocks in one step.
         """
-        if not self._kernel.booted:
+        if not self._core.booted:
             return
         load: dict[int, int] = {}
         memory = set(self.with_memory())
@@ -161,17 +162,20 @@ class Nodes:
                     self.distance,
                     cpus.__contains__,
                     load,
-                    self._kernel.config.max_numnodes,
+                    self._core.config.max_numnodes,
                 ),
             )
             for node in (self.possible if nid is None else [nid])
         ]
         total = (self.managed_kb() + extra_kb) // 4
         self.check_highest_zone()
-        log_zonelists(self._kernel.printk, orders, len(self.online()), total, KERNEL_ZONES[self._policy_zone])
+        log_zonelists(self._core.printk, orders, len(self.online()), total, KERNEL_ZONES[self._policy_zone])
 
     def check_highest_zone(self) -> None:
-        """The highest kernel zone that was ever populated is what memory policies are about (check_highest_zone)."""
+        """Note the highest kernel zone that was ever populated: the zone of memory policies.
+
+        check_highest_zone.
+        """
         for number, name in enumerate(KERNEL_ZONES):
             if any(node.zones[name].present for node in self._nodes.values()):
                 self._policy_zone = max(self._policy_zone, number)

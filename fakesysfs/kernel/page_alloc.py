@@ -1,7 +1,9 @@
-"""What the page allocator says when the set of populated zones changes (mm/page_alloc.c, build_all_zonelists).
+"""The page allocator's messages after a change of the populated zones.
 
-The order of fallback nodes is the rule of KERNEL.md 9 (find_next_best_node with its node_load), which fits every
-recorded `Fallback order for Node` line.
+mm/page_alloc.c, build_all_zonelists.
+
+The order of the fallback nodes follows KERNEL.md 9 (find_next_best_node with its node_load). It
+matches every recorded `Fallback order for Node` line.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ def fallback_order(
     node_load: dict[int, int],
     max_numnodes: int,
 ) -> list[int]:
-    """The nodes that serve node `nid`, nearest first; updates `node_load` (build_zonelists)."""
+    """The fallback nodes of node `nid`, nearest first (build_zonelists). Updates `node_load`."""
     order: list[int] = []
     unused = [node for node in possible if has_memory(node)]
     previous = nid
@@ -47,7 +49,10 @@ def fallback_order(
 def log_zonelists(
     printk: Printk, orders: Sequence[tuple[int, Sequence[int]]], zonelists: int, total_pages: int, policy_zone: str
 ) -> None:
-    """The lines of one rebuild: an order per node, the count of zonelists (online nodes), pages in all, policy_zone."""
+    """Log one rebuild.
+
+    `orders` has (node, its fallback order), `zonelists` is the number of online nodes.
+    """
     for nid, order in orders:
         printk(INFO, f"Fallback order for Node {nid}: " + "".join(f"{node} " for node in order))
     printk(INFO, f"Built {zonelists} zonelists, mobility grouping on.  Total pages: {total_pages}")

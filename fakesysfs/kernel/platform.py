@@ -1,32 +1,32 @@
-"""Platform devices that firmware tables make (drivers/base/platform.c) and the CXL bus's few that lead to a dax region.
+"""Platform devices that firmware tables make, and the CXL devices above a dax region.
 
-Differs knowingly: of the CXL hierarchy only the devices on the path to the region exist, without attributes of their
-own.
+drivers/base/platform.c.
+
+Differs knowingly: of the CXL hierarchy only the devices on the path to a region exist. They have no
+attributes of their own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from fakesysfs.kernel.device import Device, Driver
-
-if TYPE_CHECKING:
-    from fakesysfs.kernel.device import Bus
-    from fakesysfs.kernel.kernel import DaxSetup, Kernel
+from fakesysfs.kernel.device import Bus, Device, Driver
+from fakesysfs.kernel.setup import DaxSetup
 
 PLATFORM = "/devices/platform"
 
 
 class PlatformDevice(Device):
-    """A platform device. `numa_node` is None where it shows none; `dax_setup` is the memory for a dax region."""
+    """A platform device.
+
+    `numa_node` None shows no node; `dax_setup` is the memory for a dax region.
+    """
 
     def __init__(
-        self, kernel: Kernel, name: str, kind: str, parent: Device | None = None, *, target_node: int | None = None
+        self, bus: Bus, name: str, kind: str, parent: Device | None = None, *, numa_node: int | None = None
     ) -> None:
-        super().__init__(kernel, name, kernel.platform_bus, parent, "" if parent else PLATFORM)
+        super().__init__(bus.kernel, name, bus, parent, "" if parent else PLATFORM)
         self.kind = kind
         self.dax_setup: DaxSetup | None = None
-        self.numa_node = None if target_node is None else kernel.nodes.nearest_online(target_node)
+        self.numa_node = numa_node
         self.driver_override: str | None = None
 
     @property
@@ -36,22 +36,28 @@ class PlatformDevice(Device):
 
 
 class PlatformDriver(Driver):
-    """A driver on the platform bus: takes the devices of its name."""
+    """A driver on the platform bus. It takes the devices of its name."""
 
     def matches(self, device: Device) -> bool:
-        """By `driver_override` where that is set, else by name (platform_match)."""
+        """By `driver_override` if it is set, otherwise by name (platform_match)."""
         if not isinstance(device, PlatformDevice):
             return False
         return (device.driver_override or device.kind) == self.name
 
 
 class CxlDevice(Device):
-    """A device on the CXL bus: `devtype` as in its uevent, `number` the region's."""
+    """A device on the CXL bus.
 
-    def __init__(self, kernel: Kernel, name: str, devtype: str, bus: Bus, parent: Device, *, number: int = 0) -> None:
-        super().__init__(kernel, name, bus, parent)
+    `devtype` is the DEVTYPE of its uevents, `number` the number of its region.
+    """
+
+    def __init__(
+        self, bus: Bus, name: str, devtype: str, parent: Device, *, number: int = 0, numa_node: int | None = None
+    ) -> None:
+        super().__init__(bus.kernel, name, bus, parent)
         self.devtype = devtype
         self.number = number
+        self.numa_node = numa_node
         self.dax_setup: DaxSetup | None = None
 
     def environment(self) -> list[str]:
@@ -60,5 +66,5 @@ class CxlDevice(Device):
 
     @property
     def modalias(self) -> str | None:
-        """dax regions are matched by type 7 (CXL_DEVICE_DAX_REGION)."""
+        """Drivers match dax regions by type 7 (CXL_DEVICE_DAX_REGION)."""
         return "cxl:t7" if self.devtype == "cxl_dax_region" else None

@@ -1,7 +1,7 @@
-"""The kernel log (kernel/printk/printk.c): a bounded list of messages with a level each.
+"""The kernel log (kernel/printk/printk.c): a bounded list of messages, each with a level.
 
-Differs knowingly: only messages of the modelled code exist, and a dump of a page is its last line, `page dumped
-because: ...`.
+Differs knowingly: only the modelled code logs messages. Of the dump of a page only the last line
+exists, `page dumped because: ...`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fakesysfs.ops.sched import WaitQueue
 EMERG, ALERT, CRIT, ERR, WARNING, NOTICE, INFO, DEBUG = range(8)
 
 LOG_RECORDS = 4096
-"""Messages kept; older ones are dropped and counted."""
+"""How many messages are kept. Older ones are dropped and counted."""
 
 
 class Record(NamedTuple):
@@ -37,7 +37,7 @@ class Printk:
         self.sequence = 0
         """The number of the next message."""
         self.cleared = 0
-        """Messages before this one were cleared by `dmesg -C`."""
+        """`dmesg -C` cleared the messages before this number."""
         self.arrived = WaitQueue()
 
     def __call__(self, level: int, text: str) -> None:
@@ -47,7 +47,7 @@ class Printk:
         self.arrived.wake_all()
 
     def since(self, sequence: int) -> list[Record]:
-        """The messages from number `sequence` on that are still kept."""
+        """The kept messages from number `sequence` on."""
         first = self.sequence - len(self._records)
         return [self._records[position] for position in range(max(sequence - first, 0), len(self._records))]
 

@@ -1,7 +1,7 @@
-"""Kernel profiles: which of the behaviours that differ between kernels a kernel has.
+"""Kernel profiles: the behaviours that differ between kernels.
 
-A profile is one value whose fields *name behaviours* (KERNEL.md's table of profiles); no code compares versions or
-names of profiles. Everything that does not differ is not here.
+A profile is one value whose fields *name behaviours* (KERNEL.md has the table). No code compares
+versions or the names of profiles. A behaviour that all kernels share has no field here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 
 class Mmop(enum.IntEnum):
-    """What to online a block as (include/linux/memory_hotplug.h, enum mmop)."""
+    """The online types of a block (include/linux/memory_hotplug.h, enum mmop)."""
 
     OFFLINE = 0
     ONLINE = 1
@@ -26,7 +26,7 @@ DAX_KMEM_UNPLUGGED = -1
 
 
 class PolicyCaptured(enum.Enum):
-    """When the system's default online policy becomes the one of a dax device."""
+    """When a dax device takes the system's default online policy as its own."""
 
     AT_ADD = "when its memory is added"
     AT_CREATION = "when the dax device is created"
@@ -34,7 +34,7 @@ class PolicyCaptured(enum.Enum):
 
 
 class Reservation(enum.Enum):
-    """When kmem holds the range in /proc/iomem."""
+    """When kmem holds its ranges in /proc/iomem."""
 
     PROBE_TO_UNBIND = "from probe to unbind"
     UNTIL_FIRST_UNPLUG = "from probe to the first unplug, then never again"
@@ -50,7 +50,7 @@ class Unbind(enum.Enum):
 
 
 class Reserving(enum.Enum):
-    """In which order kmem reserves its ranges and adds their memory."""
+    """The order in which kmem reserves its ranges and adds their memory."""
 
     EACH_BEFORE_ITS_ADD = "each right before it is added; a failed add gives it back"
     ALL_FIRST = "all before the first is added; what could not be reserved is not added, a failed add gives it back"
@@ -58,7 +58,7 @@ class Reserving(enum.Enum):
 
 
 class RangeFailure(enum.Enum):
-    """What a range that cannot be reserved or added does to the others."""
+    """The effect of a range that cannot be reserved or added on the other ranges."""
 
     SKIP_LATER = "the first range fails the operation, later ones are warned about and skipped"
     UNDO_ALL = "everything is undone"
@@ -66,44 +66,54 @@ class RangeFailure(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One kernel, as far as kernels differ."""
+    """One kernel: what differs from the other kernels."""
 
     name: str
     title: str
     evidence: str
-    """Where the behaviour comes from, for `fakesysfs list`."""
+    """The source of the behaviour, for `fakesysfs list`."""
     attribute: str | None
-    """Name of the whole-device attribute of a device bound to kmem; None where there is none."""
+    """The name of the whole-device attribute of a device bound to kmem, None without one."""
     words_read: Mapping[int, str] = field(default_factory=dict)
-    """State -> word that the attribute shows."""
+    """State -> the word that a read shows."""
     words_written: Mapping[str, int] = field(default_factory=dict)
-    """Word -> state that a write asks for; every other word is EINVAL."""
+    """Word -> the state that a write asks for. Every other word is EINVAL."""
     policy_captured: PolicyCaptured = PolicyCaptured.AT_ADD
     created_offline_stays_unplugged: bool = False
-    """A device created under policy offline and bound under another one is bound unplugged (patch 8's condition)."""
+    """A device created under policy offline and bound under another one starts unplugged.
+
+    patch 8.
+    """
     plug_types: frozenset[Mmop] = frozenset(Mmop)
-    """Online types with which the driver can plug; a probe that needs another one fails EINVAL."""
+    """Online types that the driver can plug with.
+
+    A probe that needs another type fails with EINVAL.
+    """
     reservation: Reservation = Reservation.PROBE_TO_UNBIND
     reserving: Reserving = Reserving.ALL_FIRST
     range_failure: RangeFailure = RangeFailure.SKIP_LATER
     unplug_all_ranges_at_once: bool = False
-    """Unplug offlines all ranges before it removes any, and a failure puts every block back; else range by range."""
-    unplug_counts_skipped_ranges: bool = False
-    """A range smaller than a block counts as one that was not removed (so the device wedges)."""
-    unplug_reports_failure: bool = True
-    """A failed or partial unplug returns its errno; else success."""
-    unplug_failure_names_range: bool = False
-    """A failed unplug logs the failing mapping, and without MEMORY_HOTREMOVE `hotplug state is inconsistent`.
+    """Unplug offlines all ranges before it removes any, and a failure restores all blocks.
 
-    Else `hotremove failed, device left online`, and without MEMORY_HOTREMOVE nothing.
+    Otherwise unplug works range by range.
+    """
+    unplug_counts_skipped_ranges: bool = False
+    """A range smaller than a block counts as not removed, so the device never becomes unplugged."""
+    unplug_reports_failure: bool = True
+    """A failed or partial unplug returns its errno. Otherwise it returns success."""
+    unplug_failure_names_range: bool = False
+    """What a failed unplug logs.
+
+    True: the failed mapping, and without MEMORY_HOTREMOVE `hotplug state is inconsistent`.
+    False: `hotremove failed, device left online`, and without MEMORY_HOTREMOVE nothing.
     """
     unbind: Unbind = Unbind.REMOVE_STOCK
     leak_frees_name: bool = False
-    """A leak at unbind frees the name that /proc/iomem still shows (use after free)."""
+    """A leak at unbind frees a name that /proc/iomem still shows (use after free)."""
     leak_forgets_memory_type: bool = False
-    """A leak at unbind gives up the device's hold on its node's memory type, though the memory stays."""
+    """A leak at unbind takes back the node's memory type, although the memory stays."""
     unbind_drops_any_memory_type: bool = False
-    """Unbinding gives up one hold on the node's memory type, be it the device's or another one (not with patch 1)."""
+    """Unbind takes back one association of the node with any memory type (not with patch 1)."""
 
 
 _ALL_WORDS: Mapping[int, str] = MappingProxyType(
@@ -181,4 +191,19 @@ MERGED_7_3 = Profile(
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {profile.name: profile for profile in (HOTPLUG_V3, HOTPLUG_V3_AS_POSTED, RELEASED_7_2, MERGED_7_3)}
 )
-"""All profiles by name; the first is the default."""
+"""All profiles by name. The first is the default."""
+
+
+class UnknownKernelError(ValueError):
+    """No profile has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"unknown kernel {name!r} (choose from {', '.join(PROFILES)})")
+
+
+def find_profile(name: str) -> Profile:
+    """The profile of this name. Raises UnknownKernelError."""
+    profile = PROFILES.get(name)
+    if profile is None:
+        raise UnknownKernelError(name)
+    return profile

@@ -1,7 +1,7 @@
 """The tree of physical address ranges that /proc/iomem shows (kernel/resource.c).
 
-A resource that is not busy lets others be requested inside it: kmem clears the flag of its reservation so that the
-memory that it adds becomes a child of it.
+A resource that is not busy can have other resources inside it. kmem clears the flag of its
+reservation, so the memory that it adds becomes a child of the reservation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, eq=False)
 class Resource:
-    """start..end (inclusive, bytes) under a name. Ordered by start."""
+    """A named range start..end (bytes, end inclusive). Resources are ordered by start."""
 
     start: int
     end: int
@@ -43,9 +43,9 @@ class IomemResource(Resource):
         super().__init__(0, (1 << 64) - 1, "PCI mem", busy=False)
 
     def request_region(self, start: int, end: int, name: str, *, busy: bool = True) -> Resource | None:
-        """Reserve start..end in the innermost resource that is not busy and holds it; None on a conflict.
+        """Reserve start..end in the innermost resource around it that is not busy.
 
-        __request_region.
+        Returns None on a conflict (__request_region).
         """
         parent: Resource = self
         while True:
@@ -59,7 +59,7 @@ class IomemResource(Resource):
             parent = conflict
 
     def request_region_with_split(self, start: int, end: int, name: str) -> list[Resource]:
-        """Reserve what is free at the top level of start..end, in pieces if need be (reserve_region_with_split)."""
+        """Reserve the free parts of start..end at the top level (reserve_region_with_split)."""
         pieces: list[Resource] = []
         at = start
         for child in list(self.children):
@@ -75,14 +75,14 @@ class IomemResource(Resource):
         return pieces
 
     def find(self, start: int, end: int, name: str) -> Resource | None:
-        """The resource of exactly this range and name, wherever it is in the tree."""
+        """The resource of exactly this range and name, at any depth."""
         for _, resource in self.walk():
             if (resource.start, resource.end, resource.name) == (start, end, name):
                 return resource
         return None
 
     def release(self, resource: Resource) -> None:
-        """Take a resource, and what is inside, out of the tree (remove_resource, release_region)."""
+        """Remove a resource and its children from the tree (remove_resource, release_region)."""
         if resource.parent is not None:
             resource.parent.children.remove(resource)
             resource.parent = None

@@ -1,7 +1,7 @@
 """Uevents (lib/kobject_uevent.c), recorded as ranges.
 
-Half a million blocks that go online together are one record, expanded when somebody reads it. The records are bounded
-and count what they dropped.
+Half a million blocks that go online together are one record. A reader expands it. The list of
+records is bounded and counts the events that it dropped.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ RECORDS = 8192
 """Records (not events) kept."""
 
 
-class Uevent(NamedTuple):
-    """One event, or the same event of the devices `devpath` + first .. `devpath` + last, in ascending order.
+class UeventRange(NamedTuple):
+    """One event, or the same event of the devices `devpath` + first ..
 
-    `environment` has what follows ACTION, DEVPATH and SUBSYSTEM, as KEY=value.
+    `devpath` + last, in ascending order.
+
+    `environment` has the KEY=value lines after ACTION, DEVPATH and SUBSYSTEM. `first` is -1 for one
+    event of `devpath` itself.
     """
 
     sequence: int
@@ -32,11 +35,11 @@ class Uevent(NamedTuple):
 
     @property
     def events(self) -> int:
-        """How many events this is."""
+        """How many events the record stands for."""
         return self.last - self.first + 1
 
     def expand(self, after: int = 0) -> Iterator[tuple[int, list[str]]]:
-        """(sequence number, ["action@devpath", "ACTION=...", ...]) of each event numbered `after` or later."""
+        """(SEQNUM, ["action@devpath", "ACTION=...", ...]) of each event from `after` on."""
         skip = max(after - self.sequence, 0)
         for number in range(skip, self.events):
             path = f"{self.devpath}{self.first + number}" if self.first >= 0 else self.devpath
@@ -56,7 +59,7 @@ class Uevents:
     """The uevents that one kernel sent."""
 
     def __init__(self, capacity: int = RECORDS) -> None:
-        self._records: deque[Uevent] = deque(maxlen=capacity)
+        self._records: deque[UeventRange] = deque(maxlen=capacity)
         self.sequence = 1
         """The SEQNUM of the next event."""
         self.arrived = WaitQueue()
@@ -79,13 +82,13 @@ class Uevents:
                 records[-1] = previous._replace(last=last)
                 self.arrived.wake_all()
                 return
-        records.append(Uevent(self.sequence, action, devpath, subsystem, environment, first, last))
+        records.append(UeventRange(self.sequence, action, devpath, subsystem, environment, first, last))
         self.sequence += last - first + 1
         self.arrived.wake_all()
 
-    def records(self, after: int = 0) -> list[Uevent]:
+    def records(self, after: int = 0) -> list[UeventRange]:
         """The kept records with an event numbered `after` or later."""
-        wanted: list[Uevent] = []
+        wanted: list[UeventRange] = []
         for record in reversed(self._records):
             if record.sequence + record.events <= after:
                 break

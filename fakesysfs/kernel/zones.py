@@ -1,7 +1,8 @@
 """Zones by their spans (include/linux/mmzone.h, mm/memory_hotplug.c).
 
-Which zone a block goes to depends on where the zones of its node *span*, not on what they hold: a span is one
-interval that reaches from a zone's first to its last page, holes included, and shrinks only at its edges.
+The zone of a block depends on the *spans* of the node's zones, not on their pages. A span is one
+interval from the first page of a zone to the last, with the holes in between. It shrinks only at
+its edges.
 
 Units: page frame numbers of 4 KiB.
 """
@@ -23,25 +24,28 @@ KERNEL_ZONES = (DMA, DMA32, NORMAL)
 
 @dataclass(slots=True, eq=False)
 class Zone:
-    """One zone of one node. `start` to `end` is the span (end exclusive; both 0 when empty)."""
+    """One zone of one node.
+
+    The span is `start` to `end` (exclusive); both are 0 for an empty zone.
+    """
 
     nid: int
     name: str
     start: int = 0
     end: int = 0
     present: int = 0
-    """Pages online in the zone; it is populated as long as there are any."""
+    """Pages online in the zone. A zone with pages is populated."""
     present_early: int = 0
-    """Those of them that are boot memory."""
+    """Pages of boot memory among them."""
     managed_kb: int = 0
-    """What of it the page allocator has, in kB: MemTotal's part."""
+    """Memory of the page allocator in kB: the zone's part of MemTotal."""
 
     def intersects(self, start: int, end: int) -> bool:
         """Does the span meet start..end, exclusive (zone_intersects)?"""
         return self.start < self.end and start < self.end and end > self.start
 
     def grow(self, start: int, end: int) -> None:
-        """Make the span reach over start..end (resize_zone_range)."""
+        """Extend the span over start..end (resize_zone_range)."""
         if self.start == self.end:
             self.start, self.end = start, end
         else:
@@ -77,7 +81,7 @@ class NodeZones:
         return present
 
     def managed_kb(self) -> int:
-        """MemTotal of the node."""
+        """MemTotal of the node, in kB."""
         return sum(zone.managed_kb for zone in self._zones.values())
 
     def present_normal(self) -> int:
@@ -89,16 +93,20 @@ class NodeZones:
         return sum(self._zones[name].present_early for name in KERNEL_ZONES)
 
     def default_kernel_zone(self, start: int, end: int) -> Zone:
-        """The first of DMA and DMA32 whose span meets the range, else Normal (default_kernel_zone_for_pfn)."""
+        """The first of DMA and DMA32 whose span meets the range, otherwise Normal.
+
+        default_kernel_zone_for_pfn.
+        """
         for name in (DMA, DMA32):
             if self._zones[name].intersects(start, end):
                 return self._zones[name]
         return self._zones[NORMAL]
 
     def default_zone(self, start: int, end: int, *, movable_node: bool) -> Zone:
-        """Where `online` puts a range under online policy contig-zones (default_zone_for_pfn).
+        """The zone for `online` under the policy contig-zones (default_zone_for_pfn).
 
-        The zone that alone spans the range; otherwise the kernel zone, or Movable with the boot option `movable_node`.
+        The zone that alone spans the range; otherwise the kernel zone, or Movable with the boot
+        option `movable_node`.
         """
         kernel = self.default_kernel_zone(start, end)
         in_kernel, in_movable = kernel.intersects(start, end), self.movable.intersects(start, end)
@@ -107,7 +115,7 @@ class NodeZones:
         return self.movable if movable_node else kernel
 
     def edges(self, start: int, end: int) -> list[int]:
-        """The pages strictly inside start..end at which a span begins or ends."""
+        """The pages strictly inside start..end where a span begins or ends."""
         return sorted({edge for zone in self._zones.values() for edge in (zone.start, zone.end) if start < edge < end})
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 ROOT = 1
 """The inode number of the root directory, as FUSE demands."""
 
-SLOT_BITS, INDEX_BITS, ALIAS_BITS, SERIAL_BITS = 8, 24, 12, 20
+SLOT_BITS, INDEX_BITS, ALIAS_BITS = 8, 24, 12
 INDEX_SHIFT = SLOT_BITS
 ALIAS_SHIFT = INDEX_SHIFT + INDEX_BITS
 SERIAL_SHIFT = ALIAS_SHIFT + ALIAS_BITS

@@ -1,9 +1,9 @@
-"""Machines: what a machine file says, checked and put into the kernel's words.
+"""Machine files: checked, and translated into the kernel's terms.
 
-A machine file is TOML. `load` finds a built-in machine by name or reads a file, `describe.Machine` is its typed form,
-and `Machine.setup()` what a `Kernel` boots with.
+A machine file is TOML. `load` finds a built-in machine by name, or reads a file, and returns a
+`MachineDescription`. A `Kernel` boots with `MachineDescription.setup()`.
 """
 
-from fakesysfs.machine.describe import Machine, MachineError, builtin, load
+from fakesysfs.machine.describe import MachineDescription, MachineError, builtin, load
 
-__all__ = ["Machine", "MachineError", "builtin", "load"]
+__all__ = ["MachineDescription", "MachineError", "builtin", "load"]

@@ -1,7 +1,7 @@
-"""The form of a machine file, and every check on it.
+"""The form of a machine file, and all checks of it.
 
-Types and unknown keys are msgspec's business; what they cannot say (ranges that overlap, nodes that do not exist) is
-checked here. Every error names the file, the key, the value and what is allowed.
+msgspec checks types and unknown keys. `MachineDescription` checks the rest: ranges that overlap,
+nodes that do not exist. Every error names the file, the key, the value and the allowed values.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from fakesysfs.kernel.kernel import MODULE_KINDS, Config, DaxSetup, NodeSetup, Setup
+from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.memory_block import ONLINE_TYPES
-from fakesysfs.kernel.memory_hotplug import Parameters, Range
+from fakesysfs.kernel.memory_hotplug import Parameters
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
+from fakesysfs.kernel.modules import MODULE_KINDS
 from fakesysfs.kernel.node import LOCAL_DISTANCE
+from fakesysfs.kernel.range import Range
+from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
 from fakesysfs.machine.explain import explain
 from fakesysfs.ops.errors import KernelError
 
@@ -37,7 +40,7 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
 
 class MachineError(Exception):
-    """A machine that cannot be: the message says where, what and what is allowed."""
+    """An error in a machine file: its place, the value and the allowed values."""
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -45,14 +48,17 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
 
 
 class Span(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A piece of physical memory: `start` and `size` as "128M", "0x180000000" or a number of bytes."""
+    """A piece of physical memory.
+
+    `start` and `size` are written as "128M", "0x180000000" or a number of bytes.
+    """
 
     start: str | int
     size: str | int
 
 
 class Reserved(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A piece of a node's memory that is not RAM; `name` is its entry in /proc/iomem, if it has one."""
+    """A piece of a node's memory that is not RAM, and its name in /proc/iomem, if it has one."""
 
     start: str | int
     size: str | int
@@ -68,8 +74,11 @@ class Iomem(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     busy: bool = True
 
 
-class Node(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A possible node. `cpus` as "0-1,4"; without `memory` it comes up when memory is added to it."""
+class NodeSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A possible node.
+
+    `cpus` as "0-1,4"; without `memory` it comes up when memory is added to it.
+    """
 
     id: int
     cpus: str = ""
@@ -86,13 +95,14 @@ class Hmat(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     write_bandwidth: int
 
 
-class DaxRegion(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class DaxRegionSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Memory for dax devices.
 
-    `device_size` is the first device's size (default: all of the region), `online_type` the region driver's own
-    policy (default: the system's), `driver` the driver that is bound at start by name, `soft_reserved` the ranges
-    that are taken out of RAM for it (default: the region itself), `namespace` what persistent memory is used for when
-    the machine starts: a dax region (devdax, the default; its first bytes describe it) or a block device (raw).
+    `device_size` is the first device's size (default: all of the region), `online_type` the region
+    driver's own policy (default: the system's), `driver` the driver that is bound at start by name,
+    `soft_reserved` the ranges that are taken out of RAM for it (default: the region itself),
+    `namespace` what persistent memory is used for when the machine starts: a dax region (devdax,
+    the default; its first bytes describe it) or a block device (raw).
     """
 
     kind: Literal["hmem", "cxl", "pmem"]
@@ -114,7 +124,7 @@ class Unmovable(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     why: str
 
 
-class MemoryHotplug(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class MemoryHotplugSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The policy of memory hotplug: auto_online_blocks and the parameters of memory_hotplug."""
 
     online_type: OnlineType = "online"
@@ -125,7 +135,9 @@ class MemoryHotplug(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 
 
 class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Kernel configuration (upper case) and boot options, as far as they show."""
+    """Kernel configuration (upper case) and boot options."""
+
+    # The same options as in fakesysfs.kernel.config.Config, under the names of a file.
 
     cmdline: str = ""
     movable_node: bool = False
@@ -152,22 +164,22 @@ class Latency(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class _File(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     title: str = ""
     block_size: str | int
-    node: tuple[Node, ...]
+    node: tuple[NodeSection, ...]
     distances: tuple[tuple[Annotated[int, msgspec.Meta(ge=10, le=255)], ...], ...] | None = None
     hmat: tuple[Hmat, ...] = ()
-    dax_region: tuple[DaxRegion, ...] = ()
+    dax_region: tuple[DaxRegionSection, ...] = ()
     reserved: tuple[Reserved, ...] = ()
     iomem: tuple[Iomem, ...] = ()
     unmovable: tuple[Unmovable, ...] = ()
     mem_total_kB: dict[str, Natural | dict[KernelZone, Natural]] = {}  # noqa: N815  the unit of /proc/meminfo
     modules: tuple[str, ...] = ()
-    memory_hotplug: MemoryHotplug = MemoryHotplug()
+    memory_hotplug: MemoryHotplugSection = MemoryHotplugSection()
     kernel: KernelSection = KernelSection()
     latency: Latency = Latency()
 
 
-class Machine:
-    """A checked machine. `text` is its file (with `extends` resolved to a comment and the tables it became)."""
+class MachineDescription:
+    """A checked machine file. `text` is the text of the file."""
 
     def __init__(self, name: str, description: _File, source: str, text: str) -> None:
         self.name = name
@@ -178,7 +190,7 @@ class Machine:
         self._setup = self._build()
 
     def setup(self) -> Setup:
-        """What a kernel boots with."""
+        """The machine in the kernel's terms: all that a kernel boots with."""
         return self._setup
 
     # Checks -------------------------------------------------------------------------------------------------------
@@ -198,7 +210,7 @@ class Machine:
             raise self._fail(key, value, "expected 0 to 4P (52 address bits)")
         return number
 
-    def _range(self, key: str, span: Span | Reserved | Iomem | DaxRegion) -> Range:
+    def _range(self, key: str, span: Span | Reserved | Iomem | DaxRegionSection) -> Range:
         start, size = self._size(f"{key}.start", span.start), self._size(f"{key}.size", span.size)
         if not size:
             raise self._fail(f"{key}.size", span.size, "expected more than 0 bytes")
@@ -258,7 +270,7 @@ class Machine:
                 allowed = f"expected at most the region's size and a multiple of {max(align, 2 << 20)}"
                 raise self._fail(f"{key}.device_size", region.device_size, allowed)
             if region.kind == "pmem" and device_size is not None:
-                allowed = "expected none: a pmem region is static, one device for good"
+                allowed = 'not allowed with kind = "pmem": such a region is one device'
                 raise self._fail(f"{key}.device_size", region.device_size, allowed)
             if region.kind != "pmem" and region.namespace is not None:
                 raise self._fail(f"{key}.namespace", region.namespace, 'expected only with kind = "pmem"')
@@ -286,7 +298,7 @@ class Machine:
             iomem.append((*self._range(f"iomem[{number}]", entry), entry.name, entry.busy))
         pmem = [(setup.range.start, setup.range.end, "Persistent Memory (legacy)", False) for setup in kinds["pmem"]]
         platform = (["hmem_platform.0"] if kinds["hmem"] else []) + (["e820_pmem"] if kinds["pmem"] else [])
-        hotplug, kernel = file.memory_hotplug, file.kernel
+        hotplug = file.memory_hotplug
         return Setup(
             block_size=block_size,
             nodes=nodes,
@@ -308,21 +320,7 @@ class Machine:
             ),
             modules=tuple(self._modules()),
             latency={"online_block": file.latency.online_block, "offline_block": file.latency.offline_block},
-            config=Config(
-                pm=kernel.pm,
-                memory_hotplug=kernel.memory_hotplug,
-                memory_hotremove=kernel.memory_hotremove,
-                memory_failure=kernel.memory_failure,
-                crash_hotplug=kernel.crash_hotplug,
-                numa_migration=kernel.numa_migration,
-                dev_dax_kmem_protected=kernel.dev_dax_kmem_protected,
-                movable_node=kernel.movable_node,
-                kernel_allocations_on_hotplugged_nodes=kernel.kernel_allocations_on_hotplugged_nodes,
-                dax_major=kernel.dax_major,
-                nr_cpus=kernel.nr_cpus,
-                max_numnodes=kernel.max_numnodes,
-                cmdline=kernel.cmdline,
-            ),
+            config=Config(**msgspec.structs.asdict(file.kernel)),
         )
 
     def _nodes(self) -> tuple[NodeSetup, ...]:
@@ -419,10 +417,10 @@ def builtin() -> dict[str, str]:
     }
 
 
-def load(name_or_path: str) -> Machine:
-    """A built-in machine by name, else the machine that a file describes.
+def load(name_or_path: str) -> MachineDescription:
+    """A built-in machine by name, or the machine that a file describes.
 
-    Raises `MachineError` for everything that is wrong with it, a file that cannot be read too.
+    Raises `MachineError` for an error in the file, and for a file that cannot be read.
     """
     files = _builtin_files()
     if name_or_path in files:
@@ -435,7 +433,7 @@ def load(name_or_path: str) -> Machine:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise MachineError(f"{path}: this is not TOML (not UTF-8 text)") from None
+        raise MachineError(f"{path}: not TOML (not UTF-8 text)") from None
     except OSError as error:
         raise MachineError(f"{path}: {error.strerror}") from None
     return _parse(path.stem, text, str(path))
@@ -445,7 +443,7 @@ def _tables(text: str, source: str) -> dict[str, Any]:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise MachineError(f"{source}: this is not TOML: {error}") from None
+        raise MachineError(f"{source}: not TOML: {error}") from None
     base_name = tables.pop("extends", None)
     if base_name is None:
         return tables
@@ -461,14 +459,14 @@ def _tables(text: str, source: str) -> dict[str, Any]:
     return merged
 
 
-def _parse(name: str, text: str, source: str) -> Machine:
+def _parse(name: str, text: str, source: str) -> MachineDescription:
     try:
         return _checked(name, text, source)
     except RecursionError:
-        raise MachineError(f"{source}: this is not TOML that can be read: it is nested too deeply") from None
+        raise MachineError(f"{source}: the TOML is nested too deeply") from None
 
 
-def _checked(name: str, text: str, source: str) -> Machine:
+def _checked(name: str, text: str, source: str) -> MachineDescription:
     tables = _tables(text, source)
     if not tables:
         raise MachineError(f"{source}: the file is empty; expected at least block_size and [[node]]")
@@ -476,4 +474,4 @@ def _checked(name: str, text: str, source: str) -> Machine:
         description = msgspec.convert(tables, _File)
     except msgspec.ValidationError as error:
         raise MachineError(f"{source}: {explain(error, tables, _File)}") from None
-    return Machine(name, description, source, text)
+    return MachineDescription(name, description, source, text)

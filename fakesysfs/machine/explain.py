@@ -1,6 +1,7 @@
 """What is wrong with the form of a machine file, in the file's words: key, value, what is allowed.
 
-msgspec finds the place and the reason; it names types where a reader wants the value and the choice.
+msgspec finds the place and the reason; it names types where a reader wants the value and the
+choice.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _FIELD = re.compile(r"field `([^`]+)`")
 
 
 def explain(error: msgspec.ValidationError, tables: Mapping[str, Any], form: type[msgspec.Struct]) -> str:
-    """One sentence "key = value: expected ..." about `tables`, which should have had the form of `form`."""
+    """One sentence "key = value: expected ..." about `tables`, which are not of `form`."""
     match = _PLACE.match(str(error))
     assert match is not None
     reason, path = match[1], match[2] or ""

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
-from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.kernel.profile import PROFILES, UnknownKernelError, find_profile
 from fakesysfs.kernfs import Caller, Stat
 from fakesysfs.machine import load
 from fakesysfs.ops.errors import KernelError
@@ -48,9 +48,10 @@ def machine_and_kernel(profile: str, variant: str) -> tuple[str, str]:
     """
     machine = "oracle" if variant == "default" else f"oracle-{variant}"
     kernel = profile if profile in PROFILES else profile.removesuffix("-distribution")
-    if kernel not in PROFILES:
-        raise NotSupportedError(f"unknown kernel {profile!r} (choose from {', '.join(PROFILES)})")
-    return machine, kernel
+    try:
+        return machine, find_profile(kernel).name
+    except UnknownKernelError as error:
+        raise NotSupportedError(str(error)) from None
 
 
 def boot(profile: str, variant: str) -> Sysroot:
@@ -60,7 +61,7 @@ def boot(profile: str, variant: str) -> Sysroot:
         description = load(machine)
     except Exception as error:
         raise NotSupportedError(f"machine {machine} cannot be loaded: {error}") from error
-    return Sysroot.boot(description, PROFILES[kernel], whole_dev=True)
+    return Sysroot.boot(description, find_profile(kernel), whole_dev=True)
 
 
 class ModelProcess(Process):
@@ -328,8 +329,7 @@ class ModelTarget(Target):
         elif what == "kernel-allocations" and node is not None:
             kernel.kernel_allocations(node)
         elif what == "kernel-allocations-released":
-            if node is not None:
-                kernel.kernel_allocations_released(node)
+            pass  # the block stays unmovable (recorded: slab and page tables stay)
         elif what == "pmem-devdax":
             self.run(kernel.create_pmem_devdax(), "ndctl create-namespace")
         else:

@@ -20,7 +20,7 @@ from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.sandbox import linux
 
 if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import Setup
+    from fakesysfs.kernel.setup import Setup
 
 
 class Fake(NamedTuple):
@@ -182,13 +182,15 @@ def _serve(
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  only the server needs these
     from fakesysfs.fuse.session import serve  # noqa: PLC0415
     from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415
-    from fakesysfs.kernel.profile import PROFILES  # noqa: PLC0415
+    from fakesysfs.kernel.profile import UnknownKernelError, find_profile  # noqa: PLC0415
     from fakesysfs.sandbox.netlink import Injector  # noqa: PLC0415
     from fakesysfs.sandbox.uevent_sender import UeventSender  # noqa: PLC0415
     from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
-    if fake.kernel not in PROFILES:
-        return 2, f"there is no kernel {fake.kernel!r}; there are {', '.join(PROFILES)}"
+    try:
+        profile = find_profile(fake.kernel)
+    except UnknownKernelError as error:
+        return 2, str(error)
     os.chdir("/")
     log_to_standard_error()
     try:
@@ -196,7 +198,7 @@ def _serve(
             machine: _CheckedMachine = pickle.load(from_parent)  # noqa: S301  from our own parent
     except EOFError:
         return 1, "there is no machine"  # the parent died, or prints the reason itself
-    sysroot = Sysroot.boot(machine, PROFILES[fake.kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
+    sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid(), whole_dev=True)
     gc.freeze()
     gc.enable()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.device import Device, Driver
+from fakesysfs.kernel.kernel import kernel_of
 from fakesysfs.kernfs.declare import Kobject
 from fakesysfs.kernfs.tree import NameChange, Tree
 from fakesysfs.sysfs import debugfs
@@ -63,7 +64,7 @@ class Changes:
         yield NameChange(self._group(self._static("/sys/bus/memory"), "devices"), None, b"memory", first, last)
         yield NameChange(self._at("/control/blocks"), None, b"memory", first, last, directories=True)
         for nid in group.nids:
-            device = group.blocks.kernel.nodes[nid].device
+            device = group.blocks.nodes[nid].device
             if device is not None:
                 yield NameChange(self._tree.ino_of(device), None, b"memory", first, last)
 
@@ -94,7 +95,7 @@ class Changes:
 
     def _driver(self, driver: Driver, _first: Any, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._group(driver.bus, "drivers"), driver.name, directories=True)
-        module = driver.kernel.modules.loaded.get(driver.module)
+        module = kernel_of(driver).modules.loaded.get(driver.module)
         if module is not None:
             # The group `drivers` comes with the first driver and goes with the last.
             yield self._name(self._tree.ino_of(module), "drivers", directories=True)
@@ -105,7 +106,7 @@ class Changes:
 
     def _module(self, module: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._at("/sys/module"), module.name, directories=True)
-        modules = module.kernel.modules
+        modules = kernel_of(module).modules
         for name in modules.kinds[module.name].needs:
             yield self._name(self._group(modules.loaded[name], "holders"), module.name)
 

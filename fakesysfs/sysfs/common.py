@@ -7,23 +7,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from fakesysfs.kernel.device import Device, synthetic_uevent
-from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.kernel import HasKernel, Kernel
 from fakesysfs.kernel.kstrtox import sysfs_match_string, word_of
 from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Entry, Group, Indexed, Link, Links, Store
 from fakesysfs.ops.errors import KernelError
-
-
-class HasKernel(Protocol):
-    """An object of one kernel."""
-
-    @property
-    def kernel(self) -> Kernel:
-        """The kernel that the object belongs to."""
-        ...
-
 
 K = TypeVar("K", bound=HasKernel)
 

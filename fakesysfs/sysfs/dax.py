@@ -68,7 +68,7 @@ def _kmem_data(name: str) -> Callable[[DevDax], DaxKmemData | None]:
 
 
 def _kmem(device: DevDax) -> Kmem:
-    driver = device.kernel.dax_bus.drivers["kmem"]
+    driver = device.region.bus.drivers["kmem"]
     assert isinstance(driver, Kmem)
     return driver
 

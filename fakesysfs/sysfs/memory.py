@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import kstrtoull
 from fakesysfs.kernel.memory_block import DEVPATH, MemoryBlock, State
 from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Entry, Indexed, Kobject, Links
@@ -20,7 +20,7 @@ async def _online_show(block: MemoryBlock) -> bool:
 
 
 def _nodes(block: MemoryBlock) -> dict[str, tuple[Kobject, str]]:
-    nodes = (block.kernel.nodes[nid].device for nid in block.group.nids)
+    nodes = (kernel_of(block).nodes[nid].device for nid in block.group.nids)
     return {node.name: (node, f"/sys/devices/system/node/{node.name}") for node in nodes if node is not None}
 
 

@@ -5,9 +5,10 @@ kernel/module/sysfs.c, kernel/params.c.
 
 from __future__ import annotations
 
-from fakesysfs.kernel.kernel import MODULE_KINDS, Kernel
+from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import kstrtobool
 from fakesysfs.kernel.module import Module, ModuleKind
+from fakesysfs.kernel.modules import MODULE_KINDS
 from fakesysfs.kernfs.declare import RO, RW, Attribute, DirectoryKind, Entry, Group, Kobject, Links
 from fakesysfs.sysfs.common import always_0, uevent
 
@@ -17,7 +18,7 @@ def _drivers(module: Module) -> dict[str, tuple[Kobject, str]]:
 
 
 def _holders(module: Module) -> dict[str, tuple[Kobject, str]]:
-    modules = module.kernel.modules
+    modules = kernel_of(module).modules
     return {name: (modules.loaded[name], f"/sys/module/{name}") for name in modules.users(module.name)}
 
 
@@ -54,7 +55,7 @@ def _boolean(name: str) -> Attribute[Module]:
 
 
 def _kind(module: Module) -> ModuleKind:
-    return module.kernel.modules.kinds[module.name]
+    return kernel_of(module).modules.kinds[module.name]
 
 
 MODULE = DirectoryKind[Module](
@@ -64,7 +65,7 @@ MODULE = DirectoryKind[Module](
         RO("coresize", lambda module: _kind(module).core_size, "Bytes of the module."),
         RO("initsize", always_0, "Bytes of its start-up code, given back already."),
         RO("initstate", lambda _: "live", "live: the module is loaded."),
-        RO("refcnt", lambda module: len(module.kernel.modules.users(module.name)), "Users of the module."),
+        RO("refcnt", lambda module: len(kernel_of(module).modules.users(module.name)), "Users of the module."),
         RO(
             "taint",
             lambda module: "O" if _kind(module).out_of_tree else "",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from fakesysfs.kernel.bitmap import number_list, number_mask
 from fakesysfs.kernel.cpu import Cpu
-from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, word_of
 from fakesysfs.kernel.memory_tiers import AccessCoordinate, MemoryTier
 from fakesysfs.kernel.node import NodeDevice
@@ -79,18 +79,18 @@ def _vmstat_show(node: NodeDevice) -> list[str]:
 
 
 def _distance_show(node: NodeDevice) -> str:
-    nodes = node.kernel.nodes
+    nodes = kernel_of(node).nodes
     return " ".join(str(nodes.distance(node.nid, other)) for other in nodes.online())
 
 
 def _block_links() -> Indexed[NodeDevice]:
     def run(node: NodeDevice, index: int) -> tuple[int, int] | None:
-        found = node.kernel.memory_blocks.runs.run(index)
+        found = kernel_of(node).memory_blocks.runs.run(index)
         there = found is not None and node.nid in found[2].group.nids and node.kernel.config.memory_hotplug
         return found[:2] if found is not None and there else None
 
     def runs(node: NodeDevice) -> Iterable[tuple[int, int]]:
-        return node.kernel.memory_blocks.of_node(node.nid) if node.kernel.config.memory_hotplug else ()
+        return kernel_of(node).memory_blocks.of_node(node.nid) if node.kernel.config.memory_hotplug else ()
 
     return Indexed(
         prefix="memory",
@@ -165,7 +165,7 @@ def _reclaim_store(_kobj: object, buffer: bytes) -> None:
 
 
 def _coordinate(node: NodeDevice) -> AccessCoordinate:
-    return node.kernel.setup.performance[node.nid]
+    return kernel_of(node).setup.performance[node.nid]
 
 
 def _access(name: str) -> Group[NodeDevice]:
@@ -192,7 +192,7 @@ def _access(name: str) -> Group[NodeDevice]:
 
 
 def _nearest_initiators(node: NodeDevice) -> list[int]:
-    nodes = node.kernel.nodes
+    nodes = kernel_of(node).nodes
     cpus = nodes.with_cpus()
     if node.nid in cpus:
         return [node.nid]
@@ -204,7 +204,7 @@ def _initiators(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
 
 
 def _targets(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    nodes = node.kernel.nodes
+    nodes = kernel_of(node).nodes
     others = [nodes[nid].device for nid in nodes.online() if nodes[nid].access]
     return _node_links(
         node, [other.nid for other in others if other is not None and node.nid in _nearest_initiators(other)]
@@ -212,12 +212,12 @@ def _targets(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
 
 
 def _node_links(kobj: NodeDevice | Cpu, nids: list[int]) -> dict[str, tuple[Kobject, str]]:
-    devices = [kobj.kernel.nodes[nid].device for nid in nids]
+    devices = [kernel_of(kobj).nodes[nid].device for nid in nids]
     return {device.name: (device, f"{NODE}/{device.name}") for device in devices if device is not None}
 
 
 def _cpu_links(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    cpus = (node.kernel.cpus[number] for number in node.data.cpus)
+    cpus = (kernel_of(node).cpus[number] for number in node.data.cpus)
     return {cpu.name: (cpu, f"{CPU}/{cpu.name}") for cpu in cpus}
 
 
@@ -239,7 +239,7 @@ NODE_KIND = DirectoryKind[NodeDevice](
         RO("cpulist", lambda node: number_list(node.data.cpus), "CPUs of the node as a list.", size=_cpulist_size),
         RO(
             "cpumap",
-            lambda node: number_mask(node.data.cpus, _possible_cpus(node.kernel)),
+            lambda node: number_mask(node.data.cpus, _possible_cpus(kernel_of(node))),
             "CPUs of the node as a mask.",
         ),
         RO("distance", _distance_show, "Distances to the online nodes, ascending by node."),
@@ -369,11 +369,11 @@ CPU_BUS_ENTRIES = driverless_bus_entries(
 
 
 def _self_mask(cpu: Cpu) -> str:
-    return number_mask([cpu.number], _possible_cpus(cpu.kernel))
+    return number_mask([cpu.number], _possible_cpus(kernel_of(cpu)))
 
 
 def _package_mask(cpu: Cpu) -> str:
-    return number_mask(cpu.package, _possible_cpus(cpu.kernel))
+    return number_mask(cpu.package, _possible_cpus(kernel_of(cpu)))
 
 
 CPU_KIND = DirectoryKind[Cpu](

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fakesysfs.kernel.cpu import Cpu
-from fakesysfs.kernel.dax.bus import DaxMapping, DaxRegion, DevDax
+from fakesysfs.kernel.dax.bus import DaxBus, DaxMapping, DaxRegion, DevDax
 from fakesysfs.kernel.dax.kmem import DaxKmemData
-from fakesysfs.kernel.dax.pmem import NdDevice
+from fakesysfs.kernel.dax.pmem import NdDevice, NvdimmBus
 from fakesysfs.kernel.device import Bus, Driver
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_block import BlockGroup
@@ -34,6 +34,8 @@ KINDS: Mapping[type, DirectoryKind[Any]] = {
     CxlDevice: dax.CXL_DEVICE,
     NdDevice: nd.ND_DEVICE,
     Bus: dax.BUS,
+    DaxBus: dax.BUS,
+    NvdimmBus: dax.BUS,
     Module: module.MODULE,
     NotifierErrInjectDir: debugfs.NOTIFIER_ERROR_INJECT,
     NotifierErrInject: debugfs.NOTIFIER_ERR_INJECT,

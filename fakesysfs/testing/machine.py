@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from fakesysfs import machine as descriptions
-from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.kernel.profile import find_profile
 from fakesysfs.kernfs import Caller
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
@@ -51,13 +51,11 @@ class Machine:
     """
 
     def __init__(self, machine: StrPath = "default", kernel: str = "hotplug-v3", *, uid: int = 0) -> None:
-        if kernel not in PROFILES:
-            raise ValueError(f"there is no kernel {kernel!r}; there are {', '.join(PROFILES)}")
+        self._profile = find_profile(kernel)
         try:
             self._machine = descriptions.load(os.fspath(machine))
         except descriptions.MachineError as error:
             raise ValueError(str(error)) from None
-        self._profile = PROFILES[kernel]
         self._uid = uid
         self._running: RunningMachine | AsyncRunningMachine | None = None
 

@@ -14,20 +14,19 @@ import threading
 from fakesysfs import machine
 from fakesysfs.fuse import mount
 from fakesysfs.fuse.daemon import log_to_standard_error
-from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.sysroot import Sysroot
 
 
 def main(point: str, name: str, kernel: str) -> int:
     """Serve until standard input ends; returns the exit status."""
-    if kernel not in PROFILES:
-        return _refuse(2, f"there is no kernel {kernel!r}; there are {', '.join(PROFILES)}")
     try:
+        profile = find_profile(kernel)
         mount.check_limits()
         mount.check_threads()
         mount.check(point)
         loaded = machine.load(name)
-    except machine.MachineError as error:
+    except (machine.MachineError, UnknownKernelError) as error:
         return _refuse(2, str(error))
     except mount.MountError as error:
         return _refuse(error.status, str(error))
@@ -35,7 +34,7 @@ def main(point: str, name: str, kernel: str) -> int:
     from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415  the same
 
     log_to_standard_error()
-    sysroot = Sysroot.boot(loaded, PROFILES[kernel], uid=os.getuid(), gid=os.getgid(), whole_dev=True)
+    sysroot = Sysroot.boot(loaded, profile, uid=os.getuid(), gid=os.getgid(), whole_dev=True)
     uevents = RemoteUevents(sysroot.uevent_readers)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     try:

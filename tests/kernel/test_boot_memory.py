@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fakesysfs.kernel.kernel import Kernel, NodeSetup, Setup
-from fakesysfs.kernel.memory_hotplug import Range
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.kernel.range import Range
+from fakesysfs.kernel.setup import NodeSetup, Setup
 from fakesysfs.machine import load
 from tests.model import BLOCK, GIB, drive
 

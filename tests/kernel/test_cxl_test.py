@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fakesysfs.kernel.kernel import DaxSetup, Kernel, NodeSetup, Setup
-from fakesysfs.kernel.memory_hotplug import Range
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import PROFILES, Mmop
+from fakesysfs.kernel.range import Range
+from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
 from tests.model import GIB, drive
 
 DRIVERS = ("device_dax", "dax_cxl", "kmem")

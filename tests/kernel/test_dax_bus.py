@@ -229,7 +229,7 @@ def test_a_mapping_of_length_0_of_a_device_that_has_one_is_a_warning(kernel: Ker
         assert refusal(bus.mapping_store, device, b"1a0000000-19fffffff") == "EBUSY"
     assert log_since(kernel, log) == [
         "<4>dax dax0.1: 0-size allocation must be first",
-        "<4>WARNING: drivers/dax/bus.c:<line> at alloc_dev_dax_range",
+        "<4>WARNING: drivers/dax/bus.c:867 at alloc_dev_dax_range",
     ]
     assert kernel.tainted == 512
 

@@ -19,17 +19,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.dax import bus as dax_bus
 from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
 from fakesysfs.kernel.dax.kmem import FREED_NAME, KMEM_NAME, DaxKmemData, Kmem
 from fakesysfs.kernel.ida import Ida
-from fakesysfs.kernel.kernel import Config, Kernel, Setup
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_block import State
-from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop
+from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.resource import Resource
+from fakesysfs.kernel.setup import Setup
 from fakesysfs.kernfs import Tree, names_in, open_directory
-from fakesysfs.machine import Machine
+from fakesysfs.machine import MachineDescription
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Operation
 from fakesysfs.sysroot import Sysroot
@@ -54,7 +56,7 @@ def in_use(ida: Ida) -> list[int]:
     return sorted(ida._taken)
 
 
-class _Described(Machine):
+class _Described(MachineDescription):
     """A machine that was not read from a file."""
 
     def __init__(self, setup: Setup) -> None:

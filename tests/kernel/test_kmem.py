@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
+from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.dax.bus import DaxMapping, mapping_store, size_store
-from fakesysfs.kernel.kernel import Config, Kernel
-from fakesysfs.kernel.memory_hotplug import Range
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import Mmop
+from fakesysfs.kernel.range import Range
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Answer
 from fakesysfs.testing.tasks import Signal, Tasks
@@ -471,7 +472,7 @@ def test_an_unplug_leaves_alone_what_is_in_a_range_that_was_not_reserved(profile
     """dax_kmem_do_hotremove goes by the reservations: here the range is another one's RAM, blocks 32-33."""
     kernel = with_ranges(profile, span(48, 49))
     device = dax(kernel)
-    ram = DaxMapping(kernel, 1, device, span(32, 33), 0)
+    ram = DaxMapping(1, device, span(32, 33), 0)
     device.mappings.append(ram)
     before = world(kernel)["blocks"]
     assert bind(kernel) == "ok"
@@ -585,7 +586,7 @@ def test_without_memory_hotremove_unplug_is_ebusy_and_unbind_leaks_by_design() -
 
 WARN = [
     "<4>Hotplug memory regions stuck online until reboot",
-    "<4>WARNING: drivers/dax/kmem.c:<line> at dax_kmem_cleanup_resources [kmem]",
+    "<4>WARNING: drivers/dax/kmem.c:353 at dax_kmem_cleanup_resources [kmem]",
 ]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fakesysfs.kernel.kernel import Config, Kernel
+from fakesysfs.kernel.config import Config
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_tiers import (
     MEMTIER_CHUNK_BITS,
     MEMTIER_DEFAULT_LOWTIER_ADISTANCE,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fakesysfs.kernel.kernel import Config, Kernel
+from fakesysfs.kernel.config import Config
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.notifier_error_inject import NotifierErrInject
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError

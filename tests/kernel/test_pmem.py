@@ -7,9 +7,10 @@ import errno
 import pytest
 
 from fakesysfs.kernel.dax.pmem import PmemMedia
-from fakesysfs.kernel.kernel import DaxSetup, Kernel
-from fakesysfs.kernel.memory_hotplug import Range
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.kernel.range import Range
+from fakesysfs.kernel.setup import DaxSetup
 from fakesysfs.machine import load
 from tests.model import GIB, dax, drive, errno_of, events_since, kmem, log_since
 

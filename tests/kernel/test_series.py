@@ -9,12 +9,13 @@ import dataclasses
 
 import pytest
 
+from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.dax.bus import create_dev_dax, mapping_store
 from fakesysfs.kernel.dax.kmem import FREED_NAME, KMEM_NAME, memory_block_align_range
-from fakesysfs.kernel.kernel import Config, Kernel
-from fakesysfs.kernel.memory_hotplug import Range
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_tiers import MEMTIER_DEFAULT_LOWTIER_ADISTANCE
 from fakesysfs.kernel.profile import Mmop
+from fakesysfs.kernel.range import Range
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.testing.tasks import Tasks
 from tests.model import (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fakesysfs.kernel.bitmap import number_list, number_mask
 from fakesysfs.kernel.dax.kmem import memory_block_align_range, string_get_size
-from fakesysfs.kernel.memory_hotplug import Range
+from fakesysfs.kernel.range import Range
 from tests.model import BLOCK
 
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.dax import bus as dax_bus
-from fakesysfs.kernel.kernel import Config, Kernel
+from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
 from fakesysfs.kernel.profile import PROFILES, Mmop, Unbind
 from fakesysfs.ops.errors import KernelError

@@ -11,7 +11,7 @@ import stat
 
 import pytest
 
-from fakesysfs.kernel.kernel import LAST_SERIAL
+from fakesysfs.kernel.core import LAST_SERIAL
 from fakesysfs.kernfs import OpenFile, open_directory
 from fakesysfs.kernfs.tree import Found
 from fakesysfs.ops import sched

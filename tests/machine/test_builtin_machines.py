@@ -101,7 +101,7 @@ def test_huge_costs_by_the_run(profile: str, monkeypatch: pytest.MonkeyPatch) ->
         ('driver = "kmem"', None),
         ('namespace = "raw"', None),
         ('namespace = "fsdax"', "namespace"),
-        ('device_size = "1G"', "a pmem region is static"),
+        ('device_size = "1G"', "such a region is one device"),
     ],
 )
 def test_pmem_in_a_file(tmp_path_factory: pytest.TempPathFactory, more: str, said: str | None) -> None:

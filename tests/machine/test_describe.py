@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from fakesysfs.kernel.memory_hotplug import Range
+from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.profile import Mmop
+from fakesysfs.kernel.range import Range
 from fakesysfs.machine import MachineError, builtin, load
+from fakesysfs.machine.describe import KernelSection
 
 NODE_5 = "{ node = 5, read_latency = 1, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }"
 NODE_0 = "{ node = 0, read_latency = 0, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }"
@@ -225,3 +229,8 @@ def test_a_file_may_extend_a_built_in_machine(tmp_path: Path) -> None:
     setup, base = load(str(path)).setup(), load("default").setup()
     assert setup.default_online_type is Mmop.OFFLINE
     assert (setup.nodes, setup.cxl_regions, setup.config) == (base.nodes, base.cxl_regions, base.config)
+
+
+def test_the_table_kernel_has_the_options_of_the_kernel_and_their_defaults() -> None:
+    """Each option is declared in two forms: `Config` is the kernel's, `KernelSection` the file's."""
+    assert msgspec.structs.asdict(KernelSection()) == dataclasses.asdict(Config())

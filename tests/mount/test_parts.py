@@ -19,7 +19,7 @@ import trio
 
 from fakesysfs.fuse import mount as mount_module
 from fakesysfs.fuse.callers import command_of, has_open, interrupted
-from fakesysfs.fuse.driver import Driver
+from fakesysfs.fuse.driver import OperationDriver
 from fakesysfs.fuse.fast import loop
 from fakesysfs.fuse.fast.completed import completed
 from fakesysfs.fuse.handler import answer_errno
@@ -231,7 +231,7 @@ async def test_driver_turns_requests_into_waits(autojump_clock: trio.testing.Moc
     slept: list[float] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wake)
-        driver = Driver(stepped)
+        driver = OperationDriver(stepped)
         answers = await driver.drive(operation(), os.getpid(), 0, lambda: slept.append(trio.current_time()))
     assert answers == [Answer.WOKEN] * 3
     assert steps == 4
@@ -241,7 +241,7 @@ async def test_driver_turns_requests_into_waits(autojump_clock: trio.testing.Moc
 
 
 async def test_who_waits_for_others_keeps_nobody_busy(autojump_clock: trio.testing.MockClock) -> None:
-    driver, queue = Driver(lambda: None), WaitQueue()
+    driver, queue = OperationDriver(lambda: None), WaitQueue()
     seen: list[int] = []
 
     async def operation() -> None:
@@ -275,7 +275,7 @@ async def test_cancelled_operation_is_closed(autojump_clock: trio.testing.MockCl
             closed = True
 
     with trio.move_on_after(1):
-        await Driver(lambda: None).drive(operation(), 0, 0)
+        await OperationDriver(lambda: None).drive(operation(), 0, 0)
     assert closed
 
 

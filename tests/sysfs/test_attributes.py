@@ -402,7 +402,7 @@ def test_refused_says_who_what_and_why() -> None:
     lines = face.read("/control/refused").splitlines()
     path = face.sysroot.tree.path_of(face.sysroot.tree.resolve(hotplug))
     assert lines[0].startswith(f'1 pytest {path} "bogus\\xc3\\xbf\\n" EINVAL (Invalid argument): ')
-    assert lines[0].endswith("is none of unplug, online, online_movable [dax_kmem_parse_state]")
+    assert lines[0].endswith("is not one of unplug, online, online_movable [dax_kmem_parse_state]")
     busy = "EBUSY (Device or resource busy): dax0.0 is online_movable: unplug it first [hotplug_store]"
     assert lines[1] == f'1 pytest {path} "online" {busy}'
     assert 'mapping "" EACCES (Permission denied): ' in lines[2]

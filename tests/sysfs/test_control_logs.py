@@ -19,7 +19,7 @@ from fakesysfs.control.history import REFUSED_CALLS
 from fakesysfs.control.kmsg import kmsg_line
 from fakesysfs.control.transcript import Line, Transcript
 from fakesysfs.kernel.printk import LOG_RECORDS
-from fakesysfs.kernel.uevent import Uevent
+from fakesysfs.kernel.uevent import UeventRange
 from fakesysfs.kernfs import OpenFile
 from fakesysfs.kernfs.log import LogReader
 from fakesysfs.ops import sched
@@ -163,9 +163,9 @@ def test_a_position_that_was_dropped_is_that_of_the_oldest_line(face: Face) -> N
 @pytest.mark.parametrize("device", [True, False])
 @pytest.mark.parametrize(("sequence", "first", "last"), [(1, 0, 0), (1, 0, 120), (98, 9, 11), (5, 995, 1005)])
 def test_events_are_measured_without_being_written_out(
-    template: Callable[[Uevent], str], *, device: bool, sequence: int, first: int, last: int
+    template: Callable[[UeventRange], str], *, device: bool, sequence: int, first: int, last: int
 ) -> None:
-    record = Uevent(
+    record = UeventRange(
         sequence, "online", "/devices/100%s", "memory", ("A=é%d",), first if device else -1, last if device else -1
     )
     piece = EventLines(record, template(record))

@@ -164,7 +164,7 @@ def test_wrong_wishes(project: pytest.Pytester) -> None:
     result = run(project)
     result.assert_outcomes(errors=3)
     result.stdout.fnmatch_lines_random(
-        ["*there is no kernel '6.6'*", "*nowhere.toml*", "*colour: expected machine or kernel*"]
+        ["*unknown kernel '6.6'*", "*nowhere.toml*", "*colour: expected machine or kernel*"]
     )
 
 

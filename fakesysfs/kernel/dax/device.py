@@ -1,20 +1,16 @@
 """device_dax and fsdev_dax: dax devices as character devices (drivers/dax/device.c).
 
-Differs knowingly: the character device cannot be opened, so binding reserves the ranges and no more. fsdev_dax binds
-and lists.
+Differs knowingly: a program cannot open the character device. Binding only reserves the ranges.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
-from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
+from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
 from fakesysfs.kernel.printk import WARNING
+from fakesysfs.kernel.resource import IomemResource, Resource
 from fakesysfs.ops.errors import KernelError
-
-if TYPE_CHECKING:
-    from fakesysfs.kernel.resource import Resource
 
 
 class DeviceDax(DaxDriver):
@@ -22,45 +18,49 @@ class DeviceDax(DaxDriver):
 
     name = "device_dax"
 
+    def __init__(self, bus: DaxBus, module: str, iomem: IomemResource) -> None:
+        super().__init__(bus, module)
+        self._iomem = iomem
+
     async def probe_dax(self, dev_dax: DevDax) -> None:
         """Reserve every range (dev_dax_probe).
 
-        Raises KernelError: EINVAL for a page map left over by a failure, EBUSY.
+        Raises KernelError: EINVAL if a failed probe left its page map, EBUSY if a range is taken.
         """
-        kernel = self.kernel
+        printk = self.kernel.printk
         if not dev_dax.region.static:
             if dev_dax.pgmap:
-                kernel.printk(WARNING, f"{self.name} {dev_dax.name}: dynamic-dax with pre-populated page map")
+                printk(WARNING, f"{self.name} {dev_dax.name}: dynamic-dax with pre-populated page map")
                 raise KernelError(errno.EINVAL, "an earlier failed probe left its page map", "dev_dax_probe")
             dev_dax.pgmap = True
         held: list[Resource] = []
 
         async def release() -> None:
             for resource in held:
-                kernel.iomem.release(resource)
+                self._iomem.release(resource)
 
         dev_dax.release_actions.append(release)
         for number, mapping in enumerate(dev_dax.mappings):
             span = mapping.range
-            resource = kernel.iomem.request_region(span.start, span.end, dev_dax.name)
+            resource = self._iomem.request_region(span.start, span.end, dev_dax.name)
             if resource is None:
                 what = f"mapping{number}: {span.start:#x}-{span.end:#x}"
-                kernel.printk(WARNING, f"{self.name} {dev_dax.name}: {what} could not reserve range")
-                raise KernelError(errno.EBUSY, "another resource is in the range", "dev_dax_probe")
+                printk(WARNING, f"{self.name} {dev_dax.name}: {what} could not reserve range")
+                raise KernelError(errno.EBUSY, "the range overlaps another resource", "dev_dax_probe")
             held.append(resource)
 
     async def remove(self, device: object) -> None:
-        """The page map of a bound device goes with it."""
+        """Remove the page map."""
         assert isinstance(device, DevDax)
         device.pgmap = False
 
 
 class FsdevDax(DeviceDax):
-    """The driver fsdev_dax: only devices that were named to it."""
+    """The driver fsdev_dax. It takes only devices whose names were written to new_id."""
 
     name = "fsdev_dax"
 
     def matches_kind(self, dev_dax: DevDax) -> bool:
-        """Never by kind."""
+        """It matches no kind."""
         del dev_dax
         return False

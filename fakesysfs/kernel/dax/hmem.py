@@ -1,92 +1,118 @@
-"""dax_hmem and dax_cxl: soft-reserved memory and CXL regions as dax regions (drivers/dax/hmem/hmem.c, cxl.c).
+"""dax_hmem and dax_cxl: soft-reserved memory and CXL regions as dax regions.
 
-hmem_platform makes a platform device hmem.N for each range that firmware reserved for special use; the driver hmem
-makes a dynamic region and its first device of each. dax_cxl does the same for the dax_region of a CXL region.
+drivers/dax/hmem/hmem.c, cxl.c.
+
+hmem_platform makes a platform device hmem.N for each range that firmware reserved for special use.
+The driver hmem makes a dynamic region and its first device on each. dax_cxl does the same on the
+dax_region of a CXL region.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from fakesysfs.kernel.dax.bus import DaxRegion, create_dev_dax, unregister_dev_dax
-from fakesysfs.kernel.device import Device, Driver
+from fakesysfs.kernel.dax.bus import DaxBus, DaxRegion, create_dev_dax, unregister_dev_dax
+from fakesysfs.kernel.device import Bus, Device, Driver
+from fakesysfs.kernel.ida import Ida
+from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice, PlatformDriver
-
-if TYPE_CHECKING:
-    from fakesysfs.kernel.kernel import DaxSetup, Kernel
-
-PMD_SIZE = 2 << 20
+from fakesysfs.kernel.setup import DaxSetup
 
 
 async def offer_region(region: DaxRegion, size: int, setup: DaxSetup, *, memmap_on_memory: bool) -> None:
-    """Make a region and its first device, of `size` bytes; both go with the driver of the device that offers it."""
+    """Register a region and its first device, of `size` bytes.
+
+    Unbinding the region's device removes both.
+    """
     device = region.device
     region.driver_at_start = setup.driver
-    kernel = device.kernel
-    region.serial = kernel.new_serial()
-    kernel.register(region)
+    core = device.kernel
+    region.serial = core.new_serial()
+    core.register(region)
     device.driver_data = region
-    kernel.changed("region", device)
+    core.changed("region", device)
 
-    async def take_back() -> None:
+    async def remove() -> None:
         for dev_dax in reversed(region.devices()):
             await unregister_dev_dax(dev_dax)
         device.driver_data = None
-        kernel.unregister(region)
+        core.unregister(region)
         region.serial = 0
-        kernel.changed("region", device)
+        core.changed("region", device)
 
-    device.release_actions.append(take_back)
-    # A probing driver's device counts as bound: the region's attributes work already.
+    device.release_actions.append(remove)
+    # During the probe the region's device counts as bound, so the attributes of the region work.
     await create_dev_dax(region, size, memmap_on_memory=memmap_on_memory, online_type=setup.online_type)
 
 
 class HmemPlatform(PlatformDriver):
-    """The driver hmem_platform: one platform device per soft-reserved range."""
+    """The driver hmem_platform: one platform device for each soft-reserved range."""
 
     name = "hmem_platform"
 
+    def __init__(self, bus: Bus, module: str, reserved: Sequence[DaxSetup], memregions: Ida, nodes: Nodes) -> None:
+        super().__init__(bus, module)
+        self._reserved = reserved
+        self._memregions = memregions
+        self._nodes = nodes
+
     async def probe(self, device: Device) -> None:
-        """Make hmem.0, hmem.1, ..., numbered as memory regions of all kinds are (hmem_register_device)."""
-        kernel = self.kernel
+        """Make hmem.0, hmem.1, ..., numbered together with the other memory regions.
+
+        hmem_register_device.
+        """
+        bus, memregions = self.bus, self._memregions
         made: list[tuple[int, PlatformDevice]] = []
 
-        async def take_back() -> None:
+        async def remove() -> None:
             for number, hmem in reversed(made):
-                await kernel.platform_bus.remove(hmem)
-                kernel.memregions.release(number)
+                await bus.remove(hmem)
+                memregions.release(number)
 
-        device.release_actions.append(take_back)
-        for reserved in kernel.setup.soft_reserved:
-            number = kernel.memregions.take()
-            hmem = PlatformDevice(kernel, f"hmem.{number}", "hmem", device, target_node=reserved.target_node)
+        device.release_actions.append(remove)
+        for reserved in self._reserved:
+            number = memregions.take()
+            numa_node = self._nodes.nearest_online(reserved.target_node)
+            hmem = PlatformDevice(bus, f"hmem.{number}", "hmem", device, numa_node=numa_node)
             hmem.dax_setup = reserved
             made.append((number, hmem))
-            await kernel.platform_bus.add(hmem)
+            await bus.add(hmem)
 
 
 class Hmem(PlatformDriver):
-    """The driver hmem."""
+    """The driver hmem.
+
+    `region_idle` returns the module's parameter, which may change at any time.
+    """
 
     name = "hmem"
 
-    def __init__(self, kernel: Kernel, module: str, *, region_idle: Callable[[], bool]) -> None:
-        super().__init__(kernel, kernel.platform_bus, module)
-        self.region_idle = region_idle
-        """The module's parameter, which may change at any time."""
+    def __init__(self, bus: Bus, module: str, dax_bus: DaxBus, region_idle: Callable[[], bool]) -> None:
+        super().__init__(bus, module)
+        self._dax_bus = dax_bus
+        self._region_idle = region_idle
 
     async def probe(self, device: Device) -> None:
-        """Make the region; with region_idle its device is empty and not meant for kmem (dax_hmem_probe)."""
+        """Make the region (dax_hmem_probe).
+
+        With region_idle its device is empty and not meant for kmem.
+        """
         assert isinstance(device, PlatformDevice)
         reserved = device.dax_setup
         assert reserved is not None
         number = int(device.name.partition(".")[2])
-        region_idle = self.region_idle()
+        idle = self._region_idle()
         region = DaxRegion(
-            device, number, reserved.range, reserved.target_node, reserved.align, static=False, kmem=not region_idle
+            self._dax_bus,
+            device,
+            number,
+            reserved.range,
+            reserved.target_node,
+            reserved.align,
+            static=False,
+            kmem=not idle,
         )
-        size = 0 if region_idle else reserved.device_size or reserved.range.length
+        size = 0 if idle else reserved.device_size or reserved.range.length
         await offer_region(region, size, reserved, memmap_on_memory=False)
 
 
@@ -94,6 +120,10 @@ class CxlDaxRegion(Driver):
     """The driver cxl_dax_region of module dax_cxl."""
 
     name = "cxl_dax_region"
+
+    def __init__(self, bus: Bus, module: str, dax_bus: DaxBus) -> None:
+        super().__init__(bus, module)
+        self._dax_bus = dax_bus
 
     def matches(self, device: Device) -> bool:
         """By type."""
@@ -104,5 +134,14 @@ class CxlDaxRegion(Driver):
         assert isinstance(device, CxlDevice)
         setup = device.dax_setup
         assert setup is not None
-        region = DaxRegion(device, device.number, setup.range, setup.target_node, setup.align, static=False, kmem=True)
+        region = DaxRegion(
+            self._dax_bus,
+            device,
+            device.number,
+            setup.range,
+            setup.target_node,
+            setup.align,
+            static=False,
+            kmem=True,
+        )
         await offer_region(region, setup.device_size or setup.range.length, setup, memmap_on_memory=True)

@@ -1,29 +1,32 @@
-"""kmem: dax devices as system memory, and the whole-device attribute (drivers/dax/kmem.c and the series in its forms).
+"""kmem: dax devices as system memory, and the whole-device attribute.
 
-A bound device has a state: unplugged (its memory blocks do not exist), or plugged as one of the online types (offline:
-the blocks exist and are offline). The state is what was last decided or written; it is never derived from the blocks.
-Which states, words and promises there are is the profile's; the transitions are one table:
+drivers/dax/kmem.c and the series in its forms.
 
-    asked, in state:  unplugged   offline   online_X           online_Y
+A bound device has a state. It is unplugged (its memory blocks do not exist), or plugged as one of
+the online types (offline: the blocks exist and are offline). The probe or a write sets the state;
+it never follows from the states of the blocks. The profile has the states and their words. The
+transitions are:
+
+    written, state:   unplugged   offline   online_X           online_Y
     unplug            nothing     unplug    unplug             unplug
     online_X          plug        EBUSY     nothing (success)  EBUSY
 
-Locks: active reference of the attribute, then the device's kmem mutex (uninterruptible), then device_hotplug_lock.
-Words are read before any lock, so junk is refused at once even while another writer is stuck; reading the attribute
-takes no lock.
+A write takes the active reference of the attribute, then the device's kmem mutex (uninterruptible),
+then device_hotplug_lock. It parses the word before it takes a lock. So an unknown word fails at
+once, even while another writer is stuck. A read takes no lock.
 
-The functions have the names of the series' patches 7 and 8.
+The functions bear the names in patches 7 and 8 of the series.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
-from fakesysfs.kernel.dax.bus import DaxDriver, DevDax
+from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
+from fakesysfs.kernel.device import Device
 from fakesysfs.kernel.kstrtox import sysfs_match_string
-from fakesysfs.kernel.memory_hotplug import Range
-from fakesysfs.kernel.memory_tiers import MEMTIER_DEFAULT_LOWTIER_ADISTANCE, MemoryDevType
+from fakesysfs.kernel.memory_tiers import MEMTIER_DEFAULT_LOWTIER_ADISTANCE, MemoryDevType, MemoryTiers
+from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.printk import ERR, INFO, WARNING
 from fakesysfs.kernel.profile import (
     DAX_KMEM_UNPLUGGED,
@@ -34,32 +37,36 @@ from fakesysfs.kernel.profile import (
     Reserving,
     Unbind,
 )
+from fakesysfs.kernel.range import Range
+from fakesysfs.kernel.resource import IomemResource, Resource
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import ActiveReferences, Mutex, Preempt, ask
 
-if TYPE_CHECKING:
-    from fakesysfs.kernel.device import Device
-    from fakesysfs.kernel.kernel import Kernel
-    from fakesysfs.kernel.resource import Resource
-
 KMEM_NAME = "System RAM (kmem)"
 FREED_NAME = "freed"
-"""What /proc/iomem shows for a name that the posted series frees too early: in a real kernel arbitrary bytes."""
+"""Stands in /proc/iomem for a name that the posted series frees too early.
 
-TAINT_WARN = 512
+A real kernel shows arbitrary bytes.
+"""
+
+WARN_PLACE = "drivers/dax/kmem.c:353 at dax_kmem_cleanup_resources [kmem]"
+"""Place of a WARN in the log.
+
+The line number is an example: it differs from build to build, and the recordings have no number.
+"""
 
 
 def memory_block_align_range(span: Range, block_size: int) -> Range:
-    """The whole memory blocks inside a range (patch 2); its end is below its start if there are none."""
+    """The whole memory blocks inside a range (patch 2). Without any, the end is below the start."""
     start = -(-span.start // block_size) * block_size
     end = (span.end + 1) // block_size * block_size - 1
     return Range(start, end)
 
 
 class DaxKmemData:
-    """struct dax_kmem_data: what kmem keeps of a bound device."""
+    """struct dax_kmem_data: kmem's data of a bound device. `block_size` is in bytes."""
 
-    def __init__(self, kernel: Kernel, dev_dax: DevDax, mtype: MemoryDevType) -> None:
+    def __init__(self, dev_dax: DevDax, mtype: MemoryDevType, block_size: int) -> None:
         self.kobj = self.dev_dax = dev_dax
         self.serial = 0
         self.index = 0
@@ -68,29 +75,30 @@ class DaxKmemData:
         self.lock = Mutex(f"{dev_dax.name} kmem")
         self.stores = ActiveReferences()
         self.resources: dict[int, Resource] = {}
-        """What is reserved in /proc/iomem, by number of the mapping."""
-        self._block_size = kernel.memory_blocks.block_size
+        """The reservations in /proc/iomem, by the number of the mapping."""
+        self._block_size = block_size
 
     @property
     def attribute_exists(self) -> bool:
-        """Is the whole-device attribute there?"""
+        """Does the whole-device attribute exist?"""
         return self.serial != 0
 
     @property
     def ranges(self) -> list[Range | None]:
-        """By mapping: its whole memory blocks, None for a range without any (dax_kmem_range).
+        """For each mapping its whole memory blocks, None without any (dax_kmem_range).
 
-        A bound device may get another mapping, which the next plug finds (mapping_store has no check).
+        A user can add a mapping to a bound device (mapping_store does not check). The next plug
+        includes it.
         """
         aligned = (memory_block_align_range(mapping.range, self._block_size) for mapping in self.dev_dax.mappings)
         return [span if span.start < span.end else None for span in aligned]
 
     def usable(self) -> list[tuple[int, Range]]:
-        """(number of the mapping, its whole blocks) of the ranges that have any."""
+        """(number, whole blocks) of each mapping that has whole blocks."""
         return [(number, span) for number, span in enumerate(self.ranges) if span is not None]
 
     def reserved(self) -> list[tuple[int, Range]]:
-        """The same of those that are reserved."""
+        """(number, whole blocks) of each mapping that is reserved."""
         return [(number, span) for number, span in self.usable() if number in self.resources]
 
 
@@ -100,24 +108,32 @@ class Kmem(DaxDriver):
     name = "kmem"
     takes_kmem_regions = True
 
+    def __init__(
+        self, bus: DaxBus, module: str, nodes: Nodes, tiers: MemoryTiers, iomem: IomemResource, block_size: int
+    ) -> None:
+        super().__init__(bus, module)
+        self._memory_hotplug = bus.memory_hotplug
+        self._nodes = nodes
+        self._tiers = tiers
+        self._iomem = iomem
+        self._block_size = block_size
+
     # Probe --------------------------------------------------------------------------------------------------------
 
     async def probe_dax(self, dev_dax: DevDax) -> None:
-        """Reserve the ranges, add the memory, online it by the policy (dev_dax_kmem_probe).
+        """Reserve the ranges, add the memory and online it by the policy (dev_dax_kmem_probe).
 
-        Raises KernelError: EINVAL for a bad node, no whole block or a policy the driver cannot plug with; EBUSY for a
-        range that is taken.
+        Raises KernelError: EINVAL for an unknown node, no whole block or a policy that the driver
+        cannot plug with; EBUSY for a range that is taken.
         """
-        kernel, profile = self.kernel, self.kernel.profile
-        if dev_dax.target_node not in kernel.nodes:
-            kernel.printk(
-                WARNING, f"kmem {dev_dax.name}: rejecting DAX region with invalid node: {dev_dax.target_node}"
-            )
-            raise KernelError(errno.EINVAL, f"there is no node {dev_dax.target_node}", "dev_dax_kmem_probe")
-        adistance = kernel.tiers.mt_calc_adistance(dev_dax.target_node, MEMTIER_DEFAULT_LOWTIER_ADISTANCE)
-        data = DaxKmemData(kernel, dev_dax, kernel.tiers.mt_get_memory_type(adistance))
+        core, profile, tiers = self.kernel, self.kernel.profile, self._tiers
+        if dev_dax.target_node not in self._nodes:
+            core.printk(WARNING, f"kmem {dev_dax.name}: rejecting DAX region with invalid node: {dev_dax.target_node}")
+            raise KernelError(errno.EINVAL, f"unknown node {dev_dax.target_node}", "dev_dax_kmem_probe")
+        adistance = tiers.mt_calc_adistance(dev_dax.target_node, MEMTIER_DEFAULT_LOWTIER_ADISTANCE)
+        data = DaxKmemData(dev_dax, tiers.mt_get_memory_type(adistance), self._block_size)
         self._check_ranges(data)
-        kernel.tiers.init_node_memory_type(dev_dax.target_node, data.mtype)
+        tiers.init_node_memory_type(dev_dax.target_node, data.mtype)
         try:
             plugged_as = self._type_at_probe(dev_dax)
             if profile.reserving is not Reserving.EACH_BEFORE_ITS_ADD:
@@ -127,18 +143,18 @@ class Kmem(DaxDriver):
                 data.state = self._state_of(plugged_as)
         except KernelError:
             self._release(data)
-            kernel.tiers.clear_node_memory_type(dev_dax.target_node, data.mtype)
+            tiers.clear_node_memory_type(dev_dax.target_node, data.mtype)
             raise
         dev_dax.driver_data = data
         if profile.attribute is not None:
-            data.serial = kernel.new_serial()
-            kernel.register(data)
-            kernel.changed("hotplug", dev_dax)
+            data.serial = core.new_serial()
+            core.register(data)
+            core.changed("hotplug", dev_dax)
 
     def _type_at_probe(self, dev_dax: DevDax) -> Mmop | None:
-        """What the memory is onlined as at bind; None: the device starts unplugged."""
+        """The online type at bind, None if the device starts unplugged."""
         profile = self.kernel.profile
-        system = self.kernel.memory_hotplug.mhp_get_default_online_type()
+        system = self._memory_hotplug.mhp_get_default_online_type()
         if profile.policy_captured is not PolicyCaptured.AT_CREATION:
             return system
         created = dev_dax.online_type
@@ -147,32 +163,29 @@ class Kmem(DaxDriver):
         return created
 
     def _state_of(self, online_type: Mmop) -> int:
-        """The state after plugging.
-
-        A type that the profile has no own word for counts as the one whose word it reads as.
-        """
+        """The state after a plug: the first one that reads as the same word as the online type."""
         words = self.kernel.profile.words_read
         word = words.get(online_type)
         return next((state for state in words if words[state] == word), online_type)
 
     def _check_ranges(self, data: DaxKmemData) -> None:
-        kernel, dev_dax = self.kernel, data.dev_dax
+        printk, dev_dax = self.kernel.printk, data.dev_dax
         total = original = 0
         for number, (mapping, aligned) in enumerate(zip(dev_dax.mappings, data.ranges, strict=True)):
             span = mapping.range
             original += span.length
             if aligned is None:
-                kernel.printk(
+                printk(
                     INFO,
                     f"kmem {dev_dax.name}: mapping{number}: {span.start:#x}-{span.end:#x} too small after alignment",
                 )
             else:
                 total += aligned.length
         if not total:
-            kernel.printk(WARNING, f"kmem {dev_dax.name}: rejecting DAX region without any memory after alignment")
+            printk(WARNING, f"kmem {dev_dax.name}: rejecting DAX region without any memory after alignment")
             raise KernelError(errno.EINVAL, "no range has a whole memory block", "dev_dax_kmem_probe")
         if total != original:
-            kernel.printk(
+            printk(
                 WARNING,
                 f"kmem {dev_dax.name}: DAX region truncated by {string_get_size(original - total)} due to alignment",
             )
@@ -180,9 +193,10 @@ class Kmem(DaxDriver):
     # Resources (patch 7) --------------------------------------------------------------------------------------------
 
     def dax_kmem_init_resources(self, data: DaxKmemData) -> None:
-        """Reserve the ranges that are not; whoever calls this gives back what it reserved if it fails.
+        """Reserve the ranges that are not reserved.
 
-        Raises KernelError EBUSY, with a message, as the profile has it.
+        After a failure the caller releases the new reservations. Raises KernelError EBUSY, and logs
+        it, if a range is taken and the profile does not skip it.
         """
         mapped = False
         for number, span in data.usable():
@@ -190,14 +204,17 @@ class Kmem(DaxDriver):
                 mapped |= self._reserve(data, number, span, "dax_kmem_init_resources", mapped=mapped)
 
     def _reserve(self, data: DaxKmemData, number: int, span: Range, where: str, *, mapped: bool) -> bool:
-        """Reserve one range; False: it is taken, go on with the next, as others are `mapped` already."""
-        kernel, name = self.kernel, data.dev_dax.name
-        resource = kernel.iomem.request_region(span.start, span.end, name)
+        """Reserve one range.
+
+        Returns False for a range that is taken if the profile skips it because others are `mapped`.
+        """
+        core, name = self.kernel, data.dev_dax.name
+        resource = self._iomem.request_region(span.start, span.end, name)
         if resource is None:
-            kernel.printk(
+            core.printk(
                 WARNING, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} could not reserve region"
             )
-            if mapped and kernel.profile.range_failure is RangeFailure.SKIP_LATER:
+            if mapped and core.profile.range_failure is RangeFailure.SKIP_LATER:
                 return False
             raise KernelError(errno.EBUSY, f"mapping{number} is taken by another resource", where)
         resource.busy = False
@@ -205,18 +222,19 @@ class Kmem(DaxDriver):
         return True
 
     def _release(self, data: DaxKmemData, *numbers: int) -> None:
-        """Give up the reservations of these mappings, without any of all."""
+        """Release the reservations of these mappings, without arguments all."""
         for number in numbers or list(data.resources):
-            self.kernel.iomem.release(data.resources.pop(number))
+            self._iomem.release(data.resources.pop(number))
 
     # Hotplug and hotremove (patches 7 and 8) ------------------------------------------------------------------------
 
     async def dax_kmem_do_hotplug(self, data: DaxKmemData, online_type: Mmop) -> None:
         """Add the memory of every range and online it.
 
-        Raises KernelError: EINVAL for a type that the driver cannot plug with, else what the range that failed said.
+        Raises KernelError: EINVAL for a type that the driver cannot plug with, or the error of the
+        range that failed.
         """
-        kernel, profile, dev_dax = self.kernel, self.kernel.profile, data.dev_dax
+        core, profile, dev_dax = self.kernel, self.kernel.profile, data.dev_dax
         if online_type not in profile.plug_types:
             raise KernelError(
                 errno.EINVAL, f"kmem cannot plug memory as {online_type.name.lower()}", "dax_kmem_do_hotplug"
@@ -229,11 +247,11 @@ class Kmem(DaxDriver):
             if number not in data.resources and profile.reserving is not Reserving.ALL_FIRST_UNHEEDED:
                 continue
             try:
-                await kernel.memory_hotplug.add_memory_driver_managed(
+                await self._memory_hotplug.add_memory_driver_managed(
                     dev_dax.target_node, span, KMEM_NAME, at_add, memmap_on_memory=dev_dax.memmap_on_memory
                 )
             except KernelError:
-                kernel.printk(
+                core.printk(
                     WARNING, f"kmem {dev_dax.name}: mapping{number}: {span.start:#x}-{span.end:#x} memory add failed"
                 )
                 if profile.range_failure is RangeFailure.UNDO_ALL:
@@ -248,44 +266,45 @@ class Kmem(DaxDriver):
 
     async def _undo(self, added: list[Range]) -> None:
         try:
-            await self.kernel.memory_hotplug.offline_and_remove_memory(added)
+            await self._memory_hotplug.offline_and_remove_memory(added)
         except KernelError as error:
             self.kernel.note_ignored(error)
 
     async def dax_kmem_do_hotremove(self, data: DaxKmemData) -> None:
-        """Offline and remove the memory of every range; sets the state when it is done.
+        """Offline and remove the memory of every range, then set the state to unplugged.
 
-        Raises KernelError: EBUSY without MEMORY_HOTREMOVE, else the first block's refusal, if the profile reports it.
+        Raises KernelError: EBUSY without MEMORY_HOTREMOVE, or the error of the first block that
+        failed. Range by range, a failure is only logged.
         """
-        kernel = self.kernel
-        if not kernel.config.memory_hotremove:
-            if kernel.profile.unplug_failure_names_range:
-                kernel.printk(WARNING, f"kmem {data.dev_dax.name}: hotplug state is inconsistent")
+        core = self.kernel
+        if not core.config.memory_hotremove:
+            if core.profile.unplug_failure_names_range:
+                core.printk(WARNING, f"kmem {data.dev_dax.name}: hotplug state is inconsistent")
             raise KernelError(errno.EBUSY, "the kernel was built without MEMORY_HOTREMOVE", "dax_kmem_do_hotremove")
-        if kernel.profile.unplug_all_ranges_at_once:
+        if core.profile.unplug_all_ranges_at_once:
             await self._hotremove_at_once(data)
         else:
             await self._hotremove_range_by_range(data)
 
     async def _hotremove_at_once(self, data: DaxKmemData) -> None:
-        kernel, name = self.kernel, data.dev_dax.name
+        core, name = self.kernel, data.dev_dax.name
         plugged = data.reserved()
         try:
-            await kernel.memory_hotplug.offline_and_remove_memory([span for _, span in plugged])
+            await self._memory_hotplug.offline_and_remove_memory([span for _, span in plugged])
         except KernelError as error:
-            if kernel.profile.unplug_failure_names_range:
+            if core.profile.unplug_failure_names_range:
                 number, span = self._failing_range(plugged, error)
-                kernel.printk(ERR, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} hotremove failed")
+                core.printk(ERR, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} hotremove failed")
             else:
-                kernel.printk(ERR, f"kmem {name}: hotremove failed, device left online: {-error.errno}")
+                core.printk(ERR, f"kmem {name}: hotremove failed, device left online: {-error.errno}")
             raise
-        if kernel.profile.reservation is Reservation.WHILE_PLUGGED:
+        if core.profile.reservation is Reservation.WHILE_PLUGGED:
             self._release(data)
         data.state = DAX_KMEM_UNPLUGGED
 
     def _failing_range(self, plugged: list[tuple[int, Range]], error: KernelError) -> tuple[int, Range]:
-        """The mapping whose block refused."""
-        size = self.kernel.memory_blocks.block_size
+        """The mapping with the block that failed."""
+        size = self._block_size
         block = error.block
         for number, span in plugged:
             if block is not None and span.start <= block * size <= span.end:
@@ -293,78 +312,82 @@ class Kmem(DaxDriver):
         return plugged[0]
 
     async def _hotremove_range_by_range(self, data: DaxKmemData) -> None:
-        """As posted: each range by itself, the reservation lost with it, what cannot be counted never removed.
+        """Unplug range by range, as in the posted series (KERNEL.md 7).
 
-        KERNEL.md 7.
+        Each removed range loses its reservation. A failed range does not stop the others.
         """
-        kernel, name = self.kernel, data.dev_dax.name
+        core, name = self.kernel, data.dev_dax.name
         success = 0
         for number, span in data.reserved():
-            if kernel.device_hotplug_lock.wanted:
-                # Between two ranges the lock is free: who waits to toggle a block gets his turn (KERNEL.md 7, bug 10).
+            if core.device_hotplug_lock.wanted:
+                # The lock is free between two ranges, so a writer that waits for it runs now (KERNEL.md 7, bug 10).
                 await ask(Preempt("hotremove_range"))
             try:
-                await kernel.memory_hotplug.offline_and_remove_memory([span])
+                await self._memory_hotplug.offline_and_remove_memory([span])
             except KernelError as error:
-                kernel.note_ignored(error)
-                kernel.printk(ERR, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} hotremove failed")
+                core.note_ignored(error)
+                core.printk(ERR, f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} hotremove failed")
                 continue
             self._release(data, number)
             success += 1
-        wanted = len(data.ranges) if kernel.profile.unplug_counts_skipped_ranges else len(data.usable())
+        wanted = len(data.ranges) if core.profile.unplug_counts_skipped_ranges else len(data.usable())
         if success < wanted:
-            kernel.printk(WARNING, f"kmem {name}: partial hotremove: {success} of {wanted} ranges removed")
+            core.printk(WARNING, f"kmem {name}: partial hotremove: {success} of {wanted} ranges removed")
         else:
             data.state = DAX_KMEM_UNPLUGGED
 
     # Remove -------------------------------------------------------------------------------------------------------
 
     async def remove(self, device: Device) -> None:
-        """Give up a device (dev_dax_kmem_remove): the attribute goes first and waits for its writers."""
+        """Release a device (dev_dax_kmem_remove).
+
+        First it removes the attribute and waits for its writers.
+        """
         assert isinstance(device, DevDax)
-        kernel, data = self.kernel, device.driver_data
+        core, data = self.kernel, device.driver_data
         assert isinstance(data, DaxKmemData)
         if data.attribute_exists:
-            kernel.unregister(data)
+            core.unregister(data)
             data.serial = 0
-            kernel.changed("hotplug", device)
+            core.changed("hotplug", device)
             await data.stores.drain()
         device.driver_data = None
-        if not kernel.config.memory_hotremove:
-            return  # the reservation and the memory are leaked on purpose
-        if kernel.profile.unbind is Unbind.WARN_UNLESS_OFFLINE and data.state not in {DAX_KMEM_UNPLUGGED, Mmop.OFFLINE}:
+        if not core.config.memory_hotremove:
+            return  # Linux leaks the reservation and the memory on purpose
+        if core.profile.unbind is Unbind.WARN_UNLESS_OFFLINE and data.state not in {DAX_KMEM_UNPLUGGED, Mmop.OFFLINE}:
             self._leak_with_warning(data)
             return
         if data.state == DAX_KMEM_UNPLUGGED or await self._remove_memory(data):
             self._release(data)
-            kernel.tiers.clear_node_memory_type(
-                device.target_node, None if kernel.profile.unbind_drops_any_memory_type else data.mtype
+            self._tiers.clear_node_memory_type(
+                device.target_node, None if core.profile.unbind_drops_any_memory_type else data.mtype
             )
 
     def _leak_with_warning(self, data: DaxKmemData) -> None:
-        """The series: a device that is not unplugged keeps its memory until reboot (dax_kmem_cleanup_resources)."""
-        kernel = self.kernel
-        kernel.printk(WARNING, "Hotplug memory regions stuck online until reboot")
-        kernel.printk(WARNING, "WARNING: drivers/dax/kmem.c:<line> at dax_kmem_cleanup_resources [kmem]")
-        kernel.tainted |= TAINT_WARN
-        if kernel.profile.leak_frees_name:
+        """Leave a plugged device's memory in place until reboot, as the series does.
+
+        dax_kmem_cleanup_resources.
+        """
+        core = self.kernel
+        core.warn("Hotplug memory regions stuck online until reboot", WARN_PLACE)
+        if core.profile.leak_frees_name:
             for resource in data.resources.values():
                 resource.name = FREED_NAME
-        if kernel.profile.leak_forgets_memory_type:
-            kernel.tiers.clear_node_memory_type(data.dev_dax.target_node, data.mtype)
+        if core.profile.leak_forgets_memory_type:
+            self._tiers.clear_node_memory_type(data.dev_dax.target_node, data.mtype)
 
     async def _remove_memory(self, data: DaxKmemData) -> bool:
-        """Remove the ranges whose blocks are all offline; returns whether all were."""
-        kernel, name = self.kernel, data.dev_dax.name
-        stock = kernel.profile.unbind is Unbind.REMOVE_STOCK
+        """Remove the ranges whose blocks are all offline; returns whether it removed all ranges."""
+        core, name = self.kernel, data.dev_dax.name
+        stock = core.profile.unbind is Unbind.REMOVE_STOCK
         leaked = False
         for number, span in data.reserved():
             try:
-                await kernel.memory_hotplug.remove_memory(span)
+                await self._memory_hotplug.remove_memory(span)
             except KernelError as error:
-                kernel.note_ignored(error)
+                core.note_ignored(error)
                 leaked = True
-                kernel.printk(
+                core.printk(
                     ERR if stock else WARNING,
                     f"kmem {name}: mapping{number}: {span.start:#x}-{span.end:#x} "
                     + ("cannot be hotremoved until the next reboot" if stock else "stuck online until reboot"),
@@ -372,26 +395,30 @@ class Kmem(DaxDriver):
             else:
                 self._release(data, number)
         if leaked and not stock:
-            kernel.printk(ERR, f"kmem {name}: Hotplug regions stuck online until reboot")
+            core.printk(ERR, f"kmem {name}: Hotplug regions stuck online until reboot")
         return not leaked
 
     # The attribute (patch 8) ------------------------------------------------------------------------------------------
 
     def dax_kmem_parse_state(self, buffer: bytes) -> int:
-        """The state that a word asks for. Raises KernelError EINVAL for a word that the profile does not know."""
+        """The state for a written word.
+
+        Raises KernelError EINVAL for a word that the profile does not have.
+        """
         return sysfs_match_string(self.kernel.profile.words_written, buffer, "dax_kmem_parse_state")
 
     def hotplug_show(self, dev_dax: DevDax) -> str:
-        """The word for the state; takes no lock."""
+        """The word for the state. Takes no lock. Raises KernelError ENXIO if kmem is not bound."""
         data = dev_dax.driver_data
         if not isinstance(data, DaxKmemData):
             raise KernelError(errno.ENXIO, f"{dev_dax.name} has no kmem data", "hotplug_show")
         return self.kernel.profile.words_read.get(data.state, "unknown")
 
     async def hotplug_store(self, dev_dax: DevDax, buffer: bytes) -> None:
-        """A write to the attribute: see the table above.
+        """A write to the attribute, by the table above.
 
-        Raises KernelError: EINVAL, EBUSY, what the transition says.
+        Raises KernelError: ENXIO if kmem is not bound, EINVAL, EBUSY, or the error of the
+        transition.
         """
         data = dev_dax.driver_data
         if not isinstance(data, DaxKmemData):
@@ -411,7 +438,7 @@ class Kmem(DaxDriver):
                     data.state = wanted
 
     async def _plug(self, data: DaxKmemData, online_type: Mmop) -> None:
-        """Reserve what is not reserved, as far as the profile does that after the probe, and add the memory."""
+        """Reserve the ranges, if the profile does so after the probe, and add the memory."""
         held = set(data.resources)
         try:
             if self.kernel.profile.reservation is not Reservation.UNTIL_FIRST_UNPLUG:
@@ -423,6 +450,22 @@ class Kmem(DaxDriver):
             raise
 
 
+def check_kmem_protected(bus: DaxBus, index: int, block_size: int, where: str) -> None:
+    """With DEV_DAX_KMEM_PROTECTED only kmem changes the blocks of its devices (KERNEL.md 8).
+
+    Raises KernelError EBUSY for the state of such a block.
+    """
+    if not bus.kernel.config.dev_dax_kmem_protected:
+        return
+    address = index * block_size
+    for device in bus.devices.values():
+        data = device.driver_data
+        if isinstance(data, DaxKmemData) and any(span.start <= address <= span.end for _, span in data.usable()):
+            raise KernelError(
+                errno.EBUSY, f"memory{index} belongs to {device.name} (DEV_DAX_KMEM_PROTECTED)", where, index
+            )
+
+
 _KIB = 1024
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _THREE_DIGITS = 100
@@ -430,7 +473,10 @@ _TWO_DIGITS = 10
 
 
 def string_get_size(size: int) -> str:
-    """A size as the kernel prints it, three significant digits: 216 MiB, 64.0 MiB, 8.00 MiB (lib/string_helpers.c)."""
+    """A size as the kernel prints it, three significant digits: 216 MiB, 64.0 MiB, 8.00 MiB.
+
+    lib/string_helpers.c.
+    """
     unit, divisor = 0, 1
     while size // divisor >= _KIB and unit < len(_UNITS) - 1:
         unit += 1

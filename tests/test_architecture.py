@@ -1,4 +1,4 @@
-"""Imports go one way, as DESIGN.md draws the house, and no module is too long to read in one sitting."""
+"""Imports go one way, as docs/architecture.md draws it, and no module is too long to read in one sitting."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_model_knows_no_event_loop_and_no_thread(library: str) -> None:
 
 
 def test_no_module_of_the_kernel_compares_profiles_by_name() -> None:
-    """A profile's fields name behaviours; code never compares versions (DESIGN.md 5)."""
+    """A profile's fields name behaviours; no code compares versions (docs/architecture.md, Rules of the model)."""
     for module in modules():
         if is_within(module, ("kernel",)) and module != "kernel.profile":
             text = file_of(module).read_text(encoding="utf-8")

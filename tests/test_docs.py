@@ -12,9 +12,12 @@ from types import ModuleType
 
 import pytest
 
+from fakesysfs.kernel.profile import PROFILES
+
 ROOT = Path(__file__).resolve().parent.parent
 SERIES = (ROOT / "docs" / "series.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 KERNEL = (ROOT / "docs" / "KERNEL.md").read_text(encoding="utf-8")
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
@@ -80,6 +83,11 @@ def test_generated_pages_are_up_to_date(name: str) -> None:
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == _script("generate_docs").PAGES[name]()
 
 
+def test_the_readme_has_all_kernels() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| `--kernel` |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `([^`]+)`", table, re.MULTILINE) == list(PROFILES)
+
+
 def test_the_picture_of_the_packages_is_up_to_date() -> None:
     """Run scripts/draw_architecture.py after a change of imports between packages."""
     assert _script("draw_architecture").drawn(ARCHITECTURE) == ARCHITECTURE
@@ -95,6 +103,19 @@ def test_functions_named_in_the_architecture_page_exist(name: str) -> None:
     """`file:Class.function`, below fakesysfs/."""
     file, _, path = name.partition(":")
     assert path in _names(ROOT / "fakesysfs" / file)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(fakesysfs/[\w/]+\.py:[\w.]+)`", CONTRIBUTING))))
+def test_functions_named_in_the_recipes_exist(name: str) -> None:
+    """`file:Class.function`."""
+    file, _, path = name.partition(":")
+    assert path in _names(ROOT / file)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`?\b((?:tests|scripts|fakesysfs)/[\w./-]+\w)", CONTRIBUTING))))
+def test_files_named_in_the_recipes_exist(name: str) -> None:
+    """Files and folders of the checkout."""
+    assert (ROOT / name).exists()
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(fakesysfs\.[\w.]+:[\w.]+)`", SERIES))))

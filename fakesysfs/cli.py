@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fakesysfs import __version__
+from fakesysfs.kernfs import names_in
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.profile import Profile
@@ -268,8 +269,8 @@ def _something_to_try(tree: Tree, profile: Profile) -> str:
     from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED  # noqa: PLC0415
 
     devices = "/sys/bus/dax/devices"
-    for device in sorted(tree.listing(devices)):
-        if profile.attribute in tree.listing(f"{devices}/{device}"):
+    for device in sorted(names_in(tree, devices)):
+        if profile.attribute in names_in(tree, f"{devices}/{device}"):
             path = f"{devices}/{device}/{profile.attribute}"
             word = next(word for word, state in profile.words_written.items() if state == DAX_KMEM_UNPLUGGED)
             return f"cat {{}}{path}\necho {word} > {{}}{path}\nlsmem --sysroot {{}}"

@@ -28,7 +28,7 @@ from fakesysfs.kernel.memory_block import State
 from fakesysfs.kernel.memory_hotplug import Range
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop
 from fakesysfs.kernel.resource import Resource
-from fakesysfs.kernfs import Tree
+from fakesysfs.kernfs import Tree, names_in, open_directory
 from fakesysfs.machine import Machine
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Operation
@@ -67,7 +67,7 @@ class _Described(Machine):
 
 def links(tree: Tree, path: str) -> Iterator[tuple[str, int]]:
     """The symbolic links below a directory: path and inode number."""
-    for name, ino, _ in list(tree.opendir(tree.walk(path)).entries(0)):
+    for name, ino, _ in list(open_directory(tree, tree.walk(path)).entries(0)):
         below = f"{path}/{name.decode()}"
         mode = tree.getattr(ino).mode
         if stat.S_ISDIR(mode):
@@ -530,7 +530,7 @@ class KernelMachine(RuleBasedStateMachine):
 
         def of(path: str, prefix: str) -> set[str]:
             return {
-                name for name in tree.listing(path) if name.startswith(prefix) and name[len(prefix) :][:1].isdigit()
+                name for name in names_in(tree, path) if name.startswith(prefix) and name[len(prefix) :][:1].isdigit()
             }
 
         assert of("/sys/devices/system/memory", "memory") == blocks
@@ -545,7 +545,7 @@ class KernelMachine(RuleBasedStateMachine):
             }
             assert of(f"/sys/devices/system/node/node{nid}", "memory") == own
         assert of("/sys/bus/dax/devices", "dax") == set(kernel.dax_bus.devices) == of("/dev", "dax")
-        assert set(tree.listing("/sys/bus/memory_tiering/devices")) == {
+        assert set(names_in(tree, "/sys/bus/memory_tiering/devices")) == {
             tier.name for tier in kernel.tiers.tiers.values()
         }
         for name, driver in kernel.dax_bus.drivers.items():
@@ -553,7 +553,7 @@ class KernelMachine(RuleBasedStateMachine):
         attribute = kernel.profile.attribute
         for name in kernel.dax_bus.devices:
             data = dax(kernel, name).driver_data
-            names = set(tree.listing(f"/sys/bus/dax/devices/{name}/"))
+            names = set(names_in(tree, f"/sys/bus/dax/devices/{name}/"))
             assert names & {"hotplug", "state"} == (
                 {attribute} if isinstance(data, DaxKmemData) and attribute else set()
             )

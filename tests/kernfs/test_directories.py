@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakesysfs.kernfs import DirectoryReader, Members, Stat, Tree
+from fakesysfs.kernfs import DirectoryReader, Members, Stat, Tree, open_directory
 from fakesysfs.kernfs.declare import Attribute
 from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, name_hash
 from fakesysfs.ops.errors import KernelError
@@ -71,7 +71,9 @@ def described(tree: Tree, reader: DirectoryReader, cookie: int = 0, together: in
         if isinstance(found, Members):
             yield from ((name, place, found.stat._replace(ino=ino)) for _, name, ino, place in found.entries())
         else:
-            yield from ((name, cookie, tree.form(ino, place)._replace(ino=ino)) for cookie, name, ino, place in found)
+            yield from (
+                (name, cookie, tree.static_stat(ino, place)._replace(ino=ino)) for cookie, name, ino, place in found
+            )
 
 
 @given(st.integers(1, 1100), st.data())
@@ -101,7 +103,7 @@ def seen() -> Face:
 def directories(tree: Tree, path: str = "") -> list[str]:
     """Every directory below one, itself among them."""
     found = [path or "/"]
-    for name, ino, _ in list(tree.opendir(tree.walk(path or "/")).entries(0)):
+    for name, ino, _ in list(open_directory(tree, tree.walk(path or "/")).entries(0)):
         if stat.S_ISDIR(tree.getattr(ino).mode):
             found += directories(tree, f"{path}/{os.fsdecode(name)}")
     return found
@@ -117,7 +119,7 @@ def test_every_directory_is_listed_in_the_order_of_the_rule(seen: Face) -> None:
 def test_lookup_readdir_and_path_agree(seen: Face) -> None:
     tree = seen.sysroot.tree
     for path in directories(tree):
-        for name, ino, _ in tree.opendir(tree.walk(path)).entries(0):
+        for name, ino, _ in open_directory(tree, tree.walk(path)).entries(0):
             below = f"{path.rstrip('/')}/{os.fsdecode(name)}"
             assert tree.walk(below) == ino, below
             if stat.S_ISREG(tree.getattr(ino).mode) or stat.S_ISDIR(tree.getattr(ino).mode):
@@ -129,7 +131,7 @@ def test_link_counts_sizes_and_modes(seen: Face) -> None:
     tree = seen.sysroot.tree
     for path in directories(tree, "/sys"):
         subdirectories = 0
-        for name, ino, _ in list(tree.opendir(tree.walk(path)).entries(0)):
+        for name, ino, _ in list(open_directory(tree, tree.walk(path)).entries(0)):
             status = tree.getattr(ino)
             kind = stat.S_IFMT(status.mode)
             subdirectories += kind == stat.S_IFDIR
@@ -193,17 +195,17 @@ def test_recorded_link_targets(seen: Face, path: str, target: str) -> None:
 def test_a_listing_goes_on_where_its_cookie_says(seen: Face, at: int) -> None:
     tree = seen.sysroot.tree
     ino = tree.walk(MEMORY)
-    whole = list(tree.opendir(ino).entries(0))
-    reader = tree.opendir(ino)
+    whole = list(open_directory(tree, ino).entries(0))
+    reader = open_directory(tree, ino)
     cookie = ([(b"", 0, 0), *reader.entries(0)])[at][2]
     assert list(reader.entries(cookie)) == whole[at:]
-    assert list(tree.opendir(ino).entries(cookie)) == whole[at:], "a cookie is good for another descriptor too"
+    assert list(open_directory(tree, ino).entries(cookie)) == whole[at:], "a cookie is good for another descriptor too"
 
 
 def test_cookies_grow_and_are_never_0(seen: Face) -> None:
     tree = seen.sysroot.tree
     for path in (MEMORY, DAX + "/", "/sys", "/dev"):
-        cookies = [cookie for _, _, cookie in tree.opendir(tree.resolve(path.rstrip("/"))).entries(0)]
+        cookies = [cookie for _, _, cookie in open_directory(tree, tree.resolve(path.rstrip("/"))).entries(0)]
         assert cookies == sorted(set(cookies))
         assert not cookies or cookies[0] > 0
 
@@ -211,7 +213,7 @@ def test_cookies_grow_and_are_never_0(seen: Face) -> None:
 def test_names_removed_in_between_are_left_out_and_no_other() -> None:
     face = Face()
     tree = face.sysroot.tree
-    reader = tree.opendir(tree.walk(MEMORY))
+    reader = open_directory(tree, tree.walk(MEMORY))
     before = list(reader.entries(0))
     first = before[:20]
     face.write(HOTPLUG, "unplug")
@@ -227,7 +229,7 @@ def test_a_listing_says_what_lstat_says(seen: Face) -> None:
     tree = seen.sysroot.tree
     for path in directories(tree):
         ino = tree.walk(path)
-        for name, _, found in described(tree, tree.opendir(ino)):
+        for name, _, found in described(tree, open_directory(tree, ino)):
             assert found == tree.getattr(tree.lookup(ino, name)), (path, name)
         assert tree.above(ino) == tree.walk(path.rpartition("/")[0] or "/"), path
 
@@ -240,8 +242,8 @@ def test_a_listing_in_pieces_is_right_whatever_happens_between_them(data: st.Dat
     tree = face.sysroot.tree
     path = data.draw(st.sampled_from([MEMORY, f"{NODE}/node1"]))
     parent = tree.walk(path)
-    always = {name for name, _, _ in tree.opendir(parent).entries(0)}
-    reader = tree.opendir(parent)
+    always = {name for name, _, _ in open_directory(tree, parent).entries(0)}
+    reader = open_directory(tree, parent)
     cookie, listed, plugged = 0, list[bytes](), True
     while True:
         number, together = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 300))
@@ -259,7 +261,7 @@ def test_a_listing_in_pieces_is_right_whatever_happens_between_them(data: st.Dat
             case "hotplug":
                 face.write(HOTPLUG, "unplug" if plugged else "online_movable")
                 plugged = not plugged
-                always &= {name for name, _, _ in tree.opendir(parent).entries(0)}
+                always &= {name for name, _, _ in open_directory(tree, parent).entries(0)}
     assert listed == sorted(set(listed), key=lambda name: (rule(name), name))
     assert always <= set(listed)
 
@@ -268,7 +270,7 @@ def test_a_listing_that_goes_on_after_a_reset_tells_what_is_there_now() -> None:
     """The device nodes are others then; /dev is the same."""
     face = Face()
     tree = face.sysroot.tree
-    reader = tree.opendir(tree.walk("/dev"))
+    reader = open_directory(tree, tree.walk("/dev"))
     whole = list(reader.entries(0))
     at = [name for name, _, _ in whole].index(b"dax0.0")
     old = whole[at]
@@ -283,7 +285,7 @@ def test_a_rewind_sees_what_came_meanwhile() -> None:
     face = Face()
     face.write(HOTPLUG, "unplug")
     tree = face.sysroot.tree
-    reader = tree.opendir(tree.walk(MEMORY))
+    reader = open_directory(tree, tree.walk(MEMORY))
     few = len(list(reader.entries(0)))
     face.write(HOTPLUG, "online_movable")
     assert len(list(reader.entries(0))) == few + 32
@@ -293,9 +295,13 @@ def test_a_directory_that_is_gone_cannot_be_listed() -> None:
     face = Face()
     tree = face.sysroot.tree
     ino = tree.walk(f"{MEMORY}/memory64")
-    reader = tree.opendir(ino)
+    reader = open_directory(tree, ino)
     face.write(HOTPLUG, "unplug")
-    for call in (lambda: list(reader.entries(0)), lambda: tree.opendir(ino), lambda: tree.lookup(ino, b"state")):
+    for call in (
+        lambda: list(reader.entries(0)),
+        lambda: open_directory(tree, ino),
+        lambda: tree.lookup(ino, b"state"),
+    ):
         with pytest.raises(KernelError, match="ENOENT"):
             call()
     assert tree.getattr(ino).nlink == 0
@@ -349,7 +355,7 @@ def test_a_listing_shows_what_was_changed_on_one_member_of_a_family() -> None:
     parent = tree.walk(MEMORY)
     changed = tree.lookup(parent, b"memory60")
     tree.setattr(changed, mode=0o700)
-    listed = {name: found for name, _, found in described(tree, tree.opendir(parent))}
+    listed = {name: found for name, _, found in described(tree, open_directory(tree, parent))}
     assert stat.S_IMODE(listed[b"memory60"].mode) == 0o700
     assert stat.S_IMODE(listed[b"memory61"].mode) == 0o755
     assert listed == {name: tree.getattr(tree.lookup(parent, name)) for name in listed}

@@ -12,7 +12,7 @@ import stat
 import pytest
 
 from fakesysfs.kernel.kernel import LAST_SERIAL
-from fakesysfs.kernfs import OpenFile
+from fakesysfs.kernfs import OpenFile, open_directory
 from fakesysfs.kernfs.tree import Found
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
@@ -146,7 +146,7 @@ def test_files_of_a_region_die_with_it_and_stay_dead_when_it_comes_back(face: Fa
     region = "/sys/bus/cxl/devices/dax_region0/dax_region"
     driver = "/sys/bus/cxl/drivers/cxl_dax_region"
     create, size = face.open(f"{region}/create", os.O_RDWR), face.open(f"{region}/size", os.O_RDONLY)
-    directory = face.sysroot.tree.opendir(face.sysroot.tree.resolve(region))
+    directory = open_directory(face.sysroot.tree, face.sysroot.tree.resolve(region))
     face.write(f"{driver}/unbind", "dax_region0")
     assert is_dead(create)
     face.write(f"{driver}/bind", "dax_region0")
@@ -178,7 +178,7 @@ def test_files_stay_dead_when_their_number_is_given_again(face: Face) -> None:
     """There are 2**20 serials: three of them for each plug, so they come again after some 350,000."""
     tree, kernel = face.sysroot.tree, face.kernel
     state = face.open(STATE, os.O_RDWR)
-    directory = tree.opendir(tree.resolve(os.path.dirname(STATE)))
+    directory = open_directory(tree, tree.resolve(os.path.dirname(STATE)))
     face.write(HOTPLUG, "unplug")
     kernel._serial = LAST_SERIAL - 1  # a million operations later
     for _ in range(2):
@@ -275,7 +275,7 @@ def test_changing_many_nodes_costs_the_same_for_each(face: Face, monkeypatch: py
 
 @pytest.fixture
 def files(face: Face) -> FileSystem:
-    return FileSystem(face.sysroot.tree, face.sysroot.refusals, CALLER)
+    return FileSystem(face.sysroot.tree, face.sysroot.journal, CALLER)
 
 
 def test_creating_names(files: FileSystem) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from fakesysfs.kernel.profile import PROFILES
-from fakesysfs.kernfs import Tree
+from fakesysfs.kernfs import Tree, open_directory
 from fakesysfs.ops.errors import KernelError
 from tests.model import CALLER, Face, drive, log_since
 
@@ -181,7 +181,7 @@ MANY = {"memory0", "memory1", "memory33", "memory48", "memory64", "memory79", "m
 
 def files(tree: Tree, path: str = "") -> Iterator[tuple[str, int]]:
     """Every regular file and its mode; of the memory blocks only a few."""
-    for name, ino, _ in list(tree.opendir(tree.walk(path or "/")).entries(0)):
+    for name, ino, _ in list(open_directory(tree, tree.walk(path or "/")).entries(0)):
         text = os.fsdecode(name)
         if text.startswith("memory") and text[6:].isdigit() and text not in MANY:
             continue

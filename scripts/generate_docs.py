@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from fakesysfs.sysroot import Sysroot
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+PROSE_WIDTH = 100
 
 PATTERNS = {
     memory.MEMORY_BLOCK: "/sys/devices/system/memory/memoryN",
@@ -93,10 +95,10 @@ def abi() -> str:
     """docs/abi.md, in the form of the kernel's Documentation/ABI."""
     parts = [
         "# ABI\n",
-        "Generated from the attribute tables by `scripts/generate_docs.py`. Paths are inside the mount.",
-        "Which attributes exist also depends on the machine's kernel configuration, the device and the kernel.\n",
-        "A read of a file that is `not listed` waits for more. It can be opened by its name, but `ls` does not show",
-        "it, so that `cp -r`, `grep -r` and `tar` end.\n",
+        "`scripts/generate_docs.py` writes this page from the attribute tables. Paths are inside the mount.",
+        "The kernel, its configuration and the device decide which attributes exist.\n",
+        "A read of a file that is `not listed` waits for more. The file can be opened by its name, but `ls`",
+        "does not show it, so that `cp -r`, `grep -r` and `tar` end.\n",
         "```",
     ]
     tables = [(path, kind.entries) for kind, path in PATTERNS.items()]
@@ -143,7 +145,8 @@ def kernels() -> str:
     """docs/kernels.md: which kernel does what."""
     parts = [
         "# Which kernel does what\n",
-        "Generated from the profiles by `scripts/generate_docs.py`.\n",
+        "`scripts/generate_docs.py` writes this page from the profiles (`fakesysfs/kernel/profile.py`).\n",
+        "A row is a field of the profile. [KERNEL.md](KERNEL.md#profiles) has the behaviours in words.\n",
         "| behaviour | " + " | ".join(PROFILES) + " |",
         "|---" * (len(PROFILES) + 1) + "|",
     ]
@@ -157,7 +160,7 @@ def kernels() -> str:
         if profile.attribute is None:
             continue
         parts += ["", f"## `{profile.attribute}` on {profile.name}", ""]
-        parts.append("What a write does, by what the attribute reads (tried on the model):\n")
+        parts.append("Result of a write, for each word that the attribute reads (tried on the model):\n")
         states = [state for state in STATES if state in profile.words_read]
         words = list(profile.words_written)
         parts.append("| reads | " + " | ".join(f"`{text}`" for text in words) + " | any other word |")
@@ -194,13 +197,19 @@ def machines() -> str:
     """docs/machines.md: what a machine file may say."""
     parts = [
         "# Machine files\n",
-        "Generated from the types that check them (`fakesysfs/machine/describe.py`) by `scripts/generate_docs.py`.\n",
-        'A machine is a TOML file; `fakesysfs check FILE` says what is wrong with one. `extends = "NAME"` starts from',
-        "a built-in machine: tables are merged, everything else is replaced. A size or an address is a number of",
-        'bytes or a string like `"128M"`, `"0x180000000"`. The built-in machines:\n',
-        *(f"* `{name}`: {title}" for name, title in builtin().items()),
+        "`scripts/generate_docs.py` writes this page from the types that check machine files",
+        "(`fakesysfs/machine/describe.py`).\n",
+        "A machine is a TOML file. `fakesysfs check FILE` says what is wrong with one: the file, the key, the",
+        'value and what is allowed. `extends = "NAME"` starts from a built-in machine: tables are merged,',
+        "everything else is replaced. A size or an address is a number of bytes or a string like",
+        '`"128M"`, `"0x180000000"`.\n',
+        "## Built-in machines\n",
+        "| name | machine |",
+        "|---|---|",
+        *(f"| `{name}` | {title} |" for name, title in builtin().items()),
         "",
-        "A small one:\n",
+        "## Example\n",
+        "This is `tiny`:\n",
         "```toml",
         (ROOT / "fakesysfs/machine/machines/tiny.toml").read_text(encoding="utf-8").rstrip(),
         "```",
@@ -218,8 +227,9 @@ def machines() -> str:
         ("`[kernel]`", describe.KernelSection),
         ("`[latency]`", describe.Latency),
     ):
-        text = inspect.cleandoc(form.__doc__ or "") if form is not describe._File else ""  # noqa: SLF001
-        parts += ["", f"## {title}", "", text, "", "| key | value | default |", "|---|---|---|"]
+        text = inspect.cleandoc(form.__doc__ or "") if form is not describe._File else "The top level."  # noqa: SLF001
+        paragraphs = [textwrap.fill(part, PROSE_WIDTH) for part in text.split("\n\n")]
+        parts += ["", f"## {title}", "", "\n\n".join(paragraphs), "", "| key | value | default |", "|---|---|---|"]
         hints = get_type_hints(form, include_extras=True)
         for field in msgspec.structs.fields(form):
             default = "required" if field.required else f"`{_toml(field.default)}`"

@@ -1,4 +1,4 @@
-"""The pages tell the truth: generated ones are up to date, names in docs/series.md exist."""
+"""The pages tell the truth: generated parts are up to date, what they name exists, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -6,17 +6,34 @@ import ast
 import importlib
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from fakesysfs.kernel.profile import PROFILES
+
 ROOT = Path(__file__).resolve().parent.parent
 SERIES = (ROOT / "docs" / "series.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+KERNEL = (ROOT / "docs" / "KERNEL.md").read_text(encoding="utf-8")
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
+PROSE_WIDTH = 100
+CELL_WIDTH = 200
+"""Of a cell of a table, code apart: it is no paragraph."""
+
+UNWRAPPED = {ROOT / "docs" / "performance.md"}
+"""Pages that are still to be wrapped."""
+
+BREAKABLE = 2
+"""A line of so few words, the mark of a list item included, may have to be longer."""
 
 
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "scripts" / "generate_docs.py")
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -24,10 +41,81 @@ def _generator() -> ModuleType:
     return module
 
 
+def _names(file: Path) -> set[str]:
+    """The functions, classes, methods (Class.method) and tables of a module."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.ClassDef):
+            found.add(node.name)
+            found |= {
+                f"{node.name}.{inner.name}"
+                for inner in node.body
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return found
+
+
+def _prose(page: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of the lines outside of code."""
+    fenced = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not fenced:
+            yield number, line
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of the headings, as GitHub makes them."""
+    headings = [line.lstrip("#").strip() for _, line in _prose(page) if line.startswith("#")]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("name", ["abi.md", "kernels.md", "machines.md", "../fakesysfs/evidence.json"])
 def test_generated_pages_are_up_to_date(name: str) -> None:
     """Run scripts/generate_docs.py after a change of the tables."""
-    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == _generator().PAGES[name]()
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == _script("generate_docs").PAGES[name]()
+
+
+def test_the_readme_has_all_kernels() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| `--kernel` |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `([^`]+)`", table, re.MULTILINE) == list(PROFILES)
+
+
+def test_the_picture_of_the_packages_is_up_to_date() -> None:
+    """Run scripts/draw_architecture.py after a change of imports between packages."""
+    assert _script("draw_architecture").drawn(ARCHITECTURE) == ARCHITECTURE
+
+
+def test_the_architecture_page_says_what_each_package_holds() -> None:
+    table = ARCHITECTURE.partition("| package | what it holds |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(_script("draw_architecture").graph())
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w/]+\.py:[\w.]+)`", ARCHITECTURE))))
+def test_functions_named_in_the_architecture_page_exist(name: str) -> None:
+    """`file:Class.function`, below fakesysfs/."""
+    file, _, path = name.partition(":")
+    assert path in _names(ROOT / "fakesysfs" / file)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(fakesysfs/[\w/]+\.py:[\w.]+)`", CONTRIBUTING))))
+def test_functions_named_in_the_recipes_exist(name: str) -> None:
+    """`file:Class.function`."""
+    file, _, path = name.partition(":")
+    assert path in _names(ROOT / file)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`?\b((?:tests|scripts|fakesysfs)/[\w./-]+\w)", CONTRIBUTING))))
+def test_files_named_in_the_recipes_exist(name: str) -> None:
+    """Files and folders of the checkout."""
+    assert (ROOT / name).exists()
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(fakesysfs\.[\w.]+:[\w.]+)`", SERIES))))
@@ -43,8 +131,7 @@ def test_functions_named_in_the_series_page_exist(name: str) -> None:
 def test_tests_named_in_the_series_page_exist(name: str) -> None:
     """`file::test`."""
     file, _, test = name.partition("::")
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert test in _names(ROOT / file)
 
 
 def test_every_row_of_the_series_page_is_proven() -> None:
@@ -56,3 +143,48 @@ def test_every_row_of_the_series_page_is_proven() -> None:
     ]
     assert len(rows) > 20
     assert [row for row in rows if "tests/" not in row and "nothing that shows" not in row] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """To files of the repository, and to headings of pages."""
+    text = "\n".join(line for _, line in _prose(page))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"\w+://", target):
+            continue
+        file, _, anchor = target.partition("#")
+        other = (page.parent / file).resolve() if file else page
+        assert other.exists(), target
+        if anchor:
+            assert anchor in _anchors(other), target
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in UNWRAPPED], ids=lambda page: page.name)
+def test_prose_is_wrapped(page: Path) -> None:
+    """Lines of prose are short, and so are the cells of tables. Code in a line is not broken."""
+    for number, line in _prose(page):
+        text = re.sub("`[^`]*`", "`...`", line)
+        if line.startswith("|"):
+            assert [cell for cell in text.split(" | ") if len(cell) > CELL_WIDTH] == [], f"line {number}"
+        elif not line.startswith(("#", "    ")) and len(text.split()) > BREAKABLE:
+            assert len(line) <= PROSE_WIDTH, f"line {number}"
+
+
+def test_references_to_the_rules_lead_to_sections() -> None:
+    """Code, tests and sessions name sections of docs/KERNEL.md by number, rows of its table of profiles by words."""
+    sections = set(re.findall(r"^## ([\d.-]*\d)\. ", KERNEL, re.MULTILINE))
+    assert {"1", "9", "7.3-1", "7.3-10"} <= sections
+    bugs = {f"7.{number}" for number in range(1, 11)}
+    table = KERNEL.partition("\n## Profiles\n")[2].partition("\n## ")[0]
+    rows = {row.replace("`", "") for row in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)}
+    seen = 0
+    for folder, pattern in (("fakesysfs", "*.py"), ("tests", "*.py"), ("tests/sessions", "*.jsonl")):
+        for path in (ROOT / folder).rglob(pattern):
+            text = path.read_text(encoding="utf-8")
+            for number in re.findall(r"KERNEL\.md(?: section|, section)? (\d+(?:\.\d+(?:-\d+)?)?)", text):
+                assert number in sections | bugs, f"{path}: KERNEL.md {number}"
+                seen += 1
+            for row in re.findall(r"KERNEL\.md row '([^']+)'", text):
+                assert row in rows, f"{path}: row {row!r}"
+                seen += 1
+    assert seen > 100

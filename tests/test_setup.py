@@ -206,7 +206,8 @@ def ready(apt_checkout: Path) -> Path:
     for name in ("pytest", "ruff", "mypy", "basedpyright"):
         stub(apt_checkout / ".venv/bin" / name)
     stub(apt_checkout / "bin/fusermount3")
-    stub(apt_checkout / "scripts/fetch_daxctl.sh")
+    for name in ("fetch_daxctl.sh", "shellcheck.sh"):
+        stub(apt_checkout / "scripts" / name)
     (apt_checkout / ".venv/bin/python").symlink_to(apt_checkout / "bin/python3")
     stamps = """
     . "$1/scripts/setup.sh"
@@ -231,8 +232,8 @@ def test_all_tests_are_given_their_tools(ready: Path) -> None:
     run_tests(ready)
     (packages,) = installed(ready)
     assert {"daxctl", "numactl", "procps", "udev", "util-linux"} <= set(packages.split())
-    checks = ["ruff format --check", "ruff check", "mypy ", "basedpyright ", "pytest "]
-    assert calls(ready)[-6:] == ["fetch_daxctl.sh ", *checks]
+    checks = ["ruff format --check", "ruff check", "mypy ", "basedpyright ", "shellcheck.sh ", "pytest "]
+    assert calls(ready)[-7:] == ["fetch_daxctl.sh ", *checks]
 
 
 def test_one_test_installs_and_fetches_nothing(ready: Path) -> None:

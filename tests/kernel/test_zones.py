@@ -1,4 +1,4 @@
-"""Zones span intervals, and where `online` puts a block follows from the spans (KERNEL.md 2, "zones / valid_zones")."""
+"""Zones span intervals, and where `online` puts a block follows from spans (KERNEL.md 2, "zones and valid_zones")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built-in machines of DESIGN.md 6, each under every kernel."""
+"""The built-in machines of docs/machines.md, each under every kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wrong machine file gets one clear message: the file, the key, the value and what is allowed (DESIGN.md 6)."""
+"""A wrong machine file gets one clear message: the file, the key, the value and what is allowed (docs/commands.md)."""
 
 from __future__ import annotations
 

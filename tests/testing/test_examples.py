@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -40,12 +39,3 @@ def test_sample_project(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "9 passed" in done.stdout
-
-
-@pytest.mark.parametrize(
-    "page", ["docs/testing.md", "docs/ci.md", "examples/race/README.md", "examples/udev-rules/README.md"]
-)
-def test_links_lead_somewhere(page: str) -> None:
-    file = EXAMPLES.parent / page
-    for target in re.findall(r"\]\(([^):]+)\)", file.read_text()):
-        assert (file.parent / target).exists(), target

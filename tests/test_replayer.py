@@ -1,4 +1,4 @@
-"""The replayer itself: that it reads everything, that it compares, and that it says so when something differs."""
+"""The replayer itself: it reads every recording, compares, and reports each difference."""
 
 from __future__ import annotations
 
@@ -397,7 +397,7 @@ def test_an_operation_may_be_any_coroutine() -> None:
     task.operation.close()
 
 
-# Playing ----------------------------------------------------------------------------------------------------------
+# Replaying ----------------------------------------------------------------------------------------------------------
 
 
 class Ended(Process):
@@ -415,7 +415,7 @@ class Ended(Process):
 
 
 class Quiet(Target):
-    """A machine that is a dictionary of files; writes are kept, and tell of themselves."""
+    """A machine that is a dictionary of files. It logs each write."""
 
     through_mount = False
     owner_is_root = True
@@ -467,7 +467,7 @@ class Quiet(Target):
 
     def sh(self, command: str, tool: str | None) -> ShellResult:
         if tool and self.stands_in is None:
-            raise NotSupportedError("tool needs a mount")
+            raise NotSupportedError("no tools")
         if "selftest" in command:
             raise NotRunError("selftest absent", rest=True)
         return ShellResult(0, "out\n", "", self.stands_in)
@@ -570,12 +570,12 @@ def session(lines: list[dict[str, Any]]) -> Session:
     return Session(Path("toy.jsonl"), header, copy.deepcopy(lines))
 
 
-def play(lines: list[dict[str, Any]]) -> Report:
+def replayed(lines: list[dict[str, Any]]) -> Report:
     return player.replay(session(lines), Quiet({FILE: "offline\n"}), None)
 
 
 def test_a_session_that_fits_is_reproduced() -> None:
-    report = play(LINES)
+    report = replayed(LINES)
     assert list(report.details()) == []
     assert report.summary() == "7.3/toy: 13 of 13 operations reproduced"
     assert total([report, report]) == "total: 26 of 26 operations reproduced"
@@ -609,20 +609,20 @@ def test_a_session_that_fits_is_reproduced() -> None:
 def test_a_line_that_says_something_else_is_a_mismatch(line: int, key: str, value: object) -> None:
     changed = copy.deepcopy(LINES)
     changed[line][key] = value
-    report = play(changed)
+    report = replayed(changed)
     assert report.count(Kind.MISMATCH) == 1, list(report.details())
     assert report.reproduced == 12
 
 
-def test_what_cannot_be_played_counts_as_a_mismatch_and_what_lacks_a_tool_does_not() -> None:
+def test_an_unsupported_operation_is_a_mismatch_and_one_that_lacks_a_tool_is_not() -> None:
     unknown = {"op": "teleport"}
     tool = {"op": "sh", "cmd": "daxctl list", "tool": "daxctl-85", "rc": 0, "stdout": "", "stderr": "", **NOTHING}
     selftest = {"op": "sh", "cmd": "selftest", "rc": 0, "stdout": "", "stderr": "", **NOTHING}
-    report = play([unknown, tool, LINES[0], selftest, LINES[0], LINES[6]])
+    report = replayed([unknown, tool, LINES[0], selftest, LINES[0], LINES[6]])
     kinds = [(line.verdict.kind, line.verdict.reason) for line in report.lines]
     assert kinds == [
         (Kind.MISMATCH, "unknown kind of operation teleport"),
-        (Kind.MISMATCH, "tool needs a mount"),
+        (Kind.MISMATCH, "no tools"),
         (Kind.REPRODUCED, ""),
         (Kind.NOT_RUN, "selftest absent"),
         (Kind.NOT_RUN, "selftest absent"),
@@ -664,9 +664,9 @@ def test_a_log_that_is_not_compared_still_tells_that_a_name_was_freed() -> None:
     leak = of_daxctl("reconfigure-device x", tool="daxctl-76.1", stderr="reconfigured\n")
     leak["dmesg"] = ["<4>Hotplug memory regions stuck online until reboot"]
     header = {"profile": "hotplug-v3-as-posted", "name": "toy", "variant": "default"}
-    playing = player.Player(Session(Path("toy"), header, [leak]), target, None)
-    assert playing.replay().count(Kind.IN_PART) == 1
-    assert playing.context.names_freed
+    replaying = player.Player(Session(Path("toy"), header, [leak]), target, None)
+    assert replaying.replay().count(Kind.IN_PART) == 1
+    assert replaying.context.names_freed
 
 
 def test_a_newer_version_differs_in_nothing_that_is_known() -> None:

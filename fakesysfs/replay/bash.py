@@ -39,7 +39,10 @@ _NDCTL = """() {
     done
     [ "$mode" != devdax ] || echo "$name align=$align" >"$FAKESYSFS_CONTROL/pmem/devdax"
 }"""
-"""A function of bash. A new devdax namespace is an event of the machine; ndctl does nothing else here (FORMAT.md)."""
+"""A function of bash. A new devdax namespace is an event of the machine (FORMAT.md).
+
+ndctl does nothing else here.
+"""
 
 _MODULE_COMMAND = r"(?:modprobe [\w-]+(?: \w+=\w+)*|rmmod [\w-]+)"
 _MODULE_COMMANDS = re.compile(rf"{_MODULE_COMMAND}(?:; {_MODULE_COMMAND})*")
@@ -47,7 +50,7 @@ _COMMAND_NAME = re.compile(r"(?:^|[;|&(]|\bthen|\bdo)\s*(?:\w+=\S*\s+)*([\w./-]+
 
 
 def module_commands(command: str) -> list[list[str]] | None:
-    """The words of each modprobe and rmmod in a command line that runs nothing else; None for any other line."""
+    """The words of each modprobe and rmmod in a command line. None if it runs anything else."""
     if not _MODULE_COMMANDS.fullmatch(command):
         return None
     return [part.split() for part in command.split("; ")]

@@ -141,7 +141,10 @@ def _in_namespaces(replay_on: Callable[[], tuple[Report, list[str]]]) -> Report:
 
 
 def _replay_all(recordings: Sequence[Session | Snapshot], on: str, jobs: int) -> Generator[Report, None, None]:
-    """Replay `jobs` recordings at the same time, each in a child process. Yields reports in the given order."""
+    """Replay `jobs` recordings at the same time, each in a child process.
+
+    Yields reports in the given order.
+    """
     _prepare_for_children(on)
     children = isolated.in_order((partial(replay, recording, on) for recording in recordings), jobs)
     for recording, child in zip(recordings, children, strict=True):
@@ -167,7 +170,7 @@ def _failed(recording: Session | Snapshot, reason: str) -> Report:
 
 
 def counted(recording: Session | Snapshot) -> Iterator[tuple[str, str]]:
-    """All operations of a session, or paths of a snapshot, that can count: the place and what it is."""
+    """The operations of a session, or paths of a snapshot, that can count: place and description."""
     if isinstance(recording, Snapshot):
         for path, entry in recording.entries.items():
             if snapshots.is_compared(path):

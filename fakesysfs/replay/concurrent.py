@@ -1,4 +1,4 @@
-"""Operations in which several processes act at the same time: races, and the stuck offline of `pinned`."""
+"""Operations of several processes at the same time: races, and the stuck offline of `pinned`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ _ALLOWED = (
     (re.compile(r"/drivers/[^/]+/(new_id|remove_id)$|/auto_online_blocks$"), frozenset({"ok"})),
     (re.compile(r"/dax\d+\.\d+/(state|hotplug)$"), frozenset({"ok"})),
 )
-"""Path -> the outcomes that KERNEL.md allows a writer whatever the others do (sections 2, 4, 7.3-7)."""
+"""Path -> the outcomes that a writer may have, whatever the others do (KERNEL.md 2, 4, 7.3-7)."""
 
 _CONTENDED = frozenset({"EBUSY"})
 """Allowed too where another writer asks the same attribute for another online type."""
 
 
 def race_differences(target: Target, operation: Operation) -> list[str]:
-    """Let the writers of a race run. Differences: outcomes and values neither recorded nor allowed by KERNEL.md."""
+    """Let the writers of a race run.
+
+    Differences: outcomes and values neither recorded nor allowed by KERNEL.md.
+    """
     writers = [
         RaceWriter(name, path, [text.encode("latin-1") for text in data]) for name, path, data in operation["writers"]
     ]
@@ -154,7 +157,10 @@ def _lowest_movable(target: Target, node: int | None) -> str | None:
 
 
 def pinned_index(operations: list[Operation], index: int) -> int | None:
-    """The index of the `pinned` line that a line belongs to, or None. `raw` lines without calls precede it."""
+    """The index of the `pinned` line that a line belongs to, or None.
+
+    `raw` lines without calls precede it.
+    """
     while index < len(operations) and operations[index]["op"] == "raw" and not operations[index].get("calls"):
         index += 1
     return index if index < len(operations) and operations[index]["op"] == "pinned" else None

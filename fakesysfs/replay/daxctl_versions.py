@@ -38,7 +38,10 @@ def version_of(tool: str) -> Version:
 
 
 class Found(NamedTuple):
-    """Where to run a tool from. `folder` goes first in PATH; None means that PATH has the tool already."""
+    """Where to run a tool from.
+
+    `folder` goes first in PATH; None means that PATH has the tool already.
+    """
 
     folder: Path | None = None
     stands_in: str | None = None
@@ -72,7 +75,10 @@ def installed() -> str | None:
 
 
 def find(tool: str | None) -> Found:
-    """Find the tool that a session names, e.g. `daxctl-85`; None is the installed one. Raises ToolAbsentError."""
+    """Find the daxctl that a session names.
+
+    `tool` is a name such as `daxctl-85`; None means the installed one. Raises ToolAbsentError.
+    """
     here = installed()
     if tool is None or tool == here:
         return Found()

@@ -87,7 +87,10 @@ class Child(Generic[T]):
 
 
 def _send_result(action: Callable[[], object], writer: Connection) -> NoReturn:
-    """Call `action`, send the result and end. Nothing that the process has set up is run at its end."""
+    """Call `action`, send the result and end.
+
+    Nothing that the process has set up is run at its end.
+    """
     die_with_parent()
     try:
         result: tuple[object, Exception | None] = action(), None
@@ -102,7 +105,10 @@ def _send_result(action: Callable[[], object], writer: Connection) -> NoReturn:
 
 
 def in_order(actions: Iterable[Callable[[], T]], jobs: int) -> Generator[Child[T], None, None]:
-    """Call each action in a child process, `jobs` of them at the same time. Yields the ended children in order."""
+    """Call each action in a child process, `jobs` of them at the same time.
+
+    Yields the ended children in order.
+    """
     remaining = iter(actions)
     children: deque[Child[T]] = deque()
     try:

@@ -49,7 +49,10 @@ class Stream:
 
 @dataclass(slots=True)
 class Comparison:
-    """The messages of one session. `leak_frees_name` is the field of the kernel's profile (Context.names_freed)."""
+    """The messages of one session.
+
+    `leak_frees_name` is the field of the kernel's profile (Context.names_freed).
+    """
 
     context: Context
     leak_frees_name: bool

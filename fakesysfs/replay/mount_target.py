@@ -52,7 +52,7 @@ PATIENCE_SECONDS = 20.0
 """A system call of this process that takes longer is blocked."""
 
 QUIET_SECONDS = 0.1
-"""A child that sleeps in a system call for so long waits for something that only this process can do."""
+"""A child that sleeps in a system call for so long waits for this process."""
 
 _POLL_SECONDS = 0.002
 _READ_SIZE = 65536
@@ -86,7 +86,10 @@ def replay_on(profile: str, variant: str, replay: Callable[[MountTarget], T], *,
 
 @contextmanager
 def _standard_error() -> Iterator[Callable[[], list[str]]]:
-    """Give processes that start in here another standard error. Yields a function that reads its log entries."""
+    """Give processes that start in here another standard error.
+
+    Yields a function that reads its log entries.
+    """
     log = os.memfd_create("log")
     before = os.dup(2)
     os.dup2(log, 2)
@@ -98,7 +101,10 @@ def _standard_error() -> Iterator[Callable[[], list[str]]]:
 
 
 class MountProcess(Process):
-    """A child that opens and writes. It sends a line on a pipe after its open, and another with its result."""
+    """A child that opens and writes.
+
+    It sends a line on a pipe after its open, and another with its result.
+    """
 
     def __init__(self, path: str, data: bytes, alarm: float) -> None:
         self.alarm = alarm
@@ -159,7 +165,10 @@ class MountProcess(Process):
 
 
 def _open_and_write(path: str, data: bytes, writer: int) -> NoReturn:
-    """What a MountProcess does. It calls libc, because Python repeats a system call that a signal ended."""
+    """What a MountProcess does.
+
+    It calls libc, because Python repeats a system call that a signal ended.
+    """
     try:
         signal.signal(signal.SIGALRM, lambda _number, _frame: None)
         signal.siginterrupt(signal.SIGALRM, True)  # noqa: FBT003  its own signature
@@ -255,6 +264,9 @@ class MountTarget(Target):
         process = MountProcess(path, data, alarm)
         self._processes.append(process)
         _until(lambda: process.finished or (process.has_opened and process.asleep), PATIENCE_SECONDS)
+        # The server takes requests in order: when it answers this read, it has taken the write.
+        # A signal before that would end the write without its effects.
+        self.read_file(f"{self._control}/latency/online_block")
         return process
 
     def signal(self, process: Process, signal: Signal) -> None:
@@ -334,7 +346,7 @@ class MountTarget(Target):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-"""os.open and os.write repeat a system call that failed with EINTR, which may be the recorded answer."""
+"""os.open and os.write repeat a system call after EINTR, which may be the recorded answer."""
 
 for _name in ("write", "pwrite"):
     getattr(_libc, _name).restype = ctypes.c_ssize_t

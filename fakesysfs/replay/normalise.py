@@ -29,7 +29,10 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """One allowed difference. `stream`: dmesg, uevents, iomem (lists of lines), text (output of commands), stderr."""
+    """One allowed difference.
+
+    `stream`: dmesg, uevents, iomem (lists of lines), text (output of commands), stderr.
+    """
 
     name: str
     stream: str
@@ -239,12 +242,15 @@ NORMALISATIONS = (
 """The declared list."""
 
 STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
-"""The exit status of such a command line depends on the guest's whole log, boot messages included."""
+"""The exit status of such a command line depends on the guest's whole log since boot."""
 
 OUTPUT_NOT_COMPARED = frozenset(
     {"lsmod", "dmesg", "time", "numastat", "ndctl", "free", "vmstat", "uname", "uptime", "date", "ps", "mount", "df"}
 )
-"""Commands whose output depends on the guest (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""
+"""Commands whose output depends on the guest (FORMAT.md, Exceptions, `sh`).
+
+Only their exit status is compared.
+"""
 
 
 class VersionDifference(NamedTuple):
@@ -291,6 +297,9 @@ def for_command(context: Context, command: str, names: set[str]) -> None:
 
 
 def version_differences(command: str, recorded: str, run: str) -> list[VersionDifference]:
-    """The changes that may show in a command line where `run` (e.g. `daxctl-85`) replaces `recorded`."""
+    """The changes that may show in a command line where tool `run` replaces tool `recorded`.
+
+    Both are names such as `daxctl-85`.
+    """
     one, other, words = version_of(recorded), version_of(run), set(re.findall(r"[\w-]+", command))
     return [known for known in VERSION_DIFFERENCES if known.is_between(one, other) and words & set(known.verbs)]

@@ -56,7 +56,10 @@ _MEMTOTAL = "MemTotal_kB_at_boot"
 
 
 def replay(session: Session, target: Target, facts: dict[str, Any] | None) -> Report:
-    """Replay a session on a freshly booted machine. `facts` is the recorded machine.json, or None."""
+    """Replay a session on a freshly booted machine.
+
+    `facts` is the recorded machine.json, or None.
+    """
     return Player(session, target, facts).replay()
 
 
@@ -93,7 +96,10 @@ class Player:
         }  # fmt: skip
 
     def replay(self) -> Report:
-        """Replay all lines. A line that cannot be replayed is a mismatch, and the next line follows."""
+        """Replay all lines.
+
+        A line that cannot be replayed is a mismatch, and the next line follows.
+        """
         report = Report(self.session.name)
         try:
             self._begin()
@@ -292,7 +298,10 @@ class Player:
         return compared(stuck_offline.compare_pinned(operation) + self._drained(operation))
 
     def _stuck_offline(self) -> concurrent.StuckOffline | None:
-        """The stuck offline that this line belongs to, or None. Its first line replays all of it."""
+        """The stuck offline that this line belongs to, or None.
+
+        Its first line replays all of it.
+        """
         end = concurrent.pinned_index(self.operations, self.index)
         if end is None:
             return None
@@ -328,7 +337,10 @@ class Player:
         return NOTHING_TO_COMPARE
 
     def _bg_kill(self, operation: Operation) -> Verdict:
-        """End what a `bg` began. A `fixture` line beside it does the same, and leaves nothing to end."""
+        """End what a `bg` began.
+
+        A `fixture` line beside it does the same, and leaves nothing to end.
+        """
         del operation
         if not self.background:
             return NOTHING_TO_COMPARE

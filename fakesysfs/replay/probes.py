@@ -1,4 +1,4 @@
-"""Probes: what sessions record of the whole machine (blocks, iomem, MemTotal, tiers), read from its files."""
+"""Probes: what sessions record of the whole machine (blocks, iomem, MemTotal, tiers)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCK = re.compile(r"memory(\d+)")
 _NODE = re.compile(r"node\d+")
 
 BlockTable = dict[str, list[str]]
-"""Block number (text) -> [state, online, valid_zones, "nodeA[,nodeB]"], as in `blocks` operations."""
+"""Block number (text) -> [state, online, valid_zones, "nodeA[,nodeB]"], as in `blocks`."""
 
 
 def _attribute(target: Target, path: str) -> str:

@@ -31,7 +31,7 @@ Call = dict[str, Any]
 _DESCRIPTOR = re.compile(r"fd\d+")
 _OWN_DESCRIPTOR = re.compile(r"/proc/self/fd/\d+")
 _REOPENED = "fd1"
-"""The descriptor that such a path means. The number in it is the recorder's (FORMAT.md, Exceptions)."""
+"""The descriptor that such a path means; its number is the recorder's (FORMAT.md, Exceptions)."""
 
 _STATUS = frozenset({"fstat", "lstat", "stat"})
 _FSTAT_COMPARED = (0, 3, 4, 5, 6)

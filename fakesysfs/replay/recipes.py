@@ -1,4 +1,4 @@
-"""How to reach each snapshot: FORMAT.md, "Snapshots", as operations in the form of a session's lines."""
+"""How to reach each snapshot (FORMAT.md, Snapshots), as operations in a session's form."""
 
 from __future__ import annotations
 
@@ -150,7 +150,10 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 
 
 def recipe_of(header: dict[str, Any]) -> Recipe | None:
-    """The recipe of a snapshot with this header: its own (`variant`, `operations`), or the one in RECIPES, or None."""
+    """The recipe of a snapshot, or None.
+
+    A header with a `variant` brings its own `operations`. Otherwise the recipe is in RECIPES.
+    """
     if "variant" in header:
         return Recipe(header["variant"], tuple(header.get("operations", ())))
     return RECIPES.get((header["profile"], header["name"].split("-", 1)[0]))

@@ -18,7 +18,7 @@ class Kind(enum.Enum):
     KNOWN = "known"
     """It differs as FORMAT.md says that it must through a mount. It counts as reproduced."""
     NOT_RUN = "not run"
-    """Something that it needs is missing here, or an earlier operation of the session was not run. Not counted."""
+    """Something is missing here that it, or an operation before it, needs. Not counted."""
     TOOL_ABSENT = "tool absent"
     """A tool is not installed, in no version. Not counted."""
     IN_PART = "compared in part"
@@ -118,7 +118,7 @@ def total(reports: list[Report]) -> str:
 
 
 def not_compared(reports: list[Report]) -> Iterator[str]:
-    """A line for each reason why operations were not compared, or only in part, with their number."""
+    """A line for each reason why operations were not compared, or only in part."""
     reasons = collections.Counter(
         (line.verdict.kind, line.verdict.reason)
         for report in reports

@@ -54,7 +54,7 @@ def is_compared(path: str) -> bool:
 
 
 def replay(snapshot: Snapshot, operations: list[Operation], target: Target) -> Report:
-    """Bring a freshly booted machine to where the snapshot was taken, by `operations`, and compare all paths."""
+    """Replay `operations` on a freshly booted machine, and compare all paths with the snapshot."""
     report = Report(snapshot.name)
     not_run: Verdict | None = None
     for operation in operations:

@@ -113,7 +113,7 @@ class RaceWriter(NamedTuple):
 
 
 class RaceResult(NamedTuple):
-    """The results of a race: (writer, data, outcome) of each write, and the values that the reader got."""
+    """The results of a race: (writer, data, outcome) of each write, and the values read."""
 
     outcomes: set[tuple[str, bytes, str]]
     values: set[bytes]
@@ -123,7 +123,8 @@ class Target(ABC):
     """One freshly booted machine. System calls raise OSError with the errno, or BlockedError."""
 
     through_mount: bool
-    """System calls go through a FUSE mount, which hides some answers (FORMAT.md, "Not reachable")."""
+    """System calls go through a FUSE mount, which hides some answers (FORMAT.md, "Not reachable").
+    """
     owner_is_root: bool
     """Whether uid and gid can be compared."""
 

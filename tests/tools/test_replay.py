@@ -1,7 +1,7 @@
-"""Everything that was recorded is reproduced, on the model and through a mount, with the real tools.
+"""Every recording is reproduced, on the model and through a mount, with the real tools.
 
-The recordings (tests/recordings, with their format) are of real kernels; tests/sessions holds what the specification
-says of the kernel that nobody could record.
+tests/recordings (with its format) is of real kernels. tests/sessions is written from the
+specification, for the kernel that could not be recorded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KNOWN = [
     r"raw lseek",
     r"async_poll ",
 ]
-"""What a mount cannot show: the operations that FORMAT.md's last exception names."""
+"""What a mount cannot show: the operations in the last exception of FORMAT.md."""
 
 
 def replayed(on: str, *places: Path) -> str:
@@ -112,10 +112,10 @@ def test_a_descriptor_is_opened_again_by_its_name_in_proc(tmp_path: Path, on: st
     assert [line.verdict.kind.value for line in raw] == ["reproduced"] * 4, list(report.details())
 
 
-def test_what_goes_wrong_while_a_session_is_played_does_not_take_the_others_along() -> None:
-    def play() -> None:
+def test_an_exception_in_a_replay_is_an_error_with_its_place() -> None:
+    def fail() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(isolated.ChildError, match="ZeroDivisionError"):
-        isolated.in_namespaces(play)
+        isolated.in_namespaces(fail)
     assert isolated.in_namespaces(lambda: 7) == 7

@@ -1,9 +1,11 @@
-"""Open files: the seq_file buffer, the one-call store, and death with the node (fs/kernfs/file.c, fs/seq_file.c).
+"""Open files: the seq_file buffer, the one-call store, and death with the node.
 
 A read that starts where the last one ended goes on in the same text. Any other read calls `show`
 again. A write passes at most 4,096 bytes to `store`, whatever the offset; a longer write is cut
-short. When the node is removed, every open file of it answers ENODEV for ever, even if the name comes
-back. Recorded in 7.2/02-state-semantics (i=180 to 260).
+short. When the node is removed, every open file of it answers ENODEV for ever, even if the name
+comes back. Recorded in 7.2/02-state-semantics (i=180 to 260).
+
+Sources: fs/kernfs/file.c, fs/seq_file.c.
 """
 
 from __future__ import annotations
@@ -33,14 +35,17 @@ class Process(Protocol):
     @property
     def pid(self) -> int:
         """Its process id."""
+        ...
 
     @property
     def command(self) -> str:
-        """The name of its command; asked for only when it is written down."""
+        """The name of its command; read only when it is written down."""
+        ...
 
     @property
     def uid(self) -> int:
         """The user that it acts for."""
+        ...
 
 
 class Caller(NamedTuple):
@@ -204,11 +209,11 @@ class OpenFile:
             self._stream.close()
 
     def write(self, data: bytes, caller: Process) -> Operation[int]:
-        """write(2): hand the bytes to `store`; the operation gives how many were taken (4,096 at most).
+        """write(2): pass the bytes to `store`; returns how many were taken (4,096 at most).
 
-        This is the whole of a store under way, whatever drives it. The journal gets a refusal, and the write itself
-        while writes are traced. A write of 0 bytes never reaches the store. The operation raises KernelError: ENODEV
-        when the node is gone, and whatever the store refuses with.
+        This operation is a whole store under way, the same for every driver. The journal gets a
+        refusal, and the write itself while writes are traced. A write of 0 bytes never reaches the
+        store. Raises KernelError: ENODEV if the node is gone; the errno of `store`.
         """
         journal = self._journal
         if journal is None or not journal.traces_writes:
@@ -237,22 +242,23 @@ class OpenFile:
         traced = journal.begin_write(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store])
         outcome: int | KernelError = _ABANDONED
         try:
-            outcome = await self._write(data, caller)
+            taken = outcome = await self._write(data, caller)
         except KernelError as error:
             outcome = error
             raise
         finally:
             journal.end_write(traced, outcome)
-        return outcome
+        return taken
 
 
 def open_file(
     tree: Tree, ino: int, flags: int, caller: Process, journal: Journal | None = None, found: Found | None = None
 ) -> OpenFile:
-    """open(2) of an existing attribute with the flags of open(2). `found` is what the tree has just said is there.
+    """open(2) of an existing attribute with the flags of open(2).
 
-    Raises KernelError: EACCES when the file's declared mode lacks a direction for everybody, root too
-    (kernfs_fop_open); EINVAL for O_DIRECT; ENOTDIR for O_DIRECTORY; EISDIR, ELOOP and ENXIO on other kinds of nodes.
+    `found` is the tree's last answer for `ino`, if the caller has it. Raises KernelError: EACCES
+    when the file's declared mode lacks a direction for everybody, root too (kernfs_fop_open);
+    EINVAL for O_DIRECT; ENOTDIR for O_DIRECTORY; EISDIR, ELOOP and ENXIO on other kinds of nodes.
     """
     try:
         return _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, journal)

@@ -1,8 +1,8 @@
 """The one error of the kernel layer.
 
-Every refusal in the model is a `KernelError`: the errno that a system call would return, one sentence that says why,
-and where the kernel decides it. Whoever stands on the edge (FUSE, the in-process machine, the replayer) turns it into
-its own form; any other exception is a bug of ours.
+Every refusal in the model is a `KernelError`: the errno that a system call would return, one
+sentence that says why, and the kernel function that decides. FUSE, the in-process machine and the
+replayer turn it into their own form. Any other exception is a bug of ours.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 class KernelError(Exception):
     """A refusal by the modelled kernel.
 
-    `errno` is the positive Linux number, `why` one sentence in the words of the field, `where` the kernel function
-    that decides (`"dax_kmem_parse_state"`). `block` is the memory block that refused, where one did.
+    `errno` is the positive Linux number, `why` one sentence in the words of the field, `where` the
+    kernel function that decides (`"dax_kmem_parse_state"`). `block` is the memory block that
+    refused, if one did.
     """
 
     def __init__(self, errno: int, why: str, where: str, block: int | None = None) -> None:

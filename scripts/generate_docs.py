@@ -267,7 +267,7 @@ def evidence() -> str:
     for kind, folder in (("recorded", "recordings"), ("specification", "sessions")):
         for path in find([ROOT / "tests" / folder]):
             recording = recording_of(path)
-            kernel = model_target.names(recording.header["profile"], "default")[1]
+            kernel = model_target.machine_and_kernel(recording.header["profile"], "default")[1]
             counts[kernel][kind] = counts[kernel].get(kind, 0) + len(list(counted(recording)))
     return json.dumps(counts, indent=2) + "\n"
 

@@ -242,13 +242,13 @@ class OpenFile:
         traced = journal.begin_write(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store])
         outcome: int | KernelError = _ABANDONED
         try:
-            taken = outcome = await self._write(data, caller)
+            written = outcome = await self._write(data, caller)
         except KernelError as error:
             outcome = error
             raise
         finally:
             journal.end_write(traced, outcome)
-        return taken
+        return written
 
 
 def open_file(

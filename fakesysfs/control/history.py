@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from fakesysfs.control.transcript import Line, Transcript
-from fakesysfs.kernfs.file import Process
+from fakesysfs.control.transcript import SingleLine, Transcript
+from fakesysfs.kernfs.file import CallingProcess
 from fakesysfs.kernfs.log import Log
 from fakesysfs.ops.errors import KernelError
 
@@ -143,11 +143,11 @@ class CallJournal:
         """Begin a new trace."""
         self.writes = History(TRACED_WRITES)
 
-    def refuse(self, caller: Process, op: str, path: str, data: bytes, error: KernelError) -> None:
+    def refuse(self, caller: CallingProcess, op: str, path: str, data: bytes, error: KernelError) -> None:
         """See Journal."""
         self.refused.add(self._call(self.refused, caller, op, path, data, error))
 
-    def begin_write(self, caller: Process, path: str, data: bytes) -> Call:
+    def begin_write(self, caller: CallingProcess, path: str, data: bytes) -> Call:
         """See Journal."""
         call = self._call(self.writes, caller, "write", path, data)
         self.writes.add(call)
@@ -164,7 +164,7 @@ class CallJournal:
     def _call(
         self,
         history: History[Call],
-        caller: Process,
+        caller: CallingProcess,
         op: str,
         path: str,
         data: bytes,
@@ -198,6 +198,6 @@ def _log(
 ) -> Log:
     return Transcript(
         lambda: (history.dropped, history.count),
-        lambda number: (Line.of(call.seq, line(call)) for call in history.since(number)),
+        lambda number: (SingleLine.of(call.seq, line(call)) for call in history.since(number)),
         lambda: notice(history),
     )

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 
-from fakesysfs.control.transcript import Line, Transcript
+from fakesysfs.control.transcript import SingleLine, Transcript
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool
 from fakesysfs.kernel.printk import Printk, Record
@@ -60,7 +60,7 @@ def kmsg_json(printk: Printk) -> Log:
 def _log(printk: Printk, line: Callable[[Record], str], notice: Callable[[], str] = str) -> Log:
     return Transcript(
         lambda: (printk.dropped, printk.sequence),
-        lambda number: (Line.of(record.sequence, line(record)) for record in printk.since(number)),
+        lambda number: (SingleLine.of(record.sequence, line(record)) for record in printk.since(number)),
         notice,
     )
 

@@ -41,14 +41,14 @@ class Piece(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SingleLine:
     """A piece of one line."""
 
     first: int
     data: bytes
 
     @classmethod
-    def of(cls, number: int, text: str) -> Line:
+    def of(cls, number: int, text: str) -> SingleLine:
         """The line with that number."""
         return cls(number, text.encode("utf-8", "surrogateescape"))
 

@@ -26,7 +26,7 @@ from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Answer, Signals, Wait, WaitQueue, ask
 
 
-class HasKernel(Protocol):
+class KernelOwner(Protocol):
     """A machine that runs a kernel, another one after each reset."""
 
     kernel: Kernel
@@ -35,7 +35,7 @@ class HasKernel(Protocol):
 class Reader(Stream):
     """One open control/uevents_announce."""
 
-    def __init__(self, machine: HasKernel, all_readers: UeventReaders) -> None:
+    def __init__(self, machine: KernelOwner, all_readers: UeventReaders) -> None:
         self._machine = machine
         self._all = all_readers
         self._kernel = machine.kernel
@@ -98,7 +98,7 @@ class Reader(Stream):
 class UeventReaders:
     """All readers of one machine's control/uevents_announce."""
 
-    def __init__(self, machine: HasKernel) -> None:
+    def __init__(self, machine: KernelOwner) -> None:
         self._machine = machine
         self.readers: list[Reader] = []
         self.progress = WaitQueue()

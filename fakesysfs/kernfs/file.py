@@ -29,7 +29,7 @@ _READ = frozenset({os.O_RDONLY, os.O_RDWR})
 _NOT_IN_SYSFS = os.O_DIRECTORY | os.O_DIRECT
 
 
-class Process(Protocol):
+class CallingProcess(Protocol):
     """The process that makes a system call, for the journal only."""
 
     @property
@@ -62,10 +62,10 @@ class Journal(Protocol):
     traces_writes: bool
     """Whether writes are written down too."""
 
-    def refuse(self, caller: Process, op: str, path: str, data: bytes, error: KernelError) -> None:
+    def refuse(self, caller: CallingProcess, op: str, path: str, data: bytes, error: KernelError) -> None:
         """A call was refused: `op` is `open`, with no data, or `write`."""
 
-    def begin_write(self, caller: Process, path: str, data: bytes) -> Any:
+    def begin_write(self, caller: CallingProcess, path: str, data: bytes) -> Any:
         """A write begins; returns what `end_write` takes."""
 
     def end_write(self, write: Any, outcome: int | KernelError) -> None:
@@ -208,7 +208,7 @@ class OpenFile:
         if self._stream is not None:
             self._stream.close()
 
-    def write(self, data: bytes, caller: Process) -> Operation[int]:
+    def write(self, data: bytes, caller: CallingProcess) -> Operation[int]:
         """write(2): pass the bytes to `store`; returns how many were taken (4,096 at most).
 
         This operation is a whole store under way, the same for every driver. The journal gets a
@@ -220,7 +220,7 @@ class OpenFile:
             return self._write(data, caller)
         return self._traced_write(journal, data, caller)
 
-    async def _write(self, data: bytes, caller: Process) -> int:
+    async def _write(self, data: bytes, caller: CallingProcess) -> int:
         attribute = self.attribute
         data = data[: attribute.max_store]
         try:
@@ -238,7 +238,7 @@ class OpenFile:
             raise
         return len(data)
 
-    async def _traced_write(self, journal: Journal, data: bytes, caller: Process) -> int:
+    async def _traced_write(self, journal: Journal, data: bytes, caller: CallingProcess) -> int:
         traced = journal.begin_write(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store])
         outcome: int | KernelError = _ABANDONED
         try:
@@ -252,7 +252,7 @@ class OpenFile:
 
 
 def open_file(
-    tree: Tree, ino: int, flags: int, caller: Process, journal: Journal | None = None, found: Found | None = None
+    tree: Tree, ino: int, flags: int, caller: CallingProcess, journal: Journal | None = None, found: Found | None = None
 ) -> OpenFile:
     """open(2) of an existing attribute with the flags of open(2).
 

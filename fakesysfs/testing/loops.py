@@ -36,7 +36,7 @@ class EventLoop(Protocol):
         """Wait, even if the task is cancelled. Returns a cancellation that must be raised again."""
 
 
-class _Trio:
+class _TrioLoop:
     def __init__(self) -> None:
         import trio  # noqa: PLC0415  it runs
 
@@ -63,7 +63,7 @@ class _Trio:
         return None
 
 
-class _Asyncio:
+class _AsyncioLoop:
     def __init__(self) -> None:
         import asyncio  # noqa: PLC0415  it runs
 
@@ -98,9 +98,9 @@ class _Asyncio:
 def event_loop() -> EventLoop:
     """The running event loop. Raises RuntimeError if none runs."""
     if "trio" in sys.modules and _runs(sys.modules["trio"].lowlevel.current_task):
-        return _Trio()
+        return _TrioLoop()
     if "asyncio" in sys.modules and _runs(sys.modules["asyncio"].get_running_loop):
-        return _Asyncio()
+        return _AsyncioLoop()
     raise RuntimeError("neither trio nor asyncio runs here: use `with`, not `async with`")
 
 

@@ -1,7 +1,8 @@
 """Uevents as lines, of text or of JSON.
 
-One record stands for as many events as there are devices in a row. Their lines differ in two numbers only, so a record
-becomes a template, and nothing is written out to know how long its lines are.
+One record stands for as many events as there are devices in a row. Their lines differ in two
+numbers only, so a record becomes a template, and nothing is written out to know how long its lines
+are.
 """
 
 from __future__ import annotations

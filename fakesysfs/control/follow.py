@@ -16,7 +16,8 @@ from fakesysfs.ops.sched import Answer, Signals, Wait, WaitQueue, ask
 class Follower(Stream):
     """One reader's place in a list that grows.
 
-    `take` gives text from a place on, and the place behind that text. `end` gives the place behind the last entry.
+    `take` gives text from a place on, and the place behind that text. `end` gives the place behind
+    the last entry.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class Follower(Stream):
     async def read(self, size: int, *, wait: bool) -> bytes:
         """At least one byte, at most `size`.
 
-        Raises KernelError: EAGAIN if there is nothing and `wait` is false, EINTR for a signal, ENODEV after a reset.
+        Raises KernelError: EAGAIN if there is nothing and `wait` is false, EINTR for a signal,
+        ENODEV after a reset.
         """
         while not self._left:
             text, self._place = self._take(self._place, size)

@@ -1,7 +1,8 @@
 """What programs did through the files: refused system calls, and the trace of writes.
 
-Both are bounded lists of `Call`s. The trace is off until a program writes 1 to control/writes. It needs the name of the
-writer's command at each write, and to look that up costs more than most stores.
+Both are bounded lists of `Call`s. The trace is off until a program writes 1 to control/writes. It
+needs the name of the writer's command at each write, and to look that up costs more than most
+stores.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from fakesysfs.control.transcript import Line, Transcript
-from fakesysfs.kernfs.file import Process
+from fakesysfs.control.transcript import SingleLine, Transcript
+from fakesysfs.kernfs.file import CallingProcess
 from fakesysfs.kernfs.log import Log
 from fakesysfs.ops.errors import KernelError
 
@@ -41,7 +42,8 @@ def quoted(data: bytes) -> str:
 class Call:
     """One system call on a file. `data` is what a write hands to the store, b"" for an open.
 
-    `duration` (seconds) is None until a traced write has ended; then `taken` (bytes) or `error` is set.
+    `duration` (seconds) is None until a traced write has ended; then `taken` (bytes) or `error` is
+    set.
     """
 
     seq: int
@@ -124,7 +126,7 @@ class History(Generic[T]):
 
 
 class CallJournal:
-    """See `kernfs.Journal`. `seconds` is the clock of the running kernel: seconds since its boot."""
+    """The journal of one machine (see `kernfs.Journal`). `seconds` gives the seconds since boot."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -141,11 +143,11 @@ class CallJournal:
         """Begin a new trace."""
         self.writes = History(TRACED_WRITES)
 
-    def refuse(self, caller: Process, op: str, path: str, data: bytes, error: KernelError) -> None:
+    def refuse(self, caller: CallingProcess, op: str, path: str, data: bytes, error: KernelError) -> None:
         """See Journal."""
         self.refused.add(self._call(self.refused, caller, op, path, data, error))
 
-    def begin_write(self, caller: Process, path: str, data: bytes) -> Call:
+    def begin_write(self, caller: CallingProcess, path: str, data: bytes) -> Call:
         """See Journal."""
         call = self._call(self.writes, caller, "write", path, data)
         self.writes.add(call)
@@ -162,7 +164,7 @@ class CallJournal:
     def _call(
         self,
         history: History[Call],
-        caller: Process,
+        caller: CallingProcess,
         op: str,
         path: str,
         data: bytes,
@@ -171,7 +173,7 @@ class CallJournal:
         return Call(history.count, self._seconds(), caller.pid, caller.command, caller.uid, op, path, data, error)
 
     def refused_log(self) -> Log:
-        """control/refused: pid, command, path, bytes, errno, reason, kernel function. It ends at `clear`."""
+        """control/refused: pid, command, path, bytes, errno, reason, function. It ends at `clear`."""
         return _log(self.refused, Call.refusal_line, _notice)
 
     def refused_json(self) -> Log:
@@ -196,6 +198,6 @@ def _log(
 ) -> Log:
     return Transcript(
         lambda: (history.dropped, history.count),
-        lambda number: (Line.of(call.seq, line(call)) for call in history.since(number)),
+        lambda number: (SingleLine.of(call.seq, line(call)) for call in history.since(number)),
         lambda: notice(history),
     )

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 
-from fakesysfs.control.transcript import Line, Transcript
+from fakesysfs.control.transcript import SingleLine, Transcript
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool
 from fakesysfs.kernel.printk import Printk, Record
@@ -39,7 +39,10 @@ def kmsg_json_line(record: Record) -> str:
 
 
 def kmsg_record(record: Record) -> bytes:
-    """A message as /dev/kmsg has it: priority, number, microseconds, text (Documentation/ABI/testing/dev-kmsg)."""
+    """A message in /dev/kmsg: priority, number, microseconds, text.
+
+    Documentation/ABI/testing/dev-kmsg.
+    """
     text = _UNPRINTABLE.sub(lambda found: b"\\x%02x" % found[0][0], record.text.encode("utf-8", "surrogateescape"))
     return f"{record.level},{record.sequence},{int(record.seconds * 1e6)},-;".encode() + text + b"\n"
 
@@ -57,7 +60,7 @@ def kmsg_json(printk: Printk) -> Log:
 def _log(printk: Printk, line: Callable[[Record], str], notice: Callable[[], str] = str) -> Log:
     return Transcript(
         lambda: (printk.dropped, printk.sequence),
-        lambda number: (Line.of(record.sequence, line(record)) for record in printk.since(number)),
+        lambda number: (SingleLine.of(record.sequence, line(record)) for record in printk.since(number)),
         notice,
     )
 
@@ -65,9 +68,10 @@ def _log(printk: Printk, line: Callable[[Record], str], notice: Callable[[], str
 class KmsgReader(Stream):
     """A reader of /dev/kmsg: one record at each read (kernel/printk/printk.c, devkmsg_read).
 
-    Differs knowingly in two points. It begins behind what `dmesg -C` cleared: there, a reader seeks (SEEK_DATA), and
-    FUSE does not pass that on. And the first read of a reader that does not wait says "end" of an empty log instead
-    of EAGAIN, because dmesg takes EAGAIN for an unreadable log and asks the host's kernel.
+    Differs knowingly in two points. It begins behind what `dmesg -C` cleared: there, a reader seeks
+    (SEEK_DATA), and FUSE does not pass that on. And the first read of a reader that does not wait
+    says "end" of an empty log instead of EAGAIN, because dmesg takes EAGAIN for an unreadable log
+    and asks the host's kernel.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -83,8 +87,8 @@ class KmsgReader(Stream):
     async def read(self, size: int, *, wait: bool) -> bytes:
         """The next record.
 
-        Raises KernelError: EPIPE once when that was overwritten, EINVAL if `size` is too small for it, EAGAIN, EINTR
-        and ENODEV as the readers of follow.py do.
+        Raises KernelError: EPIPE once when that was overwritten, EINVAL if `size` is too small for
+        it, EAGAIN, EINTR and ENODEV as the readers of follow.py do.
         """
         printk = self._kernel.printk
         first, self._first = self._first, False
@@ -109,7 +113,7 @@ class KmsgReader(Stream):
 
 
 def write_kmsg(kernel: Kernel, buffer: bytes) -> None:
-    """Log a program's message (devkmsg_write). Its level says so: `<12>` is LOG_USER and a warning."""
+    """Log a program's message (devkmsg_write). Its level has LOG_USER: a warning is `<12>`."""
     level = _DEFAULT_LEVEL
     given = _PRIORITY.match(buffer)
     if given:

@@ -1,8 +1,8 @@
 """The directory control/, declared like the rest.
 
 `kmsg`, `uevents` and `refused` are logs: a read shows what there is and ends, and a later read goes
-on there. So are their JSON lines, for programs. The `_follow` forms wait for more. A reset begins new
-logs under the old names.
+on there. So are their JSON lines, for programs. The `_follow` forms wait for more. A reset begins
+new logs under the old names.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _on_node(name: str, act: Callable[[Kernel, int], object]) -> Store[Kernel]:
     def store(kernel: Kernel, buffer: bytes) -> None:
         word = word_of(buffer).strip()
         if not word.isdecimal() or int(word) not in kernel.nodes.possible:
-            raise KernelError(errno.EINVAL, f"{word!r} is the number of no node", f"{name}_store")
+            raise KernelError(errno.EINVAL, f"{word!r} is not the number of a node", f"{name}_store")
         act(kernel, int(word))
 
     return store
@@ -99,7 +99,7 @@ def _latency(point: str) -> Attribute[Kernel]:
 
     def store(kernel: Kernel, buffer: bytes) -> None:
         word = word_of(buffer)
-        # What float() takes besides this ("1_0", "-0", " 5 ") nobody writes on purpose.
+        # float() takes more ("1_0", "-0", " 5 "), which would be a mistake here.
         seconds = float(word) if _SECONDS.fullmatch(word) else -1.0
         if not 0 <= seconds <= MAX_LATENCY:
             allowed = f"seconds from 0 to {MAX_LATENCY:g}"
@@ -142,7 +142,7 @@ def make(static: StaticDirectories[Kernel], machine: Resettable, blocks: Control
     """Make /control."""
     kernel = blocks.kernel
     boot = Directory(kernel.new_serial(), CONTROL_BLOCK, kernel)
-    """The logs come and go with it: /control outlives a reset."""
+    """The logs live as long as this object. /control itself outlives a reset."""
 
     def log(name: str, contents: Log, doc: str) -> Attribute[Kernel]:
         return Attribute(name=name, mode=0o444, log=lambda _kernel: contents, owner=lambda _kernel: boot, doc=doc)
@@ -185,13 +185,13 @@ def make(static: StaticDirectories[Kernel], machine: Resettable, blocks: Control
             name="uevents_new",
             mode=0o444,
             stream=follow_new_uevents,
-            doc="The uevents from its opening on, waiting for more.",
+            doc="The uevents that are sent after it was opened, waiting for more.",
         ),
         Attribute(
             name="uevents_announce",
             mode=0o400,
             stream=lambda _kernel: machine.uevent_readers.open(),
-            doc="The same, over resets, for a program that sends them on: a write that causes events is answered when "
+            doc="The same, over resets, for a program that sends the events. A write that causes events returns when "
             "all readers have asked for more, or after 10 seconds.",
         ),
         log(

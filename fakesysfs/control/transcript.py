@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 _UNSEEN = 64
-"""Bytes by which st_size grows for a line that was dropped before anybody measured it.
+"""Bytes by which st_size grows for a line that was dropped before it was measured.
 
 More than the notice takes: `tail -f` reads no more bytes than st_size has grown by.
 """
@@ -41,14 +41,14 @@ class Piece(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SingleLine:
     """A piece of one line."""
 
     first: int
     data: bytes
 
     @classmethod
-    def of(cls, number: int, text: str) -> Line:
+    def of(cls, number: int, text: str) -> SingleLine:
         """The line with that number."""
         return cls(number, text.encode("utf-8", "surrogateescape"))
 
@@ -76,9 +76,9 @@ class _Mark(NamedTuple):
 class Transcript:
     """The log of one record.
 
-    `kept` gives the number of the oldest line that is kept and that of the next line. `pieces` gives
-    the kept pieces, beginning with the piece of a given line. The last piece may grow. `notice` gives
-    the line that stands for dropped lines, "" if none does.
+    `kept` gives the number of the oldest line that is kept and that of the next line. `pieces`
+    gives the kept pieces, beginning with the piece of a given line. The last piece may grow.
+    `notice` gives the line that stands for dropped lines, "" if none does.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Transcript:
         return b"".join(parts)
 
     def _look(self) -> None:
-        """Take over what came and went since the last look."""
+        """Add new lines and forget dropped ones."""
         first, end = now = self._kept()
         if now == self._seen:
             return

@@ -1,11 +1,11 @@
-"""Who announces uevents elsewhere, and how far each has got: the readers of control/uevents_announce.
+"""The readers of control/uevents_announce, and which uevents each of them has sent.
 
-On a real kernel a uevent has been sent when the write that caused it returns. Where the server cannot send it (it is
-not in the network namespace that hears it), a process there reads it and sends it; that it asks for more says that it
-has sent what it was given. So whoever answers writes can wait for it, as for the kernel's own broadcast.
+A real kernel has sent a uevent when the write that caused it returns. A server outside the network
+namespace of the listeners cannot send it. A process inside reads it from control/uevents_announce
+and sends it. A reader that asks for more has sent all that it read before. So a write can wait for
+its uevents, as it does for the kernel's own broadcast.
 
-A reader is there from its opening on and goes over to the next machine by itself when this one is booted again: it
-misses nothing.
+A reader hears of every event after its opening. After a reset it goes on with the new kernel.
 
 A reader that stops reading must not stop the writers. A write waits for all readers together, up to
 a limit. A reader that a write waited for in vain delays no other write until it has caught up. A
@@ -26,8 +26,8 @@ from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Answer, Signals, Wait, WaitQueue, ask
 
 
-class Machine(Protocol):
-    """The running machine: another kernel after a reset."""
+class KernelOwner(Protocol):
+    """A machine that runs a kernel, another one after each reset."""
 
     kernel: Kernel
 
@@ -35,21 +35,21 @@ class Machine(Protocol):
 class Reader(Stream):
     """One open control/uevents_announce."""
 
-    def __init__(self, machine: Machine, all_readers: UeventReaders) -> None:
+    def __init__(self, machine: KernelOwner, all_readers: UeventReaders) -> None:
         self._machine = machine
         self._all = all_readers
         self._kernel = machine.kernel
         self._place = self._kernel.uevents.sequence
         self._left = b""
-        self._said = self._kernel, self._place
-        """The kernel whose events before that number were announced."""
+        self._sent = self._kernel, self._place
+        """A kernel and a number: all its events before that number were sent."""
         self.has_read = False
         self.on_its_own = False
         """A write waited for it in vain. No other write waits for it until it has caught up."""
 
-    def has_announced(self, kernel: Kernel, end: int) -> bool:
-        """Whether the events of `kernel` before number `end` were announced; those of a kernel that is gone were."""
-        mine, before = self._said
+    def has_sent(self, kernel: Kernel, end: int) -> bool:
+        """Whether the events of `kernel` before number `end` were sent; true of a dead kernel."""
+        mine, before = self._sent
         return kernel.gone or (mine is kernel and before >= end)
 
     def waits_on(self) -> WaitQueue | None:
@@ -59,20 +59,20 @@ class Reader(Stream):
         return None if self._left or moved_on or self._place < uevents.sequence else uevents.arrived
 
     def close(self) -> None:
-        """Nobody waits for it any more."""
+        """No write waits for it any more."""
         self._all.leave(self)
 
     async def read(self, size: int, *, wait: bool) -> bytes:
-        """At least one byte, at most `size`: whole lines in the long run.
+        """At least one byte, at most `size`. A line may be cut; the next read goes on there.
 
-        Raises KernelError: EAGAIN if there is none and `wait` is false, EINTR for a signal.
+        Raises KernelError: EAGAIN if there is nothing and `wait` is false, EINTR for a signal.
         """
         if not self.has_read:
             self._all.has_read(self)
         while not self._left:
             if self._machine.kernel is not self._kernel:
                 self._kernel, self._place = self._machine.kernel, 1
-            self._said = self._kernel, self._place
+            self._sent = self._kernel, self._place
             uevents = self._kernel.uevents
             if self._place == uevents.sequence:
                 self.on_its_own = False
@@ -98,36 +98,36 @@ class Reader(Stream):
 class UeventReaders:
     """All readers of one machine's control/uevents_announce."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: KernelOwner) -> None:
         self._machine = machine
         self.readers: list[Reader] = []
         self.progress = WaitQueue()
-        """Woken when a reader got further, went, or is no longer waited for."""
+        """Woken when a reader has sent more, was closed, or no longer delays writes."""
         self._trusts_newcomers = True
         """Whether a write waits for a reader that has not read yet."""
 
     def open(self) -> Reader:
-        """Another one."""
+        """A new reader."""
         reader = Reader(self._machine, self)
         reader.on_its_own = not self._trusts_newcomers
         self.readers.append(reader)
         return reader
 
     def leave(self, reader: Reader) -> None:
-        """A reader is gone."""
+        """A reader was closed."""
         self.readers.remove(reader)
         self.progress.wake_all()
 
     def now(self) -> tuple[Kernel, int]:
-        """The kernel that runs and the number of its next event: what `missing` takes."""
+        """The running kernel and the number of its next event, for `missing`."""
         return self._machine.kernel, self._machine.kernel.uevents.sequence
 
     def missing(self, kernel: Kernel, end: int) -> Iterator[Reader]:
-        """The readers that are to be waited for until the events of `kernel` before number `end` are announced."""
-        return (reader for reader in self.readers if not reader.on_its_own and not reader.has_announced(kernel, end))
+        """The readers that a write waits for: they have not sent all events of `kernel` before `end`."""
+        return (reader for reader in self.readers if not reader.on_its_own and not reader.has_sent(kernel, end))
 
     def give_up(self, kernel: Kernel, end: int) -> None:
-        """A write waited in vain for those that are `missing`: no other write does."""
+        """A write waited in vain for the `missing` readers. They delay no other write."""
         missing = list(self.missing(kernel, end))
         if not all(reader.has_read for reader in missing):
             self._trusts_newcomers = False

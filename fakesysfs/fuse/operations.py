@@ -203,12 +203,12 @@ class Operations(pyfuse3.Operations):
 
         Who looks after the callers of operations that wait can do so a little later.
         """
-        self.maybe_busy = self.active_handlers > self.driver.blocked_operations or self._untold
+        self.maybe_busy = self.active_handlers > self.driver.blocked_operations or self._has_unseen_changes
         return self.maybe_busy
 
     @property
-    def _untold(self) -> bool:
-        """Something changed that the host, or the world, has not been told yet."""
+    def _has_unseen_changes(self) -> bool:
+        """Something changed that the host has not forgotten yet, or a uevent was not sent yet."""
         return self.invalidator.unsettled or (self.uevents is not None and self.uevents.behind)
 
     def _in_use(self) -> Iterator[int]:
@@ -390,9 +390,9 @@ class Operations(pyfuse3.Operations):
 
     @maybe_waiting
     def write(self, fh: int, off: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
-        """One store. Answered when the host has forgotten what the store changed, whether it succeeded or not.
+        """One store. It is answered after the host forgot what the store changed, also if it failed.
 
-        A store that asks for nothing is done here and now.
+        A store that does not wait is done here, without a turn of the event loop.
         """
         self.maybe_busy = True
         opened = self._open[fh]
@@ -406,8 +406,8 @@ class Operations(pyfuse3.Operations):
             outcome = error
         finally:
             self.invalidator.collect()
-        if self._untold:
-            return self._told(outcome)
+        if self._has_unseen_changes:
+            return self._answer_when_seen(outcome)
         if isinstance(outcome, KernelError):
             raise outcome
         return outcome
@@ -433,10 +433,10 @@ class Operations(pyfuse3.Operations):
                 self._slept_on[ino] -= 1
                 if not self._slept_on[ino]:
                     del self._slept_on[ino]
-        return await self._told(outcome)
+        return await self._answer_when_seen(outcome)
 
-    async def _told(self, outcome: int | KernelError) -> int:
-        """What a store gave, once the host and the world know what it changed."""
+    async def _answer_when_seen(self, outcome: int | KernelError) -> int:
+        """The outcome of a store, after the host forgot what it changed and its uevents were sent."""
         if self.invalidator.unsettled:
             await self.invalidator.flush()
         if self.uevents is not None and self.uevents.behind:

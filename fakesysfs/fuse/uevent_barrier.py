@@ -39,7 +39,7 @@ class Queue(Protocol):
         """Do not call it any more."""
 
 
-class UeventReaders(Protocol):
+class UeventSenders(Protocol):
     """The open control/uevents_announce (fakesysfs.control.uevent_readers)."""
 
     readers: list[Any]
@@ -59,7 +59,7 @@ class UeventReaders(Protocol):
 class RemoteUevents:
     """For a machine whose uevents are sent by processes in other network namespaces: by all runs on one mount."""
 
-    def __init__(self, readers: UeventReaders) -> None:
+    def __init__(self, readers: UeventSenders) -> None:
         self._readers = readers
 
     async def run(self, flush: Callable[[], Awaitable[None]]) -> None:

@@ -6,7 +6,7 @@ names and no others of the model.
 """
 
 from fakesysfs.kernfs.declare import Place
-from fakesysfs.kernfs.file import Caller, Journal, OpenFile, Process, open_file
+from fakesysfs.kernfs.file import Caller, CallingProcess, Journal, OpenFile, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
 from fakesysfs.kernfs.listing import DirectoryReader, Members, names_in, open_directory
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
@@ -15,6 +15,7 @@ from fakesysfs.ops.errors import KernelError
 __all__ = [
     "ROOT",
     "Caller",
+    "CallingProcess",
     "DirectoryReader",
     "Journal",
     "KernelError",
@@ -22,7 +23,6 @@ __all__ = [
     "NameChange",
     "OpenFile",
     "Place",
-    "Process",
     "Stat",
     "Tree",
     "index_in",

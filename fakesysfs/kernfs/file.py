@@ -1,9 +1,11 @@
-"""Open files: the seq_file buffer, the one-call store, and death with the node (fs/kernfs/file.c, fs/seq_file.c).
+"""Open files: the seq_file buffer, the one-call store, and death with the node.
 
 A read that starts where the last one ended goes on in the same text. Any other read calls `show`
 again. A write passes at most 4,096 bytes to `store`, whatever the offset; a longer write is cut
-short. When the node is removed, every open file of it answers ENODEV for ever, even if the name comes
-back. Recorded in 7.2/02-state-semantics (i=180 to 260).
+short. When the node is removed, every open file of it answers ENODEV for ever, even if the name
+comes back. Recorded in 7.2/02-state-semantics (i=180 to 260).
+
+Sources: fs/kernfs/file.c, fs/seq_file.c.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _READ = frozenset({os.O_RDONLY, os.O_RDWR})
 _NOT_IN_SYSFS = os.O_DIRECTORY | os.O_DIRECT
 
 
-class Process(Protocol):
+class CallingProcess(Protocol):
     """The process that makes a system call, for the journal only."""
 
     @property
@@ -37,7 +39,7 @@ class Process(Protocol):
 
     @property
     def command(self) -> str:
-        """The name of its command; asked for only when it is written down."""
+        """The name of its command; read only when it is written down."""
         ...
 
     @property
@@ -60,10 +62,10 @@ class Journal(Protocol):
     traces_writes: bool
     """Whether writes are written down too."""
 
-    def refuse(self, caller: Process, op: str, path: str, data: bytes, error: KernelError) -> None:
+    def refuse(self, caller: CallingProcess, op: str, path: str, data: bytes, error: KernelError) -> None:
         """A call was refused: `op` is `open`, with no data, or `write`."""
 
-    def begin_write(self, caller: Process, path: str, data: bytes) -> Any:
+    def begin_write(self, caller: CallingProcess, path: str, data: bytes) -> Any:
         """A write begins; returns what `end_write` takes."""
 
     def end_write(self, write: Any, outcome: int | KernelError) -> None:
@@ -206,19 +208,19 @@ class OpenFile:
         if self._stream is not None:
             self._stream.close()
 
-    def write(self, data: bytes, caller: Process) -> Operation[int]:
-        """write(2): hand the bytes to `store`; the operation gives how many were taken (4,096 at most).
+    def write(self, data: bytes, caller: CallingProcess) -> Operation[int]:
+        """write(2): pass the bytes to `store`; returns how many were taken (4,096 at most).
 
-        This is the whole of a store under way, whatever drives it. The journal gets a refusal, and the write itself
-        while writes are traced. A write of 0 bytes never reaches the store. The operation raises KernelError: ENODEV
-        when the node is gone, and whatever the store refuses with.
+        This operation is a whole store under way, the same for every driver. The journal gets a
+        refusal, and the write itself while writes are traced. A write of 0 bytes never reaches the
+        store. Raises KernelError: ENODEV if the node is gone; the errno of `store`.
         """
         journal = self._journal
         if journal is None or not journal.traces_writes:
             return self._write(data, caller)
         return self._traced_write(journal, data, caller)
 
-    async def _write(self, data: bytes, caller: Process) -> int:
+    async def _write(self, data: bytes, caller: CallingProcess) -> int:
         attribute = self.attribute
         data = data[: attribute.max_store]
         try:
@@ -236,7 +238,7 @@ class OpenFile:
             raise
         return len(data)
 
-    async def _traced_write(self, journal: Journal, data: bytes, caller: Process) -> int:
+    async def _traced_write(self, journal: Journal, data: bytes, caller: CallingProcess) -> int:
         traced = journal.begin_write(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store])
         outcome: int | KernelError = _ABANDONED
         try:
@@ -250,12 +252,13 @@ class OpenFile:
 
 
 def open_file(
-    tree: Tree, ino: int, flags: int, caller: Process, journal: Journal | None = None, found: Found | None = None
+    tree: Tree, ino: int, flags: int, caller: CallingProcess, journal: Journal | None = None, found: Found | None = None
 ) -> OpenFile:
-    """open(2) of an existing attribute with the flags of open(2). `found` is what the tree has just said is there.
+    """open(2) of an existing attribute with the flags of open(2).
 
-    Raises KernelError: EACCES when the file's declared mode lacks a direction for everybody, root too
-    (kernfs_fop_open); EINVAL for O_DIRECT; ENOTDIR for O_DIRECTORY; EISDIR, ELOOP and ENXIO on other kinds of nodes.
+    `found` is the tree's last answer for `ino`, if the caller has it. Raises KernelError: EACCES
+    when the file's declared mode lacks a direction for everybody, root too (kernfs_fop_open);
+    EINVAL for O_DIRECT; ENOTDIR for O_DIRECTORY; EISDIR, ELOOP and ENXIO on other kinds of nodes.
     """
     try:
         return _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, journal)

@@ -1,1 +1,1 @@
-"""What the kernel model, the attribute face and the drivers share: operations, and errors with an errno."""
+"""Operations and errors with an errno, for the kernel model, kernfs and the drivers."""

@@ -1,20 +1,20 @@
 """How a modelled kernel operation sleeps, without a clock or an event loop.
 
-An operation that sleeps in Linux is a coroutine function here. Such a coroutine never waits by itself: it *asks*, by
-yielding a `Request` to its driver, and gets the answer. Four drivers exist, all on top of `advance`:
+An operation that sleeps in Linux is a coroutine here. It never waits by itself: it yields a
+`Request` to its driver and gets the answer. Four drivers exist, all on top of `advance`:
 
 - fuse/driver.py turns requests into waits of trio.
 - testing/loops.py turns them into waits of the user's event loop.
 - testing/tasks.py decides which of many coroutines goes on, in virtual time (tests, the replayer).
 - `run` below refuses to sleep (boot, unit tests).
 
-So the model is the same under all of them. An operation that meets no contention, latency or fault costs no turn of
-an event loop.
+So the model is the same under all of them. An operation that meets no contention, latency or fault
+costs no turn of an event loop.
 
-What may never live here: time, threads, trio.
+This module knows no time, no threads and no trio.
 
-Models kernel/locking/mutex.c, kernel/sched/wait.c, drivers/base/core.c (device_hotplug_lock) and fs/kernfs/dir.c
-(active references), as far as their order of wake-ups can be seen from user space.
+Models kernel/locking/mutex.c, kernel/sched/wait.c, drivers/base/core.c (device_hotplug_lock) and
+fs/kernfs/dir.c (active references), as far as user space can see their order of wake-ups.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Signals(enum.Enum):
     NONE = "uninterruptible"
     """TASK_UNINTERRUPTIBLE: not even SIGKILL."""
     FATAL = "killable"
-    """Only SIGKILL; a handled signal is left pending (memoryN/state restarts the system call for ever)."""
+    """Only SIGKILL. A handled signal stays pending: memoryN/state restarts the system call."""
     ANY = "interruptible"
     """Any signal that is delivered, a handled one too (signal_pending())."""
 
@@ -79,7 +79,7 @@ class WaitQueue:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Let `seconds` pass at the preemption point `point`, or less if one of `signals` arrives (then INTERRUPTED)."""
+    """Let `seconds` pass at preemption point `point`. INTERRUPTED if one of `signals` ends it."""
 
     point: str
     seconds: float
@@ -88,14 +88,14 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Preempt:
-    """Somebody else may run here (asked for only while a scheduler watches)."""
+    """Let other operations run (asked for only while a scheduler watches)."""
 
     point: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait until `queue` is woken, or until one of `signals` arrives (then the answer is INTERRUPTED)."""
+    """Wait until `queue` is woken. INTERRUPTED if one of `signals` ends the wait."""
 
     point: str
     queue: WaitQueue
@@ -104,9 +104,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class SignalPending:
-    """Has the caller a signal pending? Answered at once: INTERRUPTED, or WOKEN if not (signal_pending).
+    """Whether the caller has a signal pending: INTERRUPTED, or WOKEN if not (signal_pending).
 
-    What ended a wait stays pending until the system call returns, and so does what came during an uninterruptible one.
+    A signal that ended a wait, or came during an uninterruptible one, stays pending until the
+    system call returns.
     """
 
     point: str
@@ -154,9 +155,9 @@ def advance(
 ) -> Waiting:
     """Send the driver's answer and run the operation up to the next request that takes waiting.
 
-    Every driver runs its operations with this function. The first call has no answer. `signal_pending` answers
-    `SignalPending`, which takes no waiting. Raises StopIteration with the result at the operation's end, and whatever
-    the operation raises.
+    Every driver runs its operations with this function. The first call has no answer.
+    `signal_pending` answers `SignalPending`, which takes no waiting. Raises StopIteration with the
+    result at the operation's end, and whatever the operation raises.
     """
     request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
     while isinstance(request, SignalPending):
@@ -178,7 +179,7 @@ def run(operation: Coroutine[Any, Any, T]) -> T:
 
 
 class Mutex:
-    """A kernel mutex: first come, first served, waiters uninterruptible (kernel/locking/mutex.c)."""
+    """A kernel mutex: first come, first served, uninterruptible (kernel/locking/mutex.c)."""
 
     __slots__ = ("_tickets", "locked", "name", "released", "wanted")
 
@@ -186,9 +187,9 @@ class Mutex:
         self.name = name
         self.locked = False
         self.released = WaitQueue()
-        """Woken when the mutex becomes free with nobody in line; for those that only try and restart."""
+        """Woken when the mutex is free and has no waiter; for callers of `trylock` that restart."""
         self.wanted = False
-        """Somebody who only tries was woken when the mutex was last freed."""
+        """A caller of `trylock` was woken when the mutex was last freed."""
         self._tickets: deque[WaitQueue] = deque()
 
     def trylock(self) -> bool:
@@ -199,7 +200,7 @@ class Mutex:
         return True
 
     async def lock(self) -> None:
-        """Take the mutex; sleeps, deaf to signals, until those before are done."""
+        """Take the mutex. Sleeps uninterruptibly until earlier waiters have had it."""
         if not self.locked:
             self.locked = True
             return
@@ -208,7 +209,7 @@ class Mutex:
         try:
             await ask(Wait(f"mutex_lock({self.name})", ticket))
         except BaseException:
-            # The driver gave the operation up (unmount, reset): leave the line, or pass on what was handed over.
+            # The driver closed the operation (unmount, reset): leave the line or pass it on.
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
             else:
@@ -252,7 +253,7 @@ class ActiveReferences:
             self._idle.wake_all()
 
     async def drain(self) -> None:
-        """Wait, deaf to signals, until nobody is inside."""
+        """Wait uninterruptibly until no user is inside."""
         while self._count:
             await ask(Wait("kernfs_drain", self._idle))
 
@@ -261,8 +262,8 @@ class ActiveReferences:
 class Preemption:
     """Says at each preemption point how far a loop over equal blocks may go in one step.
 
-    Nobody can look in between as long as no point sleeps and no scheduler watches: then a step takes the whole run.
-    Otherwise it takes one block, and the loop asks the driver after each.
+    If no point sleeps and no scheduler watches, no other operation can look in between, and a step
+    takes the whole run. Otherwise it takes one block, and the loop asks the driver after each.
     """
 
     latency: dict[str, float] = field(default_factory=dict)
@@ -279,7 +280,7 @@ class Preemption:
         return self.watched or bool(self.latency and self.latency.get(point))
 
     async def __call__(self, point: str, signals: Signals = Signals.NONE) -> Answer:
-        """The preemption point itself: free unless latency is set or somebody watches.
+        """The preemption point itself: free unless latency is set or a scheduler watches.
 
         INTERRUPTED if one of `signals` cut the latency short.
         """

@@ -1,4 +1,4 @@
-"""For whoever tests a tool for memory hotplug: machines in this process, mounted machines, and what they remember.
+"""For tests of memory hotplug tools: machines in process, mounted machines, and their lists.
 
     from fakesysfs.testing import Machine
 
@@ -6,8 +6,8 @@
         machine.write("/sys/bus/dax/devices/dax0.0/state", "unplugged")
         assert machine.uevents[-1].action == "remove"
 
-`docs/testing.md` tells it all, the pytest fixtures (`fakesysfs.pytest_plugin`) too. What `__all__` names is kept
-compatible; the modules below are not for users.
+`docs/testing.md` documents all of it and the pytest fixtures (`fakesysfs.pytest_plugin`). The names
+in `__all__` stay compatible. The modules below are not for users.
 """
 
 from fakesysfs.testing.machine import AsyncRunningMachine, Machine, RunningMachine, StartedWrite, WaitsForeverError

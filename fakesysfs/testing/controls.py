@@ -1,4 +1,4 @@
-"""What every machine for tests has in common, in process or mounted."""
+"""What machines in process and mounted machines have in common."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LISTS: Mapping[str, tuple[str, Callable[[records.Fields], Any]]] = {
 
 
 class Controls(ABC):
-    """What a machine remembers, and what is done to it from outside. None of this ever waits.
+    """What a machine remembers, and what a test does to it. No call waits.
 
     Paths are those of the fake: `/sys/...`, `/dev/...`, `/proc/...`, `/control/...`.
     """
@@ -53,7 +53,7 @@ class Controls(ABC):
         """The target of a symbolic link. Raises OSError."""
 
     def exists(self, path: StrPath) -> bool:
-        """Whether there is such a file or directory."""
+        """Whether the file or directory exists."""
         try:
             self.stat(path)
         except FileNotFoundError:
@@ -82,7 +82,7 @@ class Controls(ABC):
 
     @property
     def refused(self) -> list[Refusal]:
-        """Operations that were refused since boot, and why; the last 1,024."""
+        """System calls that were refused since boot, and why; the last 1,024."""
         return self._list("refused")
 
     @property
@@ -91,33 +91,36 @@ class Controls(ABC):
         return self._list("writes")
 
     def trace_writes(self, *, on: bool = True) -> None:
-        """Note all writes from now on in `writes`, which is emptied; or no longer."""
+        """Empty `writes` and trace all writes from now on. `on=False` ends the trace."""
         self._store("/control/writes", str(int(on)))
 
     # What is done to it --------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Boot again: everything is as at the start, files that are open are dead (ENODEV).
+        """Boot again. All is as at the start; open files are dead (ENODEV).
 
-        What was remembered is forgotten; a trace of writes goes on.
+        The lists are empty after it. A trace of writes goes on.
         """
         self._store("/control/reset", "1")
         self._resets += 1
 
     def pin(self, block: int) -> None:
-        """A page of memory block `block` does not migrate: to offline the block waits until `unpin` or a signal."""
+        """Pin a page of memory block `block`: offlining the block waits for `unpin` or a signal."""
         self._store(f"/control/blocks/memory{block}/pinned", "1")
 
     def unpin(self, block: int) -> None:
-        """The opposite of `pin`."""
+        """Release the page that `pin` pinned."""
         self._store(f"/control/blocks/memory{block}/pinned", "0")
 
     def set_unmovable(self, block: int, *, unmovable: bool = True) -> None:
-        """A page of memory block `block` cannot be moved: to offline the block fails with EBUSY. Or no longer."""
+        """Give memory block `block` an unmovable page, or take it away.
+
+        Offlining a block with an unmovable page fails with EBUSY.
+        """
         self._store(f"/control/blocks/memory{block}/unmovable", str(int(unmovable)))
 
     def set_latency(self, *, online_block: float | None = None, offline_block: float | None = None) -> None:
-        """Seconds that it takes to online or offline a block; None leaves it as it is."""
+        """Set the seconds that onlining or offlining a block takes; None keeps the value."""
         for name, seconds in (("online_block", online_block), ("offline_block", offline_block)):
             if seconds is not None:
                 self._store(f"/control/latency/{name}", repr(seconds))

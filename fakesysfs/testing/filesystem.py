@@ -1,10 +1,10 @@
 """System calls on the model, in process: what the host's VFS does between a program and `kernfs`.
 
-Positions, access modes, `O_CREAT` and permissions are the VFS's rules, not the model's; in a mount the host keeps
-them. Here they stand once, so that sessions can be replayed, and tests written, without a mount.
+Positions, access modes, `O_CREAT` and permissions are rules of the VFS. In a mount the host applies
+them. This module applies them without a mount, for replayed sessions and tests.
 
-Every call raises KernelError with the errno that the program would see. Calls that may sleep are coroutines. Sources:
-fs/open.c, fs/read_write.c, fs/namei.c; KERNEL.md section 1.
+Every call raises KernelError with the errno that the program would see. Calls that may sleep are
+coroutines. Sources: fs/open.c, fs/read_write.c, fs/namei.c; KERNEL.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BLOCK_SIZE = 4096
 _ANY_EXECUTE = 0o111
 _NO_CHANGE = "names cannot be changed here"
 _MAX_NON_LFS = (1 << 31) - 1
-"""The highest position in files of a file system that does not say otherwise, as kernfs (include/linux/fs.h)."""
+"""The highest position in a file of kernfs, which sets no limit of its own (include/linux/fs.h)."""
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class FileSystem:
         if flags & os.O_CREAT and flags & os.O_EXCL:
             raise KernelError(errno.EEXIST, "the name exists", "do_open")
         if path.endswith("/") and not stat.S_ISDIR(self.tree.getattr(ino).mode):
-            raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
+            raise KernelError(errno.ENOTDIR, "an attribute is not a directory", "do_open")
         self._permit(ino, flags)
         return Descriptor(open_file(self.tree, ino, flags, self.caller, self.journal), flags)
 
@@ -98,7 +98,7 @@ class FileSystem:
         access = flags & os.O_ACCMODE
         wanted = {os.O_RDONLY: stat.S_IROTH, os.O_WRONLY: stat.S_IWOTH}.get(access, stat.S_IROTH | stat.S_IWOTH)
         if mode & wanted != wanted:
-            raise KernelError(errno.EACCES, "the file's mode does not let this user in", "inode_permission")
+            raise KernelError(errno.EACCES, "the file's mode denies this user access", "inode_permission")
 
     async def read(self, descriptor: Descriptor, size: int) -> bytes:
         """System call read at the descriptor's position."""
@@ -115,13 +115,13 @@ class FileSystem:
         if not descriptor.readable:
             raise KernelError(errno.EBADF, "the descriptor is not open for reading", "vfs_read")
         if not size:
-            return b""  # nothing is shown, and nobody looks whether the file is still there (seq_read_iter)
+            return b""  # without a call of `show`, even if the file is gone (seq_read_iter)
         if descriptor.file.reading_sleeps:
             return await descriptor.file.read_sleeping(offset, size)
         return descriptor.file.read(offset, size)
 
     async def write(self, descriptor: Descriptor, data: bytes) -> int:
-        """System call write. The position moves on though the store never hears of it."""
+        """System call write. The position moves on; the store does not get it."""
         taken = await self._write(descriptor, data)
         if self.is_seekable(descriptor):
             descriptor.position += taken
@@ -162,7 +162,7 @@ class FileSystem:
         size = descriptor.file.getattr().size
         bases = {os.SEEK_SET: 0, os.SEEK_CUR: descriptor.position, os.SEEK_END: size, os.SEEK_DATA: 0, os.SEEK_HOLE: 0}
         if whence not in bases:
-            raise KernelError(errno.EINVAL, f"{whence} is no way to seek", "generic_file_llseek_size")
+            raise KernelError(errno.EINVAL, f"unknown whence {whence}", "generic_file_llseek_size")
         position = bases[whence] + offset
         if whence in {os.SEEK_DATA, os.SEEK_HOLE}:
             if not 0 <= offset < size:
@@ -174,7 +174,7 @@ class FileSystem:
         return position
 
     def fstat(self, descriptor: Descriptor) -> Stat:
-        """System call fstat: answers for a removed file too."""
+        """System call fstat, of a removed file too."""
         return descriptor.file.getattr()
 
     def ftruncate(self, descriptor: Descriptor, size: int) -> None:
@@ -213,7 +213,7 @@ class FileSystem:
         return self.tree.getattr(self.tree.resolve(path))
 
     def access(self, path: str, mode: int) -> bool:
-        """System call access: root may do anything but run what nobody may."""
+        """System call access. Root may do all except execute a file without any execute bit."""
         try:
             bits = self.tree.getattr(self.tree.resolve(path)).mode
         except KernelError:
@@ -226,14 +226,14 @@ class FileSystem:
         """System call readlink."""
         ino = self.tree.walk(path)
         if not stat.S_ISLNK(self.tree.getattr(ino).mode):
-            raise KernelError(errno.EINVAL, "this is no symbolic link", "do_readlinkat")
+            raise KernelError(errno.EINVAL, "this is not a symbolic link", "do_readlinkat")
         return os.fsdecode(self.tree.readlink(ino))
 
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, in the kernel's order."""
         return names_in(self.tree, path)
 
-    # No name can be made, removed or changed, but the VFS has its own objections first (fs/namei.c).
+    # No name can be made, removed or changed. The VFS checks come first (fs/namei.c).
 
     def unlink(self, path: str) -> None:
         """System call unlink: EPERM, EISDIR of a directory."""
@@ -248,14 +248,14 @@ class FileSystem:
         is_directory = stat.S_ISDIR(self.lstat(path).mode)
         self._may_change_names()
         if not is_directory:
-            raise KernelError(errno.ENOTDIR, "this is no directory", "may_delete")
+            raise KernelError(errno.ENOTDIR, "this is not a directory", "may_delete")
         raise KernelError(errno.EPERM, _NO_CHANGE, "kernfs_iop_rmdir")
 
     def make_name(self, path: str) -> None:
-        """System calls mkdir, symlink and link (of its second path): EPERM, EEXIST of a name that is there."""
+        """System calls mkdir, symlink and link (second path): EPERM; EEXIST if the name exists."""
         parent = self.tree.resolve(os.path.dirname(path.rstrip("/")))  # noqa: PTH120  a path of the fake
         if not stat.S_ISDIR(self.tree.getattr(parent).mode):
-            raise KernelError(errno.ENOTDIR, "what would be around it is no directory", "link_path_walk")
+            raise KernelError(errno.ENOTDIR, "the parent is not a directory", "link_path_walk")
         if self._is_there(path):
             raise KernelError(errno.EEXIST, "the name exists", "filename_create")
         self._may_change_names()
@@ -267,7 +267,7 @@ class FileSystem:
         self.make_name(new)
 
     def rename(self, old: str, new: str) -> None:
-        """System call rename: EPERM; nothing happens where both names are of one file."""
+        """System call rename: EPERM. Nothing happens where both names are of one file."""
         source = self.tree.walk(old)
         self.tree.resolve(os.path.dirname(new))  # noqa: PTH120  see make_name
         if not self._is_there(new) or self.tree.walk(new) != source:
@@ -276,7 +276,7 @@ class FileSystem:
 
     def _may_change_names(self) -> None:
         if self.caller.uid != _ROOT_UID:
-            raise KernelError(errno.EACCES, "the directory's mode does not let this user in", "inode_permission")
+            raise KernelError(errno.EACCES, "the directory's mode denies this user access", "inode_permission")
 
     def _is_there(self, path: str) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Drives kernel operations (kernel/sched.py) under the event loop that runs: trio or asyncio.
+"""Drives operations (ops/sched.py) under the running event loop: trio or asyncio.
 
 Neither is imported unless it runs already.
 """
@@ -15,28 +15,28 @@ T = TypeVar("T")
 
 
 class EventLoop(Protocol):
-    """What is needed of an event loop."""
+    """The parts of an event loop that `drive` uses."""
 
     cancelled: type[BaseException]
-    """What is raised where a task is cancelled."""
+    """The exception of a cancelled task."""
 
     def time(self) -> float:
         """Its clock."""
 
     async def checkpoint(self) -> None:
-        """Others may run; a cancellation is noticed."""
+        """Let other tasks run, and raise a cancellation."""
 
     async def sleep(self, seconds: float) -> None:
         """Let time pass."""
 
     async def woken(self, add: Callable[[Callable[[], None]], object]) -> None:
-        """Wait until the callback that is given to `add` is called."""
+        """Pass a callback to `add` and wait until it is called."""
 
     async def to_the_end(self, wait: Callable[[], Awaitable[None]]) -> BaseException | None:
-        """Wait, whoever cancels the task meanwhile; returns a cancellation that has to be raised again."""
+        """Wait, even if the task is cancelled. Returns a cancellation that must be raised again."""
 
 
-class _Trio:
+class _TrioLoop:
     def __init__(self) -> None:
         import trio  # noqa: PLC0415  it runs
 
@@ -63,7 +63,7 @@ class _Trio:
         return None
 
 
-class _Asyncio:
+class _AsyncioLoop:
     def __init__(self) -> None:
         import asyncio  # noqa: PLC0415  it runs
 
@@ -96,11 +96,11 @@ class _Asyncio:
 
 
 def event_loop() -> EventLoop:
-    """The one that runs. Raises RuntimeError if none does."""
+    """The running event loop. Raises RuntimeError if none runs."""
     if "trio" in sys.modules and _runs(sys.modules["trio"].lowlevel.current_task):
-        return _Trio()
+        return _TrioLoop()
     if "asyncio" in sys.modules and _runs(sys.modules["asyncio"].get_running_loop):
-        return _Asyncio()
+        return _AsyncioLoop()
     raise RuntimeError("neither trio nor asyncio runs here: use `with`, not `async with`")
 
 
@@ -113,7 +113,7 @@ def _runs(current: Callable[[], object]) -> bool:
 
 
 async def drive(operation: Coroutine[Request, Answer, T]) -> T:
-    """The result of an operation. Cancelled, it goes on as if its program had got SIGKILL."""
+    """The result of an operation. A cancellation acts as SIGKILL to the program in Linux."""
     loop = event_loop()
     try:
         await loop.checkpoint()
@@ -162,7 +162,7 @@ async def _grant(loop: EventLoop, request: Waiting) -> None:
 
 
 async def wait(*queues: WaitQueue) -> None:
-    """Wait until one of these is woken."""
+    """Wait until one of the queues is woken."""
     await _woken(event_loop(), *queues)
 
 

@@ -1,12 +1,12 @@
 """A machine in this process, for unit tests: no mount, no root, no other process.
 
-`with Machine()` gives a `RunningMachine`: its calls return when the kernel's would, and what takes time there takes
-virtual time here, so a test of an hour is over at once. `async with Machine()` gives an `AsyncRunningMachine`: calls
-that may sleep are awaited, time is the event loop's (trio, its mock clock, or asyncio), and several tasks share the
-machine.
+`with Machine()` gives a `RunningMachine`. Its calls return when the kernel's would. Time is
+virtual, so a test of an hour is over at once. `async with Machine()` gives an
+`AsyncRunningMachine`. Calls that may sleep are awaited, time is the event loop's (trio, its mock
+clock, or asyncio), and several tasks share the machine.
 
-Refusals are ordinary OSErrors (FileNotFoundError, PermissionError ...), with the kernel's reason as a note: what a
-program sees is what a test sees.
+Refusals are ordinary OSErrors (FileNotFoundError, PermissionError ...), as a program sees them. The
+kernel's reason is a note of the exception.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ _COMM_LENGTH = 15
 
 
 class WaitsForeverError(RuntimeError):
-    """An operation waits for something that nothing that goes on will bring, a pinned page for instance."""
+    """An operation waits for something that no running operation ends, such as a pinned page."""
 
 
 class Machine:
-    """A machine to be run in this process, by `with` or `async with`; each of these boots it anew.
+    """A machine that runs in this process. `with` or `async with` boots it.
 
-    `machine` is a built-in machine or a TOML file, `kernel` one of the kernels (`fakesysfs list` names both), `uid` the
-    user who reads and writes: files belong to user 0. Raises ValueError for a machine or kernel that is not there.
+    `machine` is a built-in machine or a TOML file, `kernel` one of the kernels (`fakesysfs list`
+    names both). `uid` is the user who reads and writes; the files belong to user 0. Raises
+    ValueError for an unknown machine or kernel.
     """
 
     def __init__(self, machine: StrPath = "default", kernel: str = "hotplug-v3", *, uid: int = 0) -> None:
@@ -92,7 +93,7 @@ class Machine:
 
 
 class _Running(Controls):
-    """What both forms of a machine in process share."""
+    """What RunningMachine and AsyncRunningMachine share."""
 
     def __init__(self, sysroot: Sysroot, uid: int) -> None:
         self._sysroot = sysroot
@@ -142,7 +143,7 @@ class _Running(Controls):
 
 
 class RunningMachine(_Running):
-    """A machine in process, as `with Machine()` gives it. Not to be used by several threads."""
+    """A machine in process, as `with Machine()` gives it. One thread may use it."""
 
     def __init__(self, sysroot: Sysroot, uid: int, tasks: Tasks) -> None:
         super().__init__(sysroot, uid)
@@ -150,11 +151,11 @@ class RunningMachine(_Running):
 
     @property
     def now(self) -> float:
-        """Virtual seconds since the machine was booted first."""
+        """Virtual seconds since the first boot."""
         return self._tasks.now
 
     def advance(self, seconds: float) -> None:
-        """Let virtual time pass; writes that were started go on."""
+        """Let virtual time pass. Started writes go on."""
         self._tasks.advance(seconds)
 
     def read(self, path: StrPath) -> str:
@@ -167,24 +168,26 @@ class RunningMachine(_Running):
     def write(self, path: StrPath, data: str | bytes) -> int:
         """One write(2) of `data`, as it is; returns how many bytes were taken.
 
-        Raises OSError as open(2) and write(2) fail; WaitsForeverError where a program would hang: it is killed then.
+        Raises OSError as open(2) and write(2) fail; WaitsForeverError where a program would hang.
+        The hanging program is killed.
         """
         return self.start_write(path, data).result()
 
     def start_write(self, path: StrPath, data: str | bytes) -> StartedWrite:
-        """The same by another program, which this one does not wait for; it has gone as far as it can."""
+        """The same by another program. Returns when that has ended or waits."""
         task = self._tasks.spawn(self._write(path, data), f"write {os.fspath(path)}")
         self._tasks.settle()
         return StartedWrite(task, self)
 
     def watch(self) -> Watch:
-        """What happens from now on."""
+        """A watch for what happens from now on."""
         return Watch(self)
 
     def wait_until(self, condition: Callable[[], T], timeout: float = PATIENCE_SECONDS, what: str = "") -> T:
-        """Let time pass until `condition` returns something true, and return that; writes that were started go on.
+        """Let time pass until `condition` returns something true, and return that.
 
-        `what` says in the error what was waited for. Raises TimeoutError after `timeout` virtual seconds.
+        Started writes go on. `what` names the condition in the error. Raises TimeoutError after
+        `timeout` virtual seconds.
         """
         tasks, end = self._tasks, self._tasks.now + timeout
         tasks.settle()
@@ -221,28 +224,31 @@ class StartedWrite:
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether it has ended, with a result or an error."""
         return self._task.finished
 
     def result(self) -> int:
-        """Let time pass until it ends; how many bytes were taken. Raises as `RunningMachine.write` does."""
+        """Let time pass until it ends; returns how many bytes were taken.
+
+        Raises as `RunningMachine.write` does.
+        """
         taken: int = self._machine._finish(self._task)  # noqa: SLF001  ours
         return taken
 
     def interrupt(self) -> None:
-        """A signal that the program handles (SIGALRM): it ends some waits with EINTR, others not at all."""
+        """Send a signal that the program handles (SIGALRM): EINTR from an interruptible wait."""
         self._machine._signal(self._task, Signal.SIGALRM)  # noqa: SLF001  ours
 
     def kill(self) -> None:
-        """SIGKILL: it ends all waits but those that nothing ends."""
+        """Send SIGKILL. It ends all waits except uninterruptible ones."""
         self._machine._signal(self._task, Signal.SIGKILL)  # noqa: SLF001  ours
 
 
 class AsyncRunningMachine(_Running):
     """A machine in process, as `async with Machine()` gives it, for the tasks of one event loop.
 
-    To cancel an operation is to kill the program that makes it: a wait that SIGKILL ends in Linux ends, with whatever
-    the kernel undoes then; others are waited for.
+    To cancel an operation is to kill its program. A wait that SIGKILL ends in Linux ends, and the
+    kernel rolls back what it rolls back in Linux. Other waits go on to their end.
     """
 
     async def read(self, path: StrPath) -> str:
@@ -257,7 +263,7 @@ class AsyncRunningMachine(_Running):
         return await drive(self._write(path, data))
 
     def watch(self) -> AsyncWatch:
-        """What happens from now on."""
+        """A watch for what happens from now on."""
         return AsyncWatch(self)
 
     async def _wait_for(self, look: Callable[[], T | None]) -> T:

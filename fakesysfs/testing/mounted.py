@@ -1,7 +1,7 @@
 """A machine behind a real mount, for tests of programs.
 
-The server is a process of its own, which ends with the one that started it; each `run` is a `fakesysfs run` around the
-same mount, so that nothing that a command started outlives it.
+The server is a process of its own and ends with the process that started it. Each `run` is a
+`fakesysfs run` around the same mount, so no process that a command starts outlives the command.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ _LOOK_SECONDS = 0.005
 
 
 class CannotMountError(Exception):
-    """Why there can be no mount here, no private namespaces around a command or no udevd in them, and what to do."""
+    """A mount, private namespaces or systemd-udevd are missing. The text says what to do."""
 
 
 class MountedMachine(Controls):
-    """A machine that is mounted below `directory` as long as `with` lasts.
+    """A machine that is mounted below `directory` inside `with`.
 
-    `machine` is a built-in machine or a TOML file, `kernel` one of the kernels (`fakesysfs list` names both). To enter
-    it raises CannotMountError where FUSE cannot be used, ValueError for a machine or kernel that is not there. To leave
-    it ends the commands that were started and raises RuntimeError if the server had anything to complain kobj.
+    `machine` is a built-in machine or a TOML file, `kernel` one of the kernels (`fakesysfs list`
+    names both). Entering raises CannotMountError where FUSE does not work, and ValueError for an
+    unknown machine or kernel. Leaving ends the started commands, and raises RuntimeError if the
+    server logged a complaint.
     """
 
     def __init__(self, directory: StrPath, machine: StrPath = "default", kernel: str = "hotplug-v3") -> None:
@@ -46,13 +47,13 @@ class MountedMachine(Controls):
         self.path = self._directory / "mnt"
         """The mountpoint: a directory with sys, dev, proc and control."""
         self.sys = self.path / "sys"
-        """What is /sys in `run`."""
+        """/sys in `run`."""
         self.dev = self.path / "dev"
-        """What is /dev in `run`."""
+        """/dev in `run`."""
         self.proc = self.path / "proc"
-        """What is seen in /proc in `run`."""
+        """The files that `run` shows in /proc."""
         self.control = self.path / "control"
-        """What no real machine has."""
+        """Files that no real machine has."""
         self._log = self._directory / "server.log"
         self._server: subprocess.Popen[str] | None = None
         self._started: list[subprocess.Popen[str]] = []
@@ -170,13 +171,14 @@ class MountedMachine(Controls):
     # Waiting -------------------------------------------------------------------------------------------------------
 
     def watch(self) -> Watch:
-        """What happens from now on."""
+        """A watch for what happens from now on."""
         return Watch(self)
 
     def wait_until(self, condition: Callable[[], T], timeout: float = PATIENCE_SECONDS, what: str = "") -> T:
-        """Wait until `condition` returns something true, and return that. It is asked every few milliseconds.
+        """Wait until `condition` returns something true, and return that.
 
-        `what` says in the error what was waited for. Raises TimeoutError after `timeout` seconds.
+        It is called every few milliseconds. `what` names the condition in the error. Raises
+        TimeoutError after `timeout` seconds.
         """
         end = time.monotonic() + timeout
         while True:
@@ -186,7 +188,7 @@ class MountedMachine(Controls):
             now = time.monotonic()
             if now >= end:
                 raise TimeoutError(f"{what or 'it'} did not come true in {timeout:g} seconds")
-            # A condition that takes long to be found out shall not keep a processor busy.
+            # A slow condition must not keep a processor busy.
             time.sleep(min(max(_LOOK_SECONDS, now - before), end - now))
 
     # Commands ------------------------------------------------------------------------------------------------------
@@ -203,11 +205,12 @@ class MountedMachine(Controls):
         udev: bool = False,
         rules: Sequence[StrPath] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; it sees this machine at /sys, /dev and /proc. A string is a script for sh.
+        """Run a command to its end. It sees this machine at /sys, /dev and /proc.
 
-        `udev` runs a systemd-udevd beside it, with `rules`: directories, files, `none`, `distribution` (the default).
-        The rest is as in subprocess.run, standard output and error are captured. Raises CannotMountError where there
-        can be no private namespaces or is no systemd-udevd; what subprocess.run raises for `timeout` and `check`.
+        A string is a script for sh. `udev` runs a systemd-udevd beside it, with `rules`:
+        directories, files, `none`, `distribution` (the default). The rest is as in subprocess.run;
+        standard output and error are captured. Raises CannotMountError where private namespaces or
+        systemd-udevd are missing, and what subprocess.run raises for `timeout` and `check`.
         """
         process = self.start(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=env,
@@ -240,7 +243,7 @@ class MountedMachine(Controls):
         udev: bool = False,
         rules: Sequence[StrPath] = (),
     ) -> subprocess.Popen[str]:
-        """As `run`, but return at once, as subprocess.Popen does. It is killed when the machine ends."""
+        """As `run`, but return at once. The command is killed when the machine ends."""
         arguments = ["sh", "-c", command] if isinstance(command, str) else [os.fspath(word) for word in command]
         options = ["--udev"] if udev else []
         for rule in rules:
@@ -263,5 +266,5 @@ _IMPOSSIBLE = ("fakesysfs: private namespaces cannot be made here", "fakesysfs: 
 
 
 def _python(module: str) -> list[str]:
-    """A module of ours as a command, whatever lies in the working directory."""
+    """A module of ours as a command, independent of the working directory."""
     return [sys.executable, "-P", "-m", module]

@@ -1,7 +1,8 @@
 """What a machine remembers, as lists of records, the same in process and mounted.
 
-They come from the JSON lines of `control/` (docs/control.md). The lists are bounded and lose their oldest entries. The
-numbers of uevents have no gaps, so a list of uevents that lost its beginning shows it.
+They come from the JSON lines of `control/` (docs/control.md). The lists are bounded and lose their
+oldest entries. The numbers of uevents have no gaps, so a list of uevents that lost its beginning
+shows it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Uevent(NamedTuple):
     """Below /sys: `/devices/system/memory/memory64`."""
     subsystem: str
     environment: Mapping[str, str]
-    """All the rest: DRIVER, MAJOR, MODALIAS ..."""
+    """All other variables: DRIVER, MAJOR, MODALIAS ..."""
 
 
 class Refusal(NamedTuple):
@@ -60,7 +61,7 @@ class Write(NamedTuple):
     began: float
     """Seconds since boot."""
     seconds: float | None
-    """How long it took; None while it is still under way."""
+    """How long it took; None while it is under way."""
     pid: int
     command: str
     path: str

@@ -1,7 +1,7 @@
 """The server of a `MountedMachine`: python -m fakesysfs.testing.serve MOUNTPOINT MACHINE KERNEL.
 
-It says "0" on standard output once it answers, or an exit status and why it does not, and ends with its standard
-input: with the process that wanted it, however that ends.
+It prints "0" once it answers requests; or an exit status, and the reason on the next lines. It ends
+with its standard input, and so with the process that started it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(point: str, name: str, kernel: str) -> int:
         return _refuse(2, str(error))
     except mount.MountError as error:
         return _refuse(error.status, str(error))
-    from fakesysfs.fuse.session import serve  # noqa: PLC0415  slow, and there are errors to be told first
+    from fakesysfs.fuse.session import serve  # noqa: PLC0415  slow; errors come first
     from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415  the same
 
     log_to_standard_error()

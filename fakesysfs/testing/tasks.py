@@ -1,11 +1,11 @@
 """Cooperative tasks over `sched.Request`, with simulated signals and virtual time.
 
-The third kind of driver that `kernel.sched` speaks of: it decides which of many operations goes on. Here a process
-that is stuck in a system call is a `Task` that waits, a signal is a call of `Tasks.signal`, and a second passes when
-nothing else can happen. So the recorded hour of a hanging unplug replays in a millisecond, in the same order every
-time.
+One of the drivers of ops/sched.py: it decides which of many operations goes on. A process that is
+stuck in a system call is a `Task` that waits. A signal is a call of `Tasks.signal`. Time passes
+when nothing else can happen. So the recorded hour of a hanging unplug replays in a millisecond, in
+the same order every time.
 
-What may never live here: threads, real time, knowledge of what the operations do.
+This module has no threads, no real time and no knowledge of the operations.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import Any
 from fakesysfs.ops.sched import Answer, Preempt, Request, Signals, Sleep, Wait, Waiting, advance
 
 Value = Any
-"""Whatever an operation returns."""
+"""The result of an operation."""
 
 
 class Signal(enum.Enum):
     """The signals that the model can tell apart."""
 
     SIGALRM = "SIGALRM"
-    """Any handled one: its handler returns, and no system call is restarted because of SA_RESTART."""
+    """Any handled signal whose handler returns, without SA_RESTART."""
     SIGKILL = "SIGKILL"
 
 
 class Task:
     """One process inside one system call.
 
-    Exactly one of `result` and `error` is set once it has `finished`; `killed` says that it died before it could see
-    either. `operation`, `answer` and `token` are the scheduler's.
+    Exactly one of `result` and `error` is set once it has `finished`. `killed` says that it died
+    before it saw either. `operation`, `answer` and `token` belong to the scheduler.
     """
 
     def __init__(self, operation: Coroutine[Request, Answer, Value], name: str) -> None:
@@ -46,7 +46,7 @@ class Task:
         self.finished = False
         self.killed = False
         self.handled_pending = False
-        """A handled signal came: until the system call returns, every interruptible wait ends at once."""
+        """A handled signal is pending: every interruptible wait of the system call ends at once."""
         self.request: Waiting | None = None
         self.operation = operation
         self.answer: Answer | None = None
@@ -54,10 +54,9 @@ class Task:
 
     @property
     def letter(self) -> str:
-        """The state letter of ps(1), as far as it can be told: D, R, or `finished`.
+        """The state letter of ps(1) as far as the model knows it: D, R, or `finished`.
 
-        A wait that any signal ends stands for the page migration that is tried again and again (R); all others sleep
-        in D.
+        A wait that any signal ends stands for repeated page migration (R). All others sleep in D.
         """
         if self.finished:
             return "finished"
@@ -65,11 +64,11 @@ class Task:
         return "R" if waits_for_any_signal or not isinstance(self.request, Wait) else "D"
 
     def waits(self, *signals: Signals) -> bool:
-        """Is it in a wait that such signals end?"""
+        """Whether it is in a wait that such signals end."""
         return isinstance(self.request, Wait | Sleep) and self.request.signals in signals
 
     def is_pending(self, signals: Signals) -> bool:
-        """Has it a signal that ends such a wait?"""
+        """Whether a signal is pending that ends such a wait."""
         return self.killed if signals is Signals.FATAL else self.killed or self.handled_pending
 
     def outcome(self) -> Value:
@@ -105,10 +104,11 @@ class Tasks:
         return task
 
     def signal(self, task: Task, signal: Signal) -> None:
-        """Send a signal; a task that has finished is past caring.
+        """Send a signal. A finished task ignores it.
 
-        A handled signal ends an interruptible wait, is consumed between the restarts that a killable wait stands for,
-        and otherwise stays pending. SIGKILL ends every wait but an uninterruptible one.
+        A handled signal ends an interruptible wait. A killable wait stands for restarts of the
+        system call, which consume a handled signal. In any other state the signal stays pending.
+        SIGKILL ends every wait except an uninterruptible one.
         """
         if task.finished:
             return
@@ -133,9 +133,9 @@ class Tasks:
             self._step(self._next())
 
     def finish(self, task: Task, *, until: float = float("inf")) -> bool:
-        """Run until `task` has finished, letting time pass where nothing else can happen; False if that never comes.
+        """Run until `task` has finished, and let time pass where nothing else can happen.
 
-        Time does not pass beyond `until`.
+        False if the task waits for ever. Time does not pass beyond `until`.
         """
         self.settle()
         while not task.finished and self.tick(until=until):
@@ -143,7 +143,7 @@ class Tasks:
         return task.finished
 
     def tick(self, *, until: float) -> bool:
-        """Let time pass to the next moment at which something happens, and let that happen; False if none is left.
+        """Let time pass to the next timer and run it and what it wakes. False if no timer is left.
 
         Time does not pass beyond `until`.
         """
@@ -173,7 +173,7 @@ class Tasks:
             request = advance(task.operation, answer, lambda: task.is_pending(Signals.ANY))
         except StopIteration as stop:
             self._end(task, stop.value, None)
-        except Exception as error:  # noqa: BLE001  whatever it is, it is the task's outcome and shown there
+        except Exception as error:  # noqa: BLE001  it is the task's outcome
             self._end(task, None, error)
         else:
             self._park(task, request)

@@ -1,6 +1,6 @@
 """What happened on a machine from some point on, and waiting for something to happen.
 
-A `Watch` keeps nothing but how much each of the machine's lists held when it was made: the lists are the machine's.
+A `Watch` keeps only the next number of each of the machine's lists at the time it was made.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ PATIENCE_SECONDS = 60.0
 
 
 class Lists(Protocol):
-    """A machine, as far as a watch needs it."""
+    """The part of a machine that a watch uses."""
 
     def _numbered(self, name: str) -> tuple[int, list[tuple[int, Any]]]:
         """How often the machine was reset, and the entries of a list with their numbers."""
 
 
 class Events:
-    """What both kinds of watch share."""
+    """What Watch and AsyncWatch share."""
 
     def __init__(self, machine: Lists) -> None:
         self._lists = machine
@@ -54,7 +54,7 @@ class Events:
 
     @property
     def refused(self) -> list[Refusal]:
-        """Operations that were refused since then, and why."""
+        """System calls that were refused since then, and why."""
         return self._since("refused")
 
     @property
@@ -73,7 +73,7 @@ class Events:
 
 
 class Waiting(Lists, Protocol):
-    """A machine that can be waited on."""
+    """A machine with a blocking wait."""
 
     def wait_until(self, condition: Callable[[], T], timeout: float = PATIENCE_SECONDS, what: str = "") -> T:
         """Return what `condition` returns once that is true."""
@@ -82,8 +82,9 @@ class Waiting(Lists, Protocol):
 class Watch(Events):
     """What happened since `machine.watch()`. After a reset, since that.
 
-    The waits return the first that matches since then, at once if it has happened already, however often they are
-    called; for a later one make another watch. They raise TimeoutError after `timeout` seconds, with what came instead.
+    The waits return the first match since then, at once if it has happened already. Each call
+    returns the same match; for a later one make another watch. They raise TimeoutError after
+    `timeout` seconds; its text lists what happened instead.
     """
 
     def __init__(self, machine: Waiting) -> None:
@@ -107,7 +108,7 @@ class Watch(Events):
         return found
 
     def wait_for_log(self, pattern: str, *, timeout: float = PATIENCE_SECONDS) -> LogMessage:
-        """The first message of the kernel log in which the regular expression `pattern` is found."""
+        """The first kernel log message in which the regular expression `pattern` is found."""
         try:
             found = self._machine.wait_until(lambda: self._message(pattern), timeout)
         except TimeoutError:
@@ -118,16 +119,17 @@ class Watch(Events):
 
 
 class AwaitingLists(Lists, Protocol):
-    """A machine of an event loop that can be waited on."""
+    """A machine with an awaitable wait."""
 
     async def _wait_for(self, look: Callable[[], T | None]) -> T:
         """Wait until `look` finds something in the log or among the uevents."""
 
 
 class AsyncWatch(Events):
-    """What happened since `machine.watch()`, for a machine of an event loop. After a reset, since that.
+    """What happened since `machine.watch()` on an AsyncRunningMachine. After a reset, since that.
 
-    The waits return the first that matches since then; the event loop's own timeouts end them.
+    The waits return the first match since then. They have no timeout; the event loop's timeouts end
+    them.
     """
 
     def __init__(self, machine: AwaitingLists) -> None:
@@ -142,7 +144,7 @@ class AsyncWatch(Events):
         return await self._machine._wait_for(lambda: self._uevent(action, devpath))  # noqa: SLF001  the other half
 
     async def wait_for_log(self, pattern: str) -> LogMessage:
-        """The first message of the kernel log in which the regular expression `pattern` is found."""
+        """The first kernel log message in which the regular expression `pattern` is found."""
         return await self._machine._wait_for(lambda: self._message(pattern))  # noqa: SLF001  the same
 
 

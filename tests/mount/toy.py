@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from fakesysfs.fuse import daemon
 from fakesysfs.fuse.mount import MountError, check
 from fakesysfs.fuse.session import serve
-from fakesysfs.kernfs import NameChange, Process, Tree
+from fakesysfs.kernfs import CallingProcess, NameChange, Tree
 from fakesysfs.kernfs.declare import (
     Attribute,
     DeviceNode,
@@ -299,11 +299,11 @@ class PrintingJournal:
 
     traces_writes = False
 
-    def refuse(self, caller: Process, op: str, path: str, data: bytes, error: KernelError) -> None:
+    def refuse(self, caller: CallingProcess, op: str, path: str, data: bytes, error: KernelError) -> None:
         """Print it, for the test to read."""
         print("refused", caller.command, path, data, error.name, flush=True)  # noqa: T201  the test reads it
 
-    def begin_write(self, caller: Process, path: str, data: bytes) -> None:
+    def begin_write(self, caller: CallingProcess, path: str, data: bytes) -> None:
         """Writes are not traced."""
 
     def end_write(self, write: None, outcome: int | KernelError) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fakesysfs.control.events import EventLines, json_template, text_template
 from fakesysfs.control.history import REFUSED_CALLS
 from fakesysfs.control.kmsg import kmsg_line
-from fakesysfs.control.transcript import Line, Transcript
+from fakesysfs.control.transcript import SingleLine, Transcript
 from fakesysfs.kernel.printk import LOG_RECORDS
 from fakesysfs.kernel.uevent import UeventRange
 from fakesysfs.kernfs import OpenFile
@@ -189,7 +189,7 @@ def test_any_reader_of_a_record_that_drops_lines(data: st.DataObject) -> None:
 
     log = Transcript(
         lambda: (dropped(), len(lines)),
-        lambda number: (Line(at, lines[at]) for at in range(max(number, dropped()), len(lines))),
+        lambda number: (SingleLine(at, lines[at]) for at in range(max(number, dropped()), len(lines))),
         lambda: f"({dropped()} earlier ones dropped)\n",
     )
     reader, position, got = LogReader(log), 0, b""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fakesysfs import __version__
+from fakesysfs.kernfs import names_in
 
 if TYPE_CHECKING:
     from fakesysfs.kernel.profile import Profile
@@ -266,7 +267,6 @@ def _from_here(path: str) -> str:
 def _something_to_try(tree: Tree, profile: Profile) -> str:
     """Commands for this tree under this kernel, one a line, with {} for the mountpoint."""
     from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED  # noqa: PLC0415
-    from fakesysfs.kernfs import names_in  # noqa: PLC0415
 
     devices = "/sys/bus/dax/devices"
     for device in sorted(names_in(tree, devices)):

@@ -13,15 +13,14 @@ from itertools import starmap
 from typing import Any, Protocol
 
 from fakesysfs.control import root as control_root
-from fakesysfs.control.refused import Refusals
-from fakesysfs.control.root import ControlBlock, ControlBlocks
+from fakesysfs.control.blocks import CONTROL_BLOCK, ControlBlock, ControlBlocks
+from fakesysfs.control.history import CallJournal
 from fakesysfs.control.uevent_readers import UeventReaders
-from fakesysfs.control.writes import Writes
 from fakesysfs.kernel.core import FIRST_SERIAL
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernel.setup import Setup
-from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Entry, Kobject, Link, Node, Nodes
+from fakesysfs.kernfs.declare import Attribute, DeviceNode, DeviceNodes, Directory, DirectoryKind, Entry, Kobject, Link
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.kernfs.tree import NameChange, Tree
 from fakesysfs.kernfs.user_entries import UserEntries
@@ -61,11 +60,11 @@ def _dax_nodes(kernel: Kernel) -> dict[str, tuple[Kobject, int, int, int]]:
     return {name: (device, 0o600, major, device.minor) for name, device in kernel.dax_bus.devices.items()}  # type: ignore[attr-defined]
 
 
-def _usual_node(name: str, mode: int, major: int, minor: int) -> Node:
-    return Node(name=name, mode=mode, device=lambda _kernel: (major, minor))
+def _usual_node(name: str, mode: int, major: int, minor: int) -> DeviceNode[object]:
+    return DeviceNode(name=name, mode=mode, device=lambda _kernel: (major, minor))
 
 
-def _usual_link(name: str, target: str) -> Link:
+def _usual_link(name: str, target: str) -> Link[object]:
     return Link(name=name, target=lambda _kernel: target)
 
 
@@ -102,11 +101,10 @@ class Sysroot:
         self.machine = machine
         self.machine_text = machine.text
         self.profile = profile
-        self.refusals = Refusals()
-        self.writes = Writes(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel
+        self.journal = CallJournal(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel
         self._collecting = False
         self._changes: list[NameChange] = []
-        self._root = Directory(FIRST_SERIAL - 1, DirectoryKind("/", lambda _kobj: "/", ()), None)
+        self._root = Directory(FIRST_SERIAL - 1, DirectoryKind[Any]("/", lambda _kobj: "/", ()), None)
         self._now_ns = now_ns
         self.kernel = self._new_kernel(FIRST_SERIAL)
         self.uevent_readers = UeventReaders(self)
@@ -141,8 +139,7 @@ class Sysroot:
         All open files of /sys die, whoever waits in the old machine is let go. What was refused or written is
         forgotten.
         """
-        self.refusals.clear()
-        self.writes.clear()
+        self.journal.clear()
         old = self.kernel
         nodes = {*_dax_nodes(old), *(self._made_in_dev.names() if self._made_in_dev else ())}
         lasting = {path: directory for path, directory in self._static.by_path.items() if _lasts(path)}
@@ -181,7 +178,7 @@ class Sysroot:
         kernel.register(blocks)
         sysfs_root.make(static, kernel)
         procfs_root.make(static)
-        entries: list[Entry] = [*starmap(_usual_node, _USUAL_NODES), Nodes(of=_dax_nodes)]
+        entries: list[Entry[Kernel]] = [*starmap(_usual_node, _USUAL_NODES), DeviceNodes(of=_dax_nodes)]
         self._made_in_dev = UserEntries("/dev", kernel) if self._whole_dev else None
         if self._whole_dev:
             for name in _MOUNTPOINTS:
@@ -210,14 +207,14 @@ class Sysroot:
         return changes
 
 
-_KINDS: Mapping[type, DirectoryKind] = {
+_KINDS: Mapping[type, DirectoryKind[Any]] = {
     **sysfs_root.KINDS,
-    ControlBlocks: control_root.CONTROL_BLOCK,
-    ControlBlock: control_root.CONTROL_BLOCK,
+    ControlBlocks: CONTROL_BLOCK,
+    ControlBlock: CONTROL_BLOCK,
 }
 
 
-def _kind_of(kobject: Any) -> DirectoryKind:
+def _kind_of(kobject: Any) -> DirectoryKind[Any]:
     kind = _KINDS.get(type(kobject))
     if kind is not None:
         return kind

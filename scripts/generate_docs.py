@@ -13,16 +13,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from fakesysfs.control import root as control_root
+from fakesysfs.control.blocks import CONTROL_BLOCK
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.dax.kmem import Kmem
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile
-from fakesysfs.kernfs.declare import Attribute, Entry, Group, Indexed, Link, Links, Node, Nodes
+from fakesysfs.kernfs.declare import Attribute, DeviceNode, DeviceNodes, Entry, Group, Indexed, Link, Links
 from fakesysfs.machine import builtin, describe, load
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
@@ -52,21 +52,21 @@ PATTERNS = {
     debugfs.NOTIFIER_ERROR_INJECT: f"{debugfs.PATH}/notifier-error-inject",
     debugfs.NOTIFIER_ERR_INJECT: f"{debugfs.PATH}/notifier-error-inject/CHAIN",
     debugfs.NOTIFIER_ERR_INJECT_ACTION: f"{debugfs.PATH}/notifier-error-inject/CHAIN/actions/EVENT",
-    control_root.CONTROL_BLOCK: "/control/blocks/memoryN",
+    CONTROL_BLOCK: "/control/blocks/memoryN",
 }
 """Where the directories of each kind are."""
 
 STATES = (DAX_KMEM_UNPLUGGED, *Mmop)
 
 
-def static_directories() -> Iterator[tuple[str, tuple[Entry, ...]]]:
+def static_directories() -> Iterator[tuple[str, tuple[Entry[Any], ...]]]:
     """The directories that stand for no object, by path."""
     sysroot = Sysroot.boot(load("default"), next(iter(PROFILES.values())))
     for path, directory in sysroot.static_directories().items():
         yield path, directory.kind.entries
 
 
-def entries(path: str, table: tuple[Entry, ...]) -> Iterator[tuple[str, str, str]]:
+def entries(path: str, table: tuple[Entry[Any], ...]) -> Iterator[tuple[str, str, str]]:
     """(path, mode or what it is, description) of each entry, groups included."""
     for entry in table:
         if isinstance(entry, Attribute):
@@ -81,9 +81,9 @@ def entries(path: str, table: tuple[Entry, ...]) -> Iterator[tuple[str, str, str
             yield f"{path}/{entry.prefix}N", what, entry.doc
         elif isinstance(entry, Links):
             yield f"{path}/...", "symbolic links", entry.doc
-        elif isinstance(entry, Node):
+        elif isinstance(entry, DeviceNode):
             yield f"{path}/{entry.name}", f"character device {entry.mode:04o}", entry.doc
-        elif isinstance(entry, Nodes):
+        elif isinstance(entry, DeviceNodes):
             yield f"{path}/...", "character devices", entry.doc
         else:
             yield f"{path}/...", "directories", entry.doc
@@ -267,7 +267,7 @@ def evidence() -> str:
     for kind, folder in (("recorded", "recordings"), ("specification", "sessions")):
         for path in find([ROOT / "tests" / folder]):
             recording = recording_of(path)
-            kernel = model_target.names(recording.header["profile"], "default")[1]
+            kernel = model_target.machine_and_kernel(recording.header["profile"], "default")[1]
             counts[kernel][kind] = counts[kernel].get(kind, 0) + len(list(counted(recording)))
     return json.dumps(counts, indent=2) + "\n"
 

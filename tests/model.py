@@ -21,7 +21,7 @@ from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
 from fakesysfs.kernfs import Caller, OpenFile, names_in, open_file
 from fakesysfs.machine import load
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.sched import Answer, Request, Signals, Wait
+from fakesysfs.ops.sched import Answer, Request, Signals, Wait, advance
 from fakesysfs.sysroot import Sysroot
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ def drive(operation: Coroutine[Request, Answer, T], *, interrupt: bool = False) 
     answer: Answer | None = None
     while True:
         try:
-            request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
+            request = advance(operation, answer)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -278,7 +278,7 @@ class Face:
     def open(self, path: str, flags: int = os.O_RDONLY) -> OpenFile:
         """open(2)."""
         tree = self.sysroot.tree
-        return open_file(tree, tree.resolve(path), flags, CALLER, self.sysroot.refusals)
+        return open_file(tree, tree.resolve(path), flags, CALLER, self.sysroot.journal)
 
     def read(self, path: str) -> str:
         """The content of a file."""

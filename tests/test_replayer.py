@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
 import os
 import random
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from fakesysfs.ops.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
-from fakesysfs.replay import cli, concurrent, daxctl_versions, player, raw, recipes, snapshots
+from fakesysfs.replay import cli, concurrent, daxctl_versions, isolated, player, raw, recipes, snapshots
 from fakesysfs.replay.messages import Comparison, Stream
 from fakesysfs.replay.model_target import ModelTarget, boot
 from fakesysfs.replay.normalise import (
@@ -35,7 +37,6 @@ from fakesysfs.replay.recording import (
     load,
 )
 from fakesysfs.replay.report import Kind, Report, Verdict, not_compared, total
-from fakesysfs.replay.shell import command_lines
 from fakesysfs.replay.target import (
     FileStatus,
     Messages,
@@ -82,7 +83,7 @@ def test_every_recorded_kind_has_a_handler_or_asks_for_nothing() -> None:
 def test_every_snapshot_has_a_recipe_and_compared_paths() -> None:
     for recording in recordings():
         if isinstance(recording, Snapshot):
-            assert recipes.recipe(recording.header) is not None, recording.name
+            assert recipes.recipe_of(recording.header) is not None, recording.name
             assert sum(map(snapshots.is_compared, recording.entries)) > 400
 
 
@@ -92,16 +93,7 @@ def test_every_raw_operation_has_calls_or_a_label_that_is_known() -> None:
         if isinstance(recording, Session):
             for index, operation in enumerate(recording.operations):
                 if operation["op"] == "raw" and not operation.get("calls"):
-                    assert raw.labelled(operation["label"]) or concurrent.scene_end(recording.operations, index)
-
-
-@needs_recordings
-def test_the_commands_of_recordings_are_parsed_or_refused_by_name() -> None:
-    for recording in recordings():
-        if isinstance(recording, Session):
-            for operation in recording.operations:
-                if operation["op"] == "sh" and operation["cmd"].startswith(("modprobe", "rmmod")):
-                    assert command_lines(operation["cmd"])
+                    assert raw.labelled(operation["label"]) or concurrent.pinned_index(recording.operations, index)
 
 
 HEADER = '{"op": "header", "profile": "7.2", "name": "x", "variant": "default"}\n'
@@ -110,15 +102,18 @@ HEADER = '{"op": "header", "profile": "7.2", "name": "x", "variant": "default"}\
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "empty file"),
+        ("", "the file is empty"),
         ("{", "not JSON"),
-        ("[]", "one JSON object"),
-        ('{"op": "note"}', "no profile"),
-        ('{"a": 1}', "no profile"),
-        ("[" * 100_000, r"x\.jsonl:1: nested too deeply"),
-        ('{"op": ' * 100_000, r"x\.jsonl:1: nested too deeply"),
-        ("[" * 300 + "]" * 300, r"x\.jsonl:1: nested too deeply"),
-        (f'{HEADER}{{"op": "note"}}\n{{"op": "note", "text": {"[" * 65}{"]" * 65}}}', ":3: nested too deeply"),
+        ("[]", "not a JSON object"),
+        ('{"op": "note"}', "the key 'profile' is missing"),
+        ('{"a": 1}', "the key 'profile' is missing"),
+        ("[" * 100_000, r"x\.jsonl:1: the value is nested too deeply"),
+        ('{"op": ' * 100_000, r"x\.jsonl:1: the value is nested too deeply"),
+        ("[" * 300 + "]" * 300, r"x\.jsonl:1: the value is nested too deeply"),
+        (
+            f'{HEADER}{{"op": "note"}}\n{{"op": "note", "text": {"[" * 65}{"]" * 65}}}',
+            ":3: the value is nested too deeply",
+        ),
     ],
 )
 def test_what_is_no_recording_is_refused_with_its_place(tmp_path: Path, text: str, why: str) -> None:
@@ -129,7 +124,9 @@ def test_what_is_no_recording_is_refused_with_its_place(tmp_path: Path, text: st
     assert cli.main([str(path)]) == 2
 
 
-@pytest.mark.parametrize(("text", "why"), [("[" * 100_000, "nested too deeply"), ("{", "not JSON")])
+@pytest.mark.parametrize(
+    ("text", "why"), [("[" * 100_000, "the value is nested too deeply"), ("{", "the text is not JSON")]
+)
 def test_a_wrong_machine_json_is_refused_with_its_place(
     tmp_path: Path, text: str, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -574,7 +571,7 @@ def session(lines: list[dict[str, Any]]) -> Session:
 
 
 def play(lines: list[dict[str, Any]]) -> Report:
-    return player.play(session(lines), Quiet({FILE: "offline\n"}), None)
+    return player.replay(session(lines), Quiet({FILE: "offline\n"}), None)
 
 
 def test_a_session_that_fits_is_reproduced() -> None:
@@ -648,7 +645,7 @@ def test_what_another_version_of_a_tool_does_is_compared_except_for_the_stated_d
         of_daxctl("destroy-device dax0.1", stdout="other\n"),
         of_daxctl("disable-device x; daxctl reconfigure-device x"),
     ]
-    report = player.play(session(lines), target, None)
+    report = player.replay(session(lines), target, None)
     kinds = [line.verdict.kind for line in report.lines]
     assert kinds == [Kind.REPRODUCED, Kind.MISMATCH, Kind.IN_PART, Kind.MISMATCH, Kind.IN_PART]
     assert report.summary() == "7.3/toy: 1 of 3 operations reproduced (2 compared in part)"
@@ -668,14 +665,14 @@ def test_a_log_that_is_not_compared_still_tells_that_a_name_was_freed() -> None:
     leak["dmesg"] = ["<4>Hotplug memory regions stuck online until reboot"]
     header = {"profile": "hotplug-v3-as-posted", "name": "toy", "variant": "default"}
     playing = player.Player(Session(Path("toy"), header, [leak]), target, None)
-    assert playing.play().count(Kind.IN_PART) == 1
+    assert playing.replay().count(Kind.IN_PART) == 1
     assert playing.context.names_freed
 
 
 def test_a_newer_version_differs_in_nothing_that_is_known() -> None:
     target = Quiet({})
     target.stands_in = "daxctl-86"
-    report = player.play(session([of_daxctl("destroy-device x"), of_daxctl("enable-device x", rc=250)]), target, None)
+    report = player.replay(session([of_daxctl("destroy-device x"), of_daxctl("enable-device x", rc=250)]), target, None)
     assert [line.verdict.kind for line in report.lines] == [Kind.REPRODUCED, Kind.MISMATCH]
     assert list(not_compared([report])) == []
 
@@ -751,8 +748,8 @@ def test_known_differences_count_as_reproduced_through_a_mount_only() -> None:
     other = {**line, "dmesg": []}
     on_model, on_mount = Quiet({FILE: ""}), Quiet({FILE: ""})
     on_mount.through_mount = True
-    assert player.play(session([line]), on_model, None).count(Kind.MISMATCH) == 1
-    report = player.play(session([line, other]), on_mount, None)
+    assert player.replay(session([line]), on_model, None).count(Kind.MISMATCH) == 1
+    report = player.replay(session([line, other]), on_mount, None)
     assert [entry.verdict.kind for entry in report.lines] == [Kind.KNOWN, Kind.MISMATCH]
     assert (report.reproduced, report.counted) == (1, 2)
 
@@ -799,16 +796,26 @@ def test_single_calls_by_path(loaded_guest: ModelTarget, call: dict[str, Any]) -
     assert raw.Descriptors(loaded_guest).perform(call) == []
 
 
-def test_modprobe_without_a_mount(loaded_guest: ModelTarget) -> None:
+def test_modules_are_loaded_and_unloaded_without_a_shell(loaded_guest: ModelTarget) -> None:
     modules = loaded_guest.sysroot.kernel.modules
-    for command, there in (
-        ("modprobe -r kmem dax-hmem", []),
-        ("modprobe -r kmem", []),
-        ("modprobe --first-time -q dax_hmem region_idle", ["dax_hmem"]),
+    for command, status, there in (
+        ("rmmod kmem; rmmod dax-hmem", 0, []),
+        ("rmmod kmem", 1, []),
+        ("modprobe absent", 1, []),
+        ("modprobe dax_hmem region_idle=1", 0, ["dax_hmem"]),
     ):
-        assert loaded_guest.sh(command, None).rc == 0
+        assert loaded_guest.sh(command, None).rc == status
         assert list(modules.loaded) == there
     assert modules.loaded["dax_hmem"].is_set("region_idle")
+
+
+@pytest.mark.parametrize(
+    "command", ["modprobe -r kmem", "modprobe kmem && ls", "rmmod kmem; echo $?", "modprobe $x", "cat /proc/iomem", ""]
+)
+def test_every_other_command_needs_a_shell(loaded_guest: ModelTarget, command: str) -> None:
+    with pytest.raises(NotRunError, match="needs a shell: ") as caught:
+        loaded_guest.sh(command, None)
+    assert caught.value.rest
 
 
 def test_single_calls_by_descriptor(loaded_guest: ModelTarget) -> None:
@@ -858,7 +865,7 @@ def test_a_write_that_never_came_back_need_not_come_back() -> None:
     target = Stuck({FILE: ""})
     for end, kind in (({"timeout": True}, Kind.REPRODUCED), ({}, Kind.MISMATCH)):
         lines = [start, {"op": "async_end", "id": 1, "dmesg": ["<6>kmem wrote x"], "uevents": [], **end}]
-        report = player.play(session(lines), target, None)
+        report = player.replay(session(lines), target, None)
         assert [line.verdict.kind for line in report.lines] == [Kind.REPRODUCED, kind]
 
 
@@ -866,6 +873,116 @@ def test_a_report_names_what_differs() -> None:
     report = Report("x")
     report.add("i=1", "read /a", Verdict(Kind.MISMATCH, "", ("expected 1, got 2",)))
     assert list(report.details()) == ["  mismatch i=1: read /a", "      expected 1, got 2"]
+
+
+# The command ------------------------------------------------------------------------------------------------------
+
+
+def recorded(folder: Path, *names: str) -> list[Session]:
+    """Sessions of one line each, which boot reproduces."""
+    line = {"op": "stat", "path": "/sys/bus/dax/devices/dax9.9", "errno": "ENOENT"}
+    for name in names:
+        header = {"op": "header", "profile": "7.3", "name": name, "variant": "default"}
+        (folder / f"{name}.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n")
+    return [recording for path in find([folder]) if isinstance(recording := load(path), Session)]
+
+
+def test_a_process_that_is_killed_is_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(tmp_path, "a", "b", "c")
+    replay = cli.replay
+
+    def killed_in_b(recording: Session | Snapshot, on: str) -> Report:
+        if recording.name == "7.3/b":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replay(recording, on)
+
+    monkeypatch.setattr(cli, "replay", killed_in_b)
+    assert cli.main(["-v", "--jobs", "2", str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "7.3/a: 1 of 1 operations reproduced",
+        "7.3/b: 0 of 1 operations reproduced",
+        "  mismatch i=1 [its process died (exit code -9)]: stat /sys/bus/dax/devices/dax9.9",
+        "7.3/c: 1 of 1 operations reproduced",
+    ]
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_children_run_at_the_same_time_and_are_given_in_order(jobs: int) -> None:
+    """The first cannot end before the second has begun."""
+    reader, writer = os.pipe()
+    actions = [lambda: os.read(reader, 1), lambda: os.write(writer, b"x"), lambda: 3]
+    assert [child.result() for child in isolated.in_order(actions, jobs)] == [b"x", 1, 3]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_children_that_are_no_longer_wanted_are_killed() -> None:
+    reader, writer = os.pipe()
+    children = isolated.in_order([lambda: 1, lambda: os.read(reader, 1)], 2)
+    assert next(children).result() == 1
+    children.close()
+    assert not multiprocessing.active_children()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_large_result_arrives_while_an_earlier_child_runs() -> None:
+    """It does not fit into a pipe."""
+    reader, writer = os.pipe()
+    actions = [lambda: os.read(reader, 1), lambda: b"x" * (1 << 20), lambda: os.write(writer, b"x")]
+    assert [child.result() for child in isolated.in_order(actions, 2)] == [b"x", b"x" * (1 << 20), 1]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_without_fuse_a_session_ends_where_it_needs_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "why_not", lambda: "no FUSE")
+    (plain,) = recorded(tmp_path, "a")
+    rmmod = {"op": "sh", "cmd": "rmmod kmem", "rc": 1, "stdout": "", "stderr": "", **NOTHING}
+    cat = {"op": "sh", "cmd": "cat /sys/gone", "rc": 1, "stdout": "", "stderr": "", **NOTHING}
+    lines = [rmmod, *plain.operations, cat, *plain.operations, {"op": "note", "text": ""}]
+    report = cli.replay(Session(plain.path, plain.header, lines))
+    assert [line.verdict.kind for line in report.lines] == [Kind.REPRODUCED] * 2 + [Kind.NOT_RUN] * 2
+    assert report.summary() == "7.3/a: 2 of 2 operations reproduced (2 not run)"
+    assert list(not_compared([report])) == ["not run: 2 operations (needs a shell: no FUSE)"]
+
+
+def test_without_fuse_a_snapshot_whose_recipe_needs_a_shell_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "why_not", lambda: "no FUSE")
+    entries = {"/sys/bus/dax": {"path": "/sys/bus/dax", "type": "dir"}}
+    header = {"profile": "7.3", "name": "x", "variant": "default", "operations": [{"op": "sh", "cmd": "cat /sys/gone"}]}
+    report = cli.replay(Snapshot(Path("x"), header, entries))
+    assert [line.verdict for line in report.lines] == [Verdict(Kind.NOT_RUN, "needs a shell: no FUSE")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--kernel", "7.9"], "no recording of kernel '7.9' (choose from 7.3)"),
+        (["--on", "mount"], "--on mount needs a mount: no FUSE"),
+    ],
+)
+def test_wrong_use_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    why: str,
+) -> None:
+    monkeypatch.setattr(isolated, "why_not", lambda: "no FUSE")
+    recorded(tmp_path, "a")
+    assert cli.main([*arguments, str(tmp_path)]) == 2
+    assert capsys.readouterr() == ("", f"fakesysfs replay: {why}\n")
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many"])
+def test_the_number_of_jobs_is_checked(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([f"--jobs={jobs}"])
+    assert f"{jobs!r} is not a positive number" in capsys.readouterr().err
 
 
 # On the model -----------------------------------------------------------------------------------------------------

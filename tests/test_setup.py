@@ -203,7 +203,7 @@ def test_continuous_integration_is_not_asked(apt_checkout: Path) -> None:
 @pytest.fixture
 def ready(apt_checkout: Path) -> Path:
     """A checkout that is set up, on a system without the tools that tests start."""
-    for name in ("pytest", "ruff", "mypy"):
+    for name in ("pytest", "ruff", "mypy", "basedpyright"):
         stub(apt_checkout / ".venv/bin" / name)
     stub(apt_checkout / "bin/fusermount3")
     stub(apt_checkout / "scripts/fetch_daxctl.sh")
@@ -231,7 +231,8 @@ def test_all_tests_are_given_their_tools(ready: Path) -> None:
     run_tests(ready)
     (packages,) = installed(ready)
     assert {"daxctl", "numactl", "procps", "udev", "util-linux"} <= set(packages.split())
-    assert calls(ready)[-5:] == ["fetch_daxctl.sh ", "ruff format --check", "ruff check", "mypy ", "pytest "]
+    checks = ["ruff format --check", "ruff check", "mypy ", "basedpyright ", "pytest "]
+    assert calls(ready)[-6:] == ["fetch_daxctl.sh ", *checks]
 
 
 def test_one_test_installs_and_fetches_nothing(ready: Path) -> None:

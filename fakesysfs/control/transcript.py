@@ -24,16 +24,20 @@ class Piece(Protocol):
     @property
     def first(self) -> int:
         """The number of its first line."""
+        ...
 
     @property
     def count(self) -> int:
         """The number of its lines."""
+        ...
 
     def length(self, count: int) -> int:
         """Bytes of its first `count` lines."""
+        ...
 
     def lines(self, skip: int) -> Iterator[bytes]:
         """Its lines after the first `skip`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,11 @@ class Line:
 
     first: int
     data: bytes
+
+    @classmethod
+    def of(cls, number: int, text: str) -> Line:
+        """The line with that number."""
+        return cls(number, text.encode("utf-8", "surrogateescape"))
 
     @property
     def count(self) -> int:
@@ -69,7 +78,7 @@ class Transcript:
 
     `kept` gives the number of the oldest line that is kept and that of the next line. `pieces` gives
     the kept pieces, beginning with the piece of a given line. The last piece may grow. `notice` gives
-    the text of the line that stands for dropped lines.
+    the line that stands for dropped lines, "" if none does.
     """
 
     def __init__(
@@ -100,12 +109,13 @@ class Transcript:
 
     def notice(self) -> bytes:
         """See Log."""
-        return f"({self._notice()} dropped)\n".encode()
+        return self._notice().encode()
 
     def text(self, position: int, size: int) -> bytes:
         """See Log."""
         self._look()
-        marks, parts, left = self._marks, [], size
+        marks, left = self._marks, size
+        parts: list[bytes] = []
         index = bisect_right(marks, position, key=_position_of) - 1
         while left > 0 and position < self._size:
             start, piece = marks[index]

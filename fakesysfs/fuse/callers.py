@@ -1,8 +1,8 @@
-"""Who waits for an answer of ours, and whether a signal came for them.
+"""Which thread waits for our answer, and whether it has a signal.
 
-pyfuse3 hands on neither INTERRUPT nor, for read(2) and write(2), the caller; it names whoever opened the file. So a
-thread that waits is looked for in /proc: first the opener, else one that waits for FUSE and has the file open (another
-thread, a child that inherited it).
+pyfuse3 passes no INTERRUPT on. For read(2) and write(2) it names the opener of the file, not the caller. So we look
+for the waiting thread in /proc: first the opener, then any thread that waits for FUSE and has the file open (another
+thread of the process, or a child that inherited it).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from fakesysfs.ops.sched import Signals
 
@@ -21,10 +22,22 @@ _UNKNOWN = "?"
 _CANNOT_LOOK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 _SEARCHES = 5
-"""How often the thread is looked for: on a busy machine it may be just about to go to sleep, and not be seen."""
+"""How many times we look for the thread: on a busy machine it may not have gone to sleep yet."""
 
 
-class Watch:
+class Opener(NamedTuple):
+    """The thread that opened a file, and the user that it acted for."""
+
+    pid: int
+    uid: int
+
+    @property
+    def command(self) -> str:
+        """The name of its command, "" when that cannot be known."""
+        return command_of(self.pid)
+
+
+class SignalWatch:
     """Watches the thread that waits for one operation: `opener` opened the file with inode number `ino`.
 
     `device` is the mount's, "major:minor", None if it is not known: files of other mounts have the same numbers.
@@ -46,15 +59,15 @@ class Watch:
         return all(interrupted(thread, signals, self._consumed) for thread in self._threads)
 
     def consume(self) -> None:
-        """The system call would have been restarted: handlers of what is pending now have run, for the kernel."""
+        """Count the pending signals as handled: a real kernel would have restarted the system call after handlers."""
         self._search()
         for thread in self._threads:
             self._consumed |= (pending_signals(thread) or 0) & ~_SIGKILL_BIT
 
     def _search(self) -> None:
-        """Find out who waits: the opener, else a thread of its process, else another; who is seen twice.
+        """Find the waiting thread: the opener, else a thread of its process, else another that is seen twice.
 
-        Once is not enough: others may have been served just then.
+        Once is not enough: a thread seen once may have waited for another answer.
         """
         if not self._searches:
             return
@@ -99,7 +112,7 @@ def _waiting(ino: int, device: str | None) -> Iterator[int]:
 
 
 def has_open(thread: str, ino: int, device: str | None) -> bool:
-    """Whether the thread has the file open (proc_pid_fdinfo(5)). The file itself is not asked: it is of our mount."""
+    """Whether the thread has the file open (proc_pid_fdinfo(5)). A stat of the file would ask this server."""
     for number in _names(f"/proc/{thread}/fdinfo"):
         pairs = (line.partition(":\t") for line in _line(f"/proc/{thread}/fdinfo/{number}").split("\n"))
         facts = {name: value for name, _, value in pairs}
@@ -114,7 +127,7 @@ def _process_of(thread: int) -> str:
 
 
 def _device_of(thread: str, mount: str) -> str | None:
-    """The device of a mount, None if the thread's namespace has it not (the open file came from elsewhere)."""
+    """The device of a mount; None if the thread's mount namespace does not have that mount."""
     for line in _line(f"/proc/{thread}/mountinfo").split("\n"):
         fields = line.split(" ", 3)
         if fields[0] == mount:
@@ -125,9 +138,9 @@ def _device_of(thread: str, mount: str) -> str | None:
 def interrupted(thread: int, signals: Signals, consumed: int = 0) -> bool:
     """Whether `thread` has a signal that ends such a wait (include/linux/sched/signal.h, signal_pending_state).
 
-    A thread that waits for the answer to a FUSE request leaves its signals pending; ignored ones never get that far,
-    and one that ends the process is pending as SIGKILL (kernel/signal.c, complete_signal). A thread that is gone was
-    killed. `consumed` is the mask of those that are pending for the host alone.
+    The signals of a thread that waits for FUSE stay pending. Ignored signals never become pending. A signal that ends
+    the process is pending as SIGKILL (kernel/signal.c, complete_signal). A thread that has gone was killed.
+    `consumed` is the mask of signals that count as handled (`Watch.consume`).
     """
     pending = pending_signals(thread)
     if pending is None:
@@ -136,7 +149,7 @@ def interrupted(thread: int, signals: Signals, consumed: int = 0) -> bool:
 
 
 def pending_signals(thread: int) -> int | None:
-    """The mask of its pending signals that are not blocked; None if it is gone. Of one that cannot be seen now, 0."""
+    """The mask of its pending signals that are not blocked; None if it has gone; 0 if we cannot look now."""
     masks = {"State": "", "SigPnd": "0", "ShdPnd": "0", "SigBlk": "0"}
     status = _line(f"/proc/{thread}/status")
     if status == _UNKNOWN:
@@ -151,5 +164,5 @@ def pending_signals(thread: int) -> int | None:
 
 
 def command_of(thread: int) -> str:
-    """The name of its command, "" when that cannot be known."""
+    """The name of its command; "" if /proc does not show it."""
     return _line(f"/proc/{thread}/comm")

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import trio
 
-from fakesysfs.fuse.callers import Watch
-from fakesysfs.ops.sched import Answer, Operation, Preempt, Request, SignalPending, Signals, Sleep, Wait
+from fakesysfs.fuse.callers import SignalWatch
+from fakesysfs.ops.sched import Answer, Operation, Preempt, Signals, Sleep, Waiting, advance
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class OperationDriver:
         opener: int,
         ino: int,
         about_to_sleep: Callable[[], None] | None = None,
-        request: Request | None = None,
+        request: Waiting | None = None,
     ) -> T:
         """The result of `operation` on the file `ino`, opened by thread `opener` (0: not visible from here).
 
@@ -51,20 +51,16 @@ class OperationDriver:
         was started already asked for `request`.
         """
         answer: Answer | None = None
-        caller = _Caller(Watch(opener, ino, self.device) if opener else None)
+        caller = _Caller(SignalWatch(opener, ino, self.device) if opener else None)
         try:
             while True:
                 if request is None:
                     try:
-                        request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
+                        request = advance(operation, answer, caller.signal_pending)
                     except StopIteration as stop:
                         return stop.value  # type: ignore[no-any-return]
                     finally:
                         self._stepped()
-                if isinstance(request, SignalPending):
-                    answer = Answer.INTERRUPTED if caller.signal_pending() else Answer.WOKEN
-                    request = None
-                    continue
                 if about_to_sleep is not None and not isinstance(request, Preempt):
                     about_to_sleep()
                     about_to_sleep = None
@@ -77,7 +73,7 @@ class OperationDriver:
         finally:
             operation.close()
 
-    async def _grant(self, request: Sleep | Preempt | Wait, caller: _Caller) -> Answer:
+    async def _grant(self, request: Waiting, caller: _Caller) -> Answer:
         if isinstance(request, Preempt):
             # Twice: who was woken just now runs in the same round as we do, in any order, and shall have had its turn.
             await trio.lowlevel.checkpoint()
@@ -125,7 +121,7 @@ class _Caller:
 
     __slots__ = ("_interrupted", "_watch", "waited")
 
-    def __init__(self, watch: Watch | None) -> None:
+    def __init__(self, watch: SignalWatch | None) -> None:
         self._watch = watch
         self._interrupted = False
         self.waited = False

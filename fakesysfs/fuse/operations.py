@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Protocol
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from fakesysfs.fuse.callers import command_of
+from fakesysfs.fuse.callers import Opener
 from fakesysfs.fuse.driver import OperationDriver
 from fakesysfs.fuse.fast import pyfuse3_compat
 from fakesysfs.fuse.fast.direntplus import BulkReply, reply_each
@@ -26,20 +26,18 @@ from fakesysfs.fuse.handler import at_once, maybe_waiting
 from fakesysfs.fuse.invalidate import Invalidator
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import (
-    Caller,
     DirectoryReader,
+    Journal,
     KernelError,
     Members,
     OpenFile,
     Place,
-    Refusals,
     Stat,
     Tree,
     open_directory,
     open_file,
 )
-from fakesysfs.ops import sched
-from fakesysfs.ops.sched import Operation, Request, WaitQueue
+from fakesysfs.ops.sched import Operation, Waiting, WaitQueue, advance
 
 log = logging.getLogger(__name__)
 
@@ -65,27 +63,12 @@ _MORE = 4
 _FORMS = 256
 """Forms of nodes that are kept (`_Entries`)."""
 
-_BUG = KernelError(errno.EIO, "a bug, or the mount ended", "write")
-"""What the trace of writes says of a write that nothing else is known of."""
-
 _POLL_ALWAYS = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 _POLL_READABLE = select.POLLIN | select.POLLRDNORM
 _POLL_UNREAD = select.POLLPRI | select.POLLERR
 
 
-class Writes(Protocol):
-    """The trace of writes; `Write` is whatever it keeps of one."""
-
-    on: bool
-
-    def begin(self, caller: Caller, path: str, data: bytes) -> Any:
-        """A write begins."""
-
-    def end(self, write: Any, result: str) -> None:
-        """It ended."""
-
-
-class Sysroot(Protocol):
+class Mountable(Protocol):
     """What is mounted."""
 
     @property
@@ -93,35 +76,21 @@ class Sysroot(Protocol):
         """The name space."""
 
     @property
-    def refusals(self) -> Refusals | None:
-        """Where refused operations are noted."""
-
-    @property
-    def writes(self) -> Writes | None:
-        """Where writes are noted while somebody wants to know."""
-
-
-class _Refusals:
-    """Gives a refused caller the name of its command, which nobody needs before."""
-
-    def __init__(self, refusals: Refusals) -> None:
-        self._refusals = refusals
-
-    def add(self, caller: Caller, path: str, data: bytes, error: KernelError) -> None:
-        self._refusals.add(Caller(caller.pid, command_of(caller.pid)), path, data, error)
+    def journal(self) -> Journal | None:
+        """Where refused system calls and traced writes are written down."""
 
 
 class _Open:
-    """An open attribute and who opened it: read(2) and write(2) come without their caller (pyfuse3).
+    """An open attribute and the process that opened it: read(2) and write(2) come without their caller (pyfuse3).
 
     `polled` is what is to wake whoever polls it.
     """
 
-    __slots__ = ("caller", "file", "polled")
+    __slots__ = ("file", "opener", "polled")
 
-    def __init__(self, file: OpenFile, caller: Caller) -> None:
+    def __init__(self, file: OpenFile, opener: Opener) -> None:
         self.file = file
-        self.caller = caller
+        self.opener = opener
         self.polled: tuple[WaitQueue, int] | None = None
 
     def forget_poll(self) -> None:
@@ -175,11 +144,11 @@ class _Entries:
 
     def at(self, place: Place, ino: int) -> EntryAttributes:
         """That of a node that is there, at a place of a table; most places look the same whatever the object."""
-        entry = None if self._changed else self._by_place_form.get(place.form)
+        entry = None if self._changed else self._by_place_form.get(place.static_stat)
         if entry is None:
-            entry = self(self._tree.form(ino, place))
-            if place.form is not None and not self._changed:
-                self._by_place_form[place.form] = entry
+            entry = self(self._tree.static_stat(ino, place))
+            if place.static_stat is not None and not self._changed:
+                self._by_place_form[place.static_stat] = entry
         entry.st_ino = ino
         return entry
 
@@ -193,10 +162,9 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = False
 
-    def __init__(self, sysroot: Sysroot, ready: Callable[[], None], uevents: UeventBarrier | None = None) -> None:
+    def __init__(self, sysroot: Mountable, ready: Callable[[], None], uevents: UeventBarrier | None = None) -> None:
         self._tree = tree = sysroot.tree
-        self._refusals = None if sysroot.refusals is None else _Refusals(sysroot.refusals)
-        self._writes = sysroot.writes
+        self._journal = sysroot.journal
         self.uevents = uevents
         self._ready = ready
         self.active_handlers = 0
@@ -215,7 +183,7 @@ class Operations(pyfuse3.Operations):
         self._slept_on: Counter[int] = Counter()
         self._looks_up_again: dict[int, tuple[int, bool]] = {}
         """Process -> (inode number that it was told to look up again, whether that was gone then)."""
-        self._caller = Caller(0, "")
+        self._opener = Opener(0, 0)
         self._seekable = FileInfo(direct_io=True)
         self._not_seekable = FileInfo(direct_io=True, nonseekable=True)
         self._dots = EntryAttributes()
@@ -370,12 +338,12 @@ class Operations(pyfuse3.Operations):
         again = found is None or flags & os.O_APPEND or (self._slept_on and self._is_slept_on(inode, flags))
         if again or self._looks_up_again:
             self._have_it_looked_up_again(inode, ctx.pid, gone=found is None, again=bool(again))
-        caller = self._caller
-        if caller.pid != ctx.pid:
-            caller = self._caller = Caller(ctx.pid, "")
-        file = open_file(self._tree, inode, flags, caller, self._refusals, found)
+        opener = self._opener
+        if opener.pid != ctx.pid or opener.uid != ctx.uid:
+            opener = self._opener = Opener(ctx.pid, ctx.uid)
+        file = open_file(self._tree, inode, flags, opener, self._journal, found)
         self._next_handle = handle = self._next_handle + 1
-        self._open[handle] = _Open(file, caller)
+        self._open[handle] = _Open(file, opener)
         answer = self._seekable if file.attribute.seekable else self._not_seekable
         answer.fh = handle
         return answer
@@ -414,7 +382,7 @@ class Operations(pyfuse3.Operations):
 
     async def _read_sleeping(self, opened: _Open, off: int, size: int) -> bytes:
         file = opened.file
-        data = await self.driver.drive(file.read_sleeping(off, size), opened.caller.pid, file.ino)
+        data = await self.driver.drive(file.read_sleeping(off, size), opened.opener.pid, file.ino)
         if self.invalidator.unsettled:
             # Whoever reads that something happened must find it.
             await self.invalidator.flush()
@@ -428,41 +396,23 @@ class Operations(pyfuse3.Operations):
         """
         self.maybe_busy = True
         opened = self._open[fh]
-        traced = None if self._writes is None or not self._writes.on else self._trace(self._writes, opened, buf)
-        outcome: int | KernelError = 0
+        operation = opened.file.write(buf, opened.opener)
+        outcome: int | KernelError
         try:
-            outcome, operation = opened.file.store(buf)
-            if operation is not None:
-                request = sched.start(operation)
-                return self._write_sleeping(opened, buf, outcome, operation, request, traced)
-        except StopIteration:
-            pass
+            return self._write_sleeping(opened, operation, advance(operation))
+        except StopIteration as stop:
+            outcome = stop.value
         except KernelError as error:
-            opened.file.refused(error, buf, opened.caller)
             outcome = error
-        except Exception:
-            if traced is not None:
-                traced(_BUG)
-            raise
         finally:
             self.invalidator.collect()
-        if traced is not None:
-            traced(outcome)
         if self._untold:
             return self._told(outcome)
         if isinstance(outcome, KernelError):
             raise outcome
         return outcome
 
-    async def _write_sleeping(
-        self,
-        opened: _Open,
-        data: bytes,
-        taken: int,
-        operation: Operation[None],
-        request: Request,
-        traced: Callable[[int | KernelError], None] | None,
-    ) -> int:
+    async def _write_sleeping(self, opened: _Open, operation: Operation[int], request: Waiting) -> int:
         ino = opened.file.ino
         sleeps = False
 
@@ -473,16 +423,12 @@ class Operations(pyfuse3.Operations):
             if self._tree.find(ino) is not None:
                 self._tree.realias(ino)
 
-        outcome: int | KernelError = _BUG
+        outcome: int | KernelError
         try:
-            await self.driver.drive(operation, opened.caller.pid, ino, about_to_sleep, request)
-            outcome = taken
+            outcome = await self.driver.drive(operation, opened.opener.pid, ino, about_to_sleep, request)
         except KernelError as error:
-            opened.file.refused(error, data, opened.caller)
             outcome = error
         finally:
-            if traced is not None:
-                traced(outcome)
             if sleeps:
                 self._slept_on[ino] -= 1
                 if not self._slept_on[ino]:
@@ -498,12 +444,6 @@ class Operations(pyfuse3.Operations):
         if isinstance(outcome, KernelError):
             raise outcome
         return outcome
-
-    def _trace(self, writes: Writes, opened: _Open, data: bytes) -> Callable[[int | KernelError], None]:
-        """Note the write; returns what to call with its outcome."""
-        caller = Caller(opened.caller.pid, command_of(opened.caller.pid))
-        write = writes.begin(caller, self._tree.path_of(opened.file.ino), data)
-        return lambda outcome: writes.end(write, outcome.name if isinstance(outcome, KernelError) else str(outcome))
 
     @at_once
     def release(self, fh: int) -> None:

@@ -1,12 +1,12 @@
-"""Ends a server whose mount nobody can reach any more.
+"""Ends a server whose mount no other process can reach.
 
-A mount made inside `unshare -m` is in no other namespace. The server is a process of that namespace and keeps it alive,
-so the kernel never takes the mount away. The server therefore looks which other processes have its mount in their table
-of mounts (/proc/PID/mountinfo), and ends when no process has it. Where /proc hides the processes of others (`hidepid`)
-it cannot know, and does not end.
+A mount made inside `unshare -m` is in that mount namespace only. The server is a process of the namespace and keeps it
+alive, so the kernel never takes the mount away. So the server looks which other processes have its mount in their
+table of mounts (/proc/PID/mountinfo), and ends when none has. It does not end where /proc hides the processes of
+others (`hidepid`), as it cannot know.
 
-In the common case process 1 has it, and nothing is watched. Else one such process is watched by a pidfd until it ends,
-then the next is looked for.
+Usually process 1 has the mount, and the server watches nothing. Else it watches one such process by a pidfd; when that
+ends it looks for the next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import trio
 from fakesysfs.fuse.mount_table import has_device
 
 RETRY_SECONDS = 5.0
-"""How long to wait after a look that failed, say for lack of descriptors, and when a process cannot be watched."""
+"""How long to wait before the next try where /proc cannot be read or a process cannot be watched."""
 
 
 async def until_unreachable(device: str, ending: trio.CancelScope) -> None:

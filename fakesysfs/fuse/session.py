@@ -1,7 +1,7 @@
 """Serves one mount until it ends.
 
-It ends when the server gets a signal to end, and when the mount is taken out of the table of mounts, by whomever and
-whatever is still open or asleep in it: operations that sleep are closed then.
+It ends on SIGTERM, SIGINT and SIGHUP, and when the mount leaves the table of mounts. Open files do not keep it alive;
+sleeping operations are closed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fakesysfs.fuse.handler import RESERVE
 from fakesysfs.fuse.memory import keep_heap
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.fuse.mount_table import has_device, mounted_at
-from fakesysfs.fuse.operations import Operations, Sysroot
+from fakesysfs.fuse.operations import Mountable, Operations
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 
 MAX_TASKS = 100_000
@@ -36,7 +36,7 @@ SWITCH_SECONDS = 0.0002
 
 
 def serve(
-    sysroot: Sysroot,
+    sysroot: Mountable,
     point: str,
     *,
     allow_other: bool,
@@ -46,13 +46,13 @@ def serve(
 ) -> None:
     """Mount `sysroot` at `point` and serve it until it ends; `ready` is called once it answers.
 
-    `private`: in a mount namespace that ends with this process, so that nobody need unmount what a killed server
-    leaves. `uevents` runs beside it. May be called once in a process: pyfuse3 has one session. Raises MountError.
+    `private`: the mount namespace ends with this process, so that a killed server leaves no mount. `uevents` runs
+    beside it. A process may call this once: pyfuse3 has one session. Raises MountError.
     """
     _reset_signals()
     keep_heap()
     operations = Operations(sysroot, ready, uevents)
-    # The thread that tells the host what to forget would else wait 5 ms for the interpreter while the loop is busy.
+    # With Python's 5 ms the invalidation thread would wait that long for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
     loop.install(operations)
     try:
@@ -77,8 +77,8 @@ def _signals_that_end() -> list[signal.Signals]:
 
 
 async def _serve(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001
-    # What each of these needs is opened and started before anything is mounted: a limit that is reached later (of
-    # descriptors, threads, memory) refuses a request, and never ends the mount.
+    # All descriptors and threads are there before the mount is: a limit that is lowered later refuses requests, and
+    # never ends the mount.
     with trio.open_signal_receiver(*_signals_that_end()) as signals, _MountTable() as table:
         try:
             operations.invalidator.start()
@@ -117,7 +117,7 @@ async def _serve_mount(
             ending.cancel()
     finally:
         operations.invalidator.end()
-        # From here on nothing may go by the mount's path: another may be mounted there once this one is gone.
+        # Do not use the mount's path from here on: another file system may be mounted there.
         _end_helpers()
         pyfuse3.close(unmount=device is None or table.has(device))
 

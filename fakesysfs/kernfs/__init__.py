@@ -1,11 +1,12 @@
-"""kernfs: how files that are functions behave, whatever they show.
+"""kernfs: how files behave whose contents are functions.
 
-`declare` is the form of the tables, `tree` finds names and numbers, `file` reads and writes, `listing` lists. The
-layers above it (FUSE, the in-process machine, the replayer) use these names and nothing else of the model.
+`declare` is the form of the tables, `tree` finds names and inode numbers, `file` reads and writes,
+`listing` lists directories. The layers above (FUSE, the in-process machine, the replayer) use these
+names and no others of the model.
 """
 
 from fakesysfs.kernfs.declare import Place
-from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
+from fakesysfs.kernfs.file import Caller, Journal, OpenFile, Process, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
 from fakesysfs.kernfs.listing import DirectoryReader, Members, names_in, open_directory
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
@@ -15,12 +16,13 @@ __all__ = [
     "ROOT",
     "Caller",
     "DirectoryReader",
+    "Journal",
     "KernelError",
     "Members",
     "NameChange",
     "OpenFile",
     "Place",
-    "Refusals",
+    "Process",
     "Stat",
     "Tree",
     "index_in",

@@ -1,9 +1,9 @@
 """Open files: the seq_file buffer, the one-call store, and death with the node (fs/kernfs/file.c, fs/seq_file.c).
 
-A read at offset 0, or away from where the last one ended, calls `show` anew; a read that goes on where the last one
-ended continues in the text that was made then. A write hands at most 4,096 bytes to `store`, whatever the offset, and
-a longer one is cut short. When the node goes, so does every open file of it: ENODEV for ever, even if the name comes
-back. Proven by recordings 7.2/02-state-semantics (i=180 to 260).
+A read that starts where the last one ended goes on in the same text. Any other read calls `show`
+again. A write passes at most 4,096 bytes to `store`, whatever the offset; a longer write is cut
+short. When the node is removed, every open file of it answers ENODEV for ever, even if the name comes
+back. Recorded in 7.2/02-state-semantics (i=180 to 260).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from fakesysfs.kernfs.declare import Attribute, Stream
 from fakesysfs.kernfs.inode import Stat, kobj_of
 from fakesysfs.kernfs.log import LogReader
-from fakesysfs.kernfs.tree import Found, NodeOverrides, Tree, file_mode, file_size
+from fakesysfs.kernfs.tree import Found, NodeOverrides, Tree
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Operation, WaitQueue
 
@@ -27,32 +27,65 @@ _READ = frozenset({os.O_RDONLY, os.O_RDWR})
 _NOT_IN_SYSFS = os.O_DIRECTORY | os.O_DIRECT
 
 
+class Process(Protocol):
+    """The process that makes a system call, for the journal only."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    @property
+    def command(self) -> str:
+        """The name of its command; asked for only when it is written down."""
+        ...
+
+    @property
+    def uid(self) -> int:
+        """The user that it acts for."""
+        ...
+
+
 class Caller(NamedTuple):
-    """Who makes a system call: for the list of refused operations only."""
+    """A process of which all is known."""
 
     pid: int
     command: str
+    uid: int = 0
 
 
-class Refusals(Protocol):
-    """Where refused operations are noted."""
+class Journal(Protocol):
+    """Where refused system calls and traced writes are written down."""
 
-    def add(self, caller: Caller, path: str, data: bytes, error: KernelError) -> None:
-        """Note one."""
+    traces_writes: bool
+    """Whether writes are written down too."""
+
+    def refuse(self, caller: Process, op: str, path: str, data: bytes, error: KernelError) -> None:
+        """A call was refused: `op` is `open`, with no data, or `write`."""
+
+    def begin_write(self, caller: Process, path: str, data: bytes) -> Any:
+        """A write begins; returns what `end_write` takes."""
+
+    def end_write(self, write: Any, outcome: int | KernelError) -> None:
+        """It ended: the number of bytes taken, or its refusal."""
+
+
+_ABANDONED = KernelError(errno.EIO, "a bug, or the mount ended", "write")
+"""The outcome of a traced write that has no other."""
 
 
 class OpenFile:
-    """One open attribute. UserEntries by `open_file`; to be closed."""
+    """One open attribute. Made by `open_file`; the caller closes it."""
 
     __slots__ = (
         "__weakref__",
         "_buffer",
         "_generation",
+        "_journal",
         "_kobj",
         "_life",
         "_log",
         "_position",
-        "_refusals",
         "_size",
         "_stream",
         "_tree",
@@ -70,20 +103,20 @@ class OpenFile:
         self,
         tree: Tree,
         ino: int,
-        attribute: Attribute,
+        attribute: Attribute[Any],
         kobj: Any,
         form: tuple[int, int, int],
         changed: NodeOverrides | None,
-        refusals: Refusals | None,
+        journal: Journal | None,
         flags: int,
     ) -> None:
         self._tree = tree
-        self._refusals = refusals
+        self._journal = journal
         self.ino = ino
         self._life = tree.identity_of(ino)
         self.attribute = attribute
         self.mode, self._size, _ = form
-        """What fstat(2) says once the node is gone, but for what a user changed: `changed`."""
+        """What fstat(2) says once the node is gone; `changed` has what a user changed."""
         self.changed = changed
         self._kobj = kobj
         self._generation = tree.registry.generation
@@ -92,32 +125,35 @@ class OpenFile:
         self._stream: Stream | None = None if attribute.stream is None else attribute.stream(kobj)
         self._log = None if attribute.log is None else LogReader(attribute.log(kobj))
         self.is_stream = attribute.stream is not None
-        """A reader may have to wait for more."""
+        """Whether a read may wait for more."""
         self._waits = not flags & os.O_NONBLOCK
         self.reading_sleeps = attribute.show is None and attribute.log is None
-        """Reads must go through `read_sleeping`."""
+        """Whether reads must go through `read_sleeping`."""
         self.was_read = False
-        """Something was read: from then on poll(2) no longer reports POLLPRI and POLLERR (kernfs_generic_poll)."""
+        """Whether anything was read. From then on poll(2) does not report POLLPRI and POLLERR.
+
+        kernfs_generic_poll.
+        """
 
     @property
     def size(self) -> int:
-        """The st_size once the node is gone."""
+        """The st_size in bytes, once the node is gone."""
         return self._size if self._log is None else self._log.size
 
     def getattr(self) -> Stat:
-        """What fstat(2) says."""
+        """fstat(2)."""
         return self._tree.getattr(self.ino, self)
 
     @property
     def alive(self) -> bool:
-        """Is the node still there?"""
+        """Whether the node still exists."""
         return self._find() is not None
 
     def _find(self) -> Found | None:
         return self._tree.find(self.ino) if self._tree.identity_of(self.ino) is self._life else None
 
     def _object(self, where: str) -> Any:
-        """What the attribute is of. As long as nothing came or went anywhere, what it was of before."""
+        """The object of the attribute. It is looked up again only after an object came or went."""
         generation = self._tree.registry.generation
         if generation != self._generation:
             found = self._find()
@@ -129,87 +165,92 @@ class OpenFile:
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset`.
 
-        A log can be read to its end when the node is gone, as a deleted log file can.
-        Raises KernelError: ENODEV when another node is gone, whatever `show` refuses with.
+        A log can be read to its end even if the node is gone, as a deleted log file can. Raises
+        KernelError: ENODEV if any other node is gone; the errno of `show`.
         """
         if self._log is not None:
             self.was_read = True
             return self._log.read(offset, size)
         kobj = self._object("kernfs_seq_start")
         if not self.attribute.seekable:
-            offset = max(self._position, 0)  # writes do not move it
+            offset = max(self._position, 0)  # a write does not move the position
         if offset == 0 or offset != self._position:
             show = self.attribute.show
             assert show is not None
-            text = show(kobj)
-            self._buffer = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+            self._buffer = _encoded(show(kobj))
             self.was_read = True
         data = self._buffer[offset : offset + size]
         self._position = offset + len(data)
         return data
 
     async def read_sleeping(self, offset: int, size: int) -> bytes:
-        """As `read`, for an attribute whose `show` sleeps and for streams."""
+        """`read` for an attribute whose `show` sleeps, and for streams."""
         kobj = self._object("kernfs_seq_start")
         if self._stream is not None:
             return await self._stream.read(size, wait=self._waits)
         if self.attribute.sleeping_show is None:
             return self.read(offset, size)
         if offset == 0 or offset != self._position:
-            self._buffer = (await self.attribute.sleeping_show(kobj)).encode()
+            self._buffer = _encoded(await self.attribute.sleeping_show(kobj))
             self.was_read = True
         data = self._buffer[offset : offset + size]
         self._position = offset + len(data)
         return data
 
     def waits_on(self) -> WaitQueue | None:
-        """What wakes a reader of a stream that would wait now; None: none would."""
+        """The queue that wakes a reader of a stream; None if a read would not wait."""
         return None if self._stream is None else self._stream.waits_on()
 
     def close(self) -> None:
-        """The last descriptor is closed."""
+        """Close the file, after its last descriptor."""
         if self._stream is not None:
             self._stream.close()
 
-    async def write(self, data: bytes, caller: Caller) -> int:
-        """Hand the bytes to `store`; returns how many were taken (4,096 at most).
+    def write(self, data: bytes, caller: Process) -> Operation[int]:
+        """write(2): hand the bytes to `store`; the operation gives how many were taken (4,096 at most).
 
-        A write of 0 bytes never reaches the store. Raises KernelError: ENODEV when the node is gone, whatever the store
-        refuses with; a refusal is noted with its caller.
+        This is the whole of a store under way, whatever drives it. The journal gets a refusal, and the write itself
+        while writes are traced. A write of 0 bytes never reaches the store. The operation raises KernelError: ENODEV
+        when the node is gone, and whatever the store refuses with.
         """
+        journal = self._journal
+        if journal is None or not journal.traces_writes:
+            return self._write(data, caller)
+        return self._traced_write(journal, data, caller)
+
+    async def _write(self, data: bytes, caller: Process) -> int:
+        attribute = self.attribute
+        data = data[: attribute.max_store]
         try:
-            taken, operation = self.store(data)
+            kobj = self._object("kernfs_fop_write_iter")
+            if not data and attribute.max_store is not None:
+                return 0
+            if attribute.store is None:
+                raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
+            operation = attribute.store(kobj, data)
             if operation is not None:
                 await operation
         except KernelError as error:
-            self.refused(error, data, caller)
+            if self._journal is not None:
+                self._journal.refuse(caller, "write", self._tree.path_of(self.ino), data, error)
             raise
-        return taken
+        return len(data)
 
-    def store(self, data: bytes) -> tuple[int, Operation[None] | None]:
-        """As `write`, up to where the store might sleep: how many bytes it takes, and what is left to be awaited.
-
-        Who uses this tells `refused` of a refusal, at once or later.
-        """
-        attribute = self.attribute
-        kobj = self._object("kernfs_fop_write_iter")
-        limit = attribute.max_store
-        if limit is not None:
-            if not data:
-                return 0, None
-            data = data[:limit]
-        if attribute.store is None:
-            raise KernelError(errno.EIO, "this attribute has no store", "sysfs_kf_write")
-        return len(data), attribute.store(kobj, data)
-
-    def refused(self, error: KernelError, data: bytes, caller: Caller) -> None:
-        """Note that the store refused the bytes of a write."""
-        if self._refusals is not None:
-            self._refusals.add(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store], error)
+    async def _traced_write(self, journal: Journal, data: bytes, caller: Process) -> int:
+        traced = journal.begin_write(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store])
+        outcome: int | KernelError = _ABANDONED
+        try:
+            written = outcome = await self._write(data, caller)
+        except KernelError as error:
+            outcome = error
+            raise
+        finally:
+            journal.end_write(traced, outcome)
+        return written
 
 
 def open_file(
-    tree: Tree, ino: int, flags: int, caller: Caller, refusals: Refusals | None = None, found: Found | None = None
+    tree: Tree, ino: int, flags: int, caller: Process, journal: Journal | None = None, found: Found | None = None
 ) -> OpenFile:
     """open(2) of an existing attribute with the flags of open(2). `found` is what the tree has just said is there.
 
@@ -217,14 +258,14 @@ def open_file(
     (kernfs_fop_open); EINVAL for O_DIRECT; ENOTDIR for O_DIRECTORY; EISDIR, ELOOP and ENXIO on other kinds of nodes.
     """
     try:
-        return _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, refusals)
+        return _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, journal)
     except KernelError as error:
-        if refusals is not None:
-            refusals.add(caller, tree.path_of(ino), b"", error)
+        if journal is not None:
+            journal.refuse(caller, "open", tree.path_of(ino), b"", error)
         raise
 
 
-def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | None) -> OpenFile:
+def _open(tree: Tree, ino: int, found: Found, flags: int, journal: Journal | None) -> OpenFile:
     place = found.place
     entry = None if place is None else place.entry
     if place is None or not isinstance(entry, Attribute):
@@ -234,9 +275,9 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
     if flags & _NOT_IN_SYSFS:
         if flags & os.O_DIRECTORY:
             raise KernelError(errno.ENOTDIR, "an attribute is not a directory", "do_open")
-        raise KernelError(errno.EINVAL, "O_DIRECT does not exist in sysfs", "do_dentry_open")
+        raise KernelError(errno.EINVAL, "sysfs does not support O_DIRECT", "do_dentry_open")
     kobj = kobj_of(found.object)
-    form = place.form or (file_mode(place, kobj), file_size(entry, kobj), 1)
+    form = place.static_stat or (place.mode_of(kobj), place.size_of(kobj), 1)
     changed = tree.changed(ino)
     mode = form[0] if changed is None or changed.mode is None else changed.mode
     access = flags & os.O_ACCMODE
@@ -244,8 +285,12 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, refusals: Refusals | N
         raise KernelError(errno.EACCES, "the attribute is read-only, even for root", "kernfs_fop_open")
     if access in _READ and (not mode & _IRUGO or not _can_be_read(entry)):
         raise KernelError(errno.EACCES, "the attribute is write-only, even for root", "kernfs_fop_open")
-    return OpenFile(tree, ino, entry, kobj, form, changed, refusals, flags)
+    return OpenFile(tree, ino, entry, kobj, form, changed, journal, flags)
 
 
-def _can_be_read(attribute: Attribute) -> bool:
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+
+
+def _can_be_read(attribute: Attribute[Any]) -> bool:
     return bool(attribute.show or attribute.sleeping_show or attribute.stream or attribute.log)

@@ -1,6 +1,7 @@
-"""What an inode number is made of, and what lstat(2) shows of one.
+"""The parts of an inode number, and what lstat(2) shows of a node.
 
-serial of the object (20 bits) | alias (12) | index among objects of one serial (24) | slot in the table (8)
+serial of the object (20 bits) | alias (12) | index among objects of one serial (24) | slot in the
+table (8)
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 ROOT = 1
-"""The inode number of the root directory (what FUSE wants it to be)."""
+"""The inode number of the root directory, as FUSE demands."""
 
 SLOT_BITS, INDEX_BITS, ALIAS_BITS = 8, 24, 12
 INDEX_SHIFT = SLOT_BITS
@@ -34,9 +35,9 @@ class Stat(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     grows: bool = False
-    """The size changes without an operation on the file."""
+    """Whether the size changes without an operation on the file."""
 
 
 def kobj_of(kobject: Any) -> Any:
-    """The object that the attributes of a directory get: the object itself, or the one it stands for."""
+    """The object that functions of a directory's entries get: its `kobj`, or the object itself."""
     return getattr(kobject, "kobj", kobject)

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from fakesysfs.kernfs.declare import SLOTS, Indexed, Place
 from fakesysfs.kernfs.inode import INDEX_MASK, INDEX_SHIFT, Stat, kobj_of
-from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, Packed, codes, rank, single_key
+from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, Packed, low_words, single_key, sort_key
 from fakesysfs.kernfs.tree import PlainEntry, Tree
 from fakesysfs.ops.errors import KernelError
 
 _FAMILY_SHIFT = 24
-_CODE_MASK = (1 << INDEX_BITS) - 1
+_LOW_MASK = (1 << INDEX_BITS) - 1
 _RUNS = 1024
 """Runs of members that are remembered; where there are more, looking again is cheaper than keeping them."""
 
@@ -63,20 +63,21 @@ class Members(NamedTuple):
 
 
 def open_directory(tree: Tree, ino: int) -> DirectoryReader:
-    """Open the directory `ino`. Raises KernelError: ENOTDIR, ENOENT."""
+    """opendir(3) of a directory. Raises KernelError: ENOENT if it is gone, ENOTDIR for a file or link."""
     return DirectoryReader(tree, ino)
 
 
 def names_in(tree: Tree, path: str) -> list[str]:
-    """The names in a directory, in the kernel's order (for in-process use).
+    """The names in a directory in the kernel's order, by its absolute path (for in-process use).
 
-    Raises KernelError: ENOTDIR, ENOENT, ELOOP.
+    Raises KernelError: ENOENT, ENOTDIR, ELOOP.
     """
-    return [os.fsdecode(name) for name, _, _ in open_directory(tree, tree.resolve(path)).entries(0)]
+    reader = open_directory(tree, tree.resolve(path))
+    return [os.fsdecode(name) for name, _, _ in reader.entries(0)]
 
 
 class DirectoryReader:
-    """One open directory: names in kernfs's order, from any cookie on.
+    """One open directory: names in kernfs's order, from any cookie on. Made by `open_directory`.
 
     The order is made at the first read and at each rewind. Names removed since then are left out, names added since
     then may be missed, as POSIX lets readdir(3) do. A cookie is the hash of its name and a tie-breaker, so it stays
@@ -144,7 +145,7 @@ class DirectoryReader:
                 for text, ino in tree.members(self._ino, kobj, place):
                     name = os.fsencode(text)
                     key = single_key(name, SLOTS + len(singles))
-                    insort(singles, (key, name, ino, place), key=_rank_of)
+                    insort(singles, (key, name, ino, place), key=_sort_key_of)
         return singles
 
     def _merged(self, one: array[int], other: array[int]) -> array[int]:
@@ -163,7 +164,7 @@ class DirectoryReader:
 
     def _name(self, key: int) -> bytes:
         """The name of a member."""
-        return self._families[(key & _CODE_MASK) >> _FAMILY_SHIFT].name(key & INDEX_MASK)
+        return self._families[(key & _LOW_MASK) >> _FAMILY_SHIFT].name(key & INDEX_MASK)
 
     def entries(self, cookie: int) -> Iterator[tuple[bytes, int, int]]:
         """(name, inode number, cookie) of the names after `cookie` (0: from the start).
@@ -202,8 +203,8 @@ class DirectoryReader:
             stop = stops[single] if single < len(stops) else len(members)
             while position < stop:
                 chunk = members[position : min(position + together, stop)]
-                family = self._families[(chunk[0] & _CODE_MASK) >> _FAMILY_SHIFT]
-                own = family.own(chunk, alone=len(self._families) == 1)
+                family = self._families[(chunk[0] & _LOW_MASK) >> _FAMILY_SHIFT]
+                own = family.take_own_prefix(chunk, alone=len(self._families) == 1)
                 position += len(own.keys)
                 together -= len(own.keys)
                 yield from family.listed(own, kobj)
@@ -235,8 +236,8 @@ class DirectoryReader:
                 return position, single
 
 
-def _rank_of(single: PlainEntry) -> tuple[int, bytes]:
-    return rank(single[0], single[1])
+def _sort_key_of(single: PlainEntry) -> tuple[int, bytes]:
+    return sort_key(single[0], single[1])
 
 
 def _hash_of(single: PlainEntry) -> int:
@@ -317,12 +318,12 @@ class _Family:
             there[first : last + 1] = b"\1" * (last - first + 1)
         return array("Q", [key | high for key in keys if there[key & INDEX_MASK]])
 
-    def own(self, keys: array[int], *, alone: bool) -> _KeySlice:
+    def take_own_prefix(self, keys: array[int], *, alone: bool) -> _KeySlice:
         """The first keys, as many of the family's as follow one another; `alone`: there is no other family."""
-        numbers = codes(keys).tolist()
+        numbers = low_words(keys).tolist()
         if alone:
             return _KeySlice(keys, numbers, max(numbers))
-        numbers = [code - self._high for code in numbers]
+        numbers = [number - self._high for number in numbers]
         end = next((position for position, number in enumerate(numbers) if not 0 <= number <= INDEX_MASK), len(keys))
         return _KeySlice(keys[:end], numbers[:end], max(numbers[:end]))
 
@@ -347,12 +348,12 @@ class _Family:
             yield Members(self._order, numbers, inos, keys, (), run.stat, self._told())
             return
         absent: list[int] = []
-        for start, end, stat in self._alike(numbers, run, kobj, inos, absent):
+        for start, end, stat in self._split_by_stat(numbers, run, kobj, inos, absent):
             gaps = [position - start for position in absent if start <= position < end]
             part = slice(start, end)
             yield Members(self._order, numbers[part], inos[part], keys[part], gaps, stat, self._told())
 
-    def _alike(
+    def _split_by_stat(
         self, numbers: list[int], run: _Run, kobj: Any, inos: array[int], absent: list[int]
     ) -> Iterator[tuple[int, int, Stat]]:
         """From where to where these are alike, if most are of `run`.

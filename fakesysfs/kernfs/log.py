@@ -1,9 +1,9 @@
-"""A file that grows like a log file: what a reader, `tail -f` among them, finds at which position.
+"""A file that grows like a log file, for `tail -f` and other readers.
 
-The position of a byte never changes: st_size counts every byte that the log ever had. When the log
-is full it drops its oldest lines. A reader whose position was dropped gets a notice of how many lines
-are missing in all, then the oldest line that is kept. So does a reader that starts at 0. From there
-on its positions count what it has read.
+The position of a byte never changes: st_size counts all bytes that the log ever had. A full log
+drops its oldest lines. A reader whose position was dropped, or that starts at 0, gets a notice of
+how many lines are missing in all, then the oldest line that is kept. From there on its position
+counts the bytes that it has read.
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ class Log(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes that it ever had, dropped ones too."""
+        """All bytes that the log ever had."""
+        ...
 
     @property
     def dropped(self) -> int:
-        """Bytes at its beginning that are no longer kept."""
+        """How many bytes were dropped from its beginning."""
+        ...
 
     def notice(self) -> bytes:
-        """The line that stands for what was dropped."""
+        """The line that stands for the dropped ones."""
+        ...
 
     def text(self, position: int, size: int) -> bytes:
-        """`size` bytes from a position that is kept on, fewer at the end."""
+        """`size` bytes from `position`, which is not dropped; fewer at the end."""
+        ...
 
 
 class LogReader:
-    """One reader's place in a log. It goes on where the last read ended, at the end of the log too."""
+    """One reader's place in a log. A read goes on where the last one ended, even at the end."""
 
     __slots__ = ("_end", "_log", "_notice", "_place")
 
@@ -41,15 +45,15 @@ class LogReader:
         self._place = 0
         """The position in the log that belongs to `_end`."""
         self._notice = b""
-        """What is left of the last notice; it comes before `_place`."""
+        """The rest of the last notice, to be read before `_place`."""
 
     @property
     def size(self) -> int:
-        """What fstat(2) says."""
+        """The st_size in bytes."""
         return self._log.size
 
     def read(self, position: int, size: int) -> bytes:
-        """At most `size` bytes; fewer only where nothing follows."""
+        """At most `size` bytes from `position`; fewer only at the end."""
         log = self._log
         if position != self._end or not position:
             self._place, self._notice = position, b""

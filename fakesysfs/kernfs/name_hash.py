@@ -1,8 +1,10 @@
-"""The order in which kernfs lists a directory: by hash of the name, then by name (fs/kernfs/dir.c, kernfs_name_hash).
+"""The order in which kernfs lists a directory: by hash of the name, then by name.
 
-It is neither sorted nor the order of creation, and some clients depend on it: daxctl walks a node's blocks in it. The
-function is KERNEL.md's rule for x86-64 (the directory-entry hash of fs/namei.c folded to 31 bits), which fits every
-recorded `readdir-raw-order`.
+fs/kernfs/dir.c, kernfs_name_hash.
+
+The order is neither alphabetical nor that of creation. Some clients depend on it: daxctl walks a
+node's blocks in it. The hash is the one of x86-64 (the directory-entry hash of fs/namei.c, folded
+to 31 bits; KERNEL.md). It fits every recorded `readdir-raw-order`.
 """
 
 from __future__ import annotations
@@ -40,29 +42,29 @@ def name_hash(name: bytes) -> int:
 
 
 INDEX_BITS = 32
-"""Bits of a key below the hash: which of the names that have it."""
+"""Bits of a key below the hash. They tell names of equal hash apart."""
 
 SINGLE = 1 << 29
-"""Marks the key of a name that is of no indexed family."""
+"""Marks the key of a name of no indexed family."""
 
 _hash = functools.lru_cache(maxsize=4096)(name_hash)
 
 
 def single_key(name: bytes, number: int) -> int:
-    """The key of such a name; `number` tells it from all others of its directory that are of none."""
+    """The key of a name of no indexed family; `number` is unique among them in their directory."""
     return _hash(name) << INDEX_BITS | SINGLE | number
 
 
-def rank(key: int, name: bytes) -> tuple[int, bytes]:
-    """Where a name stands: those of equal hash in the order of their bytes."""
+def sort_key(key: int, name: bytes) -> tuple[int, bytes]:
+    """What a directory is sorted by: the hash, then the bytes of the name."""
     return key >> INDEX_BITS, name
 
 
 _LOW_HALF = 0 if sys.byteorder == "little" else 1
 
 
-def codes(keys: array[int]) -> array[int]:
-    """What stands below the hashes of these keys."""
+def low_words(keys: array[int]) -> array[int]:
+    """The 32 bits below the hash of each key."""
     return array("I", keys.tobytes())[_LOW_HALF::2]
 
 
@@ -79,10 +81,10 @@ _PIECE = 4096
 
 
 class IndexedOrder:
-    """The order of `prefix0`, `prefix1`, ...: computed once for as many as there have been, one step for each name.
+    """The order of `prefix0`, `prefix1`, ..., computed once.
 
-    The state of the hash after "memory123" is where that of "memory1230" starts, so each name costs one
-    multiplication instead of one per character.
+    The hash of "memory1230" starts from the state after "memory123", so a name costs one
+    multiplication, not one per character.
     """
 
     def __init__(self, prefix: bytes) -> None:
@@ -92,9 +94,9 @@ class IndexedOrder:
         self._packed: dict[int, Packed] = {}
 
     def keys(self, end: int) -> array[int]:
-        """The first `end` numbers (and maybe more) in the order of their names, each below its name's hash."""
+        """The keys of numbers 0 to `end` - 1 (and maybe more), in the order of their names."""
         if end > len(self._keys):
-            # Sorting what is sorted but for its end costs a comparison for each.
+            # Only the end is unsorted, so the sort costs about one comparison per key.
             self._keys = array("Q", sorted([*self._keys, *self._more(end)]))
             self._break_ties()
             self._packed.clear()
@@ -128,7 +130,7 @@ class IndexedOrder:
         if packed is None:
             words = array("Q")
             width = -(-len(self.name(len(self._keys) - 1)) // words.itemsize) * words.itemsize
-            names = [self.name(code) for code in codes(self._keys[_PIECE * number : _PIECE * (number + 1)])]
+            names = [self.name(number) for number in low_words(self._keys[_PIECE * number : _PIECE * (number + 1)])]
             words.frombytes(b"".join([name.ljust(width, b"\0") for name in names]))
             packed = self._packed[number] = Packed(words, bytes(map(len, names)))
         return packed
@@ -146,7 +148,7 @@ class IndexedOrder:
         return keys
 
     def _break_ties(self) -> None:
-        """Names of equal hash stand in the order of their bytes."""
+        """Sort names of equal hash by their bytes."""
         keys = self._keys
         previous = -1
         for position, key in enumerate(keys):

@@ -1,13 +1,14 @@
-"""The tree: names and inode numbers to objects and places in their tables, and back.
+"""The tree: from names and inode numbers to objects and places in their tables, and back.
 
-Nothing is kept per file. An inode number is arithmetic (inode.py), so that a lookup is a few dictionary accesses,
-`forget` does nothing, and an object that was removed and came back has new numbers. What *is* kept is sparse: what a
-user changed on a node (mode, owner, times, security xattrs), dropped with the node, and aliases (see `Tree.realias`).
+Nothing is kept per file. An inode number is computed (inode.py), so a lookup takes a few dictionary
+accesses, `forget` does nothing, and an object that was removed and came back has new numbers. Only
+two things are kept: what a user changed on a node (mode, owner, times, security xattrs), until the
+node is removed, and aliases (see `Tree.realias`).
 
-The tree does not know what it shows: kinds of directories (declare.py) are given to it. It reports changes of names
-in the form in which a cache of names wants them (`NameChange`).
+The tree does not know what it shows: it is given the kinds of directories (declare.py). It reports
+changes of names as `NameChange`s, for a cache of names.
 
-Models fs/kernfs/dir.c, inode.c, symlink.c; the rules are KERNEL.md section 1, proven by recordings
+Models fs/kernfs/dir.c, inode.c, symlink.c. KERNEL.md section 1 has the rules; they are recorded in
 7.2/02-state-semantics.
 """
 
@@ -18,11 +19,13 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fakesysfs.kernfs.declare import (
     PAGE_SIZE,
     Attribute,
+    DeviceNode,
+    DeviceNodes,
     Directory,
     DirectoryKind,
     Group,
@@ -30,8 +33,6 @@ from fakesysfs.kernfs.declare import (
     Kobject,
     Link,
     Links,
-    Node,
-    Nodes,
     Place,
     Subdirectories,
 )
@@ -48,10 +49,8 @@ from fakesysfs.kernfs.inode import (
     kobj_of,
 )
 from fakesysfs.kernfs.name_hash import IndexedOrder
+from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
-
-if TYPE_CHECKING:
-    from fakesysfs.kernfs.user_entries import UserEntries
 
 _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
@@ -63,8 +62,9 @@ _OBJECT_MASK = NO_ALIAS & ~SLOT_MASK
 class NameChange(NamedTuple):
     """Names in the directory `parent` that came or went.
 
-    One name (`name`), or with `name` None the names `prefix` + first .. `prefix` + last of a family. `directories`
-    says that the link count of `parent` changed too; what else lstat(2) tells of it can have changed with it.
+    `name` is one name. If it is None, the names are `prefix` + first to `prefix` + last of a
+    family. `directories`: what lstat(2) tells of `parent` may have changed too, such as its link
+    count.
     """
 
     parent: int
@@ -76,19 +76,19 @@ class NameChange(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A node that exists: its object, the kind of the object's directory and its place there.
+    """A node that exists: its object, the kind of the object's directory, the place in its table.
 
-    `place` is None for that directory itself; `member` is the number of a member of a family.
+    `place` is None for the directory itself. `member` is the number of a member of a family.
     """
 
     object: Any
-    kind: DirectoryKind
+    kind: DirectoryKind[Any]
     place: Place | None
     member: int
 
 
-_found = tuple.__new__
-"""Makes a `Found` in half the time that its own constructor takes; it is made for nearly every request."""
+_found = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+"""Makes a `Found` in half the time of its constructor. Nearly every request makes one."""
 
 
 @dataclass(slots=True)
@@ -104,57 +104,67 @@ class NodeOverrides:
     xattrs: dict[str, bytes] = field(default_factory=dict)
 
 
-def _gone(what: str) -> KernelError:
-    return KernelError(errno.ENOENT, f"there is no {what}", "kernfs_iop_lookup")
-
-
 PlainEntry = tuple[int, bytes, int, Place]
-"""A name that belongs to no indexed family: cookie, name, inode number, place (what `Tree.form` takes)."""
+"""A name of no indexed family: cookie, name, inode number, place (see `Tree.static_stat`)."""
 
 
-class Opened(Protocol):
-    """An open file: what fstat(2) shows after the removal of its node."""
+class LastStat(Protocol):
+    """What an open file keeps of its node, for fstat(2) once the node is gone."""
 
-    mode: int
-    changed: NodeOverrides | None
+    @property
+    def mode(self) -> int:
+        """Type and permission bits."""
+        ...
 
     @property
     def size(self) -> int:
         """Bytes."""
+        ...
+
+    @property
+    def changed(self) -> NodeOverrides | None:
+        """What a user changed."""
+        ...
+
+
+def _gone(what: str) -> KernelError:
+    return KernelError(errno.ENOENT, f"there is no {what}", "kernfs_iop_lookup")
 
 
 class Registry(Protocol):
-    """Who lives: the modelled kernel."""
+    """The living objects: the modelled kernel."""
 
     @property
     def objects(self) -> Objects:
         """The objects by their serials."""
+        ...
 
     @property
     def generation(self) -> int:
-        """Another number each time that an object or one of its entries came or went."""
+        """A counter that changes whenever an object or one of its entries comes or goes."""
+        ...
 
 
 class Objects(Protocol):
-    """A mapping, as far as it matters here."""
+    """A mapping by serial."""
 
     def get(self, serial: int, /) -> Any | None:
-        """The object of that serial that lives, else None."""
+        """The living object of that serial, or None."""
 
 
 class Tree:
     """The name space of one mount.
 
-    `registry` has the objects (and is exchanged when another kernel is booted); `kind_of` gives an object's directory
-    kind; `root` is the top directory; `changes` takes the pending changes of names (each is given once).
-    `uid` and `gid` own every file, `now_ns` is the clock for times (nanoseconds since the epoch).
+    `root` is the top directory. `registry` has the objects; a reset replaces it. `kind_of` gives
+    the kind of an object's directory. `changes` takes the pending changes of names, each once.
+    `uid` and `gid` own every file. `now_ns` is the clock for times (nanoseconds since the epoch).
     """
 
     def __init__(
         self,
         root: Directory,
         registry: Registry,
-        kind_of: Callable[[Any], DirectoryKind],
+        kind_of: Callable[[Any], DirectoryKind[Any]],
         changes: Callable[[], Sequence[NameChange]],
         now_ns: Callable[[], int],
         *,
@@ -171,14 +181,14 @@ class Tree:
         self.gid = gid
         self._changed: dict[int, NodeOverrides] = {}
         self.user_generation = 0
-        """Counts what else than the registry may change a listing: users' changes of nodes, and other numbers."""
+        """Counts what changes a listing but not the registry: users' changes, new aliases."""
         self._aliases: dict[int, int] = {}
         self._sweep_at = _SWEEP_FROM
         self._last_object = -1, -1, None, root.kind
-        """What was found last is mostly asked for next: whose it is, the generation, itself, its kind."""
+        """The last find, as the next one mostly wants it again: key, generation, object, kind."""
         self._last_above = (ROOT, -1), ROOT
         self._orders: dict[bytes, IndexedOrder] = {}
-        self._forms: dict[tuple[int, int, int], Stat] = {}
+        self._static_stats: dict[tuple[int, int, int], Stat] = {}
 
     # Identity -----------------------------------------------------------------------------------------------------
 
@@ -189,7 +199,7 @@ class Tree:
         return kobject.serial << SERIAL_SHIFT | kobject.index << INDEX_SHIFT
 
     def child(self, found_ino: int, slot: int, member: int | None = None) -> int:
-        """The inode number of what is at a slot of an object's directory: one entry, or a member of a family."""
+        """The inode number at a slot of an object's directory: of an entry or of a family's member."""
         if found_ino == ROOT:
             found_ino = self._root.serial << SERIAL_SHIFT
         base = found_ino & ~SLOT_MASK & NO_ALIAS | slot
@@ -199,10 +209,11 @@ class Tree:
         return base if alias is None else base | alias << ALIAS_SHIFT
 
     def realias(self, ino: int) -> int:
-        """Give an attribute another inode number from now on; returns it.
+        """Give an attribute another inode number for later opens; returns it. The old one stays good.
 
-        The host's VFS holds the inode's lock while a write waits for its answer, so a second writer would wait where
-        the kernel answers at once. Later opens take the new number and so another lock. The old one stays valid.
+        The host's VFS holds the lock of an inode while a write waits for its answer. A second
+        writer would wait for that lock where the real kernel answers at once. With another inode
+        number it takes another lock.
         """
         self._sweep()
         self.user_generation += 1
@@ -211,7 +222,7 @@ class Tree:
         return base | alias << ALIAS_SHIFT
 
     def find(self, ino: int) -> Found | None:
-        """What an inode number stands for, or None if that is gone."""
+        """The node with an inode number, or None if it is gone."""
         if ino == ROOT:
             return Found(self._root, self._root.kind, None, 0)
         which, generation, kobject, kind = self._last_object
@@ -243,12 +254,12 @@ class Tree:
     def identity_of(self, ino: int) -> object:
         """The object with whose life a node comes and goes, or None if that is gone.
 
-        Whatever is open compares it with the one it was opened on: serials come again once all have been given.
+        Serials are reused in the end. An open file compares this object with the one of its open.
         """
         return self._root if ino == ROOT else self.registry.objects.get(ino >> SERIAL_SHIFT)
 
     def existing(self, ino: int, where: str) -> Found:
-        """As `find`, but a node that is gone is ENODEV, as kernfs says to open files (kernfs_get_active)."""
+        """As `find`. Raises KernelError ENODEV if the node is gone (kernfs_get_active)."""
         found = self.find(ino)
         if found is None:
             raise KernelError(errno.ENODEV, "the node was removed", where)
@@ -257,7 +268,7 @@ class Tree:
     # Names --------------------------------------------------------------------------------------------------------
 
     def group_slot(self, found: Found) -> int | None:
-        """The slot whose entries a directory shows, 0 for the object's own; None for what is no directory."""
+        """The slot whose entries a directory shows, 0 for the object's; None for no directory."""
         if found.place is None:
             return 0
         return found.place.slot if isinstance(found.place.entry, Group) else None
@@ -265,7 +276,8 @@ class Tree:
     def lookup(self, parent: int, name: bytes) -> int:
         """The inode number of `name` in the directory `parent`.
 
-        Raises KernelError: ENOENT where there is none, ENOTDIR if `parent` is no directory.
+        Raises KernelError: ENOENT if the name does not exist, ENOTDIR if `parent` is not a
+        directory.
         """
         found = self.find(parent)
         if found is None:
@@ -286,7 +298,7 @@ class Tree:
         raise _gone(os.fsdecode(name))
 
     def single(self, parent: int, kobj: Any, place: Place) -> int | None:
-        """The inode number of an entry that is no family; None if it is not there now."""
+        """The inode number of an entry that is not a family; None if it does not exist now."""
         if place.owner is not None:
             owner = place.owner(kobj)
             if owner is None:
@@ -315,13 +327,13 @@ class Tree:
             if text not in links:
                 return None
             return self._link_ino(parent, place, family, list(links).index(text), links[text][0])
-        if isinstance(family, Nodes):
+        if isinstance(family, DeviceNodes):
             node = family.of(kobj).get(os.fsdecode(name))
             return None if node is None else self.child(parent, place.slot, node[0].serial)
         return None
 
-    def singles(self, parent: int, kobj: Any, kind: DirectoryKind, around: int) -> list[PlainEntry]:
-        """The entries that are no families and there now, in their order."""
+    def singles(self, parent: int, kobj: Any, kind: DirectoryKind[Any], around: int) -> list[PlainEntry]:
+        """The entries that exist now, without families, in their order."""
         found: list[PlainEntry] = []
         base = parent & ~SLOT_MASK & NO_ALIAS
         simple = parent != ROOT and not self._aliases
@@ -344,20 +356,21 @@ class Tree:
         elif isinstance(family, Links):
             for position, (text, (linked, _)) in enumerate(family.of(kobj).items()):
                 yield text, self._link_ino(parent, place, family, position, linked)
-        elif isinstance(family, Nodes):
+        elif isinstance(family, DeviceNodes):
             for text, node in family.of(kobj).items():
                 yield text, self.child(parent, place.slot, node[0].serial)
 
-    def _link_ino(self, parent: int, place: Place, family: Links, position: int, kobj: Kobject) -> int:
+    def _link_ino(self, parent: int, place: Place, family: Links[Any], position: int, kobj: Kobject) -> int:
         if family.slots > 1:
             return self.child(parent, place.slot + position)
         return self.child(parent, place.slot, kobj.serial)
 
-    def table_of(self, parent: int) -> tuple[DirectoryKind, int] | None:
-        """The table of a directory and the slot of its group there; None if no name may change there.
+    def table_of(self, parent: int) -> tuple[DirectoryKind[Any], int] | None:
+        """The table of a directory and the slot of its group; None if no name in it can change.
 
-        So it is in a directory that is gone, and in a member of an indexed family. The table tells a cache of names
-        which names may change. Of those of indexed families it can keep a bit each (`index_in`).
+        None: the directory is gone, or is a member of an indexed family. The table tells a cache
+        which names may change. For names of indexed families a cache can keep one bit each
+        (`index_in`).
         """
         if parent == ROOT:
             return self._root.kind, 0
@@ -367,7 +380,7 @@ class Tree:
         return self._kind_of(kobject), parent & SLOT_MASK
 
     def walk(self, path: str) -> int:
-        """The inode number of an absolute path, following links in all but the last component.
+        """The inode number of an absolute path. Follows links in all components but the last.
 
         Raises KernelError: ENOENT, ENOTDIR, ELOOP.
         """
@@ -393,7 +406,7 @@ class Tree:
         return ino
 
     def resolve(self, path: str) -> int:
-        """As `walk`, following a link in the last component too."""
+        """As `walk`, but follows a link in the last component too."""
         ino = self.walk(path)
         for _ in range(_MAX_LINKS):
             if not stat.S_ISLNK(self.getattr(ino).mode):
@@ -417,9 +430,9 @@ class Tree:
         return "/".join([base.rstrip("/"), *reversed(names)]) or "/"
 
     def above(self, ino: int) -> int:
-        """The inode number of the directory around a directory; the root's for one that is gone.
+        """The inode number of the directory above a directory; ROOT if the directory is gone.
 
-        Objects of one serial have their directories in the same one.
+        Objects that share a serial have their directories in the same directory.
         """
         found = None if ino == ROOT else self.find(ino)
         if found is None:
@@ -434,17 +447,17 @@ class Tree:
         return self._last_above[1]
 
     def made_in(self, ino: int) -> UserEntries:
-        """What users made in a directory. Raises KernelError EPERM where they may not make anything."""
+        """The entries that users made in a directory. Raises KernelError EPERM if they may not."""
         found = self.find(ino)
         if found is None or found.place is not None or found.kind.made is None:
-            raise KernelError(errno.EPERM, "nobody makes names here", "may_create")
+            raise KernelError(errno.EPERM, "users cannot make names in this directory", "may_create")
         made: UserEntries = found.kind.made(kobj_of(found.object))
         return made
 
     # Attributes of nodes --------------------------------------------------------------------------------------------
 
-    def getattr(self, ino: int, opened: Opened | None = None) -> Stat:
-        """lstat of a node; one that is gone has link count 0 and keeps the form of its place, or of the open file."""
+    def getattr(self, ino: int, opened: LastStat | None = None) -> Stat:
+        """lstat(2). A node that is gone has link count 0, and mode and size of `opened` if given."""
         changed = self.changed(ino)
         found = self.find(ino)
         if found is None:
@@ -459,35 +472,35 @@ class Tree:
             return self._stat(ino, stat.S_IFDIR | found.kind.mode, 2 + self._count_directories(found, kobj), changed)
         entry = place.entry
         if isinstance(entry, Attribute):
-            file = self._stat(ino, file_mode(place, kobj), 1, changed, size=file_size(entry, kobj))
+            file = self._stat(ino, place.mode_of(kobj), 1, changed, size=place.size_of(kobj))
             return file if entry.log is None else file._replace(grows=True)
         mode, rdev = place.mode, 0
-        if isinstance(entry, Node):
+        if isinstance(entry, DeviceNode):
             numbers = entry.device(kobj)
             rdev = os.makedev(*numbers) if numbers else 0
-        elif isinstance(entry, Nodes):
+        elif isinstance(entry, DeviceNodes):
             for node, bits, major, minor in entry.of(kobj).values():
                 if node.serial == found.member:
                     mode, rdev = place.mode | bits, os.makedev(major, minor)
         return self._stat(ino, mode, 1, changed, rdev=rdev)
 
-    def form(self, ino: int, place: Place) -> Stat:
-        """As `getattr` of a node that is there, at `place`, but that the inode number may be another's."""
-        form = place.form
+    def static_stat(self, ino: int, place: Place) -> Stat:
+        """As `getattr` of a node at `place`, but `ino` in the result may be another node's."""
+        form = place.static_stat
         if form is None or (self._changed and self.changed(ino) is not None):
             return self.getattr(ino)
-        found = self._forms.get(form)
+        found = self._static_stats.get(form)
         if found is None:
-            found = self._forms[form] = self._stat(ino, form[0], form[2], None, size=form[1])
+            found = self._static_stats[form] = self._stat(ino, form[0], form[2], None, size=form[1])
         return found
 
     def changed(self, ino: int) -> NodeOverrides | None:
-        """What a user changed on a node."""
+        """What a user changed on a node, or None."""
         return self._changed.get(ino & NO_ALIAS) if self._changed else None
 
     @property
     def all_changed(self) -> Mapping[int, NodeOverrides]:
-        """The nodes on which a user changed something."""
+        """What users changed, by inode number."""
         return self._changed
 
     def _stat(
@@ -522,7 +535,7 @@ class Tree:
         return count
 
     def readlink(self, ino: int) -> bytes:
-        """The target of a link. Raises KernelError: EINVAL on another node, ENOENT on one that is gone."""
+        """readlink(2). Raises KernelError: EINVAL if it is not a link, ENOENT if it is gone."""
         found = self.find(ino)
         if found is None:
             raise KernelError(errno.ENOENT, "the link was removed", "kernfs_iop_get_link")
@@ -554,7 +567,8 @@ class Tree:
         while group is not None:
             base += "/group"  # every group is one level down; its name does not matter for the way up
             group = group.group
-        # The way up ends at an ancestor of the target, never at the target itself (kernfs_get_target_path).
+        # The way up ends at an ancestor of the target, never at the target
+        # (kernfs_get_target_path).
         around, _, name = target.rpartition("/")
         return os.fsencode(os.path.normpath(f"{os.path.relpath(around or '/', base)}/{name}"))
 
@@ -568,9 +582,9 @@ class Tree:
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
     ) -> Stat:
-        """chmod, chown, utime: remembered until the node is removed (fs/kernfs/inode.c, kernfs_setattr).
+        """chmod(2), chown(2), utime(2); remembered until the node is removed (kernfs_setattr).
 
-        Changing the size is a success without effect. Raises KernelError ENODEV on a node that is gone.
+        A change of the size succeeds without effect. Raises KernelError ENODEV if the node is gone.
         """
         self.existing(ino, "kernfs_iop_setattr")
         if any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
@@ -585,7 +599,7 @@ class Tree:
         return self.getattr(ino)
 
     def forget_changed(self) -> list[int]:
-        """Drop what users changed, on all nodes; returns the inode numbers of those that are there still."""
+        """Drop what users changed on all nodes; returns the inode numbers of living ones."""
         there = [ino for ino in self._changed if self.find(ino) is not None]
         self._changed.clear()
         self.user_generation += 1
@@ -597,7 +611,7 @@ class Tree:
         return self._changed.setdefault(ino & NO_ALIAS, NodeOverrides())
 
     def _sweep(self) -> None:
-        """Drop what was remembered of nodes that are gone, when it is twice as much as after the last time."""
+        """Drop what is kept of removed nodes, once the number has doubled since the last sweep."""
         if len(self._changed) + len(self._aliases) < self._sweep_at:
             return
         for ino in [ino for ino in self._changed if self.find(ino) is None]:
@@ -607,16 +621,17 @@ class Tree:
         self._sweep_at = max(2 * (len(self._changed) + len(self._aliases)), _SWEEP_FROM)
 
     def lacks_xattr(self, ino: int, name: bytes) -> bool:
-        """Whether it is plain that `getxattr` would say ENODATA: mostly nobody ever set anything on a node."""
+        """Whether `getxattr` certainly answers ENODATA, as for a node that no user changed."""
         return not (self._changed and ino & NO_ALIAS in self._changed) and name.startswith(_READABLE_XATTRS_ENCODED)
 
     def getxattr(self, ino: int, name: str) -> bytes:
-        """One xattr of a node, whether or not that is still there (kernfs_xattr_get asks for no active reference).
+        """getxattr(2); works on a removed node too (kernfs_xattr_get takes no active reference).
 
-        Raises KernelError: ENODATA where it was never set, as all of user.*; ENOTSUP for a name of no known kind.
+        Raises KernelError: ENODATA if it was never set, as all of user.*; ENOTSUP for other
+        prefixes.
         """
         if not name.startswith(_READABLE_XATTRS):
-            raise KernelError(errno.ENOTSUP, f"xattr {name} is of no kind that exists here", "xattr_resolve_name")
+            raise KernelError(errno.ENOTSUP, f"xattrs like {name} are not supported in sysfs", "xattr_resolve_name")
         changed = self.changed(ino)
         value = changed.xattrs.get(name) if changed else None
         if value is None:
@@ -624,7 +639,7 @@ class Tree:
         return value
 
     def setxattr(self, ino: int, name: str, value: bytes) -> None:
-        """Raises KernelError: ENOTSUP for user.* (kernfs_vfs_user_xattr_set is off in sysfs)."""
+        """setxattr(2). Raises KernelError ENOTSUP for user.* (kernfs_vfs_user_xattr_set)."""
         self._can_be_set(ino, name)
         self._remember(ino).xattrs[name] = value
 
@@ -634,7 +649,7 @@ class Tree:
         return sorted(changed.xattrs) if changed else []
 
     def removexattr(self, ino: int, name: str) -> None:
-        """Raises KernelError: ENOTSUP as `setxattr`, ENODATA where it was never set."""
+        """removexattr(2). Raises KernelError: ENOTSUP as `setxattr`, ENODATA if not set."""
         self._can_be_set(ino, name)
         self.getxattr(ino, name)
         del self._changed[ino & NO_ALIAS].xattrs[name]
@@ -644,7 +659,7 @@ class Tree:
         if not name.startswith(_XATTRS):
             raise KernelError(errno.ENOTSUP, f"xattr {name} cannot be set here", "kernfs_vfs_xattr_set")
 
-    # Directories --------------------------------------------------------------------------------------------------
+    # Listings ------------------------------------------------------------------------------------------------------
 
     def order(self, prefix: bytes) -> IndexedOrder:
         """The order of an indexed family's names."""
@@ -654,15 +669,15 @@ class Tree:
         return order
 
     def take_changes(self) -> Sequence[NameChange]:
-        """The changes of names since the last call."""
+        """Take the changes of names since the last call."""
         return self._take_changes()
 
 
 _MAX_LINKS = 40
 
 
-def entry_slot(kind: DirectoryKind, entry: Any) -> int:
-    """The first slot of an entry that has several."""
+def entry_slot(kind: DirectoryKind[Any], entry: Any) -> int:
+    """The slot of an entry, the first one if it has several."""
     return next(place.slot for place in kind.places if place.entry is entry)
 
 
@@ -675,17 +690,3 @@ def index_in(prefix: bytes, name: bytes) -> int | None:
         return None
     index = int(digits)
     return index if index <= INDEX_MASK else None
-
-
-def file_mode(place: Place, kobj: Any) -> int:
-    """The type and the bits of an attribute that nobody changed."""
-    narrow = place.entry.narrow if isinstance(place.entry, Attribute) else None
-    return place.mode if narrow is None else stat.S_IFREG | narrow(kobj)
-
-
-def file_size(attribute: Attribute, kobj: Any) -> int:
-    """The st_size of an attribute."""
-    if attribute.log is not None:
-        return attribute.log(kobj).size
-    size = attribute.size
-    return size(kobj) if callable(size) else size

@@ -1,10 +1,15 @@
 """How a modelled kernel operation sleeps, without a clock or an event loop.
 
 An operation that sleeps in Linux is a coroutine function here. Such a coroutine never waits by itself: it *asks*, by
-yielding a `Request` to whoever drives it, and is sent the answer. Three kinds of driver exist: the file system's
-(requests become trio waits), `run` below (nothing may sleep: unit tests, boot), and a scheduler that decides which of
-many coroutines goes on (the replayer, property tests). That is why the model is the same under all of them, and why
-an operation that meets no contention, latency or fault costs no event-loop turn at all.
+yielding a `Request` to its driver, and gets the answer. Four drivers exist, all on top of `advance`:
+
+- fuse/driver.py turns requests into waits of trio.
+- testing/loops.py turns them into waits of the user's event loop.
+- testing/tasks.py decides which of many coroutines goes on, in virtual time (tests, the replayer).
+- `run` below refuses to sleep (boot, unit tests).
+
+So the model is the same under all of them. An operation that meets no contention, latency or fault costs no turn of
+an event loop.
 
 What may never live here: time, threads, trio.
 
@@ -107,7 +112,10 @@ class SignalPending:
     point: str
 
 
-Request = Sleep | Preempt | Wait | SignalPending
+Waiting = Sleep | Preempt | Wait
+"""What a driver takes its time to answer."""
+
+Request = Waiting | SignalPending
 Operation = Coroutine[Request, Answer, T]
 
 
@@ -134,11 +142,25 @@ class WouldSleepError(RuntimeError):
         self.request = request
 
 
-def start(operation: Coroutine[Request, Answer, Any]) -> Request:
-    """Run an operation up to its first request; no signal has had the time to come. Raises StopIteration at its end."""
-    request = operation.send(None)  # type: ignore[arg-type]  # None starts it
+def no_signal() -> bool:
+    """The `signal_pending` of a caller whom no signal can have reached."""
+    return False
+
+
+def advance(
+    operation: Coroutine[Request, Answer, Any],
+    answer: Answer | None = None,
+    signal_pending: Callable[[], bool] = no_signal,
+) -> Waiting:
+    """Send the driver's answer and run the operation up to the next request that takes waiting.
+
+    Every driver runs its operations with this function. The first call has no answer. `signal_pending` answers
+    `SignalPending`, which takes no waiting. Raises StopIteration with the result at the operation's end, and whatever
+    the operation raises.
+    """
+    request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
     while isinstance(request, SignalPending):
-        request = operation.send(Answer.WOKEN)
+        request = operation.send(Answer.INTERRUPTED if signal_pending() else Answer.WOKEN)
     return request
 
 
@@ -148,7 +170,7 @@ def run(operation: Coroutine[Any, Any, T]) -> T:
     Raises `WouldSleepError` when it asks for anything; the operation is closed then.
     """
     try:
-        request = start(operation)
+        request = advance(operation)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
     operation.close()

@@ -1,4 +1,4 @@
 """/proc, as far as the clients of memory hotplug read it.
 
-Fs/proc/, kernel/resource.c, mm/vmstat.c, kernel/module/procfs.c.
+fs/proc/, kernel/resource.c, mm/vmstat.c, kernel/module/procfs.c.
 """

@@ -1,4 +1,4 @@
-"""The files of /proc that follow the model. Their size is 0, as in /proc; each read from the start is a fresh text."""
+"""The files of /proc that follow the model. Their size is 0; a read at offset 0 makes a new text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtoull
 from fakesysfs.kernel.zones import Zone
-from fakesysfs.kernfs.declare import Attribute, Entry
+from fakesysfs.kernfs.declare import RO, RW, Entry
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.sysfs.node import meminfo_line
@@ -43,15 +43,15 @@ _NUMA_BALANCING_MAX = 4
 _VMALLOC_TOTAL_KB = 13743895347199
 
 
-def iomem(kernel: Kernel) -> str:
+def _iomem_show(kernel: Kernel) -> list[str]:
     """/proc/iomem: two spaces per level, at least eight hexadecimal digits (r_show)."""
-    return "".join(
-        f"{'  ' * depth}{resource.start:08x}-{resource.end:08x} : {resource.name}\n"
+    return [
+        f"{'  ' * depth}{resource.start:08x}-{resource.end:08x} : {resource.name}"
         for depth, resource in kernel.iomem.walk()
-    )
+    ]
 
 
-def meminfo(kernel: Kernel) -> str:
+def _meminfo_show(kernel: Kernel) -> list[str]:
     """/proc/meminfo: MemTotal follows the online blocks; all of it is free."""
     total = kernel.nodes.managed_kb()
     pages = sum(kernel.nodes[nid].hugepages.get(2048, 0) for nid in kernel.nodes.possible)
@@ -67,16 +67,14 @@ def meminfo(kernel: Kernel) -> str:
         ("HugePages_Rsvd", 0),
         ("HugePages_Surp", 0),
     ):
-        lines.append(f"{label + ':':<18} {count:>5}\n")
-    lines.append(meminfo_line("Hugepagesize", 2048))
-    lines.append(meminfo_line("Hugetlb", huge_kb))
-    return "".join(lines)
+        lines.append(f"{label + ':':<18} {count:>5}")
+    return [*lines, meminfo_line("Hugepagesize", 2048), meminfo_line("Hugetlb", huge_kb)]
 
 
-def zoneinfo(kernel: Kernel) -> str:
+def _zoneinfo_show(kernel: Kernel) -> bytes:
     """/proc/zoneinfo: all zones of the online nodes (zoneinfo_show_print).
 
-    A node's counters stand in its first populated zone.
+    The first populated zone of a node shows the node's counters.
 
     Differs knowingly: no page sets (`pagesets`), and watermarks are 0.
     """
@@ -89,7 +87,7 @@ def zoneinfo(kernel: Kernel) -> str:
             if zone is first:
                 parts.append("\n  per-node stats" + "".join(f"\n      {name:<12} 0" for name in _NODE_STATS))
             parts.append(_zone_pages(zone))
-    return "".join(parts)
+    return "".join(parts).encode()
 
 
 def _zone_pages(zone: Zone) -> str:
@@ -108,41 +106,41 @@ def _zone_pages(zone: Zone) -> str:
     )
 
 
-def vmstat(kernel: Kernel) -> str:
+def _vmstat_show(kernel: Kernel) -> list[str]:
     """/proc/vmstat: free pages and the pages of memory maps."""
-    return (
-        f"nr_free_pages {kernel.nodes.managed_kb() // 4}\n"
-        f"nr_memmap_pages {kernel.memory_hotplug.nr_memmap_pages}\n"
-        f"nr_memmap_boot_pages {kernel.memory_hotplug.nr_memmap_boot_pages}\n"
-    )
+    return [
+        f"nr_free_pages {kernel.nodes.managed_kb() // 4}",
+        f"nr_memmap_pages {kernel.memory_hotplug.nr_memmap_pages}",
+        f"nr_memmap_boot_pages {kernel.memory_hotplug.nr_memmap_boot_pages}",
+    ]
 
 
-def modules(kernel: Kernel) -> str:
-    """/proc/modules: the loaded modules, the last first, each with who uses it (m_show)."""
+def _modules_show(kernel: Kernel) -> list[str]:
+    """/proc/modules: the loaded modules, the last one first, each with its users (m_show)."""
 
     def line(name: str) -> str:
         users = kernel.modules.users(name)
         kind = kernel.modules.kinds[name]
         flags = " (O)" if kind.out_of_tree else ""
         who = "".join(f"{user}," for user in users) or "-"
-        return f"{name} {kind.core_size} {len(users)} {who} Live 0x0000000000000000{flags}\n"
+        return f"{name} {kind.core_size} {len(users)} {who} Live 0x0000000000000000{flags}"
 
-    return "".join(line(name) for name in reversed(kernel.modules.loaded))
+    return [line(name) for name in reversed(kernel.modules.loaded)]
 
 
-def devices(kernel: Kernel) -> str:
+def _devices_show(kernel: Kernel) -> list[str]:
     """/proc/devices: the usual character devices and dax."""
     majors = {1: "mem", 5: "/dev/tty", 10: "misc", kernel.config.dax_major: "dax"}
-    lines = "".join(f"{major:3d} {name}\n" for major, name in sorted(majors.items()))
-    return f"Character devices:\n{lines}\nBlock devices:\n259 blkext\n"
+    lines = (f"{major:3d} {name}" for major, name in sorted(majors.items()))
+    return ["Character devices:", *lines, "", "Block devices:", "259 blkext"]
 
 
-def _nr_hugepages(kernel: Kernel) -> str:
-    return f"{sum(kernel.nodes[nid].hugepages.get(2048, 0) for nid in kernel.nodes.possible)}\n"
+def _nr_hugepages_show(kernel: Kernel) -> int:
+    return sum(kernel.nodes[nid].hugepages.get(2048, 0) for nid in kernel.nodes.possible)
 
 
 def _nr_hugepages_store(kernel: Kernel, buffer: bytes) -> None:
-    """Pages are taken from the nodes with memory in turn, as many as there is room for."""
+    """Take pages from the nodes with memory in turn, as many as fit."""
     wanted = kstrtoull(buffer, 10, "hugetlb_sysctl_handler")
     nids = kernel.nodes.with_memory()
     for position, nid in enumerate(nids):
@@ -163,52 +161,40 @@ def _numa_balancing_store(kernel: Kernel, buffer: bytes) -> None:
     kernel.nodes.numa_balancing = mode
 
 
-def _proc(
-    name: str, show: object, mode: int = 0o444, store: object = None, doc: str = "", visible: object = None
-) -> Attribute:
-    return Attribute(name=name, mode=mode, show=show, store=store, size=0, doc=doc, visible=visible)  # type: ignore[arg-type]
+ENTRIES: tuple[Entry[Kernel], ...] = (
+    RO("iomem", _iomem_show, "Physical memory by owner."),
+    RO("meminfo", _meminfo_show, "Memory of the machine in kB."),
+    RO("zoneinfo", _zoneinfo_show, "Populated zones."),
+    RO("vmstat", _vmstat_show, "Page counters."),
+    RO("modules", _modules_show, "Loaded modules."),
+    RO("devices", _devices_show, "Major numbers."),
+    RO("cmdline", lambda kernel: kernel.config.cmdline, "Boot command line."),
+)
 
+SYS_KERNEL_ENTRIES: tuple[Entry[Kernel], ...] = (
+    RW(
+        "tainted",
+        lambda kernel: kernel.tainted,
+        _tainted_store,
+        "Why the kernel is tainted: 512 after a WARN, 4096 after an out-of-tree module.",
+    ),
+    RW(
+        "numa_balancing",
+        lambda kernel: kernel.nodes.numa_balancing,
+        _numa_balancing_store,
+        "Automatic NUMA balancing: 0 off, 1 normal, 2 memory tiering (nothing is balanced here).",
+        visible=lambda kernel: kernel.config.numa_migration,
+    ),
+)
 
-def _cmdline(kernel: Kernel) -> str:
-    return f"{kernel.config.cmdline}\n"
-
-
-ENTRIES: tuple[Entry, ...] = (
-    _proc("iomem", iomem, doc="Physical memory by owner."),
-    _proc("meminfo", meminfo, doc="Memory of the machine in kB."),
-    _proc("zoneinfo", zoneinfo, doc="Populated zones."),
-    _proc("vmstat", vmstat, doc="Page counters."),
-    _proc("modules", modules, doc="Loaded modules."),
-    _proc("devices", devices, doc="Major numbers."),
-    _proc("cmdline", _cmdline, doc="Boot command line."),
+SYS_VM_ENTRIES: tuple[Entry[Kernel], ...] = (
+    RW("nr_hugepages", _nr_hugepages_show, _nr_hugepages_store, "Huge pages of 2 MiB in all pools."),
 )
 
 
-def make(static: StaticDirectories) -> None:
+def make(static: StaticDirectories[Kernel]) -> None:
     """Make /proc."""
-    static.make(
-        "/proc/sys/kernel",
-        (
-            _proc(
-                "tainted",
-                lambda kernel: f"{kernel.tainted}\n",
-                0o644,
-                _tainted_store,
-                "Why the kernel is tainted: 512 after a WARN, 4096 after an out-of-tree module.",
-            ),
-            _proc(
-                "numa_balancing",
-                lambda kernel: f"{kernel.nodes.numa_balancing}\n",
-                0o644,
-                _numa_balancing_store,
-                "Automatic NUMA balancing: 0 off, 1 normal, 2 memory tiering (nothing is balanced here).",
-                lambda kernel: kernel.config.numa_migration,
-            ),
-        ),
-    )
-    static.make(
-        "/proc/sys/vm",
-        (_proc("nr_hugepages", _nr_hugepages, 0o644, _nr_hugepages_store, "Huge pages of 2 MiB in all pools."),),
-    )
+    static.make("/proc/sys/kernel", SYS_KERNEL_ENTRIES, file_size=0)
+    static.make("/proc/sys/vm", SYS_VM_ENTRIES, file_size=0)
     static.make("/proc/sys")
-    static.make("/proc", ENTRIES)
+    static.make("/proc", ENTRIES, file_size=0)

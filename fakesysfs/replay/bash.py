@@ -1,6 +1,7 @@
-"""Recorded commands, run by the real bash where the fake is at /sys, /dev and /proc (sandbox/view.py).
+"""Recorded command lines, run by bash where the fake is at /sys, /dev and /proc (sandbox/view.py).
 
-What a command writes reaches the model through the mount, and so does what modprobe does (its stand-in uses control/).
+What a command writes reaches the model through the mount. modprobe and rmmod are the stand-ins of
+`fakesysfs run`, which write to control/.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from fakesysfs.replay.target import BlockedError, NotRunError, ShellResult
 from fakesysfs.sandbox import view
 
 SELFTESTS = ("dax-kmem-hotplug.sh", "mem-on-off-test.sh")
-"""The kernel's own tests that sessions run; they are not part of the recordings."""
+"""The kernel's own tests that sessions run. The recordings do not contain them."""
 
 _BASH = "/bin/bash"
 _OTHER_USERS = frozenset({"setpriv", "su"})
+NO_OTHER_USERS = "needs root: an ordinary user's namespaces have no other users"
 PATIENCE_SECONDS = 120.0
+"""A command line that runs longer is blocked."""
 
 _NDCTL = """() {
     [ "$1" = create-namespace ] || return 0
@@ -36,15 +39,23 @@ _NDCTL = """() {
     done
     [ "$mode" != devdax ] || echo "$name align=$align" >"$FAKESYSFS_CONTROL/pmem/devdax"
 }"""
-"""A function of bash: making a devdax namespace is an event of the machine, the rest is outside (FORMAT.md)."""
+"""A function of bash. A new devdax namespace is an event of the machine; ndctl does nothing else here (FORMAT.md)."""
 
-_MODULES_ONLY = re.compile(r"modprobe [\w-]+(?: \w+=\w+)*(?:; modprobe [\w-]+(?: \w+=\w+)*)*")
+_MODULE_COMMAND = r"(?:modprobe [\w-]+(?: \w+=\w+)*|rmmod [\w-]+)"
+_MODULE_COMMANDS = re.compile(rf"{_MODULE_COMMAND}(?:; {_MODULE_COMMAND})*")
 _COMMAND_NAME = re.compile(r"(?:^|[;|&(]|\bthen|\bdo)\s*(?:\w+=\S*\s+)*([\w./-]+)")
 
 
-def is_needed(operations: list[Operation]) -> bool:
-    """Whether a session runs more than what the model can do itself, modprobe."""
-    return any(operation["op"] == "sh" and not _MODULES_ONLY.fullmatch(operation["cmd"]) for operation in operations)
+def module_commands(command: str) -> list[list[str]] | None:
+    """The words of each modprobe and rmmod in a command line that runs nothing else; None for any other line."""
+    if not _MODULE_COMMANDS.fullmatch(command):
+        return None
+    return [part.split() for part in command.split("; ")]
+
+
+def needs_shell(operations: list[Operation]) -> bool:
+    """Whether a session runs commands that the model cannot do itself."""
+    return any(operation["op"] == "sh" and module_commands(operation["cmd"]) is None for operation in operations)
 
 
 def unquoted(command: str) -> str:
@@ -53,12 +64,12 @@ def unquoted(command: str) -> str:
 
 
 def command_names(command: str) -> set[str]:
-    """The commands that a command line runs, quoted parts aside."""
+    """The commands that a command line runs, outside quotes."""
     return set(_COMMAND_NAME.findall(unquoted(command)))
 
 
 def has_other_users() -> bool:
-    """Whether this user namespace has more users than one."""
+    """Whether this user namespace has more than one user."""
     maps = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
     return sum(map(int, maps[2::3])) > 1
 
@@ -66,16 +77,18 @@ def has_other_users() -> bool:
 def run(command: str, tool: str | None) -> ShellResult:
     """Run a command line. Raises NotRunError where a tool is missing, BlockedError when it does not end.
 
-    bash is called by its path, and in `/`: Python holds its lock while it starts a process, and the server of the fake
-    may be a thread of this one, so nothing on the way may lie in the fake.
+    `tool` is the recorded version of daxctl, such as `daxctl-85`; None means the installed one.
+
+    bash is started by its path, in `/`. Python holds its lock while it starts a process, and the
+    server of the fake may be a thread of this process: a path in the fake would deadlock.
     """
     names = command_names(command)
     for selftest in SELFTESTS:
         if selftest in names and daxctl_versions.which(selftest) is None:
-            raise NotRunError("selftest absent", rest=True)
+            raise NotRunError(f"the kernel's selftest {selftest} is not installed", rest=True)
     daxctl_versions.require(names)
     if names & _OTHER_USERS and not has_other_users():
-        raise NotRunError("needs root: an ordinary user's namespaces have no other users")
+        raise NotRunError(NO_OTHER_USERS)
     found = daxctl_versions.find(tool) if "daxctl" in names else daxctl_versions.Found()
     with subprocess.Popen(
         ["bash", "-c", command],
@@ -92,7 +105,7 @@ def run(command: str, tool: str | None) -> ShellResult:
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            raise BlockedError(f"it does not end within {PATIENCE_SECONDS:g} seconds") from None
+            raise BlockedError(f"does not end within {PATIENCE_SECONDS:g} seconds") from None
     return ShellResult(process.returncode, _text(out), _text(err), found.stands_in)
 
 

@@ -1,15 +1,16 @@
-"""`fakesysfs replay`: play recorded sessions, one line for each and a total."""
+"""`fakesysfs replay`: replay recordings and print one line for each, and a total."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import re
-import select
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from fakesysfs.fuse.mount import MountError
@@ -23,7 +24,7 @@ from fakesysfs.replay import (
     served_model,
     snapshots,
 )
-from fakesysfs.replay.recipes import recipe
+from fakesysfs.replay.recipes import recipe_of
 from fakesysfs.replay.recording import (
     INFORMATIVE,
     RecordingError,
@@ -38,139 +39,127 @@ from fakesysfs.replay.report import Kind, Report, Verdict, by_kernel, groups, no
 from fakesysfs.replay.target import NotSupportedError, Target
 
 _WRONG_USE = 2
-_PIPE_SIZE = 65536
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns 0 if every operation was reproduced, 1 if not, 2 for a wrong use."""
+    """Run the command. Returns 0 if every operation was reproduced, 1 if not, 2 for wrong use."""
     arguments = _parser().parse_args(argv)
-    places = arguments.place or default_places(Path.cwd()) or default_places(Path(__file__).resolve())
-    if not places:
-        return _wrong_use(
-            "no recordings here (neither tests/sessions nor tests/recordings): name a directory or a file"
-        )
     try:
-        recordings = [load(path) for path in find(places)]
-        for path in {recording.path.parent: recording.path for recording in recordings}.values():
-            machine_facts(path)  # while a wrong one can still be reported as wrong use
+        recordings = _recordings(arguments.place, arguments.kernel)
     except RecordingError as error:
         return _wrong_use(str(error))
-    if arguments.kernel:
-        recordings = [recording for recording in recordings if recording.header["profile"] in arguments.kernel]
+    if arguments.on == "mount" and (why := isolated.why_not()) is not None:
+        return _wrong_use(f"--on mount needs a mount: {why}")
     reports = []
     began = time.monotonic()
-    for report in _replay_all(recordings, arguments.on, arguments.jobs):
-        reports.append(report)
-        print(report.summary(), flush=True)  # noqa: T201  what a command does
-        if arguments.verbose:
-            for line in report.details():
-                print(line)  # noqa: T201  see above
+    with contextlib.closing(_replay_all(recordings, arguments.on, arguments.jobs)) as replayed:
+        for report in replayed:
+            reports.append(report)
+            _print([report.summary()])
+            if arguments.verbose:
+                _print(report.details())
     if arguments.verbose:
-        for line in [*groups(reports), *by_kernel(reports), f"  in {time.monotonic() - began:.0f} seconds"]:
-            print(line)  # noqa: T201  see above
-    for line in [*not_compared(reports), total(reports)]:
-        print(line)  # noqa: T201  see above
-    return 0 if reports and all(report.count(Kind.MISMATCH) == 0 for report in reports) else 1
+        _print([*groups(reports), *by_kernel(reports), f"  in {time.monotonic() - began:.0f} seconds"])
+    _print([*not_compared(reports), total(reports)])
+    return 1 if any(report.count(Kind.MISMATCH) for report in reports) else 0
+
+
+def _print(lines: Iterator[str] | list[str]) -> None:
+    for line in lines:
+        print(line, flush=True)  # noqa: T201  what a command does
 
 
 def _wrong_use(text: str) -> int:
-    print(f"fakesysfs replay: {text}", file=sys.stderr)  # noqa: T201  see main
+    print(f"fakesysfs replay: {text}", file=sys.stderr)  # noqa: T201  what a command does
     return _WRONG_USE
 
 
-def replay(recording: Session | Snapshot, on: str = "model") -> Report:
-    """Play one session or snapshot on a machine of its own.
+def _recordings(places: list[Path], kernels: list[str] | None) -> list[Session | Snapshot]:
+    """Read the recordings, those of `kernels` if given. Raises RecordingError."""
+    places = places or default_places(Path.cwd()) or default_places(Path(__file__).resolve())
+    if not places:
+        raise RecordingError("found neither tests/sessions nor tests/recordings: name a directory or a file")
+    recordings = [load(path) for path in find(places)]
+    for path in {recording.path.parent: recording.path for recording in recordings}.values():
+        machine_facts(path)  # a wrong machine.json is reported before anything is replayed
+    known = sorted({recording.header["profile"] for recording in recordings})
+    for kernel in kernels or ():
+        if kernel not in known:
+            raise RecordingError(f"no recording of kernel {kernel!r} (choose from {', '.join(known)})")
+    return [recording for recording in recordings if not kernels or recording.header["profile"] in kernels]
 
-    A session that runs commands has a mount also on the model, where one can be had: the real bash and the real tools
-    act on the model that the session is played on. Elsewhere the little shell does what it can.
+
+def replay(recording: Session | Snapshot, on: str = "model") -> Report:
+    """Replay one session or snapshot on a machine of its own.
+
+    `on` is `model` or `mount`. A session that needs a shell has a mount on the model too: bash and
+    the tools act on the same model. Without FUSE the session ends where it needs the shell.
     """
-    way = recipe(recording.header) if isinstance(recording, Snapshot) else None
-    variant = recording.header["variant"] if isinstance(recording, Session) else way.variant if way else "default"
+    if isinstance(recording, Snapshot):
+        recipe = recipe_of(recording.header)
+        if recipe is None:
+            return _failed(recording, "no recipe leads to this snapshot")
+        variant, operations = recipe.variant, list(recipe.operations)
+    else:
+        variant, operations = recording.header["variant"], recording.operations
     profile = recording.header["profile"]
 
-    def play(target: Target) -> Report:
+    def on_target(target: Target) -> Report:
         try:
             if isinstance(recording, Snapshot):
-                return snapshots.play(recording, way, target)
-            return player.play(recording, target, machine_facts(recording.path))
+                return snapshots.replay(recording, operations, target)
+            return player.replay(recording, target, machine_facts(recording.path))
         finally:
             target.end()
 
     try:
         if on == "mount":
             as_root = os.geteuid() == 0
-            return _with_log(
-                *isolated.in_namespaces(lambda: mount_target.play_on(profile, variant, play, as_root=as_root))
-            )
-        if isinstance(recording, Session) and bash.is_needed(recording.operations) and isolated.why_not() is None:
-            return _with_log(*isolated.in_namespaces(lambda: served_model.play_on(profile, variant, play)))
-        return play(model_target.ModelTarget(model_target.boot(profile, variant)))
-    except (NotSupportedError, MountError, isolated.PlayError) as error:
-        return _nothing(recording, str(error))
+            return _in_namespaces(partial(mount_target.replay_on, profile, variant, on_target, as_root=as_root))
+        no_mount = isolated.why_not() if bash.needs_shell(operations) else None
+        if bash.needs_shell(operations) and no_mount is None:
+            return _in_namespaces(partial(served_model.replay_on, profile, variant, on_target))
+        return on_target(model_target.ModelTarget(model_target.boot(profile, variant), no_mount))
+    except (NotSupportedError, MountError, isolated.ChildError) as error:
+        return _failed(recording, str(error))
     except Exception as error:  # noqa: BLE001  a bug of the model is a finding, not the end of the report
-        return _nothing(recording, f"the machine does not boot: {type(error).__name__}: {error}")
+        return _failed(recording, f"the machine does not boot: {type(error).__name__}: {error}")
 
 
-_LOGGED = re.compile(r"errno \d+ exists on no host: answered EIO$")
-"""What the server says of the operations that are known not to be reachable."""
+_EXPECTED_LOG = re.compile(r"errno \d+ exists on no host: answered EIO$")
+"""What the server logs for the operations that a mount cannot show (FORMAT.md)."""
 
 
-def _with_log(report: Report, entries: list[str]) -> Report:
-    """What the server logs is a bug of the server."""
+def _in_namespaces(replay_on: Callable[[], tuple[Report, list[str]]]) -> Report:
+    """Replay in namespaces. Every other entry in the server's log is a mismatch."""
+    report, entries = isolated.in_namespaces(replay_on)
     for entry in entries:
         first, *rest = entry.splitlines()
-        if not _LOGGED.search(first):
+        if not _EXPECTED_LOG.search(first):
             report.add("log", first, Verdict(Kind.MISMATCH, "the server logged this", tuple(rest)))
     return report
 
 
-def _replay_all(recordings: Sequence[Session | Snapshot], on: str, jobs: int) -> Iterator[Report]:
-    """The reports in the order of the recordings; `jobs` of them are made at once, each in a process of its own."""
-    if jobs == 1:
-        yield from (replay(recording, on) for recording in recordings)
-        return
-    _import_for_all(on)
-    waiting = list(enumerate(recordings))
-    at_work: dict[int, tuple[int, int, bytearray]] = {}
-    reports: dict[int, Report] = {}
-    shown = 0
-    while shown < len(recordings):
-        while waiting and len(at_work) < jobs:
-            number, recording = waiting.pop(0)
-            child, reader = isolated.in_process(lambda recording=recording: replay(recording, on))  # type: ignore[misc]
-            at_work[reader] = number, child, bytearray()
-        for reader in select.select(list(at_work), [], [])[0]:
-            number, child, answer = at_work[reader]
-            if part := os.read(reader, _PIPE_SIZE):
-                answer += part
-                continue
-            os.close(reader)
-            os.waitpid(child, 0)
-            del at_work[reader]
-            reports[number] = _report(recordings[number], bytes(answer))
-        while shown in reports:
-            yield reports.pop(shown)
-            shown += 1
+def _replay_all(recordings: Sequence[Session | Snapshot], on: str, jobs: int) -> Generator[Report, None, None]:
+    """Replay `jobs` recordings at the same time, each in a child process. Yields reports in the given order."""
+    _prepare_for_children(on)
+    children = isolated.in_order((partial(replay, recording, on) for recording in recordings), jobs)
+    for recording, child in zip(recordings, children, strict=True):
+        try:
+            yield child.result()
+        except isolated.ChildError as error:
+            yield _failed(recording, str(error))
 
 
-def _report(recording: Session | Snapshot, answer: bytes) -> Report:
-    try:
-        report = isolated.result_of(answer)
-    except isolated.PlayError as error:
-        return _nothing(recording, str(error))
-    assert isinstance(report, Report)
-    return report
-
-
-def _import_for_all(on: str) -> None:
-    """What all children need is imported, looked up and tried once, before the first of them is forked."""
+def _prepare_for_children(on: str) -> None:
+    """Import, look up and try once what every child would otherwise do again."""
     daxctl_versions.installed()
     if on == "mount" or isolated.why_not() is None:
         importlib.import_module("fakesysfs.fuse.session")
 
 
-def _nothing(recording: Session | Snapshot, reason: str) -> Report:
-    """A report in which every operation failed for one reason."""
+def _failed(recording: Session | Snapshot, reason: str) -> Report:
+    """A report in which every operation is a mismatch for one reason."""
     report = Report(recording.name)
     for place, what in counted(recording):
         report.add(place, what, Verdict(Kind.MISMATCH, reason))
@@ -189,27 +178,43 @@ def counted(recording: Session | Snapshot) -> Iterator[tuple[str, str]]:
                 yield f"i={number}", player.describe(operation)
 
 
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fakesysfs replay",
-        description="Replay recorded sessions of real kernels and compare every answer.",
-        epilog="example: fakesysfs replay -v --kernel 7.2 tests/recordings",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="""Replays recordings of real kernels and compares every answer. Prints a line for each recording
+        and a total. The exit status is 0 if every compared operation was reproduced, 1 if not, 2 for wrong use.""",
+        epilog="""Without FUSE a session ends at its first command that needs a shell: the rest is counted as `not run`.
+        Example: fakesysfs replay -v --kernel 7.2 tests/recordings""",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="list every operation that was not reproduced")
-    parser.add_argument("--on", choices=("model", "mount"), default="model", help="what to replay on (default: model)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every operation that was not reproduced")
+    parser.add_argument(
+        "--on",
+        choices=("model", "mount"),
+        default="model",
+        help="model: call the model directly (default); mount: make system calls on a FUSE mount",
+    )
     parser.add_argument(
         "-j",
         "--jobs",
-        type=int,
+        type=_jobs,
         metavar="N",
         default=2 * (os.cpu_count() or 1),
-        help="sessions at once; they wait a lot (default: %(default)s)",
+        help="replay N recordings at the same time (default: %(default)s, twice the CPUs, because sessions often wait)",
     )
     parser.add_argument(
-        "--kernel", action="append", metavar="PROFILE", help="only recordings of this kernel; may be repeated"
+        "--kernel", action="append", metavar="PROFILE", help="replay only recordings of this kernel; may be repeated"
     )
     parser.add_argument(
-        "place", nargs="*", type=Path, metavar="DIR_OR_FILE", help="default: tests/sessions and tests/recordings"
+        "place",
+        nargs="*",
+        type=Path,
+        metavar="DIR_OR_FILE",
+        help="recordings to replay (default: tests/sessions and tests/recordings)",
     )
     return parser

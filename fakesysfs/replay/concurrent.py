@@ -1,4 +1,4 @@
-"""Operations in which several processes act at once: races, and the scene around `pinned`."""
+"""Operations in which several processes act at the same time: races, and the stuck offline of `pinned`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _ALLOWED = (
     (re.compile(r"/drivers/[^/]+/(new_id|remove_id)$|/auto_online_blocks$"), frozenset({"ok"})),
     (re.compile(r"/dax\d+\.\d+/(state|hotplug)$"), frozenset({"ok"})),
 )
-"""Path -> outcomes that KERNEL.md allows to a writer whatever the others do (sections 2, 4, 7.3-7)."""
+"""Path -> the outcomes that KERNEL.md allows a writer whatever the others do (sections 2, 4, 7.3-7)."""
 
 _CONTENDED = frozenset({"EBUSY"})
-"""And to one who asks for another online type than a competitor of the same attribute."""
+"""Allowed too where another writer asks the same attribute for another online type."""
 
 
 def race_differences(target: Target, operation: Operation) -> list[str]:
-    """Let the writers of a race run; outcomes and values that neither were recorded nor stand in KERNEL.md's probes."""
+    """Let the writers of a race run. Differences: outcomes and values neither recorded nor allowed by KERNEL.md."""
     writers = [
         RaceWriter(name, path, [text.encode("latin-1") for text in data]) for name, path, data in operation["writers"]
     ]
@@ -63,11 +63,11 @@ def _allowed_outcomes(writer: RaceWriter, data: bytes, writers: list[RaceWriter]
 
 
 _READS = ((re.compile(r"/memory\d+/state$"), ("online", "offline", "going-offline")),)
-"""Path -> the words that it reads, which are others than those written (KERNEL.md 2)."""
+"""Path -> the words that it reads, where they differ from those written (KERNEL.md 2)."""
 
 
 def _states(writers: list[RaceWriter]) -> set[str]:
-    """The words that the raced attribute may read: its own, or those written to it."""
+    """The words that the raced attribute may read: those of _READS, or those written to it."""
     own = next((words for pattern, words in _READS if pattern.search(writers[0].path)), None)
     if own is not None:
         return set(own)
@@ -77,7 +77,7 @@ def _states(writers: list[RaceWriter]) -> set[str]:
     return {"unplugged" if word == "unplug" else word for word in words}
 
 
-# The scene around `pinned` ----------------------------------------------------------------------------------------
+# The stuck offline of `pinned` ------------------------------------------------------------------------------------
 
 _STUCK_ALARM = 4.0
 _RESULT = re.compile(r"(-?\d+) (\d+) ")
@@ -86,11 +86,12 @@ _BLOCK_EVENT = re.compile(r"online@(/devices/system/memory/memory\d+)$")
 
 
 @dataclass(slots=True)
-class PinnedScene:
-    """An `offline` that hangs on a pinned page, and what others do meanwhile (FORMAT.md, 7.2/07).
+class StuckOffline:
+    """A write of `offline` that waits for a pinned page, and what others do meanwhile (FORMAT.md, 7.2/07).
 
-    The lines say what came of it, not which files it was kobj: the stuck block is where pins land (machine.json), the
-    lowest online Movable block of the pinned node; the other one is in the uevents.
+    Several lines record it: `raw` lines without calls, then `pinned`. They have the results but not
+    all paths. The stuck block is where pins land (machine.json): the lowest online Movable block of
+    the pinned node. The uevents name the other block.
     """
 
     pinned: Operation
@@ -98,39 +99,39 @@ class PinnedScene:
     seen: dict[str, list[str]] = field(default_factory=dict)
     stuck: Outcome | None = None
 
-    def act(self, target: Target, node: int | None) -> None:
-        """Play the scene."""
+    def replay(self, target: Target, node: int | None) -> None:
+        """Do all of it. `node` is the pinned node."""
         block = _lowest_movable(target, node)
         others = [found[1] for event in self.pinned["uevents"] if (found := _BLOCK_EVENT.match(event[0]))]
         if block is None or len(others) != 1:
-            raise NotSupportedError("a pinned scene without a pinned block or without one other block")
-        self._look(target, block)
+            raise NotSupportedError("a `pinned` operation needs a pinned block and one other block")
+        self._note_values(target, block)
         process = target.spawn(f"{block}/state", b"offline", _STUCK_ALARM)
-        self._look(target, block)
+        self._note_values(target, block)
         other = target.spawn(f"/sys{others[0]}/state", b"online\n", 1.0)
         self.results["auto_online_blocks"] = target.write_file(_POLICY, b"offline\n", 1)
-        self._end(target, other, process)
-        self._look(target, block)
+        self._wait(target, other, process)
+        self._note_values(target, block)
 
-    def _end(self, target: Target, other: Process, process: Process) -> None:
+    def _wait(self, target: Target, other: Process, process: Process) -> None:
         if not target.wait(process) or not target.wait(other):
-            raise BlockedError("the pinned scene does not end")
+            raise BlockedError("the writes of a `pinned` operation do not return")
         self.stuck = process.outcome()
         self.results["concurrent write"] = other.outcome()
 
-    def _look(self, target: Target, block: str) -> None:
+    def _note_values(self, target: Target, block: str) -> None:
         for key, name in (("state_seen", "state"), ("vz_seen", "valid_zones")):
             self.seen.setdefault(key, []).append(target.read_text(f"{block}/{name}").strip())
 
     def compare_raw(self, operation: Operation) -> list[str]:
-        """One of the others' lines: result `RETURN ERRNO  SECONDS`."""
+        """Differences of a `raw` line. Its result is `RETURN ERRNO  SECONDS`."""
         got = next((result for label, result in self.results.items() if operation["label"].startswith(label)), None)
         if got is None:
             raise NotSupportedError(f"raw operation without calls: {operation['label']}")
         return _result_difference(operation["label"], operation["result"], got)
 
     def compare_pinned(self, operation: Operation) -> list[str]:
-        """The stuck write itself, and what the readers saw in turn."""
+        """Differences of the `pinned` line: the stuck write, and what the readers saw in turn."""
         assert self.stuck is not None
         differences = _result_difference("stuck write", operation["result"], self.stuck)
         for key, values in self.seen.items():
@@ -152,8 +153,8 @@ def _lowest_movable(target: Target, node: int | None) -> str | None:
     return None
 
 
-def scene_end(operations: list[Operation], index: int) -> int | None:
-    """The index of the `pinned` line that ends a line's scene: `raw` lines without calls lead to it."""
+def pinned_index(operations: list[Operation], index: int) -> int | None:
+    """The index of the `pinned` line that a line belongs to, or None. `raw` lines without calls precede it."""
     while index < len(operations) and operations[index]["op"] == "raw" and not operations[index].get("calls"):
         index += 1
     return index if index < len(operations) and operations[index]["op"] == "pinned" else None

@@ -1,7 +1,8 @@
-"""Comparing what arrived: log lines and uevents, across the lines of a session.
+"""Comparing messages: log lines and uevents, across the lines of a session.
 
-The recorder drained both after each operation. Only where several background writes end together does it hang on its
-timing which end a message was noted at; so a row of such lines is compared as one stream (`Stream`).
+The recorder drained both after each operation. Where several background writes end together, its
+timing decided which of them got a message. So consecutive `async_end` lines are compared as one
+stream (`Stream`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fakesysfs.replay.report import difference
 from fakesysfs.replay.target import Messages
 
 ENDS_TOGETHER = frozenset({"async_end"})
-"""Kinds of operations in a row of which messages may be noted at one or the other."""
+"""Kinds of operations that share one stream where they follow each other."""
 
 _BURST = re.compile(r"<4>(?:migrating pfn |page dumped because: migration failure)")
 _LEAK_WITH_FREED_NAME = "<4>Hotplug memory regions stuck online until reboot"
@@ -24,14 +25,14 @@ _LEAK_WITH_FREED_NAME = "<4>Hotplug memory regions stuck online until reboot"
 
 @dataclass(slots=True)
 class Stream:
-    """Messages of one kind: what is still expected and what has come too early."""
+    """Messages of one kind: those still expected, and those that came early."""
 
     name: str
     expected: list[Any] = field(default_factory=list)
     got: list[Any] = field(default_factory=list)
 
     def compare(self, expected: list[Any], got: list[Any], *, last: bool) -> list[str]:
-        """Differences up to here; `last` says that no later line may make up for one."""
+        """Differences so far. `last`: no later line of the session belongs to this stream."""
         self.expected += expected
         self.got += got
         same = 0
@@ -48,7 +49,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Comparison:
-    """The messages of one session. `leak_frees_name` is the kernel's (profile): see Context.names_freed."""
+    """The messages of one session. `leak_frees_name` is the field of the kernel's profile (Context.names_freed)."""
 
     context: Context
     leak_frees_name: bool
@@ -58,7 +59,7 @@ class Comparison:
     burst_early: bool = False
 
     def compare(self, operation: Operation, got: Messages, *, last: bool = True) -> list[str]:
-        """Differences of one operation that drained."""
+        """Differences of one operation after which the recorder drained."""
         expected_log: list[str] = operation.get("dmesg", [])
         self.observe(operation)
         return (
@@ -74,14 +75,15 @@ class Comparison:
         )
 
     def observe(self, operation: Operation) -> None:
-        """Remember what the log of an operation says of the rest of the session."""
+        """Note what the log of an operation changes for the rest of the session."""
         if self.leak_frees_name and _LEAK_WITH_FREED_NAME in operation.get("dmesg", []):
             self.context.names_freed = True
 
     def _bursts(self, expected: list[str], got: list[str], *, last: bool) -> list[str]:
-        """Reports of pages that cannot be migrated repeat for ever: where there were some, ours must have come once.
+        """Compare reports of pages that cannot be migrated.
 
-        In a row of lines that is one stream they may come before the line that has them.
+        The kernel repeats them without end. Where the recording has any, at least one must come.
+        In a stream of several lines it may come before the line that recorded it.
         """
         wanted = any(_BURST.match(line) for line in expected)
         came = any(_BURST.match(line) for line in got)

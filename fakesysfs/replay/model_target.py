@@ -1,4 +1,4 @@
-"""The model in this process as a target: no mount, no threads, no real time."""
+"""The model in this process: no mount, no threads, no real time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 from fakesysfs.kernel.profile import PROFILES, UnknownKernelError, find_profile
-from fakesysfs.kernfs import Caller
+from fakesysfs.kernfs import Caller, Stat
 from fakesysfs.machine import load
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Answer, Preempt, Request, ask
+from fakesysfs.replay import bash
 from fakesysfs.replay.recording import Value
-from fakesysfs.replay.shell import Shell
 from fakesysfs.replay.target import (
     BlockedError,
     FileStatus,
     Messages,
+    NotRunError,
     NotSupportedError,
     Outcome,
     Process,
@@ -35,15 +36,15 @@ T = TypeVar("T")
 
 _CALLER = Caller(pid=1000, command="replay")
 RACE_ROUNDS = 40
-"""How often each writer of a race goes through its data."""
+"""How many times each writer of a race writes all of its data."""
 _RACE_SEED = 0x5EED
 _READ_SIZE = 65536
 
 
-def names(profile: str, variant: str) -> tuple[str, str]:
-    """The names of the machine and of the kernel of a recording: the guest with a variant of machine.json.
+def machine_and_kernel(profile: str, variant: str) -> tuple[str, str]:
+    """The names of the machine and the kernel that a recording is replayed on.
 
-    Raises NotSupportedError where that kernel is not there.
+    `variant` is a key of `variants` in machine.json. Raises NotSupportedError for an unknown kernel.
     """
     machine = "oracle" if variant == "default" else f"oracle-{variant}"
     kernel = profile if profile in PROFILES else profile.removesuffix("-distribution")
@@ -54,8 +55,8 @@ def names(profile: str, variant: str) -> tuple[str, str]:
 
 
 def boot(profile: str, variant: str) -> Sysroot:
-    """The recorded guest, booted. Raises NotSupportedError where the machine or the profile is not there."""
-    machine, kernel = names(profile, variant)
+    """Boot the recorded guest. Raises NotSupportedError for an unknown kernel or machine."""
+    machine, kernel = machine_and_kernel(profile, variant)
     try:
         description = load(machine)
     except Exception as error:
@@ -64,7 +65,7 @@ def boot(profile: str, variant: str) -> Sysroot:
 
 
 class ModelProcess(Process):
-    """A task that opens and writes."""
+    """A task of the model that opens and writes."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -84,14 +85,16 @@ class ModelProcess(Process):
 
 
 class ModelTarget(Target):
-    """One booted Sysroot, with the tasks in it."""
+    """One booted Sysroot and its tasks."""
 
     through_mount = False
     owner_is_root = True
 
-    def __init__(self, sysroot: Sysroot) -> None:
+    def __init__(self, sysroot: Sysroot, no_shell: str | None = None) -> None:
+        """`no_shell`: why this target has no shell."""
         self.sysroot = sysroot
-        self.files = FileSystem(sysroot.tree, sysroot.refusals, _CALLER)
+        self._no_shell = no_shell or "this target has none"
+        self.files = FileSystem(sysroot.tree, sysroot.journal, _CALLER)
         self.tasks = Tasks()
         self._descriptors: dict[int, Descriptor] = {}
         self._numbers = itertools.count(3)
@@ -100,17 +103,16 @@ class ModelTarget(Target):
 
     # Running operations --------------------------------------------------------------------------------------------
 
-    def run(self, operation: Coroutine[Request, Answer, T], name: str = "", *, limit: float | None = None) -> T:
-        """Drive an operation of the foreground to its end.
+    def run(self, operation: Coroutine[Request, Answer, T], name: str) -> T:
+        """Drive an operation to its end.
 
-        Raises KernelError as it does, BlockedError if it never ends or not within `limit` seconds (it is killed then).
+        Raises what it raises. Raises BlockedError if it never ends, and kills it.
         """
         task = self.tasks.spawn(operation, name)
-        until = float("inf") if limit is None else self.tasks.now + limit
-        if not self.tasks.finish(task, until=until):
+        if not self.tasks.finish(task):
             self.tasks.signal(task, Signal.SIGKILL)
             self.tasks.settle()
-            raise BlockedError(f"{name} does not come back")
+            raise BlockedError(f"{name} does not return")
         result: T = task.outcome()
         return result
 
@@ -147,8 +149,7 @@ class ModelTarget(Target):
 
     def stat(self, path: str) -> FileStatus:
         """See Target."""
-        status = _as_os_error(lambda: self.files.lstat(path))
-        return FileStatus(status.mode, status.nlink, status.uid, status.gid, status.size)
+        return _status(_as_os_error(lambda: self.files.lstat(path)))
 
     def readlink(self, path: str) -> str:
         """See Target."""
@@ -171,15 +172,10 @@ class ModelTarget(Target):
 
     def _calls_by_descriptor(self) -> dict[str, Callable[..., Value]]:
         files = self.files
-
-        def fstat(opened: Descriptor) -> FileStatus:
-            status = files.fstat(opened)
-            return FileStatus(status.mode, status.nlink, status.uid, status.gid, status.size)
-
         return {
             "lseek": files.lseek,
             "writev": lambda opened, parts: self.run(files.writev(opened, parts), "writev"),
-            "fstat": fstat,
+            "fstat": lambda opened: _status(files.fstat(opened)),
             "ftruncate": files.ftruncate,
             "fchmod": files.fchmod,
             "fchown": files.fchown,
@@ -192,14 +188,9 @@ class ModelTarget(Target):
 
     def _calls_by_path(self) -> dict[str, Callable[..., Value]]:
         files = self.files
-
-        def following(path: str) -> FileStatus:
-            status = files.stat(path)
-            return FileStatus(status.mode, status.nlink, status.uid, status.gid, status.size)
-
         return {
             "access": files.access,
-            "stat": following,
+            "stat": lambda path: _status(files.stat(path)),
             "removexattr": files.removexattr,
             "remove": files.unlink,
             "unlink": files.unlink,
@@ -222,10 +213,28 @@ class ModelTarget(Target):
     # Processes -----------------------------------------------------------------------------------------------------
 
     def sh(self, command: str, tool: str | None) -> ShellResult:
-        """See Target: the few commands of `shell`; tools need a mount."""
-        if tool is not None:
-            raise NotSupportedError("tool needs a mount")
-        return Shell(self).run(command)
+        """See Target. The model loads and unloads modules; every other command needs a shell."""
+        del tool
+        commands = bash.module_commands(command)
+        if commands is None:
+            raise NotRunError(f"needs a shell: {self._no_shell}", rest=True)
+        status = 0
+        for words in commands:
+            status = self._load_or_unload(*words)
+        return ShellResult(status, "", "")
+
+    def _load_or_unload(self, command: str, name: str, *parameters: str) -> int:
+        """Run `modprobe NAME PARAMETER=VALUE...` or `rmmod NAME`. Returns the exit status."""
+        kernel, module = self.sysroot.kernel, name.replace("-", "_")
+        if command == "rmmod":
+            operation = kernel.rmmod(module)
+        else:
+            operation = kernel.modprobe(module, dict(parameter.split("=", 1) for parameter in parameters))
+        try:
+            self.run(operation, f"{command} {name}")
+        except KernelError:
+            return 1
+        return 0
 
     def spawn(self, path: str, data: bytes, alarm: float = 0) -> ModelProcess:
         """See Target."""
@@ -235,11 +244,14 @@ class ModelTarget(Target):
         self.tasks.settle()
         return ModelProcess(task)
 
-    async def _open_and_write(self, path: str, data: bytes) -> Outcome:
+    async def _open_and_write(self, path: str, data: bytes, *, preempt: bool = False) -> Outcome:
+        """`preempt`: other tasks may run between the open and the write."""
         try:
             opened = self.files.open(path, os.O_WRONLY)
         except KernelError as error:
             return Outcome(open_errno=error.errno)
+        if preempt:
+            await ask(Preempt("between open and write"))
         try:
             return Outcome(ret=await self.files.write(opened, data))
         except KernelError as error:
@@ -257,7 +269,7 @@ class ModelTarget(Target):
         return self.tasks.finish(process.task)
 
     def race(self, writers: list[RaceWriter], reads: str) -> RaceResult:
-        """See Target: RACE_ROUNDS rounds under a schedule that is random but always the same."""
+        """See Target. RACE_ROUNDS rounds, in a random schedule from a fixed seed."""
         outcomes: set[tuple[str, bytes, str]] = set()
         values: set[bytes] = set()
         running = len(writers)
@@ -267,7 +279,8 @@ class ModelTarget(Target):
             for _ in range(RACE_ROUNDS):
                 for data in writer.data:
                     await ask(Preempt("between two system calls"))
-                    outcomes.add((writer.name, data, (await self._slow_write(writer.path, data)).word))
+                    outcome = await self._open_and_write(writer.path, data, preempt=True)
+                    outcomes.add((writer.name, data, outcome.word))
             running -= 1
 
         async def read() -> None:
@@ -286,24 +299,12 @@ class ModelTarget(Target):
             started.append(self.tasks.spawn(read(), "reader"))
             for task in started:
                 if not self.tasks.finish(task):
-                    raise BlockedError(f"racing {task.name} does not come back")
+                    raise BlockedError(f"racing {task.name} does not return")
                 task.outcome()
         finally:
             self.tasks.chooser = None
             preempt.watched = watched
         return RaceResult(outcomes, values)
-
-    async def _slow_write(self, path: str, data: bytes) -> Outcome:
-        """Others may run between the open and the write."""
-        try:
-            opened = self.files.open(path, os.O_WRONLY)
-        except KernelError as error:
-            return Outcome(open_errno=error.errno)
-        await ask(Preempt("between open and write"))
-        try:
-            return Outcome(ret=await self.files.write(opened, data))
-        except KernelError as error:
-            return Outcome(errno=error.errno)
 
     # The rest of the machine ---------------------------------------------------------------------------------------
 
@@ -339,6 +340,10 @@ class ModelTarget(Target):
         """See Target."""
         for task in self.tasks.tasks:
             task.operation.close()
+
+
+def _status(found: Stat) -> FileStatus:
+    return FileStatus(found.mode, found.nlink, found.uid, found.gid, found.size)
 
 
 def _as_os_error(action: Callable[[], T]) -> T:

@@ -1,9 +1,10 @@
-"""A mount as a target: every operation is a real system call, of this process or of one that it forks.
+"""A mount: every operation is a real system call, of this process or of a child.
 
-The player is the init of namespaces of its own (`private`), the server another process in them, as in `fakesysfs run`.
-Time is real but not waited for: a SIGALRM that the recording's process got after some seconds is sent when the player
-waits for that process and nothing else happens any more. Messages and uevents come from control/, and what happened to
-the guest's memory from outside is asked for there.
+This process is the init of its own namespaces (`isolated`). The server is another process in them,
+as in `fakesysfs run`. Messages and uevents come from control/; pins and the like are written there.
+
+No recorded second is waited for. A SIGALRM that the recorded process got after some seconds is sent
+once this process waits for it and nothing else happens.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.replay import bash
-from fakesysfs.replay.model_target import RACE_ROUNDS, names
+from fakesysfs.replay.isolated import Child
+from fakesysfs.replay.model_target import RACE_ROUNDS, machine_and_kernel
 from fakesysfs.replay.recording import Value
 from fakesysfs.replay.target import (
     BlockedError,
@@ -46,12 +49,12 @@ from fakesysfs.testing.tasks import Signal
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 20.0
-"""A system call of the player that takes longer is blocked."""
+"""A system call of this process that takes longer is blocked."""
 
 QUIET_SECONDS = 0.1
-"""A process that slept in the same system call for so long waits for something that only the player can bring."""
+"""A child that sleeps in a system call for so long waits for something that only this process can do."""
 
-_LOOK_SECONDS = 0.002
+_POLL_SECONDS = 0.002
 _READ_SIZE = 65536
 _LOG_SIZE = 1 << 20
 _ENTRY = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.MULTILINE)
@@ -59,12 +62,12 @@ _SIGNALS = {Signal.SIGALRM: signal.SIGALRM, Signal.SIGKILL: signal.SIGKILL}
 _KMSG = re.compile(r"(<\d+>)\[ *\d+\.\d+\] (.*)")
 
 
-def play_on(profile: str, variant: str, play: Callable[[MountTarget], T], *, as_root: bool) -> tuple[T, list[str]]:
-    """Serve the recorded guest, show it at /sys, /dev and /proc, and call `play`. In namespaces of its own.
+def replay_on(profile: str, variant: str, replay: Callable[[MountTarget], T], *, as_root: bool) -> tuple[T, list[str]]:
+    """Serve the recorded guest, show it at /sys, /dev and /proc, and call `replay`. Needs its own namespaces.
 
-    Returns what that returned and what the server logged. Raises MountError.
+    Returns what `replay` returned, and the entries of the server's log. Raises MountError.
     """
-    machine, kernel = names(profile, variant)
+    machine, kernel = machine_and_kernel(profile, variant)
     view.prepare()
     with _standard_error() as log:
         served = server.start(server.Fake(machine, kernel), view.MOUNTPOINT, private=True)
@@ -74,7 +77,7 @@ def play_on(profile: str, variant: str, play: Callable[[MountTarget], T], *, as_
             raise MountError(f"{why} {' '.join(log())}".rstrip(), status)
         linux.unshare(linux.CLONE_NEWNS)
         view.show(private_network=False)
-        return play(MountTarget(owner_is_root=as_root)), log()
+        return replay(MountTarget(owner_is_root=as_root)), log()
     except OSError as error:
         raise MountError("; ".join([str(error), *log()])) from None
     finally:
@@ -83,7 +86,7 @@ def play_on(profile: str, variant: str, play: Callable[[MountTarget], T], *, as_
 
 @contextmanager
 def _standard_error() -> Iterator[Callable[[], list[str]]]:
-    """Whoever is started meanwhile has another standard error: gives the entries of the log in there."""
+    """Give processes that start in here another standard error. Yields a function that reads its log entries."""
     log = os.memfd_create("log")
     before = os.dup(2)
     os.dup2(log, 2)
@@ -95,12 +98,12 @@ def _standard_error() -> Iterator[Callable[[], list[str]]]:
 
 
 class MountProcess(Process):
-    """A process that opens and writes, and tells on a pipe what came of it."""
+    """A child that opens and writes. It sends a line on a pipe after its open, and another with its result."""
 
     def __init__(self, path: str, data: bytes, alarm: float) -> None:
         self.alarm = alarm
-        """Seconds after which it is to get a SIGALRM, 0 for never."""
-        self._told = b""
+        """Seconds after which it gets a SIGALRM, 0 for never."""
+        self._sent = b""
         self._status: int | None = None
         reader, writer = os.pipe2(os.O_NONBLOCK)
         self.pid = os.fork()
@@ -111,23 +114,23 @@ class MountProcess(Process):
 
     @property
     def has_opened(self) -> bool:
-        """It is in write(2), or past it."""
-        return bool(self._listen())
+        """Whether it has reached its write(2), or its end."""
+        return bool(self._receive())
 
-    def _listen(self) -> bytes:
+    def _receive(self) -> bytes:
         with suppress(BlockingIOError):
             while more := os.read(self._reader, 4096):
-                self._told += more
-        return self._told
+                self._sent += more
+        return self._sent
 
     @property
     def finished(self) -> bool:
-        """It has ended."""
+        """Whether it has ended."""
         if self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self._status = status
-                self._listen()
+                self._receive()
                 os.close(self._reader)
         return self._status is not None
 
@@ -138,12 +141,12 @@ class MountProcess(Process):
 
     @property
     def asleep(self) -> bool:
-        """It waits for something, in any kind of sleep."""
+        """Whether it waits, in any kind of sleep."""
         return self._state() in {"S", "D"}
 
     @property
     def letter(self) -> str:
-        """See Process. Whoever waits for FUSE is in S, and in D from the first signal on."""
+        """See Process. A process that waits for FUSE is in S, and in D from its first signal on."""
         _until(lambda: self.finished, QUIET_SECONDS)
         return "finished" if self.finished else self._state()
 
@@ -152,11 +155,11 @@ class MountProcess(Process):
         assert self._status is not None
         if os.WIFSIGNALED(self._status):
             return Outcome(killed=True)
-        return Outcome(*json.loads(self._told.split(b"\n")[-2]))
+        return Outcome(*json.loads(self._sent.split(b"\n")[-2]))
 
 
 def _open_and_write(path: str, data: bytes, writer: int) -> NoReturn:
-    """The life of such a process. System calls are made so that Python does not repeat one that a signal ended."""
+    """What a MountProcess does. It calls libc, because Python repeats a system call that a signal ended."""
     try:
         signal.signal(signal.SIGALRM, lambda _number, _frame: None)
         signal.siginterrupt(signal.SIGALRM, True)  # noqa: FBT003  its own signature
@@ -181,12 +184,12 @@ def _until(holds: Callable[[], bool], seconds: float) -> bool:
     while not holds():
         if time.monotonic() > end:
             return False
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return True
 
 
 class MountTarget(Target):
-    """One machine, mounted."""
+    """One mounted machine."""
 
     through_mount = True
 
@@ -237,7 +240,7 @@ class MountTarget(Target):
         if call is None:
             raise NotSupportedError(f"system call {name}")
         if name in {"chown", "fchown"} and not bash.has_other_users():
-            raise NotRunError("needs root: an ordinary user's namespaces have no other users")
+            raise NotRunError(bash.NO_OTHER_USERS)
         with _patience():
             return call(*arguments)
 
@@ -248,7 +251,7 @@ class MountTarget(Target):
     # Processes -----------------------------------------------------------------------------------------------------
 
     def spawn(self, path: str, data: bytes, alarm: float = 0) -> MountProcess:
-        """See Target. Returns when it waits in its write, or has ended."""
+        """See Target. Returns once the process waits in its write, or has ended."""
         process = MountProcess(path, data, alarm)
         self._processes.append(process)
         _until(lambda: process.finished or (process.has_opened and process.asleep), PATIENCE_SECONDS)
@@ -262,7 +265,7 @@ class MountTarget(Target):
         _until(lambda: process.finished, QUIET_SECONDS)
 
     def wait(self, process: Process) -> bool:
-        """See Target. Alarms come one after the other, each when nothing happens any more."""
+        """See Target. The alarms come one after the other, each once nothing else happens."""
         assert isinstance(process, MountProcess)
         while not _until(lambda: process.finished, 2 * QUIET_SECONDS):
             waiting = [other for other in self._processes if other.alarm and not other.finished]
@@ -274,55 +277,56 @@ class MountTarget(Target):
         return True
 
     def race(self, writers: list[RaceWriter], reads: str) -> RaceResult:
-        """See Target: processes that run freely, RACE_ROUNDS rounds each."""
-        outcomes: set[tuple[str, bytes, str]] = set()
-        started = [(writer, *_forked(lambda writer=writer: _write_rounds(writer))) for writer in writers]  # type: ignore[misc]
-        running = {pid for _, pid, _ in started}
+        """See Target. Children that run freely, RACE_ROUNDS rounds each."""
+        children = [Child(partial(self._write_rounds, writer)) for writer in writers]
         values: set[bytes] = set()
         end = time.monotonic() + PATIENCE_SECONDS
-        while running:
+        while not all(child.reader.poll() for child in children):
             with suppress(OSError):
                 values.add(self.read_file(reads))
-            running -= {pid for pid in running if os.waitpid(pid, os.WNOHANG)[0]}
             if time.monotonic() > end:
-                for pid in running:
-                    os.kill(pid, signal.SIGKILL)
-                raise BlockedError("a race does not come to its end")
-        for writer, _, reader in started:
-            with open(reader, "rb") as told:  # noqa: PTH123  a descriptor
-                outcomes |= {(writer.name, writer.data[index], word) for index, word in json.load(told)}
-        return RaceResult(outcomes, values)
+                for child in children:
+                    child.kill()
+                raise BlockedError(f"a race does not end within {PATIENCE_SECONDS:g} seconds")
+        return RaceResult(set[tuple[str, bytes, str]]().union(*(child.result() for child in children)), values)
+
+    def _write_rounds(self, writer: RaceWriter) -> set[tuple[str, bytes, str]]:
+        return {
+            (writer.name, data, self.write_file(writer.path, data, os.O_WRONLY).word)
+            for _ in range(RACE_ROUNDS)
+            for data in writer.data
+        }
 
     # The rest of the machine ---------------------------------------------------------------------------------------
 
     def drain(self) -> Messages:
         """See Target."""
-        log = [_KMSG.fullmatch(line) for line in _all_there_is(self._kmsg)]
-        events = [line.split(" ") for line in _all_there_is(self._uevents)]
+        log = [_KMSG.fullmatch(line) for line in _lines_so_far(self._kmsg)]
+        events = [line.split(" ") for line in _lines_so_far(self._uevents)]
         return Messages([found[1] + found[2] for found in log if found], events)
 
     def fixture(self, what: str, node: int | None) -> None:
         """See Target."""
         if what == "unpin":
-            self._tell("pages/unpin", "1")
+            self._write_control("pages/unpin", "1")
         elif what == "pin" and node is not None:
-            self._tell("pages/pin", str(node))
+            self._write_control("pages/pin", str(node))
         elif what == "kernel-allocations" and node is not None:
-            self._tell("pages/kernel_allocations", str(node))
+            self._write_control("pages/kernel_allocations", str(node))
         elif what == "pmem-devdax":
-            self._tell("pmem/devdax", "namespace0.0 align=4096")
+            self._write_control("pmem/devdax", "namespace0.0 align=4096")
         elif what != "kernel-allocations-released":  # which changes nothing (KERNEL.md 2)
             raise NotSupportedError(f"fixture {what}")
         for process in self._processes:
             _until(lambda process=process: process.finished, 0 if process.alarm else QUIET_SECONDS)  # type: ignore[misc]
 
-    def _tell(self, name: str, word: str) -> None:
+    def _write_control(self, name: str, word: str) -> None:
         outcome = self.write_file(f"{self._control}/{name}", word.encode(), os.O_WRONLY)
         if outcome.ret is None:
-            raise NotSupportedError(f"control/{name} says {outcome.word}")
+            raise NotSupportedError(f"control/{name} refuses {word!r}: {outcome.word}")
 
     def end(self) -> None:
-        """See Target. What was started goes with the namespaces."""
+        """See Target. Processes and mounts end with the namespaces."""
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -330,7 +334,7 @@ class MountTarget(Target):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-"""Python's own functions repeat a write that failed with EINTR; that may be just what was recorded."""
+"""os.open and os.write repeat a system call that failed with EINTR, which may be the recorded answer."""
 
 for _name in ("write", "pwrite"):
     getattr(_libc, _name).restype = ctypes.c_ssize_t
@@ -404,7 +408,7 @@ _CALLS: dict[str, Callable[..., Value]] = {
 
 
 def _give_up(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise BlockedError("the system call does not come back")
+    raise BlockedError(f"the system call does not return within {PATIENCE_SECONDS:g} seconds")
 
 
 @contextmanager
@@ -419,45 +423,10 @@ def _patience() -> Iterator[None]:
 # Help -------------------------------------------------------------------------------------------------------------
 
 
-def _all_there_is(descriptor: int) -> list[str]:
-    """The lines that a `_follow` file has to give."""
+def _lines_so_far(descriptor: int) -> list[str]:
+    """The new lines of a `_follow` file."""
     parts = []
     with suppress(BlockingIOError):
         while part := os.read(descriptor, _READ_SIZE):
             parts.append(part)
     return b"".join(parts).decode("utf-8", "surrogateescape").split("\n")[:-1]
-
-
-def _forked(act: Callable[[], Value]) -> tuple[int, int]:
-    """A child process that tells on a pipe what `act` returns: its id and the pipe's end."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.write(writer, json.dumps(act()).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    return pid, reader
-
-
-def _write_rounds(writer: RaceWriter) -> list[tuple[int, str]]:
-    """What a writer of a race got: (index of the data, outcome), each once."""
-    got: set[tuple[int, str]] = set()
-    for _ in range(RACE_ROUNDS):
-        for index, data in enumerate(writer.data):
-            got.add((index, _write_once(writer.path, data).word))
-    return sorted(got)
-
-
-def _write_once(path: str, data: bytes) -> Outcome:
-    try:
-        descriptor = os.open(path, os.O_WRONLY)
-    except OSError as error:
-        return Outcome(open_errno=error.errno)
-    try:
-        return Outcome(ret=os.write(descriptor, data))
-    except OSError as error:
-        return Outcome(errno=error.errno)
-    finally:
-        os.close(descriptor)

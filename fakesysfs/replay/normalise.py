@@ -1,7 +1,7 @@
-"""What may differ between a recording and its replay: the one list, with a reason each.
+"""What may differ between a recording and its replay: one list, each entry with its reason.
 
-FORMAT.md, "Depends on the guest" and "Exceptions", is where each comes from. Both sides go through the same functions;
-whatever no entry touches is compared as it is.
+The entries come from FORMAT.md, "Depends on the guest" and "Exceptions". Both sides go through the
+same functions. Anything that no entry changes is compared as it is.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from fakesysfs.replay.recording import Value
 
 @dataclass(slots=True)
 class Context:
-    """What a normalisation may know of the session so far."""
+    """What a normalisation knows of the session."""
 
     names_freed: bool = False
-    """The kernel freed a name that /proc/iomem still shows."""
+    """The kernel has freed a name that /proc/iomem still shows."""
     module_command: bool = False
     """The command loads or unloads modules."""
     counters: bool = False
@@ -170,89 +170,97 @@ NORMALISATIONS = (
     Normalisation(
         "migration bursts",
         "dmesg",
-        "how often a page that cannot be migrated is reported is arbitrary; that it is, messages.Comparison checks",
+        "the number of reports of an unmovable page is arbitrary; messages.Comparison compares whether any came",
         _without(r"<4>(migrating pfn |do_migrate_range: |page dumped because: migration failure)"),
     ),
     Normalisation("dumps", "dmesg", "recorded without repetitions in one operation", _dumps_once),
     Normalisation(
         "line of a WARN",
         "dmesg",
-        "the line number in a source file is that of the build",
+        "the line number depends on the build",
         _replaced(r"(WARNING: \S+?\.c):\S+ at", r"\1:<line> at"),
     ),
     Normalisation(
         "nd bus",
         "dmesg",
-        "the nd bus is outside the model: session 7.2/09 stands for `a pmem devdax namespace appears`",
+        "the nd bus is outside the model; session 7.2/09 means that a pmem devdax namespace appears",
         _without(r"<\d>nd_pmem "),
     ),
     Normalisation("SEQNUM", "uevents", "removed from the recordings", _without_seqnum),
     Normalisation("modules", "uevents", "a fake may leave @/module/ events out", _without_modules),
     Normalisation("nd bus", "uevents", "see dmesg", _without_nd),
     Normalisation(
-        "iomem lines", "iomem", "only these lines were recorded: PCI and firmware belong to the guest", _recorded_iomem
+        "iomem lines",
+        "iomem",
+        "the recorder kept only these lines; PCI and firmware belong to the guest",
+        _recorded_iomem,
     ),
-    Normalisation("freed names", "iomem", "use after free: the bytes of a freed name are arbitrary", _freed_names),
+    Normalisation("freed names", "iomem", "use after free: a freed name is arbitrary bytes", _freed_names),
     Normalisation(
-        "low iomem", "text", "below 4 GiB /proc/iomem is the guest's firmware and PCI; freed names", _low_iomem
+        "low iomem",
+        "text",
+        "below 4 GiB /proc/iomem shows the guest's firmware and PCI; freed names are arbitrary bytes",
+        _low_iomem,
     ),
     Normalisation(
         "dates of ls",
         "text",
-        "the time of the recording",
+        "dates are those of the recording",
         _text_replaced(r"^([bcdlps-][rwxsStT-]{9} .*?)[A-Z][a-z]{2} [ \d]\d  ?(\d\d:\d\d|\d{4}) ", r"\1<date> "),
     ),
-    Normalisation("free memory", "text", "numactl -H: depends on what else runs", _without_lines(r"^node \d+ free: ")),
+    Normalisation(
+        "free memory", "text", "numactl -H: it depends on what else runs", _without_lines(r"^node \d+ free: ")
+    ),
     Normalisation(
         "columns",
         "text",
-        "wider in util-linux 2.41 (lsmem's summary) and in numactl 2.0.19 (the distances)",
+        "util-linux 2.41 (the summary of lsmem) and numactl 2.0.19 (distances) print wider columns",
         _narrow_columns,
     ),
     Normalisation(
         "used memory",
         "text",
-        "meminfo: all but MemTotal depends on what else runs",
+        "meminfo: everything except MemTotal depends on what else runs",
         _without_lines(r"(?:^|:)(?:Node \d+ )?(?!MemTotal)[A-Z][\w()]*: +\d+ kB$"),
     ),
     Normalisation(
         "counters",
         "text",
-        "vmstat, zoneinfo and numastat: all but the spans and sizes of zones and what memory maps take",
+        "vmstat, zoneinfo and numastat: only the spans and sizes of zones and the memory maps are compared",
         _without_counters,
     ),
     Normalisation(
         "modules' messages",
         "stderr",
-        "user-space messages of modprobe and of modules outside the model",
+        "modprobe's own messages, and those about modules outside the model",
         _module_chatter,
     ),
 )
 """The declared list."""
 
 STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
-"""A command line that ends so leaves whether the guest's whole log, boot messages included, has certain words."""
+"""The exit status of such a command line depends on the guest's whole log, boot messages included."""
 
 OUTPUT_NOT_COMPARED = frozenset(
     {"lsmod", "dmesg", "time", "numastat", "ndctl", "free", "vmstat", "uname", "uptime", "date", "ps", "mount", "df"}
 )
-"""Commands whose output is the guest's (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""
+"""Commands whose output depends on the guest (FORMAT.md, Exceptions, `sh`): only the exit status is compared."""
 
 
 class VersionDifference(NamedTuple):
-    """What daxctl does otherwise since some version, for some of its verbs."""
+    """A change of behaviour between two versions of daxctl, in some of its verbs."""
 
     verbs: tuple[str, ...]
     last_old: Version
-    """The newest version that is known to do it the old way."""
+    """The newest version known to behave the old way."""
     first_new: Version
-    """The oldest one that is known to do it the new way."""
+    """The oldest version known to behave the new way."""
     parts: frozenset[str]
-    """What of a command differs: exit status, stdout, stderr, messages (log and uevents)."""
+    """What differs: exit status, stdout, stderr, messages (log and uevents)."""
     reason: str
 
     def is_between(self, one: Version, other: Version) -> bool:
-        """Whether two versions may differ in it. A version between the bounds may do it either way."""
+        """Whether two versions may differ. A version between the bounds may behave either way."""
         older, newer = sorted((one, other))
         return older != newer and older < self.first_new and newer > self.last_old
 
@@ -263,26 +271,26 @@ VERSION_DIFFERENCES = (
         (76, 1),
         (81,),
         frozenset({"exit status", "stderr"}),
-        "daxctl 76.1 fails (250, 240) where 81 finds nothing to do and succeeds",
+        "with nothing to do, daxctl 76.1 fails (250, 240) and 81 succeeds",
     ),
     VersionDifference(
         ("reconfigure-device",),
         (81,),
         (85,),
         frozenset({"stderr", "messages"}),
-        "daxctl 81 says `was already in ... mode` and leaves the device alone, 85 says nothing and may bind it again",
+        "in the wanted mode already, daxctl 81 says so and leaves the device; 85 says nothing and may bind it again",
     ),
 )
-"""What is not compared where another daxctl stands in for the recorded one (KERNEL.md 5)."""
+"""What is not compared where another daxctl stands in for the recorded version (KERNEL.md 5)."""
 
 
 def for_command(context: Context, command: str, names: set[str]) -> None:
-    """Tell the context what a command is kobj. `names` are the commands that the line runs."""
+    """Note in the context what a command line does. `names` are the commands that it runs."""
     context.module_command = bool(names & {"modprobe", "rmmod"})
     context.counters = re.search(r"\b(vmstat|zoneinfo|numastat)\b", command) is not None
 
 
 def version_differences(command: str, recorded: str, run: str) -> list[VersionDifference]:
-    """In what a command may differ when `run` (e.g. `daxctl-85`) is run instead of `recorded`."""
+    """The changes that may show in a command line where `run` (e.g. `daxctl-85`) replaces `recorded`."""
     one, other, words = version_of(recorded), version_of(run), set(re.findall(r"[\w-]+", command))
     return [known for known in VERSION_DIFFERENCES if known.is_between(one, other) and words & set(known.verbs)]

@@ -1,7 +1,7 @@
-"""Playing one session: act on each line, compare what it says must be the same.
+"""Replaying one session: act on each line, and compare the answers.
 
-Nothing here knows a session's name, and no operation is treated by where it stands, but for what FORMAT.md says of the
-lines themselves (rows of async_end, opens before an unbind, the lines after a race).
+Nothing here depends on a session's name. An operation's position matters only where FORMAT.md says
+so: consecutive async_end lines, an open before an unbind, the lines after a race.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ _BACKGROUND_FIXTURES = (
 _MEMTOTAL = "MemTotal_kB_at_boot"
 
 
-def play(session: Session, target: Target, facts: dict[str, Any] | None) -> Report:
-    """Play a session on a freshly booted machine. `facts` is the recorded machine.json, if there is one."""
-    return Player(session, target, facts).play()
+def replay(session: Session, target: Target, facts: dict[str, Any] | None) -> Report:
+    """Replay a session on a freshly booted machine. `facts` is the recorded machine.json, or None."""
+    return Player(session, target, facts).replay()
 
 
 class Player:
-    """One session being played."""
+    """The replay of one session."""
 
     def __init__(self, session: Session, target: Target, facts: dict[str, Any] | None) -> None:
         self.session = session
@@ -75,7 +75,7 @@ class Player:
         self.messages = Comparison(self.context, profile is not None and profile.leak_frees_name)
         self.blocks: probes.BlockTable | None = None
         self.processes: dict[int, Process] = {}
-        self.scenes: dict[int, concurrent.PinnedScene] = {}
+        self.stuck_offlines: dict[int, concurrent.StuckOffline] = {}
         self.background: list[tuple[str, int]] = []
         self.pinned_node: int | None = None
         self.fixture_nodes: dict[str, int | None] = {}
@@ -92,8 +92,8 @@ class Player:
             "async_end": self._async_end, "race": self._race, "pinned": self._pinned,
         }  # fmt: skip
 
-    def play(self) -> Report:
-        """Play all lines. A line that cannot be played is a mismatch, and the next one has its turn."""
+    def replay(self) -> Report:
+        """Replay all lines. A line that cannot be replayed is a mismatch, and the next line follows."""
         report = Report(self.session.name)
         try:
             self._begin()
@@ -105,15 +105,15 @@ class Player:
             if rest is not None:
                 verdict = NOTHING_TO_COMPARE if operation["op"] in INFORMATIVE else Verdict(Kind.NOT_RUN, rest)
             else:
-                verdict, rest = self._play(operation)
+                verdict, rest = self._replay(operation)
             report.add(f"i={operation.get('i', self.index + 1)}", describe(operation), verdict)
         return report
 
     def _begin(self) -> None:
-        """Bring the machine to where the session starts, and forget what that printed.
+        """Bring the machine to where the session starts, and drop the messages of that.
 
-        One that starts with blocks of devices in its first table was recorded with the three modules loaded
-        (FORMAT.md, 7.2/02).
+        A session whose first line is `blocks`, with blocks that boot lacks, was recorded with the
+        three modules loaded (FORMAT.md, 7.2/02).
         """
         self.memtotal_got = probes.memtotal(self.target)
         first = next((operation for operation in self.operations if operation["op"] not in INFORMATIVE), None)
@@ -122,8 +122,8 @@ class Player:
                 self.target.sh(command, None)
         self.target.drain()
 
-    def _play(self, operation: Operation) -> tuple[Verdict, str | None]:
-        """The verdict, and why the rest cannot be played, if so."""
+    def _replay(self, operation: Operation) -> tuple[Verdict, str | None]:
+        """The verdict, and why the rest of the session cannot be replayed, or None."""
         kind = operation["op"]
         if kind in INFORMATIVE:
             return NOTHING_TO_COMPARE, None
@@ -142,7 +142,7 @@ class Player:
         return verdict, rest
 
     def _handle(self, handler: Callable[[Operation], Verdict], operation: Operation) -> tuple[Verdict, str | None]:
-        """What the handler says; what it cannot do, as a verdict."""
+        """The handler's verdict. An exception becomes a verdict too."""
         rest = None
         try:
             return handler(operation), None
@@ -154,13 +154,13 @@ class Player:
             rest = error.reason if error.rest else None
         except BlockedError as error:
             verdict = Verdict(Kind.MISMATCH, "blocks", (str(error),))
-        except Exception as error:  # noqa: BLE001  see play
+        except Exception as error:  # noqa: BLE001  see replay
             verdict = Verdict(Kind.MISMATCH, _bug(error))
         self._discard(operation)
         return verdict, rest
 
     def _discard(self, operation: Operation) -> None:
-        """What this operation left behind is not the next one's."""
+        """Drop the messages of this operation, so that the next one does not get them."""
         if "uevents" in operation:
             self.target.drain()
 
@@ -172,20 +172,9 @@ class Player:
         return compared(outcome_differences(operation, outcome) + self._drained(operation))
 
     def _read(self, operation: Operation) -> Verdict:
-        recorded = _recorded_outcome(operation, "data")
-        try:
-            descriptor = self.target.open(operation["path"], 0)
-        except OSError as error:
-            got = ("open_errno", errno_name(error.errno))
-        else:
-            try:
-                text = self.target.read(descriptor, operation.get("n", 65536), operation["off"]).decode("latin-1")
-                got = ("data", text)
-            except OSError as error:
-                got = ("errno", errno_name(error.errno))
-            finally:
-                self.target.close(descriptor)
-        return self._unless_after_race(compared(difference("read", recorded, got)))
+        kind, got = self.target.read_result(operation["path"], operation.get("n", 65536), operation["off"])
+        got = got.decode("latin-1") if isinstance(got, bytes) else got
+        return self._unless_after_race(compared(difference("read", _recorded_outcome(operation, "data"), (kind, got))))
 
     def _stat(self, operation: Operation) -> Verdict:
         path = operation["path"]
@@ -216,7 +205,7 @@ class Player:
     def _order(self, operation: Operation) -> Verdict:
         return compared(difference("order of readdir", operation["names"], self.target.ls(operation["path"])))
 
-    # Tables --------------------------------------------------------------------------------------------------------
+    # Probes --------------------------------------------------------------------------------------------------------
 
     def _blocks(self, operation: Operation) -> Verdict:
         table = {} if operation["full"] or self.blocks is None else dict(self.blocks)
@@ -236,7 +225,7 @@ class Player:
     def _memtotal(self, operation: Operation) -> Verdict:
         got = probes.memtotal(self.target)
         if self.memtotal_expected is None or self.memtotal_got is None:
-            # no machine.json: the first figure is where both begin
+            # no machine.json: both begin at their first figure
             self.memtotal_expected, self.memtotal_got = operation["kB"], got
         expected_change = operation["kB"] - self.memtotal_expected
         return compared(difference("MemTotal since boot", expected_change, got - self.memtotal_got))
@@ -280,9 +269,9 @@ class Player:
     # Single calls --------------------------------------------------------------------------------------------------
 
     def _raw(self, operation: Operation) -> Verdict:
-        scene = self._scene()
-        if scene is not None:
-            return compared(scene.compare_raw(operation))
+        stuck_offline = self._stuck_offline()
+        if stuck_offline is not None:
+            return compared(stuck_offline.compare_raw(operation))
         if raw.labelled(operation["label"]) is not None:
             differences = raw.by_label(self.descriptors, operation)
         else:
@@ -297,20 +286,20 @@ class Player:
         return compared([line for call in operation["calls"] for line in self.descriptors.perform(call)])
 
     def _pinned(self, operation: Operation) -> Verdict:
-        scene = self._scene()
-        if scene is None or scene.stuck is None:
+        stuck_offline = self._stuck_offline()
+        if stuck_offline is None or stuck_offline.stuck is None:
             return NOTHING_TO_COMPARE
-        return compared(scene.compare_pinned(operation) + self._drained(operation))
+        return compared(stuck_offline.compare_pinned(operation) + self._drained(operation))
 
-    def _scene(self) -> concurrent.PinnedScene | None:
-        """The scene that this line belongs to, if it belongs to one; played when its first line comes."""
-        end = concurrent.scene_end(self.operations, self.index)
+    def _stuck_offline(self) -> concurrent.StuckOffline | None:
+        """The stuck offline that this line belongs to, or None. Its first line replays all of it."""
+        end = concurrent.pinned_index(self.operations, self.index)
         if end is None:
             return None
-        if end not in self.scenes:
-            self.scenes[end] = concurrent.PinnedScene(self.operations[end])
-            self.scenes[end].act(self.target, self.pinned_node)
-        return self.scenes[end]
+        if end not in self.stuck_offlines:
+            self.stuck_offlines[end] = concurrent.StuckOffline(self.operations[end])
+            self.stuck_offlines[end].replay(self.target, self.pinned_node)
+        return self.stuck_offlines[end]
 
     # Background ----------------------------------------------------------------------------------------------------
 
@@ -335,14 +324,11 @@ class Player:
                 if begin == "pin":
                     self.pinned_node = node
                 return REPRODUCED
-        # movable memory of a process: nothing of it shows
+        # a process with movable memory, which no file shows
         return NOTHING_TO_COMPARE
 
     def _bg_kill(self, operation: Operation) -> Verdict:
-        """Ends what a `bg` began.
-
-        Where a `fixture` line stands with it, that one says the same and is acted on instead.
-        """
+        """End what a `bg` began. A `fixture` line beside it does the same, and leaves nothing to end."""
         del operation
         if not self.background:
             return NOTHING_TO_COMPARE
@@ -368,7 +354,7 @@ class Player:
         differences = []
         if not self.target.wait(process):
             if not operation.get("timeout"):
-                differences.append("it does not come back")
+                differences.append("the write does not return")
             self.target.signal(process, Signal.SIGKILL)
         else:
             differences += outcome_differences(operation, process.outcome())
@@ -391,12 +377,12 @@ class Player:
         return self.messages.compare(operation, self.target.drain(), last=last)
 
     def _unless_after_race(self, verdict: Verdict) -> Verdict:
-        """After a race of different words, until the next write, nothing says what must be there."""
+        """After a race of different words anything may be there, until the next write."""
         return NOTHING_TO_COMPARE if self.after_race else verdict
 
 
 def outcome_differences(operation: Operation, outcome: Outcome) -> list[str]:
-    """How a write ended."""
+    """Differences of a write's result."""
     if operation.get("exit") == -9:  # noqa: PLR2004  wait status of SIGKILL
         return difference("exit", "killed", outcome.word if outcome.ret is None else f"returned {outcome.ret}")
     if outcome.killed:
@@ -454,23 +440,23 @@ _FIRST_KERNEL_ERRNO = 512
 
 
 def known(operation: Operation, differences: tuple[str, ...]) -> str | None:
-    """Why a mount cannot show what was recorded, where FORMAT.md says so ("Not reachable through a FUSE mount").
+    """Why a mount cannot show the recorded answer, or None (FORMAT.md, "Not reachable through a FUSE mount").
 
-    Only if what came instead is what must come.
+    The answer must be the one that is to come instead.
     """
     kind, recorded = operation["op"], operation.get("errno")
 
-    def came(got: object) -> bool:
+    def is_only(got: object) -> bool:
         return len(differences) == 1 and differences[0].endswith(f"got {got!r}")
 
     if kind == "write" and recorded is not None:
-        if str(recorded).isdigit() and int(recorded) >= _FIRST_KERNEL_ERRNO and came(("errno", "EIO")):
-            return "the host drops an errno of 512 and more: EIO instead"
-        if operation["len"] == 0 and recorded == "EINVAL" and came(("ret", 0)):
-            return "a write of 0 bytes does not reach the server: 0 instead"
-    if kind == "async_poll" and operation["task"] != "finished" and any(map(came, "SDR")):
-        return "the task's letter is that of a process that waits for FUSE: only whether it has finished can be told"
+        if str(recorded).isdigit() and int(recorded) >= _FIRST_KERNEL_ERRNO and is_only(("errno", "EIO")):
+            return "the host answers EIO for an errno of 512 and more"
+        if operation["len"] == 0 and recorded == "EINVAL" and is_only(("ret", 0)):
+            return "a write of 0 bytes does not reach the server: the host answers 0"
+    if kind == "async_poll" and operation["task"] != "finished" and any(map(is_only, "SDR")):
+        return "the letter is that of a process that waits for FUSE: only `finished` can be compared"
     dead = [call for call in operation.get("calls", ()) if call["fn"] == "lseek" and call.get("errno") == "ENODEV"]
     if dead and all(difference.startswith("lseek(") for difference in differences) and len(differences) <= len(dead):
-        return "lseek on a dead descriptor does not reach the server: the position instead"
+        return "lseek on a dead descriptor does not reach the server: the host answers the position"
     return None

@@ -1,11 +1,11 @@
-"""The tables that sessions record beside single files, read from the machine's own files."""
+"""Probes: what sessions record of the whole machine (blocks, iomem, MemTotal, tiers), read from its files."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from fakesysfs.replay.target import Target, errno_name
+from fakesysfs.replay.target import Target
 
 _MEMORY = "/sys/devices/system/memory"
 _NODES = "/sys/devices/system/node"
@@ -18,14 +18,12 @@ BlockTable = dict[str, list[str]]
 
 
 def _attribute(target: Target, path: str) -> str:
-    try:
-        return target.read_file(path).decode("latin-1").rstrip("\n")
-    except OSError as error:
-        return f"E:{errno_name(error.errno)}"
+    _, got = target.read_result(path, 65536)
+    return got.decode("latin-1").rstrip("\n") if isinstance(got, bytes) else f"E:{got}"
 
 
 def blocks(target: Target) -> BlockTable:
-    """All memory blocks."""
+    """The table of all memory blocks."""
     table: BlockTable = {}
     for name in target.ls(_MEMORY):
         found = _BLOCK.fullmatch(name)
@@ -41,7 +39,7 @@ def blocks(target: Target) -> BlockTable:
 def block_differences(expected: BlockTable, got: BlockTable) -> list[str]:
     """One line for each run of blocks that differ in the same way.
 
-    An attribute that vanished while it was read may be anything.
+    An attribute that vanished while the recorder read it may have any value.
     """
     differing: list[tuple[int, list[str] | None, list[str] | None]] = []
     for number in sorted({*expected, *got}, key=int):

@@ -1,7 +1,7 @@
-"""`raw` and `timed` operations: single system calls on descriptors that stay open from one line to the next.
+"""`raw` and `timed` operations: single system calls, on descriptors that stay open across lines.
 
-`calls` is authoritative. Where it lacks the call that the label names (FORMAT.md, Exceptions), the label is: `LABELS`
-says what each such label stands for, and the recorded result is compared.
+`calls` is authoritative. Some lines lack the call that their label names (FORMAT.md, Exceptions).
+`LABELS` says what to do for such a label, and the recorded result is compared.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Call = dict[str, Any]
 _DESCRIPTOR = re.compile(r"fd\d+")
 _OWN_DESCRIPTOR = re.compile(r"/proc/self/fd/\d+")
 _REOPENED = "fd1"
-"""What such a path stands for, whatever the recorder's number was (FORMAT.md, Exceptions)."""
+"""The descriptor that such a path means. The number in it is the recorder's (FORMAT.md, Exceptions)."""
 
 _STATUS = frozenset({"fstat", "lstat", "stat"})
 _FSTAT_COMPARED = (0, 3, 4, 5, 6)
-"""Of os.stat_result: mode, nlink, uid, gid, size; inode, device and times are the guest's."""
+"""Of os.stat_result: mode, nlink, uid, gid, size. Inode, device and times are the guest's."""
 
 
 class NotOpenError(Exception):
@@ -43,7 +43,7 @@ class NotOpenError(Exception):
 
 
 class Descriptors:
-    """The descriptors of a session by their recorded names, and the path that was used last."""
+    """The descriptors of a session by their recorded names, and the path used last."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -52,7 +52,7 @@ class Descriptors:
         self.last_path = ""
 
     def open(self, name: str, path: str, flags: int) -> None:
-        """Open a file under a recorded name, unless it was opened before its time (`early_opens`)."""
+        """Open a file under a recorded name, unless it was opened earlier (`early_opens`)."""
         self.last_path = path
         if name not in self.numbers:
             own = _OWN_DESCRIPTOR.fullmatch(path) is not None
@@ -62,7 +62,7 @@ class Descriptors:
             self.paths[name] = path
 
     def perform(self, call: Call) -> list[str]:
-        """One system call; what differs from the recording."""
+        """Make one system call. Returns the differences from the recording."""
         what = f"{call['fn']}({', '.join(map(repr, call['args']))})"
         expected: Any = (
             errno_name(errno_number(call["errno"])) if "errno" in call else _comparable(call, call.get("ret"))
@@ -116,7 +116,7 @@ _BY_KEYWORD_ONLY = frozenset({"dir_fd", "src_dir_fd", "dst_dir_fd", "follow_syml
 
 
 def _positional(call: Call) -> list[Value]:
-    """The arguments in the order of Python's function: what it takes by keyword only (dir_fd) says nothing here."""
+    """The arguments in the order of Python's function, without keyword-only ones such as dir_fd."""
     keywords = call.get("kw")
     if not keywords:
         return list(call["args"])
@@ -140,10 +140,10 @@ def _comparable(call: Call, value: Value) -> Value:
 
 
 def early_opens(operations: list[Operation]) -> dict[int, list[Call]]:
-    """Index of an operation -> the opens to be done before it.
+    """Index of an operation -> the opens to do before it.
 
-    The open of a `raw` operation whose next call is ENODEV happened before the unbind that went before (FORMAT.md,
-    Exceptions).
+    Where the call after an open in a `raw` operation is ENODEV, the open was done before the
+    preceding unbind (FORMAT.md, Exceptions).
     """
     early: dict[int, list[Call]] = {}
     unbind: int | None = None
@@ -203,7 +203,7 @@ def _flock(descriptors: Descriptors, calls: list[Call]) -> Value:
 
 
 def _poll(descriptors: Descriptors, calls: list[Call]) -> Value:
-    """The recorded pairs are (descriptor, events); the descriptor's number is the recorder's."""
+    """The recorded pairs are (descriptor, events). The descriptor's number is the recorder's."""
     path, flags = calls[0]["args"]
     number = descriptors.target.open(path, flags)
     before = descriptors.target.call("poll", number)
@@ -232,16 +232,16 @@ LABELS: dict[str, Callable[[Descriptors, list[Call]], Any]] = {
     r"poll before read, after read": _poll,
     r"other open sees": _other_open,
 }
-"""Label (a pattern) -> what it did. Used where the recorded `calls` lack it."""
+"""Label (a pattern) -> the function that does what the recorded `calls` lack."""
 
 
 def labelled(label: str) -> Callable[[Descriptors, list[Call]], Value] | None:
-    """What a label stands for, if it is one of those."""
+    """The function of a label, or None."""
     return next((action for pattern, action in LABELS.items() if re.fullmatch(pattern, label)), None)
 
 
 def by_label(descriptors: Descriptors, operation: Operation) -> list[str]:
-    """Do what the label says and compare the recorded result."""
+    """Do what the label says. Returns the differences from the recorded result."""
     action = labelled(operation["label"])
     if action is None:
         raise NotSupportedError(f"raw operation without calls: {operation['label']}")
@@ -258,7 +258,7 @@ def by_label(descriptors: Descriptors, operation: Operation) -> list[str]:
 
 
 def _parsed(recorded: Value, action: Callable[..., Value]) -> Value:
-    """A recorded result as a value: it was noted as Python prints it, or as `ENAME (text)`."""
+    """A recorded result as a value. It was recorded as Python prints it, or as `ENAME (text)`."""
     value = recorded
     if isinstance(recorded, str):
         named = re.match(r"(E[A-Z0-9]+)( \(|$)", recorded)

@@ -1,4 +1,4 @@
-"""How to get to each snapshot: FORMAT.md, "Snapshots", as operations in the form of a session's lines."""
+"""How to reach each snapshot: FORMAT.md, "Snapshots", as operations in the form of a session's lines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _SEVERAL_DEVICES = (
     _size("dax0.1", 0),
     _size("dax0.2", 2 * _GIB),
     _write(f"{_REGION_0}/delete", "dax0.1"),
-    # `create` reads as nothing in the snapshots: the last device that was created had been deleted again.
+    # `create` is empty in the snapshots: the device created last had been deleted again.
     _write(f"{_REGION_0}/create", "1"),
     _write(f"{_REGION_0}/delete", "dax0.1"),
 )
@@ -92,7 +92,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         (
             _sh("modprobe nd_e820; modprobe nd_pmem; modprobe dax_pmem"),
             _sh("modprobe device_dax; modprobe kmem; modprobe libnvdimm"),
-            _sh("ndctl create-namespace -f -e namespace0.0 -m devdax -a 4096 -M mem"),
+            {"op": "fixture", "what": "pmem-devdax", "node": None},
         ),
     ),
     ("7.2", "07"): Recipe("hmat", (_LOAD, _write(f"{_BLOCKS}/memory48/state", "online_movable"))),
@@ -149,8 +149,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 """(profile, number of the snapshot) -> its recipe."""
 
 
-def recipe(header: dict[str, Any]) -> Recipe | None:
-    """The recipe of a snapshot, by its header; one that it brings itself (`variant`, `operations`) comes first."""
+def recipe_of(header: dict[str, Any]) -> Recipe | None:
+    """The recipe of a snapshot with this header: its own (`variant`, `operations`), or the one in RECIPES, or None."""
     if "variant" in header:
         return Recipe(header["variant"], tuple(header.get("operations", ())))
     return RECIPES.get((header["profile"], header["name"].split("-", 1)[0]))

@@ -1,7 +1,7 @@
-"""Reading sessions and snapshots: the files that recordings/FORMAT.md describes.
+"""Reading sessions and snapshots: the files that tests/recordings/FORMAT.md describes.
 
-A file is a session if its first line has `"op": "header"`, a snapshot if it has `"header"`. Where it lies and what it
-is called says nothing else; the replayer acts on what the lines say.
+A file is a session if its first line has `"op": "header"`, a snapshot if it has `"header"`. Its name
+and its folder mean nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 Value = Any
-"""Anything that a recording holds or a system call returns: it is only compared and printed."""
+"""A value in a recording or from a system call. It is only compared and printed."""
 
 Operation = dict[str, Any]
 """One line: `op` selects the kind, `i` numbers it."""
@@ -31,16 +31,16 @@ MAX_DEPTH = 64
 """Levels of nesting in one line; the recordings use 5."""
 
 INFORMATIVE = frozenset({"header", "note", "x"})
-"""Kinds that ask for nothing and are not counted."""
+"""Kinds without an action. They are not counted."""
 
 
 class RecordingError(Exception):
-    """A file that is no session and no snapshot; the text says which line and why."""
+    """A file cannot be read as a recording; the text names the line and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One recorded session: `operations` without the header."""
+    """One recorded session. `operations` excludes the header."""
 
     path: Path
     header: Operation
@@ -48,13 +48,13 @@ class Session:
 
     @property
     def name(self) -> str:
-        """As in reports: `7.2/07-unmovable`."""
+        """The name in reports, e.g. `7.2/07-unmovable`."""
         return f"{self.header['profile']}/{self.header['name']}"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All paths of a machine at one moment, as `{path: entry}` in the order of the file."""
+    """All paths of a machine at one moment: `{path: entry}` in the order of the file."""
 
     path: Path
     header: Operation
@@ -62,7 +62,7 @@ class Snapshot:
 
     @property
     def name(self) -> str:
-        """As in reports: `snapshot 7.2/00-boot-no-modules`."""
+        """The name in reports, e.g. `snapshot 7.2/00-boot-no-modules`."""
         return f"snapshot {self.header['profile']}/{self.header['name']}"
 
 
@@ -70,7 +70,9 @@ def load(path: Path) -> Session | Snapshot:
     """Read one file. Raises RecordingError."""
     lines = list(_lines(path))
     if not lines:
-        raise RecordingError(f"{path}: empty file; expected a session or a snapshot (recordings/FORMAT.md)")
+        raise RecordingError(
+            f"{path}: the file is empty; expected a session or a snapshot (tests/recordings/FORMAT.md)"
+        )
     header, rest = lines[0], lines[1:]
     for key in ("profile", "name"):
         _require(path, [header], key, 1)
@@ -81,20 +83,20 @@ def load(path: Path) -> Session | Snapshot:
     if "header" in header:
         _require(path, rest, "path", 2)
         return Snapshot(path, header, {entry["path"]: entry for entry in rest})
-    raise RecordingError(f"{path}:1: neither a session's header nor a snapshot's")
+    raise RecordingError(f"{path}:1: this is not the header of a session or a snapshot (tests/recordings/FORMAT.md)")
 
 
 def _require(path: Path, lines: list[Operation], key: str, first: int) -> None:
     for number, line in enumerate(lines, first):
         if not isinstance(line.get(key), str):
-            raise RecordingError(f"{path}:{number}: no {key}")
+            raise RecordingError(f"{path}:{number}: the key {key!r} is missing, or its value is not a string")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(_text(path).splitlines(), 1):
         value = _parsed(line, f"{path}:{number}")
         if not isinstance(value, dict):
-            raise RecordingError(f"{path}:{number}: expected one JSON object")
+            raise RecordingError(f"{path}:{number}: the line is not a JSON object")
         yield value
 
 
@@ -102,20 +104,20 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordingError(f"{path}: cannot be read: {error}") from error
+        raise RecordingError(f"{path}: the file cannot be read: {error}") from error
 
 
 def _parsed(text: str, where: str) -> Any:
     """The JSON value. Raises RecordingError, which names the place `where`.
 
-    Depth is limited here: how deep the parser goes depends on the Python version, and the code that
-    compares and prints the value is recursive too.
+    The depth is limited, because the parser's own limit depends on the Python version, and because
+    the code that compares and prints the value is recursive.
     """
-    too_deep = f"{where}: nested too deeply; a recording has at most {MAX_DEPTH} levels"
+    too_deep = f"{where}: the value is nested too deeply (more than {MAX_DEPTH} levels)"
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise RecordingError(f"{where}: not JSON: {error}") from error
+        raise RecordingError(f"{where}: the text is not JSON: {error}") from error
     except RecursionError:
         raise RecordingError(too_deep) from None
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper_than(value, MAX_DEPTH):
@@ -138,21 +140,23 @@ def _is_deeper_than(value: Any, levels: int) -> bool:
 
 
 def find(places: list[Path]) -> list[Path]:
-    """All `*.jsonl` files at or below `places`, sorted by their directories' names.
+    """All `*.jsonl` files in `places`, sorted by path in each place.
 
-    Raises RecordingError where there is none.
+    Raises RecordingError for a place without any.
     """
     found: list[Path] = []
     for place in places:
         files = [place] if place.is_file() else sorted(place.rglob("*.jsonl"))
         if not files:
-            raise RecordingError(f"{place}: no session or snapshot (*.jsonl) there")
+            raise RecordingError(
+                f"{place}: there is no recording (*.jsonl) here" if place.exists() else f"{place}: no such file"
+            )
         found += files
     return found
 
 
 def default_places(start: Path) -> list[Path]:
-    """tests/sessions and tests/recordings of the checkout around `start`, as far as they exist."""
+    """The folders tests/sessions and tests/recordings that exist in the checkout around `start`."""
     for directory in (start, *start.parents):
         tests = directory / "tests"
         places = [tests / name for name in ("sessions", "recordings") if (tests / name).is_dir()]
@@ -162,7 +166,7 @@ def default_places(start: Path) -> list[Path]:
 
 
 def machine_facts(path: Path) -> dict[str, Any] | None:
-    """The machine.json of the recordings around a file, or None. Raises RecordingError."""
+    """The machine.json that belongs to a recording, or None. Raises RecordingError."""
     for directory in path.resolve().parents:
         for candidate in (directory / "machine.json", directory / "recordings" / "machine.json"):
             if candidate.is_file():

@@ -1,4 +1,4 @@
-"""What came of a replay, and how it is printed."""
+"""The results of a replay, and how they are printed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fakesysfs.replay.recording import Value
 
 
 class Kind(enum.Enum):
-    """What came of one operation."""
+    """The kinds of verdicts on an operation."""
 
     REPRODUCED = "reproduced"
     MISMATCH = "mismatch"
     KNOWN = "known"
-    """Differs as FORMAT.md says that it must through a mount; counts as reproduced."""
+    """It differs as FORMAT.md says that it must through a mount. It counts as reproduced."""
     NOT_RUN = "not run"
-    """One of the kernel's own tests is not here, or what comes after it cannot be compared; counts neither way."""
+    """Something that it needs is missing here, or an earlier operation of the session was not run. Not counted."""
     TOOL_ABSENT = "tool absent"
-    """A tool is not here, nor another version of it; counts neither way."""
+    """A tool is not installed, in no version. Not counted."""
     IN_PART = "compared in part"
-    """Another version of a tool was run, which is known to differ in a part; counts neither way."""
+    """It ran with another version of a tool, which is known to differ in part. Not counted."""
     INFORMATIVE = "informative"
-    """Nothing to compare; not counted."""
+    """There is nothing to compare. Not counted, and not printed."""
 
 
 _NOT_COMPARED = (Kind.NOT_RUN, Kind.TOOL_ABSENT, Kind.IN_PART)
@@ -33,7 +33,7 @@ _EXTRAS = (Kind.KNOWN, *_NOT_COMPARED)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one operation. `reason` groups, `differences` say what was expected and what came."""
+    """The verdict on one operation. Summaries group by `reason`; `differences` are sentences."""
 
     kind: Kind
     reason: str = ""
@@ -45,13 +45,13 @@ NOTHING_TO_COMPARE = Verdict(Kind.INFORMATIVE)
 
 
 def compared(differences: list[str], reason: str = "") -> Verdict:
-    """Reproduced if there is no difference."""
+    """REPRODUCED if there are no differences, else a mismatch."""
     return Verdict(Kind.MISMATCH, reason, tuple(differences)) if differences else REPRODUCED
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One operation in the report: its number or path, what it was, what came of it."""
+    """One operation in the report: its number or path, a description, and the verdict."""
 
     place: str
     what: str
@@ -60,38 +60,38 @@ class Line:
 
 @dataclass(slots=True)
 class Report:
-    """One session or snapshot."""
+    """The report on one session or snapshot."""
 
     name: str
     lines: list[Line] = field(default_factory=list)
 
     def add(self, place: object, what: str, verdict: Verdict) -> None:
-        """Note one operation."""
+        """Add one operation."""
         if verdict.kind is not Kind.INFORMATIVE:
             self.lines.append(Line(str(place), what, verdict))
 
     def count(self, *kinds: Kind) -> int:
-        """How many operations came to one of `kinds`."""
+        """How many operations have a verdict of one of `kinds`."""
         return sum(line.verdict.kind in kinds for line in self.lines)
 
     @property
     def reproduced(self) -> int:
-        """Those that count as reproduced."""
+        """How many operations count as reproduced."""
         return self.count(Kind.REPRODUCED, Kind.KNOWN)
 
     @property
     def counted(self) -> int:
-        """Those that count at all."""
+        """How many operations count."""
         return self.count(Kind.REPRODUCED, Kind.KNOWN, Kind.MISMATCH)
 
     def summary(self) -> str:
-        """The one line of this session."""
+        """The line of this recording."""
         extras = [f"{self.count(kind)} {kind.value}" for kind in _EXTRAS if self.count(kind)]
         tail = f" ({', '.join(extras)})" if extras else ""
         return f"{self.name}: {self.reproduced} of {self.counted} operations reproduced{tail}"
 
     def details(self) -> Iterator[str]:
-        """Every operation that was not simply reproduced."""
+        """Lines for every operation whose verdict is not REPRODUCED."""
         for line in self.lines:
             if line.verdict.kind is not Kind.REPRODUCED:
                 reason = f" [{line.verdict.reason}]" if line.verdict.reason else ""
@@ -100,7 +100,7 @@ class Report:
 
 
 def by_kernel(reports: list[Report]) -> Iterator[str]:
-    """A line for each kernel profile of the recordings."""
+    """A line for each kernel."""
     kernels: dict[str, list[Report]] = {}
     for report in reports:
         kernels.setdefault(report.name.removeprefix("snapshot ").partition("/")[0], []).append(report)
@@ -109,7 +109,7 @@ def by_kernel(reports: list[Report]) -> Iterator[str]:
 
 
 def total(reports: list[Report]) -> str:
-    """The line below all sessions."""
+    """The last line."""
     reproduced = sum(report.reproduced for report in reports)
     counted = sum(report.counted for report in reports)
     extras = [f"{number} {kind.value}" for kind in _EXTRAS if (number := sum(report.count(kind) for report in reports))]
@@ -118,7 +118,7 @@ def total(reports: list[Report]) -> str:
 
 
 def not_compared(reports: list[Report]) -> Iterator[str]:
-    """What was not compared, or in part only: the number of operations for each reason."""
+    """A line for each reason why operations were not compared, or only in part, with their number."""
     reasons = collections.Counter(
         (line.verdict.kind, line.verdict.reason)
         for report in reports
@@ -132,7 +132,7 @@ def not_compared(reports: list[Report]) -> Iterator[str]:
 
 
 def groups(reports: list[Report]) -> Iterator[str]:
-    """How many mismatches there are for each reason that has a name."""
+    """A line for each reason of mismatches, with their number."""
     reasons = collections.Counter(
         line.verdict.reason or "differs"
         for report in reports
@@ -147,13 +147,13 @@ _SHOWN = 300
 
 
 def brief(value: Value) -> str:
-    """A value on one line of bearable length."""
+    """A value on one line of at most 300 characters."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}... ({len(text)} characters)"
 
 
 def difference(what: str, expected: Value, got: Value) -> list[str]:
-    """One line if the two differ; of lists, from where they part."""
+    """One line if the two differ. Of lists it shows the first difference."""
     if expected == got:
         return []
     if isinstance(expected, list) and isinstance(got, list):

@@ -1,8 +1,8 @@
 """The model in this process, and a mount of the same model for the commands of a session.
 
-The server is the main thread's, the session is played in another one; both are in one process because they act on one
-Sysroot. They never act at once: while a command runs the player waits for it, and between commands nobody is left who
-could ask the server for anything but to close what they had open.
+The server runs in the main thread, the session in another one. Both are in one process because they
+share one Sysroot. They never act at the same time: the session waits while a command runs, and
+between commands the server only closes the files that ended processes had open.
 """
 
 from __future__ import annotations
@@ -23,22 +23,25 @@ from fakesysfs.sandbox import linux, view
 T = TypeVar("T")
 
 _NO_CHANGE = "latency/online_block"
-"""A file of control/ to which can be written what it reads."""
+"""A file of control/ that takes back what it reads."""
 
 
 class ServedModelTarget(ModelTarget):
-    """The model, with real commands on it."""
+    """The model, with bash on a mount of it."""
 
     def sh(self, command: str, tool: str | None) -> ShellResult:
         """See Target."""
-        self._let_the_host_forget()
+        self._invalidate()
         try:
             return bash.run(command, tool)
         finally:
             self.tasks.settle()
 
-    def _let_the_host_forget(self) -> None:
-        """What the player changed since the last command: the host is told of it when a store ends (fuse/names.py)."""
+    def _invalidate(self) -> None:
+        """Have the host drop what it cached before the session changed it.
+
+        The end of a store does that (fuse/invalidate.py).
+        """
         descriptor = os.open(f"{view.environment({})['FAKESYSFS_CONTROL']}/{_NO_CHANGE}", os.O_RDWR)
         try:
             os.write(descriptor, os.read(descriptor, 4096))
@@ -47,7 +50,7 @@ class ServedModelTarget(ModelTarget):
 
 
 class _Log(logging.Handler):
-    """Keeps what is logged."""
+    """Collects log entries."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -58,10 +61,10 @@ class _Log(logging.Handler):
         self.entries.append(self.format(record))
 
 
-def play_on(profile: str, variant: str, play: Callable[[ServedModelTarget], T]) -> tuple[T, list[str]]:
-    """Mount the recorded guest at /sys, /dev and /proc and call `play`. In namespaces of its own, once in a process.
+def replay_on(profile: str, variant: str, replay: Callable[[ServedModelTarget], T]) -> tuple[T, list[str]]:
+    """Mount the recorded guest at /sys, /dev and /proc and call `replay`. Needs its own namespaces and process.
 
-    Returns what that returned and what the server logged. Raises MountError, NotSupportedError.
+    Returns what `replay` returned, and the entries of the server's log. Raises MountError, NotSupportedError.
     """
     from fakesysfs.fuse.session import serve  # noqa: PLC0415  needs pyfuse3
 
@@ -72,18 +75,18 @@ def play_on(profile: str, variant: str, play: Callable[[ServedModelTarget], T]) 
     results: list[T] = []
     errors: list[BaseException] = []
 
-    def player() -> None:
+    def run() -> None:
         try:
-            # The server stays in the outer mount namespace (sandbox/__init__.py); this one is the thread's own.
+            # The server stays in the outer mount namespace (sandbox/__init__.py); this thread gets its own.
             linux.unshare(linux.CLONE_NEWNS)
             view.show(private_network=False)
-            results.append(play(ServedModelTarget(sysroot)))
+            results.append(replay(ServedModelTarget(sysroot)))
         except BaseException as error:  # noqa: BLE001  raised again below
             errors.append(error)
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    serve(sysroot, view.MOUNTPOINT, allow_other=True, ready=threading.Thread(target=player).start, private=True)
+    serve(sysroot, view.MOUNTPOINT, allow_other=True, ready=threading.Thread(target=run).start, private=True)
     if errors:
         raise MountError("; ".join([repr(errors[0]), *log.entries])) from errors[0]
     if not results:

@@ -1,4 +1,4 @@
-"""Comparing every path of a machine with a snapshot: what is there, what is not, and what each file says."""
+"""Comparing a machine with a snapshot: which paths exist, and what each file reads."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import stat
 from typing import Any
 
 from fakesysfs.replay.normalise import Context, normalise
-from fakesysfs.replay.recipes import Recipe
 from fakesysfs.replay.recording import Operation, Snapshot
 from fakesysfs.replay.report import NOTHING_TO_COMPARE, Kind, Report, Verdict, compared, difference
-from fakesysfs.replay.target import NotRunError, NotSupportedError, Target, errno_name
+from fakesysfs.replay.target import NotRunError, Target, errno_name
 
 ROOTS = (
     "/sys/bus/dax",
@@ -25,11 +24,11 @@ ROOTS = (
     "/sys/devices/virtual/memory_tiering",
     "/sys/kernel/mm/numa",
 )
-"""Below these everything was recorded: a path that we have and a snapshot lacks is a mismatch."""
+"""The recorder took everything below these. A path that a snapshot lacks is a mismatch."""
 
 MODULES = ("memory_hotplug", "dax_hmem", "device_dax", "kmem", "fsdev_dax", "dax_pmem")
 _MODULE_ENTRIES = frozenset({"drivers", "initstate", "parameters", "uevent"})
-"""Of a module's directory only these were recorded."""
+"""The recorder took only these of a module's directory."""
 
 _CHARACTER_DEVICES = "/sys/dev/char"
 
@@ -38,7 +37,7 @@ NOT_COMPARED = (
     ("/sys/class/nd*", "the nd bus is outside the model"),
     ("/sys/module/nd_*", "the nd bus is outside the model"),
     ("/sys/module/libnvdimm*", "the nd bus is outside the model"),
-    ("/proc/cmdline", "the recording guest's"),
+    ("/proc/cmdline", "it is that of the recorded guest"),
 )
 """Patterns of paths that are not compared, and why (FORMAT.md, Snapshots)."""
 
@@ -48,50 +47,48 @@ _MODULE_DIRECTORY = re.compile(r"/sys/module/[^/]+$")
 
 
 def is_compared(path: str) -> bool:
-    """Whether FORMAT.md wants a path compared."""
+    """Whether a path is compared (FORMAT.md, Snapshots)."""
     if any(fnmatch.fnmatchcase(path, pattern) for pattern, _ in NOT_COMPARED):
         return False
     return not path.startswith(_PMEM) or bool(_PMEM_COMPARED.match(path))
 
 
-def play(snapshot: Snapshot, recipe: Recipe | None, target: Target) -> Report:
-    """Bring a freshly booted machine to where the snapshot was taken, and compare all paths."""
+def replay(snapshot: Snapshot, operations: list[Operation], target: Target) -> Report:
+    """Bring a freshly booted machine to where the snapshot was taken, by `operations`, and compare all paths."""
     report = Report(snapshot.name)
-    if recipe is None:
-        report.add("recipe", "no way to get there is known", Verdict(Kind.MISMATCH, "no recipe"))
-        return report
-    for operation in recipe.operations:
-        _act(target, operation, report)
+    not_run: Verdict | None = None
+    for operation in operations:
+        try:
+            _act(target, operation)
+        except NotRunError as error:
+            not_run = Verdict(Kind.NOT_RUN, error.reason)
+            break
+        except Exception as error:  # noqa: BLE001  a bug of the model is a finding, not the end of the report
+            report.add("recipe", str(operation), Verdict(Kind.MISMATCH, f"exception {type(error).__name__}: {error}"))
     for path, entry in snapshot.entries.items():
-        report.add(
-            path, entry.get("type", "absent"), _verdict(target, entry) if is_compared(path) else NOTHING_TO_COMPARE
-        )
-    for path in _extra(target, snapshot):
-        report.add(path, "extra", Verdict(Kind.MISMATCH, "path that the kernel lacks"))
+        verdict = (not_run or _verdict(target, entry)) if is_compared(path) else NOTHING_TO_COMPARE
+        report.add(path, entry.get("type", "absent"), verdict)
+    for path in [] if not_run else _extra(target, snapshot):
+        report.add(path, "extra", Verdict(Kind.MISMATCH, "the kernel has no such path"))
     return report
 
 
-def _act(target: Target, operation: Operation, report: Report) -> None:
-    """One step of a recipe. A refused write may be part of it; a command that cannot run is noted."""
-    try:
-        if operation["op"] == "write":
-            target.write_file(
-                operation["path"], operation["data"].encode("latin-1"), operation["flags"], operation["off"]
-            )
-        else:
-            target.sh(operation["cmd"], None)
-    except (NotSupportedError, NotRunError) as error:
-        report.add("recipe", operation["cmd"], Verdict(Kind.MISMATCH, error.reason))
-    except Exception as error:  # noqa: BLE001  a bug of the model is a finding, not the end of the report
-        report.add("recipe", str(operation), Verdict(Kind.MISMATCH, f"exception {type(error).__name__}: {error}"))
+def _act(target: Target, operation: Operation) -> None:
+    """Do one step of a recipe. The machine may refuse a write."""
+    if operation["op"] == "write":
+        target.write_file(operation["path"], operation["data"].encode("latin-1"), operation["flags"], operation["off"])
+    elif operation["op"] == "fixture":
+        target.fixture(operation["what"], operation["node"])
+    else:
+        target.sh(operation["cmd"], None)
 
 
 def _verdict(target: Target, entry: dict[str, Any]) -> Verdict:
     try:
         return compared(_differences(target, entry))
     except OSError as error:
-        return Verdict(Kind.MISMATCH, "path that we lack", (errno_name(error.errno),))
-    except Exception as error:  # noqa: BLE001  see _act
+        return Verdict(Kind.MISMATCH, "the path is missing", (errno_name(error.errno),))
+    except Exception as error:  # noqa: BLE001  see replay
         return Verdict(Kind.MISMATCH, f"exception {type(error).__name__}: {error}")
 
 
@@ -125,37 +122,27 @@ def _differences(target: Target, entry: dict[str, Any]) -> list[str]:
     return differences
 
 
+_CONTENT_KEYS = {"open_errno": "open_errno", "errno": "read_errno", "data": "content"}
+"""What `Target.read_result` returns -> the key in a snapshot."""
+
+
 def _content(target: Target, entry: dict[str, Any]) -> list[str]:
     path = entry["path"]
-    expected: tuple[str, Any] | None = next(
-        ((key, entry[key]) for key in ("open_errno", "read_errno", "content") if key in entry), None
-    )
+    expected: tuple[str, Any] | None = next(((key, entry[key]) for key in _CONTENT_KEYS.values() if key in entry), None)
     if expected is None:
         return []
-    got: tuple[str, Any]
-    try:
-        descriptor = target.open(path, 0)
-    except OSError as error:
-        got = ("open_errno", errno_name(error.errno))
-    else:
-        try:
-            parts = []
-            while part := target.read(descriptor, 65536):
-                parts.append(part)
-            data = b"".join(parts)
-            hexadecimal = isinstance(expected[1], dict)
-            got = ("content", {"hex": data.hex()} if hexadecimal else data.decode("utf-8", "surrogateescape"))
-        except OSError as error:
-            got = ("read_errno", errno_name(error.errno))
-        finally:
-            target.close(descriptor)
+    kind, data = target.read_result(path, None)
+    got: tuple[str, Any] = (_CONTENT_KEYS[kind], data)
+    if isinstance(data, bytes):
+        hexadecimal = isinstance(expected[1], dict)
+        got = ("content", {"hex": data.hex()} if hexadecimal else data.decode("utf-8", "surrogateescape"))
     if expected[0] == got[0] == "content" and isinstance(got[1], str):
         return difference("content", _compared_lines(path, expected[1]), _compared_lines(path, got[1]))
     return difference("content", expected, got)
 
 
 def _compared_lines(path: str, text: str) -> list[str]:
-    """What of a file's text is compared."""
+    """The compared lines of a file."""
     lines = text.split("\n")
     if path == "/proc/iomem":
         return [line for line in normalise("text", text, Context()).split("\n") if line]
@@ -166,7 +153,7 @@ def _compared_lines(path: str, text: str) -> list[str]:
     return lines
 
 
-# Paths that we have and the kernel lacks --------------------------------------------------------------------------
+# Paths that the kernel lacks --------------------------------------------------------------------------
 
 
 def _extra(target: Target, snapshot: Snapshot) -> list[str]:
@@ -189,7 +176,7 @@ _DEPTH_OF_MODULE = 3
 
 
 def _below(target: Target, top: str) -> list[str]:
-    """A path and all below it, links not followed."""
+    """A path and all paths below it. Links are not followed."""
     try:
         status = target.stat(top)
     except OSError:

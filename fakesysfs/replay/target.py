@@ -1,14 +1,15 @@
-"""What a session is replayed on, as the replayer sees it.
+"""The machine that a session is replayed on.
 
-Two kinds: the model in this process (`model_target`; with a mount of the same model for the commands of a session:
-`served_model`), and a mount, on which every operation is a real system call (`mount_target`).
+`model_target` is the model in this process. `served_model` adds a mount of the same model, on which
+bash runs the session's commands. `mount_target` is a mount of another process's model: every
+operation is a real system call.
 """
 
 from __future__ import annotations
 
+import errno as codes
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from fakesysfs.testing.tasks import Signal
 
 
 class NotSupportedError(Exception):
-    """The target cannot do this yet. It counts as a mismatch; `reason` groups such operations in the report."""
+    """The target cannot do this. It counts as a mismatch; the report groups by `reason`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -25,9 +26,9 @@ class NotSupportedError(Exception):
 
 
 class NotRunError(Exception):
-    """The operation needs a tool that is not here: it counts neither way.
+    """Something that the operation needs is missing here. The operation counts neither way.
 
-    `rest` says that the rest of the session cannot be compared without it (a selftest's effects, FORMAT.md `sh`).
+    `rest`: the rest of the session needs the operation's effects, so it is not run either.
     """
 
     def __init__(self, reason: str, *, rest: bool = False) -> None:
@@ -37,15 +38,15 @@ class NotRunError(Exception):
 
 
 class ToolAbsentError(NotRunError):
-    """The tool is not here, and no other version that could take its place."""
+    """The tool is not installed, in no version."""
 
 
 class BlockedError(Exception):
-    """A system call that the real kernel answered does not come back."""
+    """A system call does not return here; the recorded kernel answered it."""
 
 
 class FileStatus(NamedTuple):
-    """What is compared of a stat."""
+    """The compared fields of stat(2)."""
 
     mode: int
     nlink: int
@@ -55,25 +56,25 @@ class FileStatus(NamedTuple):
 
 
 class ShellResult(NamedTuple):
-    """What a shell command left."""
+    """The result of a command line."""
 
     rc: int
     stdout: str
     stderr: str
     stands_in: str | None = None
-    """The version of a tool that was run because the recorded one is not here."""
+    """The version of a tool that ran in place of the recorded one, which is missing."""
 
 
 @dataclass(slots=True)
 class Messages:
-    """What arrived since the last time: log lines as `<level>text`, uevents as lists of lines."""
+    """Log lines as `<level>text`, and uevents as lists of lines."""
 
     dmesg: list[str] = field(default_factory=list)
     uevents: list[list[str]] = field(default_factory=list)
 
 
 class Outcome(NamedTuple):
-    """How an open + write ended: exactly one of the fields is set, or `killed`."""
+    """The result of open + write. Exactly one of the first three fields is set, or `killed`."""
 
     ret: int | None = None
     errno: int | None = None
@@ -82,7 +83,7 @@ class Outcome(NamedTuple):
 
     @property
     def word(self) -> str:
-        """As a race's statistics say it: `ok`, `EBUSY`, `open ENOENT`."""
+        """The result as the statistics of a race have it: `ok`, `EBUSY`, `open ENOENT`."""
         if self.killed:
             return "killed"
         if self.open_errno is not None:
@@ -91,7 +92,7 @@ class Outcome(NamedTuple):
 
 
 class Process(ABC):
-    """A process in the background that opens a file and writes to it once."""
+    """A background process that opens a file and writes to it once."""
 
     @property
     @abstractmethod
@@ -100,11 +101,11 @@ class Process(ABC):
 
     @abstractmethod
     def outcome(self) -> Outcome:
-        """How it ended; only once it has finished."""
+        """The result. The process must have finished."""
 
 
 class RaceWriter(NamedTuple):
-    """One writer of a race: it writes each of `data` in turn, again and again."""
+    """One writer of a race. It writes each of `data` in turn, many times."""
 
     name: str
     path: str
@@ -112,25 +113,25 @@ class RaceWriter(NamedTuple):
 
 
 class RaceResult(NamedTuple):
-    """What a race showed: (writer, data, outcome) and the values read."""
+    """The results of a race: (writer, data, outcome) of each write, and the values that the reader got."""
 
     outcomes: set[tuple[str, bytes, str]]
     values: set[bytes]
 
 
 class Target(ABC):
-    """One machine, freshly booted. System calls raise OSError with the errno, or BlockedError."""
+    """One freshly booted machine. System calls raise OSError with the errno, or BlockedError."""
 
     through_mount: bool
-    """A FUSE mount lies between, which hides some of the model's answers (FORMAT.md, "Not reachable")."""
+    """System calls go through a FUSE mount, which hides some answers (FORMAT.md, "Not reachable")."""
     owner_is_root: bool
-    """uid and gid can be compared."""
+    """Whether uid and gid can be compared."""
 
     # System calls --------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def open(self, path: str, flags: int) -> int:
-        """System call open; a descriptor of the target's own numbering."""
+        """System call open. The target numbers its descriptors itself."""
 
     @abstractmethod
     def close(self, descriptor: int) -> None:
@@ -158,7 +159,7 @@ class Target(ABC):
 
     @abstractmethod
     def call(self, name: str, *arguments: Value) -> Value:
-        """Any other system call of a `raw` operation by its name, descriptors as numbers.
+        """Any other system call of a `raw` operation, by its name. Descriptors are numbers.
 
         lseek, writev, fstat, ftruncate, fsync, fdatasync, fchmod, fchown, mmap, flock, poll; unlink, remove, rename,
         mkdir, rmdir, symlink, link, chmod, chown, utime, truncate, setxattr, getxattr, listxattr, removexattr, stat,
@@ -169,43 +170,47 @@ class Target(ABC):
 
     @abstractmethod
     def sh(self, command: str, tool: str | None) -> ShellResult:
-        """Run a shell command, with the tool of that version. Raises NotSupportedError, NotRunError."""
+        """Run a command line. `tool` is the recorded version of daxctl. Raises NotRunError."""
 
     @abstractmethod
     def spawn(self, path: str, data: bytes, alarm: float = 0) -> Process:
         """Start a process that opens `path` and writes.
 
-        A handled SIGALRM comes to it after `alarm` seconds, if not 0.
+        It gets a SIGALRM, which it handles, after `alarm` seconds; 0 means never.
         """
 
     @abstractmethod
     def signal(self, process: Process, signal: Signal) -> None:
-        """Send it a signal."""
+        """Send a signal to `process`."""
 
     @abstractmethod
     def wait(self, process: Process) -> bool:
-        """Wait until it has ended; False if it never will."""
+        """Wait until `process` has ended. Returns False if it never will."""
 
     @abstractmethod
     def race(self, writers: list[RaceWriter], reads: str) -> RaceResult:
-        """Let the writers write at once, for a while, and one reader read the file `reads`."""
+        """Let the writers write concurrently, while one reader reads the file `reads`."""
 
     @abstractmethod
     def drain(self) -> Messages:
-        """What arrived since the last drain."""
+        """The messages since the last drain."""
 
     @abstractmethod
     def fixture(self, what: str, node: int | None) -> None:
-        """pin, unpin, kernel-allocations, kernel-allocations-released; pmem-devdax (FORMAT.md, 7.2/09)."""
+        """Do something to the machine that no system call does.
+
+        `what` is pin, unpin, kernel-allocations or kernel-allocations-released (FORMAT.md, `fixture`),
+        or pmem-devdax (7.2/09). `node` is a node's number.
+        """
 
     @abstractmethod
     def end(self) -> None:
-        """Take the machine away."""
+        """Free the machine."""
 
     # In terms of the above -----------------------------------------------------------------------------------------
 
     def reopen(self, descriptor: int, flags: int) -> int:
-        """System call open on the name that an open file has in /proc."""
+        """System call open on the path of an open file in /proc."""
         return self.open(f"/proc/self/fd/{descriptor}", flags)
 
     def read_file(self, path: str, size: int = 65536, offset: int | None = None) -> bytes:
@@ -220,12 +225,31 @@ class Target(ABC):
         """A whole file, as latin-1."""
         descriptor = self.open(path, os.O_RDONLY)
         try:
-            parts = []
-            while part := self.read(descriptor, 65536):
-                parts.append(part)
-            return b"".join(parts).decode("latin-1")
+            return self._read_to_end(descriptor).decode("latin-1")
         finally:
             self.close(descriptor)
+
+    def read_result(self, path: str, size: int | None, offset: int | None = None) -> tuple[str, bytes | str]:
+        """open(O_RDONLY), one read, close; reads to the end if `size` is None.
+
+        Returns ("data", bytes), or ("open_errno", name) or ("errno", name) where that call failed.
+        """
+        try:
+            descriptor = self.open(path, os.O_RDONLY)
+        except OSError as error:
+            return "open_errno", errno_name(error.errno)
+        try:
+            return "data", self._read_to_end(descriptor) if size is None else self.read(descriptor, size, offset)
+        except OSError as error:
+            return "errno", errno_name(error.errno)
+        finally:
+            self.close(descriptor)
+
+    def _read_to_end(self, descriptor: int) -> bytes:
+        parts = []
+        while part := self.read(descriptor, 65536):
+            parts.append(part)
+        return b"".join(parts)
 
     def write_file(self, path: str, data: bytes, flags: int, offset: int | None = None) -> Outcome:
         """open, one write, close."""
@@ -241,19 +265,11 @@ class Target(ABC):
             self.close(descriptor)
 
 
-TargetFactory = Callable[[str, str], Target]
-"""(profile, variant of the recorded machine) -> a freshly booted machine. Raises NotSupportedError."""
-
-
 def errno_name(number: int | None) -> str:
-    """The name that the recordings use: Python's, a number where there is none."""
-    import errno  # noqa: PLC0415  the name is a field above
-
-    return "None" if number is None else errno.errorcode.get(number, str(number))
+    """The name that the recordings use: Python's, or the number where Python has none."""
+    return "None" if number is None else codes.errorcode.get(number, str(number))
 
 
 def errno_number(name: str | int) -> int:
     """The number of a recorded errno."""
-    import errno  # noqa: PLC0415  see above
-
-    return name if isinstance(name, int) else int(getattr(errno, name, None) or name)
+    return name if isinstance(name, int) else int(getattr(codes, name, None) or name)

@@ -1,6 +1,6 @@
-"""The init of a run: makes the view, starts the server and the command, waits, and takes everybody along when it ends.
+"""The init of a run: mounts the view, starts the server and the command, and waits for them.
 
-It tells the launcher on a pipe, one message a line:
+The kernel kills all processes of the PID namespace when it ends. It reports to the launcher on a pipe, one line each:
 
     users               it is in its user namespace, which has no users yet
     started             the command is there: from now on the terminal's signals reach it
@@ -34,13 +34,13 @@ _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 
 class Run(NamedTuple):
-    """What is to be run: the command and what it had if it ran alone."""
+    """The command, and what it would inherit without a run."""
 
     command: list[str]
     fake: server.Fake
     plan: Plan
     mounted_at: str | None
-    """Where the launcher's server mounted, with --mount, or what is to be used, with --at."""
+    """The mountpoint of the launcher's server (--mount), or of the mount to use (--at)."""
     udev: Udev | None
     signal_mask: set[int]
     directory: str
@@ -238,7 +238,7 @@ class _Init:
             if not self._run.plan.pid:
                 linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
             with contextlib.suppress(OSError):
-                # /sys, /dev and /proc are others now. Where they have no such directory it is the root.
+                # A directory below /sys, /dev or /proc may be missing in the view: then the command starts in /.
                 os.chdir(self._run.directory or ".")
             # What Python ignores, and its own handler.
             for number in (signal.SIGPIPE, signal.SIGXFSZ):

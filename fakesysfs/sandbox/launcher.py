@@ -93,7 +93,7 @@ class _Terminal:
         return {self._descriptor} - {-1}
 
     def take_back(self) -> None:
-        """Take it from a group that is no more, never from a shell outside that has put us into the background."""
+        """Take it back if its foreground group has ended. A shell outside that put us into the background keeps it."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 try:
@@ -263,7 +263,7 @@ def _mounted(point: str) -> str:
     except FileNotFoundError:
         has_whole_dev = False
     except PermissionError:
-        why = "another user has mounted this, and nobody else may enter it: run this as that user"
+        why = "only the user who mounted it may enter it: run this as that user"
         raise MountError(f"{point}: {why}, or have root mount it with `fakesysfs run --mount {point}`", 2) from None
     except OSError as error:  # its server has ended
         why = f"this mount does not answer ({error.strerror}); `fakesysfs umount {point}` takes it away"
@@ -289,7 +289,7 @@ def _working_directory() -> str:
 
 
 def _stop(number: int) -> None:
-    """Stop as the command did; returns when somebody lets the process group go on."""
+    """Stop as the command did; returns when the process group gets SIGCONT."""
     if number not in _STOPS:
         number = signal.SIGSTOP
     os.kill(os.getpid(), number)

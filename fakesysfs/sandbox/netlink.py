@@ -1,16 +1,16 @@
 """The model's uevents as uevents of the host's kernel, in a private network namespace and nowhere else.
 
-Whoever may administer a network namespace may have the kernel broadcast a uevent in it: a message of type 0x10 to port
-0 of NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c, uevent_net_rcv_skb). The kernel adds SEQNUM and sends it on as its
-own, so udevd, udevadm and libudev believe it. On the host that would be a lie to the host's udevd, so `Injector` looks
-where it is before it opens a socket.
+The kernel broadcasts a uevent in a network namespace for a process with CAP_SYS_ADMIN over it: the process sends a
+message of type 0x10 to port 0 of NETLINK_KOBJECT_UEVENT (lib/kobject_uevent.c, uevent_net_rcv_skb). The kernel adds
+SEQNUM and sends it as its own, so udevd, udevadm and libudev accept it. The host's udevd would accept it, too: so
+`Injector` refuses to work outside of a private network namespace.
 
 A server in the namespace sends its uevents itself (`uevent_sender.py`): the names are in place before an event is
 sent, and the event is sent before the write is answered, as on a real kernel. For a server elsewhere (--mount, --at) a
 helper in the namespace reads control/uevents_announce (`follow`) and sends them; the answer waits for it.
 
-A listener that does not keep up loses events, on a real kernel too; but there udevd may have a buffer of 128 MiB, which
-takes root outside of all namespaces. So we wait for listeners that lag behind, up to a point.
+A slow listener loses events, on a real kernel too. But there udevd has a buffer of 128 MiB, which only root outside of
+all user namespaces may set. So a write waits up to PATIENCE_SECONDS for a slow listener.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ EVENTS_AT_ONCE = 32
 """Events between two looks at the listeners. One takes about 1 KiB of a listener's buffer, which has 208 KiB."""
 FULL_BYTES = 64 << 10
 PATIENCE_SECONDS = 10.0
-"""How long a listener that does not read is waited for, once; from then on it is on its own."""
+"""How long writes wait for a listener that does not read. After that they wait no more, until it has caught up."""
 LOOK_SECONDS = 0.002
 
 
 class NotPrivateError(RuntimeError):
-    """Uevents are not injected here: it says why."""
+    """Uevents must not be sent in this network namespace; the text says why."""
 
 
 class NotPermittedError(RuntimeError):
-    """The mount is another user's, and so its uevents are not for this one to announce."""
+    """Another user mounted it: only that user may send its uevents."""
 
 
 def network_namespace() -> int:
@@ -85,11 +85,11 @@ class Injector:
             raise OSError(number, os.strerror(number), "uevent")
 
     def listens(self) -> bool:
-        """Whether anybody does."""
+        """Whether a process listens to uevents in this network namespace."""
         return bool(self._unread())
 
     def must_wait(self) -> bool:
-        """Whether a listener lags behind, and is to be waited for. To be asked each LOOK_SECONDS while it is so."""
+        """Whether to wait for a slow listener. Call it again after LOOK_SECONDS while it returns true."""
         if max(self._unread(), default=0) < FULL_BYTES:
             self._patience = PATIENCE_SECONDS
         elif self._patience > 0:
@@ -139,9 +139,9 @@ def _make_sure_that_it_is_private(outside: int) -> None:
 def follow(control: str, outside: int | None, ready: Callable[[], None]) -> None:
     """Send the uevents of a machine whose control/ is there, until it is gone.
 
-    `ready` is called when none will be missed any more. With `outside` None nothing is sent, but only waited.
+    `ready` is called when no event can be missed any more. With `outside` None it sends nothing and only waits.
 
-    Only the user who mounted may make the answers of writes wait for him. Raises NotPermittedError to others.
+    Raises NotPermittedError if another user mounted it: writes of other users must not wait for this one.
     """
     injector = None if outside is None else Injector(outside)
     try:
@@ -152,7 +152,7 @@ def follow(control: str, outside: int | None, ready: Callable[[], None]) -> None
     sent = threading.Event()
 
     def read() -> None:
-        """To read on tells the server that all before was sent; it is told so, too, where a listener lags behind."""
+        """Read on once all events were sent, or a listener is slow: the next read tells the server so."""
         try:
             while data := os.read(descriptor, 1 << 16):
                 sent.clear()
@@ -191,7 +191,7 @@ def _send(injector: Injector, lines: list[bytes], on_their_own: threading.Event)
     for number, line in enumerate(lines):
         if number % EVENTS_AT_ONCE == 0:
             while injector.must_wait():
-                # Whoever writes is not to wait for the listener: it may be that itself.
+                # The writer itself may be the slow listener: it must not wait for itself.
                 on_their_own.set()
                 time.sleep(LOOK_SECONDS)
         # without the model's own SEQNUM

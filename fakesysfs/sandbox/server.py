@@ -1,8 +1,7 @@
 """The FUSE server of a run, as a child of the init or, with --mount, of the launcher.
 
-Nearly all of the time that a run takes to start goes into the server's imports. Its parent has nothing to do
-meanwhile, so it is the parent that reads and checks the machine, which takes other imports, and hands over what a
-kernel boots with.
+The server's imports take most of the time in which a run starts. Meanwhile the parent reads and checks the machine,
+which takes other imports, and sends the server what a kernel boots with.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Fake(NamedTuple):
 
 
 class Server(NamedTuple):
-    """The started server: its process, what it waits for, and a file that tells how it fares.
+    """The started server: its process, the pipe on which it gets its machine, the pipe on which it answers.
 
     See `read_answer` and `last_words`.
     """
@@ -44,7 +43,7 @@ class Server(NamedTuple):
 
 
 class _CheckedMachine(NamedTuple):
-    """A machine as it is handed over: its file, and what a kernel boots with."""
+    """A machine as the parent sends it: its file, and what a kernel boots with."""
 
     text: str
     ready: Setup
@@ -57,8 +56,8 @@ class _CheckedMachine(NamedTuple):
 class _Pipes(NamedTuple):
     """The server's ends: the machine comes on one, it answers on the other.
 
-    The answer is an exit status on a line. If that is 0 the server has mounted, and what follows comes when it ends.
-    What follows is why it ends, if there is anything to say.
+    The answer is a line with an exit status; 0 means that the server has mounted. The text after it says why the
+    server ends, if there is a reason.
     """
 
     machine: int
@@ -66,12 +65,13 @@ class _Pipes(NamedTuple):
 
 
 def start(fake: Fake, point: str, *, private: bool, outside: int | None = None) -> Server:
-    """Start it; `read_answer` must follow, which goes on with it and says when `point` is mounted.
+    """Start it. The caller must call `read_answer` next, which sends the machine and waits for the mount.
 
-    `outside`: announce uevents in this network namespace, which is another than the one of that number.
+    `outside`: the number of the user's network namespace; the server sends uevents in its own, which is another.
+    None: other processes send them.
 
-    `private`: in a mount namespace that ends with the run. Else a guardian stands between: it takes the mount away
-    when the server was killed, and ends the server when the launcher was.
+    `private`: the mount namespace ends with the run. Else a guardian process takes the mount away when the server was
+    killed, and ends the server when the launcher was killed.
     """
     reader, answer = os.pipe()
     machine, writer = os.pipe()
@@ -95,7 +95,7 @@ def start(fake: Fake, point: str, *, private: bool, outside: int | None = None) 
 
 
 def read_answer(server: Server) -> tuple[int, str]:
-    """Give it its machine and wait until it answers requests or gives up: 0, or an exit status and why."""
+    """Send it its machine; wait until it serves or gives up. Returns 0, or an exit status and the reason."""
     from fakesysfs import machine  # noqa: PLC0415  while the server starts there is time for it
 
     # The server may be dead already; then there is no answer either.
@@ -161,7 +161,7 @@ def _be_server(fake: Fake, point: str, pipes: _Pipes, *, private: bool, outside:
 
 
 def _say(pipes: _Pipes, status: int | None, text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+    with contextlib.suppress(BrokenPipeError):  # the parent has ended
         os.write(pipes.answer, (text if status is None else f"{status}\n{text}").encode())
 
 
@@ -179,7 +179,7 @@ def _serve(
     fake: Fake, point: str, machine_pipe: int, ready: Callable[[], None], *, private: bool, outside: int | None
 ) -> tuple[int, str]:
     gc.disable()  # nothing that is imported becomes garbage
-    from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  nobody but the server needs these
+    from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  only the server needs these
     from fakesysfs.fuse.session import serve  # noqa: PLC0415
     from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415
     from fakesysfs.kernel.profile import UnknownKernelError, find_profile  # noqa: PLC0415
@@ -197,7 +197,7 @@ def _serve(
         with open(machine_pipe, "rb") as from_parent:
             machine: _CheckedMachine = pickle.load(from_parent)  # noqa: S301  from our own parent
     except EOFError:
-        return 1, "there is no machine"  # and nobody who reads this: the parent died, or says why itself
+        return 1, "there is no machine"  # the parent died, or prints the reason itself
     sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid(), whole_dev=True)
     gc.freeze()
     gc.enable()
@@ -207,7 +207,7 @@ def _serve(
     )
 
     try:
-        # On a real machine all users see it: so do those in a namespace of its own.
+        # All users see sysfs on a real machine. Here those of the mount namespace do.
         allow_other = private or os.getuid() == 0
         serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, uevents=uevents)
     except mount.MountError as error:

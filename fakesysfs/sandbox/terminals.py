@@ -29,7 +29,7 @@ def mount(directory: str) -> set[int]:
     linux.mount("devpts", directory, "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, "mode=620,ptmxmode=666")
     kept = set()
     for number in _terminals_of_the_caller():
-        # Where there are too many terminals to get at this one, it goes without its name.
+        # Without the name where too many terminals are in use to get this number.
         with contextlib.suppress(OSError):
             kept.add(_take(directory, number))
             linux.mount(f"{_HOST}/{number}", f"{directory}/{number}", "", linux.MS_BIND)

@@ -1,12 +1,14 @@
 """A real systemd-udevd in a run.
 
-It hears the uevents that are injected into the run's network namespace (`uevents.py`), its rules write into the fake.
-/run is a tmpfs then: udevd's sockets and database are its own, and without /run/systemd/system it does not take the
-init, its parent, for systemd, whose udevd ends all processes of its control group when it is idle. The rules lie in
-/run/udev/rules.d; the other directories of rules are covered. /dev/char is a tmpfs: udevd makes a link there for each
-device with a node. Its other links (SYMLINK in rules) it makes in the fake's /dev itself (kernfs/made.py).
+It hears the uevents of the run's network namespace (`netlink.py`); its rules write into the fake.
 
-Nothing is triggered at the start: `udevadm trigger` is what a boot does.
+- /run is a tmpfs, so udevd's sockets and database are private. Without /run/systemd/system udevd does not take its
+  parent for systemd: under systemd an idle udevd kills all processes of its control group.
+- The rules are in /run/udev/rules.d; the other directories of rules are covered.
+- /dev/char is a tmpfs: udevd makes a link there for each device with a node.
+- udevd makes the links of SYMLINK rules in the fake's /dev (kernfs/user_entries.py).
+
+Devices that are there at the start get no uevent: run `udevadm trigger`, as a boot does.
 """
 
 from __future__ import annotations
@@ -46,20 +48,20 @@ _LOG_TAIL = 5
 
 
 class Udev(NamedTuple):
-    """What udevd is to be: its program, and its rules by file name."""
+    """The program of udevd, and its rules by file name."""
 
     program: str
     rules: Mapping[str, bytes]
 
 
 def find(rules: Sequence[str]) -> Udev:
-    """Look for everything while the host's files can be seen. Raises MountError.
+    """Find udevd and its rules among the host's files, before the view covers them. Raises MountError.
 
-    `rules` are directories, files, `none` and `distribution`; none of these is the distribution's.
+    `rules`: directories, files, `none`, `distribution`. An empty list means `distribution`.
     """
     program = next((path for path in _DAEMONS if os.access(path, os.X_OK)), None)
     if program is None:
-        raise MountError("there is no systemd-udevd here: install it (Debian: `apt install udev`)", 2)
+        raise MountError("systemd-udevd is not installed (Debian: `apt install udev`)", 2)
     found: dict[str, bytes] = {}
     if not rules or DISTRIBUTION in rules:
         for directory in _RULE_DIRECTORIES:
@@ -70,7 +72,7 @@ def find(rules: Sequence[str]) -> Udev:
             if place not in {NONE, DISTRIBUTION}:
                 for path in _rules_at(Path(place)):
                     if path.name in given:
-                        why = f"{path}: there is {given[path.name]} already; two files of one name cannot be"
+                        why = f"{path}: {given[path.name]} has the same name; rename one of them"
                         raise MountError(why, 2)
                     given[path.name] = path
         found.update({name: path.read_bytes() for name, path in given.items()})
@@ -84,14 +86,14 @@ def _rules_at(place: Path) -> list[Path]:
     try:
         is_directory = stat.S_ISDIR(place.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        raise MountError(f"{place}: there is no such file or directory of udev rules", 2) from None
+        raise MountError(f"{place}: no such file or directory", 2) from None
     if is_directory:
         found = _rules_in(place)
         if not found:
-            raise MountError(f"{place}: there is no file *.rules in this directory", 2)
+            raise MountError(f"{place}: no file in this directory ends in .rules", 2)
         return found
     if place.suffix != ".rules":
-        raise MountError(f"{place}: udev reads no files but *.rules", 2)
+        raise MountError(f"{place}: udev reads only files that end in .rules", 2)
     return [place]
 
 

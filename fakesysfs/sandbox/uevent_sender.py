@@ -38,7 +38,7 @@ class UeventSender:
         """Events of `_kernel` before this one were sent, or cannot be any more."""
         self._kernel = sysroot.kernel
         self._lagging = False
-        """A listener lags behind; whoever writes is not to wait for it, it may be the listener itself."""
+        """A listener is slow. Writers do not wait for it: one of them may be that listener."""
         self._progress = trio.Event()
 
     async def run(self, flush: Callable[[], Awaitable[None]]) -> None:

@@ -1,20 +1,20 @@
-"""Puts together what the command sees at /sys, /dev and /proc.
+"""Mounts what the command sees at /sys, /dev and /proc.
 
-Everything private lies in one tmpfs, which covers /sys in the outer mount namespace and is moved to /dev/.fakesysfs in
-the inner one:
+All private files are in one tmpfs. It covers /sys in the outer mount namespace and moves to /dev/.fakesysfs in the
+inner one:
 
     root/   the sysroot: what `fakesysfs mount` shows
     bin/    stand-ins for modprobe, modinfo, rmmod, lsmod, dmesg and mount, first in PATH
-    modprobe.d/  has libkmod, in whatever tool, start our modprobe for the fake's modules (modprobe.d(5), `install`)
+    modprobe.d/  makes libkmod, which tools link, start our modprobe for the fake's modules (modprobe.d(5), `install`)
 
-/dev is the sysroot's, in which the fake's nodes come and go; the usual ones are mounted over their placeholders there.
+/dev is the sysroot's; the fake's nodes come and go in it. The host's null, zero, ... are mounted over placeholders.
 
-What of the host's kernel is left
-    /sys, /dev     Nothing but those usual nodes: the fake's cover the host's, and the covers are locked
-                   (`namespaces.py`). No other file system shows device nodes that can be opened.
-    /proc          What belongs to processes is as usual. The rest is read-only (`_guard_proc`), because /proc lets
-                   root write wherever he is the host's root by number, and that he is in a user namespace too.
-    elsewhere      A sysfs, proc and the like that the host has mounted in other places, as for a chroot, is covered.
+Which parts of the host's kernel the command reaches
+    /sys, /dev     Only the nodes null, zero, ... The fake's /sys and /dev cover the host's, and the covers are locked
+                   (`namespaces.py`). Device nodes of other file systems cannot be opened.
+    /proc          The files of processes are as usual. The rest is read-only (`_guard_proc`): /proc compares user
+                   numbers, so it would let root of a user namespace write as the host's root.
+    elsewhere      Each sysfs, proc or similar that the host has mounted in other places (say for a chroot) is covered.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fakesysfs.fuse.mount_table import mounts
 from fakesysfs.sandbox import linux, terminals
 
 _SCRATCH = "/sys"
-"""Where the tmpfs is at first: covered by the fake later on, so nothing is hidden by it."""
+"""Where the tmpfs is at first. The fake covers /sys later, so the tmpfs hides nothing."""
 
 _HOME = "/dev/.fakesysfs"
 
@@ -42,7 +42,7 @@ _KMOD_NAMES = ("modprobe", "modinfo", "rmmod", "lsmod", "insmod", "depmod")
 _NODES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
 _DIRECTORIES = ("shm", "mqueue")
 _MODPROBE_CONFIGURATION = ("/lib/modprobe.d", "/usr/local/lib/modprobe.d", "/etc/modprobe.d", "/run/modprobe.d")
-"""Where libkmod looks; one is covered, a distribution's rather than what an administrator wrote."""
+"""Where libkmod looks. The first that exists is covered: rather a distribution's than an administrator's."""
 
 OF_THE_KERNEL = frozenset(
     {"sysfs", "proc", "devtmpfs", "debugfs", "tracefs", "configfs", "efivarfs", "pstore", "bpf", "binfmt_misc"}
@@ -55,7 +55,7 @@ _OF_A_NETWORK = ("core", "ipv4", "ipv6", "unix")
 """Folders of /proc/sys/net with settings of a network namespace; netfilter has one that is the host's."""
 
 _HARMLESS_IN_PROC = ("pressure",)
-"""What is written there concerns the writer alone: who wants to be told of what."""
+"""A write there affects only the writer: it asks for notifications."""
 
 
 def prepare() -> None:
@@ -90,7 +90,7 @@ def show(*, private_network: bool) -> set[int]:
     _configure_libkmod()
     kmod = shutil.which("kmod")
     if kmod is not None:
-        # modprobe and the like are links to it, which are also called by their absolute paths.
+        # modprobe, modinfo, ... are links to it; programs also call them by absolute paths.
         linux.mount(f"{_HOME}/bin/kmod", kmod, "", linux.MS_BIND)
     return kept
 

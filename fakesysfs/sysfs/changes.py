@@ -1,8 +1,8 @@
 """Which names a change in the kernel touches.
 
-The kernel reports *what* came or went; here stands where that shows, so that whoever caches names can drop exactly
-those. The inode numbers of the directories are computed when the change is reported: afterwards the object may be
-gone.
+The kernel reports which object came or went. This module knows the directories that show it, so
+that a cache of names can drop exactly those names. It computes the inode numbers of the directories
+at once, because the object may be gone later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Where = Callable[[str], Kobject]
 
 
 class Changes:
-    """Turns the kernel's changes into `NameChange`s of one tree. `static` finds a static directory by its path."""
+    """Turns the kernel's changes into `NameChange`s of one tree.
+
+    `static` gives a static directory by its path.
+    """
 
     def __init__(self, tree: Tree, static: Where) -> None:
         self._tree = tree
@@ -94,7 +97,7 @@ class Changes:
         yield self._name(self._group(driver.bus, "drivers"), driver.name, directories=True)
         module = kernel_of(driver).modules.loaded.get(driver.module)
         if module is not None:
-            # The group comes with the first driver and goes with the last.
+            # The group `drivers` comes with the first driver and goes with the last.
             yield self._name(self._tree.ino_of(module), "drivers", directories=True)
 
     def _driver_link(self, device: Device, driver: Driver, _last: Any) -> Iterator[NameChange]:
@@ -108,7 +111,7 @@ class Changes:
             yield self._name(self._group(modules.loaded[name], "holders"), module.name)
 
     def _debugfs(self, directory: Kobject | None, name: str, _last: Any) -> Iterator[NameChange]:
-        """A directory came or went in another one of debugfs, or (None) at its top."""
+        """A directory came or went below `directory`, or below debugfs itself (None)."""
         parent = self._at(debugfs.PATH) if directory is None else self._tree.ino_of(directory)
         yield self._name(parent, name, directories=True)
 

@@ -1,78 +1,87 @@
-"""What many directories share: `power/`, `uevent`, `subsystem` (drivers/base/core.c, power/sysfs.c)."""
+"""What many directories share: `power/`, `uevent`, `subsystem`, the tables of buses.
+
+drivers/base/core.c, drivers/base/bus.c, drivers/base/power/sysfs.c.
+"""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
-from fakesysfs.kernel.device import Bus, Device, synthetic_uevent
+from fakesysfs.kernel.device import Device, synthetic_uevent
+from fakesysfs.kernel.kernel import HasKernel, Kernel
 from fakesysfs.kernel.kstrtox import sysfs_match_string, word_of
-from fakesysfs.kernfs.declare import Attribute, Entry, Group, Indexed, Link, Links
+from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Entry, Group, Indexed, Link, Links, Store
 from fakesysfs.ops.errors import KernelError
 
-
-def on(text: str) -> Callable[[Any], str]:
-    """A `show` that always gives the same line."""
-    return lambda _kobj: f"{text}\n"
+K = TypeVar("K", bound=HasKernel)
 
 
-def has_pm(kobj: Any) -> bool:
-    """CONFIG_PM."""
-    return bool(kobj.kernel.config.pm)
+def always_0(_kobj: object) -> int:
+    """The `show` of an attribute that reads as 0 whatever happens."""
+    return 0
 
 
-def _autosuspend_delay(_kobj: Any) -> str:
+# power/ -----------------------------------------------------------------------------------------------------------
+
+
+def _has_pm(kobj: HasKernel) -> bool:
+    return kobj.kernel.config.pm
+
+
+def _autosuspend_delay_show(_kobj: object) -> str:
     raise KernelError(errno.EIO, "the device does not use autosuspend", "autosuspend_delay_ms_show")
 
 
-def _only(*words: str) -> Callable[[Any, bytes], None]:
-    """A `store` that takes some words and changes nothing (runtime PM is disabled for these devices)."""
+def _autosuspend_delay_store(_kobj: object, _buffer: bytes) -> None:
+    raise KernelError(errno.EIO, "the device does not use autosuspend", "autosuspend_delay_ms_store")
 
-    def store(_kobj: Any, buffer: bytes) -> None:
+
+def _only(*words: str) -> Store[object]:
+    """A `store` that takes some words without effect: these devices have runtime PM disabled."""
+
+    def store(_kobj: object, buffer: bytes) -> None:
         sysfs_match_string(dict.fromkeys(words, True), buffer, "control_store")
 
     return store
 
 
-def _refuse_autosuspend(_kobj: Any, _buffer: bytes) -> None:
-    raise KernelError(errno.EIO, "the device does not use autosuspend", "autosuspend_delay_ms_store")
-
-
-POWER = Group(
+POWER: Group[HasKernel] = Group(
     name="power",
-    visible=has_pm,
+    visible=_has_pm,
     doc="Power management of the device; runtime PM is disabled for all modelled devices.",
     entries=(
-        Attribute(name="async", mode=0o644, show=on("disabled"), store=_only("enabled", "disabled")),
-        Attribute(name="autosuspend_delay_ms", mode=0o644, show=_autosuspend_delay, store=_refuse_autosuspend),
-        Attribute(name="control", mode=0o644, show=on("auto"), store=_only("auto", "on")),
-        Attribute(name="runtime_active_kids", mode=0o444, show=on("0")),
-        Attribute(name="runtime_active_time", mode=0o444, show=on("0")),
-        Attribute(name="runtime_enabled", mode=0o444, show=on("disabled")),
-        Attribute(name="runtime_status", mode=0o444, show=on("unsupported")),
-        Attribute(name="runtime_suspended_time", mode=0o444, show=on("0")),
-        Attribute(name="runtime_usage", mode=0o444, show=on("0")),
+        RW("async", lambda _: "disabled", _only("enabled", "disabled")),
+        RW("autosuspend_delay_ms", _autosuspend_delay_show, _autosuspend_delay_store),
+        RW("control", lambda _: "auto", _only("auto", "on")),
+        RO("runtime_active_kids", always_0),
+        RO("runtime_active_time", always_0),
+        RO("runtime_enabled", lambda _: "disabled"),
+        RO("runtime_status", lambda _: "unsupported"),
+        RO("runtime_suspended_time", always_0),
+        RO("runtime_usage", always_0),
     ),
 )
 
 
+# uevent, subsystem ------------------------------------------------------------------------------------------------
+
+
 def uevent(
-    devpath: Callable[[Any], str],
-    subsystem: str | Callable[[Any], str] | None,
-    environment: Callable[[Any], tuple[str, ...]] = lambda _kobj: (),
+    devpath: Callable[[K], str],
+    subsystem: str | Callable[[K], str | None] | None,
+    environment: Callable[[K], tuple[str, ...]] = lambda _kobj: (),
     *,
     write_only: bool = False,
-) -> Attribute:
-    """The attribute `uevent`: reads as the device's KEY=value lines, a write sends a synthetic event.
+) -> Attribute[K]:
+    """The attribute `uevent`: a read gives the KEY=value lines, a write sends a synthetic event.
 
-    `subsystem` is None for a device on no bus; `write_only` is what is no device: a driver, a bus, a module.
+    `subsystem` is None for a device on no bus. `write_only` is for objects that are not devices: a
+    driver, a bus, a module.
     """
 
-    def show(kobj: Any) -> str:
-        return "".join(f"{line}\n" for line in environment(kobj))
-
-    def store(kobj: Any, buffer: bytes) -> None:
+    def store(kobj: K, buffer: bytes) -> None:
         path = devpath(kobj)
         bus = subsystem(kobj) if callable(subsystem) else subsystem
         driver = kobj.driver if isinstance(kobj, Device) else None
@@ -80,71 +89,70 @@ def uevent(
         label = f"{driver.name if driver else bus or ''} {path.rsplit('/', 1)[1]}" if not write_only else None
         synthetic_uevent(kobj.kernel, buffer, path, bus, label, lambda: environment(kobj))
 
-    return Attribute(
-        name="uevent",
-        mode=0o200 if write_only else 0o644,
-        show=None if write_only else show,
-        store=store,
-        doc="Environment of the device's uevents; a write of an action (add, change, ...) sends one.",
-    )
+    doc = "Environment of the device's uevents; a write of an action (add, change, ...) sends one."
+    return WO("uevent", store, doc) if write_only else RW("uevent", environment, store, doc)
 
 
-def subsystem(bus: str) -> Link:
+def subsystem(bus: str) -> Link[object]:
     """The link `subsystem` to a bus."""
-    return Link(name="subsystem", target=lambda _kobj: f"/sys/bus/{bus}", doc="The bus that the device is on.")
+    return Link(name="subsystem", target=lambda _: f"/sys/bus/{bus}", doc="The bus that the device is on.")
 
 
-def _is_on_bus(devices: Entry, kobj: Any, name: str) -> bool:
-    """Is there a device of this name in the family of links?"""
-    if isinstance(devices, Links):
-        return name in devices.of(kobj)
-    assert isinstance(devices, Indexed)
-    number = name.removeprefix(devices.prefix)
-    return name == f"{devices.prefix}{number}" and number == f"{_decimal(number)}" and devices.has(kobj, int(number))
+# Buses ------------------------------------------------------------------------------------------------------------
 
 
-def _decimal(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
-def bus_entries(name: str, devices: Entry, drivers: Entry | None = None) -> tuple[Entry, ...]:
-    """The entries of /sys/bus/NAME. Buses without drivers (memory, node) have the same attributes.
-
-    `name` is "" where the directory stands for a `Bus`, which has its own.
-    """
-    real = drivers is not None
-
-    def autoprobe_show(kobj: Any) -> str:
-        return f"{int(kobj.autoprobe if isinstance(kobj, Bus) else name not in kobj.autoprobe_off)}\n"
-
-    def autoprobe_store(kobj: Any, buffer: bytes) -> None:
-        if isinstance(kobj, Bus):
-            kobj.drivers_autoprobe_store(buffer)
-        elif buffer.startswith(b"0"):
-            kobj.autoprobe_off.add(name)
-        else:
-            kobj.autoprobe_off.discard(name)
-
-    def no_drivers_probe(kobj: Any, buffer: bytes) -> None:
-        """No driver is there to take the device, which is no error (drivers_probe_store)."""
-        if not _is_on_bus(devices, kobj, word_of(buffer)):
-            raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r}", "drivers_probe_store")
-
+def bus_entries(
+    devices: Entry[K],
+    drivers: tuple[Entry[K], ...],
+    autoprobe_show: Callable[[K], bool],
+    autoprobe_store: Store[K],
+    probe_store: Store[K],
+    devpath: Callable[[K], str],
+) -> tuple[Entry[K], ...]:
+    """The entries of /sys/bus/NAME (drivers/base/bus.c, bus_register)."""
     return (
         Group(name="devices", entries=(devices,), doc="Links to all devices on the bus."),
-        Group(name="drivers", entries=(drivers,) if drivers else (), doc="The drivers of the bus."),
-        Attribute(
-            name="drivers_autoprobe",
-            mode=0o644,
-            show=autoprobe_show,
-            store=autoprobe_store,
-            doc="Whether new devices and drivers are matched by themselves: 1 or 0.",
+        Group(name="drivers", entries=drivers, doc="The drivers of the bus."),
+        RW(
+            "drivers_autoprobe",
+            autoprobe_show,
+            autoprobe_store,
+            "Whether new devices and drivers are matched by themselves: 1 or 0.",
         ),
-        Attribute(
-            name="drivers_probe",
-            mode=0o200,
-            store=(lambda bus, buffer: bus.drivers_probe_store(buffer)) if real else no_drivers_probe,
-            doc="A device's name: let a driver that matches take it.",
-        ),
-        uevent(lambda kobj: f"/bus/{name or kobj.name}", "bus", write_only=True),
+        WO("drivers_probe", probe_store, "A device's name: let a driver that matches take it."),
+        uevent(devpath, "bus", write_only=True),
     )
+
+
+def driverless_bus_entries(name: str, devices: Links[Kernel] | Indexed[Kernel]) -> tuple[Entry[Kernel], ...]:
+    """The entries of a bus without drivers (memory, node): the same attributes, without effect."""
+
+    def autoprobe_store(kernel: Kernel, buffer: bytes) -> None:
+        if buffer.startswith(b"0"):
+            kernel.autoprobe_off.add(name)
+        else:
+            kernel.autoprobe_off.discard(name)
+
+    def probe_store(kernel: Kernel, buffer: bytes) -> None:
+        """No driver takes the device; that is not an error (drivers_probe_store)."""
+        if not _is_on_bus(devices, kernel, word_of(buffer)):
+            raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r}", "drivers_probe_store")
+
+    return bus_entries(
+        devices,
+        (),
+        lambda kernel: name not in kernel.autoprobe_off,
+        autoprobe_store,
+        probe_store,
+        lambda _kernel: f"/bus/{name}",
+    )
+
+
+def _is_on_bus(devices: Links[Kernel] | Indexed[Kernel], kernel: Kernel, name: str) -> bool:
+    """Whether the family of links has a device of this name."""
+    if isinstance(devices, Links):
+        return name in devices.of(kernel)
+    digits = name.removeprefix(devices.prefix)
+    if not digits.isascii() or not digits.isdigit() or name != f"{devices.prefix}{int(digits)}":
+        return False
+    return devices.has(kernel, int(digits))

@@ -1,22 +1,21 @@
-"""/sys/bus/dax, dax devices, regions, mappings.
+"""/sys/bus/dax: dax devices, regions, mappings; and the drivers and the devices above them.
 
-Drivers and the devices above them (drivers/dax/bus.c, drivers/base/bus.c). KERNEL.md 4.
+drivers/dax/bus.c, drivers/base/bus.c. KERNEL.md 4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from fakesysfs.kernel.dax import bus as dax_bus
 from fakesysfs.kernel.dax.bus import DaxDriver, DaxMapping, DaxRegion, DevDax
 from fakesysfs.kernel.dax.kmem import DaxKmemData, Kmem
 from fakesysfs.kernel.device import Bus, Device, Driver
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.kstrtox import c_string
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
-from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Kobject, Link, Links, Subdirectories
+from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Entry, Group, Kobject, Link, Links, Subdirectories
 from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
-
-_WRITABLE_IF_DYNAMIC = 0o644
 
 
 def device_path(device: Device) -> str:
@@ -28,28 +27,37 @@ def _driver_link(device: Device) -> str | None:
     return None if device.driver_link is None else f"/sys{device.driver_link.devpath}"
 
 
-DRIVER_LINK = Link(name="driver", target=_driver_link, doc="The driver that the device is bound to.")
+DRIVER_LINK: Link[Device] = Link(name="driver", target=_driver_link, doc="The driver that the device is bound to.")
 
 
 def _children(device: Device) -> dict[str, Device]:
     return device.children
 
 
-def _device_uevent() -> Attribute:
-    return uevent(
-        lambda device: device.devpath, lambda device: device.bus.name, lambda device: device.uevent_environment()
-    )
+def _devpath(device: Device) -> str:
+    return device.devpath
+
+
+_DEVICE_UEVENT = uevent(
+    _devpath,
+    lambda device: device.bus.name if device.bus else None,
+    lambda device: device.uevent_environment(),
+)
 
 
 # The dax device ---------------------------------------------------------------------------------------------------
 
 
-def _narrow(device: DevDax) -> int:
-    return 0o444 if device.region.static else _WRITABLE_IF_DYNAMIC
+def _writable_if_dynamic(device: DevDax) -> int:
+    return 0o444 if device.region.static else 0o644
 
 
-def _owner(name: str) -> Callable[[DevDax], DaxKmemData | None]:
-    """The attribute exists while kmem is bound; each binding's is another one, so open files of the last stay dead."""
+def _kmem_data(name: str) -> Callable[[DevDax], DaxKmemData | None]:
+    """The owner of the whole-device attribute, which a kernel calls `name`.
+
+    The attribute exists while kmem is bound. Each binding has another attribute, so a file that was
+    opened during an earlier binding stays dead.
+    """
 
     def owner(device: DevDax) -> DaxKmemData | None:
         data = device.driver_data
@@ -65,91 +73,68 @@ def _kmem(device: DevDax) -> Kmem:
     return driver
 
 
-def _whole_device(name: str, doc: str) -> Attribute:
-    return Attribute(
-        name=name,
-        mode=0o644,
-        show=lambda device: f"{_kmem(device).hotplug_show(device)}\n",
-        store=lambda device, buffer: _kmem(device).hotplug_store(device, buffer),
-        owner=_owner(name),
-        doc=doc,
-    )
-
-
-DEV_DAX = DirectoryKind(
+DEV_DAX = DirectoryKind[DevDax](
     "dax device",
     device_path,
     (
-        _whole_device(
+        RW(
             "hotplug",
+            lambda device: _kmem(device).hotplug_show(device),
+            lambda device, buffer: _kmem(device).hotplug_store(device, buffer),
             "State of all memory of a device bound to kmem (the posted series): unplugged, offline, online, "
             "online_movable. "
             "Written: unplug, online, online_movable; EBUSY from one online type to another: unplug first.",
+            owner=_kmem_data("hotplug"),
         ),
-        _whole_device(
+        RW(
             "state",
+            lambda device: _kmem(device).hotplug_show(device),
+            lambda device, buffer: _kmem(device).hotplug_store(device, buffer),
             "State of all memory of a device bound to kmem (the merged form): unplugged, offline, online, "
             "online_kernel, "
             "online_movable. Written: all but offline; EBUSY unless it is unplugged.",
+            owner=_kmem_data("state"),
         ),
-        Attribute(
-            name="size",
-            mode=0o644,
-            narrow=_narrow,
-            show=lambda device: f"{device.size}\n",
-            store=dax_bus.size_store,
-            doc="Bytes; writable in a dynamic region while no driver is bound.",
+        RW(
+            "size",
+            lambda device: device.size,
+            dax_bus.size_store,
+            "Bytes; writable in a dynamic region while no driver is bound.",
+            narrow=_writable_if_dynamic,
         ),
-        Attribute(
-            name="align",
-            mode=0o644,
-            narrow=_narrow,
-            show=lambda device: f"{device.align}\n",
-            store=dax_bus.align_store,
-            doc="Alignment of the device's ranges in bytes: 4096, 2097152 or 1073741824.",
+        RW(
+            "align",
+            lambda device: device.align,
+            dax_bus.align_store,
+            "Alignment of the device's ranges in bytes: 4096, 2097152 or 1073741824.",
+            narrow=_writable_if_dynamic,
         ),
-        Attribute(
-            name="mapping",
-            mode=0o200,
-            store=dax_bus.mapping_store,
+        WO(
+            "mapping",
+            dax_bus.mapping_store,
+            'A range "start-end" (hexadecimal) to add to the device.',
             visible=lambda device: not device.region.static,
-            doc='A range "start-end" (hexadecimal) to add to the device.',
         ),
-        Attribute(
-            name="memmap_on_memory",
-            mode=0o644,
-            show=lambda device: f"{int(device.memmap_on_memory)}\n",
-            store=dax_bus.memmap_on_memory_store,
-            doc="Whether kmem keeps the memory map of the device's blocks in the blocks.",
+        RW(
+            "memmap_on_memory",
+            lambda device: device.memmap_on_memory,
+            dax_bus.memmap_on_memory_store,
+            "Whether kmem keeps the memory map of the device's blocks in the blocks.",
         ),
-        Attribute(
-            name="target_node",
-            mode=0o444,
-            show=lambda device: f"{device.target_node}\n",
-            doc="Node that the memory is on.",
+        RO("target_node", lambda device: device.target_node, "Node that the memory is on."),
+        RO(
+            "numa_node",
+            lambda device: f"{device.numa_node}",
+            "The node of the device that offers the region: the nearest one online when that was made.",
         ),
-        Attribute(
-            name="numa_node",
-            mode=0o444,
-            show=lambda device: f"{device.numa_node}\n",
-            doc="The node of the device that offers the region: the nearest one online when that was made.",
+        RO("modalias", lambda device: device.modalias, "What modules are matched by."),
+        RO(
+            "dev",
+            lambda device: f"{device.kernel.config.dax_major}:{device.minor}",
+            "Major and minor number of the character device.",
         ),
-        Attribute(
-            name="modalias", mode=0o444, show=lambda device: f"{device.modalias}\n", doc="What modules are matched by."
-        ),
-        Attribute(
-            name="dev",
-            mode=0o444,
-            show=lambda device: f"{device.kernel.config.dax_major}:{device.minor}\n",
-            doc="Major and minor number of the character device.",
-        ),
-        Attribute(
-            name="resource",
-            mode=0o400,
-            show=lambda device: f"{device.resource:#x}\n",
-            doc="Start of the first range, bytes.",
-        ),
-        _device_uevent(),
+        RO("resource", lambda device: f"{device.resource:#x}", "Start of the first range, bytes.", mode=0o400),
+        _DEVICE_UEVENT,
         subsystem("dax"),
         DRIVER_LINK,
         POWER,
@@ -157,101 +142,74 @@ DEV_DAX = DirectoryKind(
     ),
 )
 
-DAX_MAPPING = DirectoryKind(
+DAX_MAPPING = DirectoryKind[DaxMapping](
     "dax mapping",
     device_path,
     (
-        Attribute(
-            name="start", mode=0o400, show=lambda mapping: f"{mapping.range.start:#x}\n", doc="First byte of the range."
-        ),
-        Attribute(
-            name="end", mode=0o400, show=lambda mapping: f"{mapping.range.end:#x}\n", doc="Last byte of the range."
-        ),
-        Attribute(
-            name="page_offset",
-            mode=0o400,
-            show=lambda mapping: f"{_page_offset(mapping):#x}\n",
-            doc="Pages of the device before this range.",
-        ),
+        RO("start", lambda mapping: f"{mapping.range.start:#x}", "First byte of the range.", mode=0o400),
+        RO("end", lambda mapping: f"{mapping.range.end:#x}", "Last byte of the range.", mode=0o400),
+        RO("page_offset", lambda mapping: f"{mapping.pgoff:#x}", "Pages of the device before this range.", mode=0o400),
         uevent(lambda mapping: mapping.devpath, None),
         POWER,
     ),
 )
 
 
-def _page_offset(mapping: DaxMapping) -> int:
-    return mapping.pgoff
-
-
 # The region -------------------------------------------------------------------------------------------------------
 
 
-def _region(device: Any) -> DaxRegion:
+def _region(device: Device) -> DaxRegion:
     region = device.driver_data
     assert isinstance(region, DaxRegion)
     return region
 
 
-def _region_now(device: Any) -> DaxRegion | None:
-    """The group comes and goes with the region; that of the next binding is another one."""
+def _region_now(device: Device) -> DaxRegion | None:
+    """The owner of the group, which lives as long as the region: each binding has another one."""
     region = device.driver_data
     return region if isinstance(region, DaxRegion) else None
 
 
-def _is_dynamic(device: Any) -> bool:
+def _is_dynamic(device: Device) -> bool:
     return not _region(device).static
 
 
 def _name_or_nothing(device: DevDax | None) -> str:
-    return "\n" if device is None else f"{device.name}\n"
+    return "" if device is None else device.name
 
 
-DAX_REGION = Group(
+DAX_REGION: Group[Device] = Group(
     name="dax_region",
     owner=_region_now,
     doc="The region that dax devices are made of.",
     entries=(
-        Attribute(
-            name="id",
-            mode=0o444,
-            show=lambda device: f"{_region(device).id}\n",
-            doc="Number of the region: the X of daxX.Y.",
-        ),
-        Attribute(name="size", mode=0o444, show=lambda device: f"{_region(device).range.length}\n", doc="Bytes."),
-        Attribute(
-            name="align",
-            mode=0o400,
-            show=lambda device: f"{_region(device).align}\n",
-            doc="Default alignment in bytes.",
-        ),
-        Attribute(
-            name="available_size",
-            mode=0o444,
-            show=lambda device: f"{_region(device).available_size}\n",
+        RO("id", lambda device: _region(device).id, "Number of the region: the X of daxX.Y."),
+        RO("size", lambda device: _region(device).range.length, "Bytes."),
+        RO("align", lambda device: _region(device).align, "Default alignment in bytes.", mode=0o400),
+        RO(
+            "available_size",
+            lambda device: _region(device).available_size,
+            "Bytes that no device holds.",
             visible=_is_dynamic,
-            doc="Bytes that no device holds.",
         ),
-        Attribute(
-            name="seed",
-            mode=0o444,
-            show=lambda device: _name_or_nothing(_region(device).seed),
+        RO(
+            "seed",
+            lambda device: _name_or_nothing(_region(device).seed),
+            "The first device that was never bound.",
             visible=_is_dynamic,
-            doc="The first device that was never bound.",
         ),
-        Attribute(
-            name="create",
-            mode=0o644,
-            show=lambda device: _name_or_nothing(_region(device).youngest),
-            store=lambda device, buffer: dax_bus.create_store(_region(device), buffer),
+        RW(
+            "create",
+            lambda device: _name_or_nothing(_region(device).youngest),
+            lambda device, buffer: dax_bus.create_store(_region(device), buffer),
+            "1 makes an empty device; reads as the youngest one's name.",
             visible=_is_dynamic,
-            doc="1 makes an empty device; reads as the youngest one's name.",
         ),
-        Attribute(
-            name="delete",
-            mode=0o200,
-            store=lambda device, buffer: dax_bus.delete_store(_region(device), buffer),
+        WO(
+            "delete",
+            lambda device, buffer: dax_bus.delete_store(_region(device), buffer),
+            "Name of an empty, unbound device to delete; never daxX.0.",
             visible=_is_dynamic,
-            doc="Name of an empty, unbound device to delete; never daxX.0.",
         ),
     ),
 )
@@ -260,33 +218,33 @@ DAX_REGION = Group(
 # Devices above and drivers ----------------------------------------------------------------------------------------
 
 
-def _override_store(device: PlatformDevice, buffer: bytes) -> None:
-    text = buffer.partition(b"\0")[0].partition(b"\n")[0].decode("utf-8", "backslashreplace")
+def _driver_override_show(device: PlatformDevice) -> str:
+    return device.driver_override or "(null)"
+
+
+def _driver_override_store(device: PlatformDevice, buffer: bytes) -> None:
+    text = c_string(buffer).partition(b"\n")[0].decode("utf-8", "backslashreplace")
     device.driver_override = text or None
 
 
-PLATFORM_DEVICE = DirectoryKind(
+PLATFORM_DEVICE = DirectoryKind[PlatformDevice](
     "platform device",
     device_path,
     (
-        Attribute(
-            name="driver_override",
-            mode=0o644,
-            show=lambda device: f"{device.driver_override or '(null)'}\n",
-            store=_override_store,
-            doc="The only driver that may take the device.",
+        RW(
+            "driver_override",
+            _driver_override_show,
+            _driver_override_store,
+            "The only driver that may take the device.",
         ),
-        Attribute(
-            name="modalias", mode=0o444, show=lambda device: f"{device.modalias}\n", doc="What modules are matched by."
-        ),
-        Attribute(
-            name="numa_node",
-            mode=0o444,
-            show=lambda device: f"{device.numa_node}\n",
+        RO("modalias", lambda device: device.modalias, "What modules are matched by."),
+        RO(
+            "numa_node",
+            lambda device: f"{device.numa_node}",
+            "Nearest node that was online at creation.",
             visible=lambda device: device.numa_node is not None,
-            doc="Nearest node that was online at creation.",
         ),
-        _device_uevent(),
+        _DEVICE_UEVENT,
         subsystem("platform"),
         DRIVER_LINK,
         POWER,
@@ -295,24 +253,18 @@ PLATFORM_DEVICE = DirectoryKind(
     ),
 )
 
-CXL_DEVICE = DirectoryKind(
+CXL_DEVICE = DirectoryKind[CxlDevice](
     "cxl device",
     device_path,
     (
-        Attribute(
-            name="devtype",
-            mode=0o444,
-            show=lambda device: f"{device.devtype}\n",
-            doc="Type of the device on the CXL bus.",
-        ),
-        Attribute(
-            name="modalias",
-            mode=0o444,
-            show=lambda device: f"{device.modalias}\n",
+        RO("devtype", lambda device: device.devtype, "Type of the device on the CXL bus."),
+        RO(
+            "modalias",
+            lambda device: device.modalias or "",
+            "What modules are matched by.",
             visible=lambda device: device.modalias is not None,
-            doc="What modules are matched by.",
         ),
-        _device_uevent(),
+        _DEVICE_UEVENT,
         subsystem("cxl"),
         DRIVER_LINK,
         POWER,
@@ -326,35 +278,28 @@ def _is_dax_driver(driver: Driver) -> bool:
     return isinstance(driver, DaxDriver)
 
 
-DRIVER = DirectoryKind(
+def _dax_driver(driver: Driver) -> DaxDriver:
+    assert isinstance(driver, DaxDriver)
+    return driver
+
+
+DRIVER = DirectoryKind[Driver](
     "driver",
     lambda driver: f"/sys{driver.devpath}",
     (
-        Attribute(
-            name="bind",
-            mode=0o200,
-            store=lambda driver, buffer: driver.bus.bind_store(driver, buffer),
-            doc="Name of a device to bind.",
-        ),
-        Attribute(
-            name="unbind",
-            mode=0o200,
-            store=lambda driver, buffer: driver.bus.unbind_store(driver, buffer),
-            doc="Name of a device to unbind.",
-        ),
-        Attribute(
-            name="new_id",
-            mode=0o200,
-            store=lambda driver, buffer: driver.new_id_store(buffer),
+        WO("bind", lambda driver, buffer: driver.bus.bind_store(driver, buffer), "Name of a device to bind."),
+        WO("unbind", lambda driver, buffer: driver.bus.unbind_store(driver, buffer), "Name of a device to unbind."),
+        WO(
+            "new_id",
+            lambda driver, buffer: _dax_driver(driver).new_id_store(buffer),
+            "Name daxX.Y of a device that the driver takes from now on.",
             visible=_is_dax_driver,
-            doc="Name daxX.Y of a device that the driver takes from now on.",
         ),
-        Attribute(
-            name="remove_id",
-            mode=0o200,
-            store=lambda driver, buffer: driver.remove_id_store(buffer),
+        WO(
+            "remove_id",
+            lambda driver, buffer: _dax_driver(driver).remove_id_store(buffer),
+            "Name daxX.Y that the driver no longer takes.",
             visible=_is_dax_driver,
-            doc="Name daxX.Y that the driver no longer takes.",
         ),
         uevent(lambda driver: driver.devpath, "drivers", write_only=True),
         Link(name="module", target=lambda driver: f"/sys/module/{driver.module}", doc="The driver's module."),
@@ -371,26 +316,32 @@ def _bus_devices(bus: Bus) -> dict[str, tuple[Kobject, str]]:
 
 
 def _is_listed(device: Device) -> bool:
-    """The CXL hierarchy's ports and decoders have no attributes here, so tools for them are not shown any."""
+    """Whether the bus shows a device: not CXL's ports and decoders, which have no attributes here."""
     return not isinstance(device, CxlDevice) or device.devtype in {"cxl_dax_region", "cxl_region"}
 
 
-BUS = DirectoryKind(
+BUS = DirectoryKind[Bus](
     "bus",
     lambda bus: f"/sys/bus/{bus.name}",
     bus_entries(
-        "",
         Links(of=_bus_devices, doc="Links to all devices on the bus."),
-        Subdirectories(of=lambda bus: bus.drivers, doc="The drivers of the bus."),
+        (Subdirectories(of=lambda bus: bus.drivers, doc="The drivers of the bus."),),
+        lambda bus: bus.autoprobe,
+        lambda bus, buffer: bus.drivers_autoprobe_store(buffer),
+        lambda bus, buffer: bus.drivers_probe_store(buffer),
+        lambda bus: f"/bus/{bus.name}",
     ),
 )
 
 
-def _char_devices(kernel: Any) -> dict[str, tuple[Kobject, str]]:
+def _char_devices(kernel: Kernel) -> dict[str, tuple[Kobject, str]]:
     return {
         f"{kernel.config.dax_major}:{device.minor}": (device, device_path(device))
         for device in kernel.dax_bus.devices.values()
+        if isinstance(device, DevDax)
     }
 
 
-CHAR_ENTRIES: tuple[Entry, ...] = (Links(of=_char_devices, doc="Links to the devices by major and minor number."),)
+CHAR_ENTRIES: tuple[Entry[Kernel], ...] = (
+    Links(of=_char_devices, doc="Links to the devices by major and minor number."),
+)

@@ -7,16 +7,16 @@ import errno
 from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import kstrtoull
 from fakesysfs.kernel.memory_block import DEVPATH, MemoryBlock, State
-from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Indexed, Kobject, Links
+from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Entry, Indexed, Kobject, Links
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.sysfs.common import POWER, bus_entries, on, subsystem, uevent
+from fakesysfs.sysfs.common import POWER, always_0, driverless_bus_entries, subsystem, uevent
 
 MEMORY = "/sys/devices/system/memory"
 MAX_NODES_OF_BLOCK = 8
 
 
-async def _online_show(block: MemoryBlock) -> str:
-    return f"{int(await block.blocks.online_show(block.index))}\n"
+async def _online_show(block: MemoryBlock) -> bool:
+    return await block.blocks.online_show(block.index)
 
 
 def _nodes(block: MemoryBlock) -> dict[str, tuple[Kobject, str]]:
@@ -24,43 +24,34 @@ def _nodes(block: MemoryBlock) -> dict[str, tuple[Kobject, str]]:
     return {node.name: (node, f"/sys/devices/system/node/{node.name}") for node in nodes if node is not None}
 
 
-MEMORY_BLOCK = DirectoryKind(
+MEMORY_BLOCK = DirectoryKind[MemoryBlock](
     "memory block",
     lambda block: f"{MEMORY}/memory{block.index}",
     (
-        Attribute(
-            name="state",
-            mode=0o644,
-            show=lambda block: f"{block.status.state}\n",
-            store=lambda block, buffer: block.blocks.state_store(block.index, buffer),
-            doc="online, offline or going-offline. Written: offline, online, online_kernel, online_movable; "
+        RW(
+            "state",
+            lambda block: block.status.state,
+            lambda block, buffer: block.blocks.state_store(block.index, buffer),
+            "online, offline or going-offline. Written: offline, online, online_kernel, online_movable; "
             "EINVAL if it is so already.",
         ),
-        Attribute(
-            name="online",
-            mode=0o644,
-            sleeping_show=_online_show,
-            store=lambda block, buffer: block.blocks.online_store(block.index, buffer),
-            doc="1 or 0; waits while the block is being offlined. Written: any boolean; success if it is so already.",
+        RW(
+            "online",
+            _online_show,
+            lambda block, buffer: block.blocks.online_store(block.index, buffer),
+            "1 or 0; waits while the block is being offlined. Written: any boolean; success if it is so already.",
         ),
-        Attribute(
-            name="phys_index",
-            mode=0o444,
-            show=lambda block: f"{block.index:08x}\n",
-            doc="Number of the block, hexadecimal.",
+        RO("phys_index", lambda block: f"{block.index:08x}", "Number of the block, hexadecimal."),
+        RO("phys_device", always_0, "Always 0."),
+        RO(
+            "removable",
+            lambda block: block.kernel.config.memory_hotremove,
+            "1 if the kernel can remove memory (MEMORY_HOTREMOVE), whether or not this block can be offlined.",
         ),
-        Attribute(name="phys_device", mode=0o444, show=on("0"), doc="Always 0."),
-        Attribute(
-            name="removable",
-            mode=0o444,
-            show=lambda block: f"{int(block.kernel.config.memory_hotremove)}\n",
-            doc="1 if the kernel can remove memory (MEMORY_HOTREMOVE), whether or not this block can be offlined.",
-        ),
-        Attribute(
-            name="valid_zones",
-            mode=0o444,
-            show=lambda block: " ".join(block.blocks.valid_zones(block.index)) + "\n",
-            doc="Zone of an online block (none: several); of an offline one the zones it can go to, the default first.",
+        RO(
+            "valid_zones",
+            lambda block: " ".join(block.blocks.valid_zones(block.index)),
+            "Zone of an online block (none: several); of an offline one the zones it can go to, the default first.",
         ),
         uevent(lambda block: f"{DEVPATH}{block.index}", "memory"),
         subsystem("memory"),
@@ -88,7 +79,7 @@ def _run(kernel: Kernel, index: int) -> tuple[int, int] | None:
     return kernel.memory_blocks.runs.span(index)
 
 
-def block_directories() -> Indexed:
+def block_directories() -> Indexed[Kernel]:
     """The family memoryN of directories."""
     return Indexed(
         prefix="memory",
@@ -101,7 +92,7 @@ def block_directories() -> Indexed:
     )
 
 
-def block_links() -> Indexed:
+def block_links() -> Indexed[Kernel]:
     """The family memoryN of links to all blocks."""
     return Indexed(
         prefix="memory",
@@ -115,7 +106,11 @@ def block_links() -> Indexed:
 
 
 def _offline_page(kernel: Kernel, buffer: bytes, where: str, offline: int) -> None:
-    """Raises KernelError: EINVAL for what is no number, ENXIO where no memory is, `offline` if it is not online."""
+    """Check the address of a page.
+
+    Raises KernelError: EINVAL if it is not a number, ENXIO if no memory is there, `offline` if the
+    memory is not online.
+    """
     try:
         address = kstrtoull(buffer, 0, where)
     except KernelError as error:
@@ -127,44 +122,47 @@ def _offline_page(kernel: Kernel, buffer: bytes, where: str, offline: int) -> No
         raise KernelError(offline, f"the page at {address:#x} is not online", where)
 
 
-MEMORY_ENTRIES: tuple[Entry, ...] = (
-    Attribute(
-        name="auto_online_blocks",
-        mode=0o644,
-        show=lambda kernel: f"{kernel.memory_hotplug.mhp_get_default_online_type().name.lower()}\n",
-        store=lambda kernel, buffer: kernel.memory_hotplug.mhp_set_default_online_type(buffer),
-        doc="Policy for memory that is added: offline, online, online_kernel or online_movable.",
+def _soft_offline_page_store(kernel: Kernel, buffer: bytes) -> None:
+    _offline_page(kernel, buffer, "soft_offline_page_store", errno.EIO)
+
+
+def _hard_offline_page_store(kernel: Kernel, buffer: bytes) -> None:
+    _offline_page(kernel, buffer, "hard_offline_page_store", errno.ENXIO)
+
+
+MEMORY_ENTRIES: tuple[Entry[Kernel], ...] = (
+    RW(
+        "auto_online_blocks",
+        lambda kernel: kernel.memory_hotplug.mhp_get_default_online_type().name.lower(),
+        lambda kernel, buffer: kernel.memory_hotplug.mhp_set_default_online_type(buffer),
+        "Policy for memory that is added: offline, online, online_kernel or online_movable.",
     ),
-    Attribute(
-        name="block_size_bytes",
-        mode=0o444,
-        show=lambda kernel: f"{kernel.memory_blocks.block_size:x}\n",
-        doc="Size of a memory block in bytes, hexadecimal without 0x.",
+    RO(
+        "block_size_bytes",
+        lambda kernel: f"{kernel.memory_blocks.block_size:x}",
+        "Size of a memory block in bytes, hexadecimal without 0x.",
     ),
-    Attribute(
-        name="crash_hotplug",
-        mode=0o444,
-        show=on("0"),
+    RO(
+        "crash_hotplug",
+        always_0,
+        "Whether the kernel updates the crash kernel's memory map by itself.",
         visible=lambda kernel: kernel.config.crash_hotplug,
-        doc="Whether the kernel updates the crash kernel's memory map by itself.",
     ),
-    Attribute(
-        name="soft_offline_page",
-        mode=0o200,
-        store=lambda kernel, buffer: _offline_page(kernel, buffer, "soft_offline_page_store", errno.EIO),
+    WO(
+        "soft_offline_page",
+        _soft_offline_page_store,
+        "A physical address: take its page out of use (the model only checks that there is one).",
         visible=lambda kernel: kernel.config.memory_failure,
-        doc="A physical address: take its page out of use (the model only checks that there is one).",
     ),
-    Attribute(
-        name="hard_offline_page",
-        mode=0o200,
-        store=lambda kernel, buffer: _offline_page(kernel, buffer, "hard_offline_page_store", errno.ENXIO),
+    WO(
+        "hard_offline_page",
+        _hard_offline_page_store,
+        "A physical address: treat its page as failed (the model only checks that there is one).",
         visible=lambda kernel: kernel.config.memory_failure,
-        doc="A physical address: treat its page as failed (the model only checks that there is one).",
     ),
     uevent(lambda _kernel: "/devices/system/memory", None),
     POWER,
     block_directories(),
 )
 
-MEMORY_BUS_ENTRIES = bus_entries("memory", block_links())
+MEMORY_BUS_ENTRIES = driverless_bus_entries("memory", block_links())

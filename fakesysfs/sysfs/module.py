@@ -5,19 +5,12 @@ kernel/module/sysfs.c, kernel/params.c.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from fakesysfs.kernel.kernel import kernel_of
+from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import kstrtobool
 from fakesysfs.kernel.module import Module, ModuleKind
 from fakesysfs.kernel.modules import MODULE_KINDS
-from fakesysfs.kernfs.declare import Attribute, DirectoryKind, Entry, Group, Kobject, Links
-from fakesysfs.sysfs.common import on, uevent
-
-
-def _refcnt(module: Module) -> str:
-    return f"{len(kernel_of(module).modules.users(module.name))}\n"
+from fakesysfs.kernfs.declare import RO, RW, Attribute, DirectoryKind, Entry, Group, Kobject, Links
+from fakesysfs.sysfs.common import always_0, uevent
 
 
 def _drivers(module: Module) -> dict[str, tuple[Kobject, str]]:
@@ -30,55 +23,59 @@ def _holders(module: Module) -> dict[str, tuple[Kobject, str]]:
 
 
 def _shown(kind: ModuleKind) -> set[str]:
-    """The parameters of a module that have a file."""
+    """The parameters that have a file."""
     return set(kind.parameters) - kind.hidden_integers
 
 
 _SECTIONS = (".text", "__mcount_loc", "__patchable_function_entries")
-"""Some of a module's sections (recorded: 7.2-distribution/01-boot, i=12; `ls` does not show those with a dot)."""
+"""Some of a module's sections; `ls` hides names with a dot (7.2-distribution/01-boot, i=12)."""
 
 
-def _boolean(name: str) -> Attribute:
-    def show(module: Module) -> str:
-        return "Y\n" if module.is_set(name) else "N\n"
+def _section(_module: Module) -> str:
+    return "0x0000000000000000"
+
+
+def _yes_no(value: bool) -> str:  # noqa: FBT001  the value of a parameter
+    return "Y" if value else "N"
+
+
+def _boolean(name: str) -> Attribute[Module]:
+    """A boolean parameter of a module (param_ops_bool)."""
 
     def store(module: Module, buffer: bytes) -> None:
-        module.parameters[name] = "Y" if kstrtobool(buffer, "param_set_bool") else "N"
+        module.parameters[name] = _yes_no(kstrtobool(buffer, "param_set_bool"))
 
-    return Attribute(
-        name=name,
-        mode=0o644,
-        show=show,
-        store=store,
+    return RW(
+        name,
+        lambda module: _yes_no(module.is_set(name)),
+        store,
+        "A parameter, Y or N.",
         visible=lambda module: name in module.parameters,
-        doc="A parameter, Y or N.",
     )
 
 
-MODULE = DirectoryKind(
+def _kind(module: Module) -> ModuleKind:
+    return kernel_of(module).modules.kinds[module.name]
+
+
+MODULE = DirectoryKind[Module](
     "module",
     lambda module: f"/sys/module/{module.name}",
     (
-        Attribute(
-            name="coresize",
-            mode=0o444,
-            show=lambda module: f"{kernel_of(module).modules.kinds[module.name].core_size}\n",
-            doc="Bytes of the module.",
-        ),
-        Attribute(name="initsize", mode=0o444, show=on("0"), doc="Bytes of its start-up code, given back already."),
-        Attribute(name="initstate", mode=0o444, show=on("live"), doc="live: the module is loaded."),
-        Attribute(name="refcnt", mode=0o444, show=_refcnt, doc="Users of the module."),
-        Attribute(
-            name="taint",
-            mode=0o444,
-            show=lambda module: "O\n" if kernel_of(module).modules.kinds[module.name].out_of_tree else "\n",
-            doc="How the module taints the kernel: O is out of tree.",
+        RO("coresize", lambda module: _kind(module).core_size, "Bytes of the module."),
+        RO("initsize", always_0, "Bytes of its start-up code, given back already."),
+        RO("initstate", lambda _: "live", "live: the module is loaded."),
+        RO("refcnt", lambda module: len(kernel_of(module).modules.users(module.name)), "Users of the module."),
+        RO(
+            "taint",
+            lambda module: "O" if _kind(module).out_of_tree else "",
+            "How the module taints the kernel: O is out of tree.",
         ),
         uevent(lambda module: f"/module/{module.name}", "module", write_only=True),
         Group(name="notes", entries=(), doc="ELF notes of the module: none here."),
         Group(
             name="sections",
-            entries=tuple(Attribute(name=name, mode=0o400, show=on("0x0000000000000000")) for name in _SECTIONS),
+            entries=tuple(RO(name, _section, mode=0o400) for name in _SECTIONS),
             doc="Addresses of the module's sections, hidden.",
         ),
         Group(
@@ -91,7 +88,7 @@ MODULE = DirectoryKind(
             entries=tuple(
                 _boolean(name) for name in sorted({name for kind in MODULE_KINDS.values() for name in _shown(kind)})
             ),
-            visible=lambda module: bool(_shown(kernel_of(module).modules.kinds[module.name])),
+            visible=lambda module: bool(_shown(_kind(module))),
             doc="The module's parameters.",
         ),
         Group(
@@ -104,47 +101,36 @@ MODULE = DirectoryKind(
 )
 
 
-def _hotplug(
-    name: str, mode: int, show: Callable[[Any], str], store: Callable[[Any, bytes], None] | None, doc: str
-) -> Attribute:
-    return Attribute(name=name, mode=mode, show=show, store=store, doc=doc)
-
-
-def _numa_aware_store(kernel: Any, buffer: bytes) -> None:
+def _numa_aware_store(kernel: Kernel, buffer: bytes) -> None:
     kernel.memory_hotplug.parameters.auto_movable_numa_aware = kstrtobool(buffer, "param_set_bool")
 
 
-MEMORY_HOTPLUG_ENTRIES: tuple[Entry, ...] = (
+MEMORY_HOTPLUG_ENTRIES: tuple[Entry[Kernel], ...] = (
     uevent(lambda _kernel: "/module/memory_hotplug", "module", write_only=True),
     Group(
         name="parameters",
         doc="Parameters of memory hotplug.",
         entries=(
-            _hotplug(
+            RO(
                 "memmap_on_memory",
-                0o444,
-                lambda kernel: "Y\n" if kernel.memory_hotplug.parameters.memmap_on_memory else "N\n",
-                None,
+                lambda kernel: _yes_no(kernel.memory_hotplug.parameters.memmap_on_memory),
                 "Whether added memory can hold its own memory map (set at boot).",
             ),
-            _hotplug(
+            RW(
                 "online_policy",
-                0o644,
-                lambda kernel: f"{kernel.memory_hotplug.parameters.online_policy}\n",
+                lambda kernel: kernel.memory_hotplug.parameters.online_policy,
                 lambda kernel, buffer: kernel.memory_hotplug.set_online_policy(buffer),
                 "How `online` chooses a zone: contig-zones or auto-movable.",
             ),
-            _hotplug(
+            RW(
                 "auto_movable_ratio",
-                0o644,
-                lambda kernel: f"{kernel.memory_hotplug.parameters.auto_movable_ratio}\n",
+                lambda kernel: kernel.memory_hotplug.parameters.auto_movable_ratio,
                 lambda kernel, buffer: kernel.memory_hotplug.set_auto_movable_ratio(buffer),
                 "Movable to kernel memory in percent, for auto-movable.",
             ),
-            _hotplug(
+            RW(
                 "auto_movable_numa_aware",
-                0o644,
-                lambda kernel: "Y\n" if kernel.memory_hotplug.parameters.auto_movable_numa_aware else "N\n",
+                lambda kernel: _yes_no(kernel.memory_hotplug.parameters.auto_movable_numa_aware),
                 _numa_aware_store,
                 "Whether the ratio must hold on the node too.",
             ),

@@ -1,4 +1,4 @@
-"""/sys put together: which directory is where, and which kind each kernel object's directory is of."""
+"""/sys as a whole: the static directories, and the kind of each kernel object's directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
 from fakesysfs.sysfs.common import POWER, uevent
 
-KINDS: Mapping[type, DirectoryKind] = {
+KINDS: Mapping[type, DirectoryKind[Any]] = {
     BlockGroup: memory.MEMORY_BLOCK,
     NodeDevice: node.NODE_KIND,
     MemoryTier: node.MEMORY_TIER,
@@ -41,10 +41,10 @@ KINDS: Mapping[type, DirectoryKind] = {
     NotifierErrInject: debugfs.NOTIFIER_ERR_INJECT,
     NotifierErrInjectAction: debugfs.NOTIFIER_ERR_INJECT_ACTION,
 }
-"""Kinds of directories by the type of the object; drivers are of many types."""
+"""Kinds of directories by the type of the object. Drivers have many types: see `kind_of`."""
 
 
-def kind_of(kobject: Any) -> DirectoryKind:
+def kind_of(kobject: Any) -> DirectoryKind[Any]:
     """The kind of a kernel object's directory."""
     if isinstance(kobject, Driver):
         return dax.DRIVER
@@ -57,8 +57,8 @@ def _platform_roots(kernel: Kernel) -> dict[str, Kobject]:
     return {name: device for name, device in kernel.platform_bus.devices.items() if device.parent is None}
 
 
-def make(static: StaticDirectories, kernel: Kernel) -> None:
-    """Make every directory of /sys that stands for no object."""
+def make(static: StaticDirectories[Kernel], kernel: Kernel) -> None:
+    """Make the directories of /sys that stand for no object."""
     make_ = static.make
     hotplug = kernel.config.memory_hotplug
     for name, entries in (
@@ -88,7 +88,7 @@ def make(static: StaticDirectories, kernel: Kernel) -> None:
     if kernel.config.numa_migration:
         make_("/sys/kernel/mm/numa", node.NUMA_ENTRIES)
     make_("/sys/kernel/mm")
-    make_(debugfs.PATH, debugfs.ENTRIES, mode=0o700)
+    make_(debugfs.PATH, debugfs.ENTRIES, mode=0o700, file_size=0)
     make_("/sys/kernel")
     if hotplug:
         make_("/sys/module/memory_hotplug", module.MEMORY_HOTPLUG_ENTRIES)

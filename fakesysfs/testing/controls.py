@@ -14,13 +14,13 @@ StrPath = str | os.PathLike[str]
 """A path inside the fake: `/sys/devices/system/memory/memory64/state`."""
 
 
-_LISTS: Mapping[str, tuple[str, Callable[[str], list[Any]]]] = {
-    "log": ("/control/kmsg", records.log_messages),
-    "uevents": ("/control/uevents", records.uevents),
-    "refused": ("/control/refused", records.refusals),
-    "writes": ("/control/writes", records.writes),
+_LISTS: Mapping[str, tuple[str, Callable[[records.Fields], Any]]] = {
+    "log": ("/control/kmsg.jsonl", records.log_message),
+    "uevents": ("/control/uevents.jsonl", records.uevent),
+    "refused": ("/control/refused.jsonl", records.refusal),
+    "writes": ("/control/writes.jsonl", records.write),
 }
-"""Where a list stands, and how its text is read."""
+"""A list's file, and what makes a record of one of its lines."""
 
 
 class Controls(ABC):
@@ -60,33 +60,35 @@ class Controls(ABC):
             return False
         return True
 
-    def _kept(self, name: str) -> tuple[int, int, list[Any]]:
-        """Of a list: how often the machine was reset, how many entries it has dropped, and what it holds."""
-        path, parse = _LISTS[name]
-        text = self._show(path)
-        return self._resets, records.dropped(text), parse(text)
+    def _numbered(self, name: str) -> tuple[int, list[tuple[int, Any]]]:
+        """How often the machine was reset, and the entries of a list with their numbers."""
+        path, record = _LISTS[name]
+        return self._resets, [(fields["seq"], record(fields)) for fields in records.fields_of(self._show(path))]
+
+    def _list(self, name: str) -> list[Any]:
+        return [record for _, record in self._numbered(name)[1]]
 
     # What it remembers ---------------------------------------------------------------------------------------------
 
     @property
     def log(self) -> list[LogMessage]:
         """The kernel log since boot."""
-        return self._kept("log")[-1]
+        return self._list("log")
 
     @property
     def uevents(self) -> list[Uevent]:
         """The uevents since boot, in order."""
-        return self._kept("uevents")[-1]
+        return self._list("uevents")
 
     @property
     def refused(self) -> list[Refusal]:
         """Operations that were refused since boot, and why; the last 1,024."""
-        return self._kept("refused")[-1]
+        return self._list("refused")
 
     @property
     def writes(self) -> list[Write]:
         """Writes since `trace_writes`, in the order in which they began."""
-        return self._kept("writes")[-1]
+        return self._list("writes")
 
     def trace_writes(self, *, on: bool = True) -> None:
         """Note all writes from now on in `writes`, which is emptied; or no longer."""

@@ -15,7 +15,7 @@ import select
 import stat
 from dataclasses import dataclass
 
-from fakesysfs.kernfs import Caller, OpenFile, Refusals, Stat, Tree, names_in, open_file
+from fakesysfs.kernfs import Caller, Journal, OpenFile, Stat, Tree, names_in, open_file
 from fakesysfs.ops.errors import KernelError
 
 _ROOT_UID = 0
@@ -49,18 +49,17 @@ class Descriptor:
 class FileSystem:
     """The system calls of one caller on one tree.
 
-    `uid` is the caller's: 0 may do what the modes do not forbid everybody.
+    A caller with uid 0 may do all that the modes allow anybody.
     """
 
-    def __init__(self, tree: Tree, refusals: Refusals | None, caller: Caller, uid: int = _ROOT_UID) -> None:
+    def __init__(self, tree: Tree, journal: Journal | None, caller: Caller) -> None:
         self.tree = tree
-        self.refusals = refusals
+        self.journal = journal
         self.caller = caller
-        self.uid = uid
 
     def as_user(self, uid: int) -> FileSystem:
         """The same for a caller with another uid and no groups."""
-        return FileSystem(self.tree, self.refusals, self.caller, uid)
+        return FileSystem(self.tree, self.journal, self.caller._replace(uid=uid))
 
     # Files ---------------------------------------------------------------------------------------------------------
 
@@ -82,7 +81,7 @@ class FileSystem:
         if path.endswith("/") and not stat.S_ISDIR(self.tree.getattr(ino).mode):
             raise KernelError(errno.ENOTDIR, "an attribute is no directory", "do_open")
         self._permit(ino, flags)
-        return Descriptor(open_file(self.tree, ino, flags, self.caller, self.refusals), flags)
+        return Descriptor(open_file(self.tree, ino, flags, self.caller, self.journal), flags)
 
     def reopen(self, descriptor: Descriptor, flags: int) -> Descriptor:
         """System call open on /proc/self/fd/N: the node, whether or not its name is still there."""
@@ -90,10 +89,10 @@ class FileSystem:
         if not descriptor.file.alive:
             raise KernelError(errno.ENODEV, "the attribute was removed while it was open", "kernfs_fop_open")
         self._permit(ino, flags)
-        return Descriptor(open_file(self.tree, ino, flags, self.caller, self.refusals), flags)
+        return Descriptor(open_file(self.tree, ino, flags, self.caller, self.journal), flags)
 
     def _permit(self, ino: int, flags: int) -> None:
-        if self.uid == _ROOT_UID:
+        if self.caller.uid == _ROOT_UID:
             return
         mode = self.tree.getattr(ino).mode
         access = flags & os.O_ACCMODE
@@ -219,7 +218,7 @@ class FileSystem:
             bits = self.tree.getattr(self.tree.resolve(path)).mode
         except KernelError:
             return False
-        if self.uid == _ROOT_UID:
+        if self.caller.uid == _ROOT_UID:
             return not mode & os.X_OK or stat.S_ISDIR(bits) or bool(bits & _ANY_EXECUTE)
         return bits & mode == mode
 
@@ -276,7 +275,7 @@ class FileSystem:
             raise KernelError(errno.EPERM, _NO_CHANGE, "kernfs_iop_rename")
 
     def _may_change_names(self) -> None:
-        if self.uid != _ROOT_UID:
+        if self.caller.uid != _ROOT_UID:
             raise KernelError(errno.EACCES, "the directory's mode does not let this user in", "inode_permission")
 
     def _is_there(self, path: str) -> bool:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol, TypeVar
 
-from fakesysfs.ops.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait, WaitQueue
+from fakesysfs.ops.sched import Answer, Preempt, Request, Signals, Sleep, Waiting, WaitQueue, advance
 
 T = TypeVar("T")
 
@@ -122,9 +122,13 @@ async def drive(operation: Coroutine[Request, Answer, T]) -> T:
         raise
     answer: Answer | None = None
     killed: BaseException | None = None
+
+    def was_killed() -> bool:
+        return killed is not None
+
     while True:
         try:
-            request = operation.send(answer)  # type: ignore[arg-type]  # None starts it
+            request = advance(operation, answer, was_killed)
         except StopIteration as stop:
             if killed is not None:
                 raise killed from None
@@ -133,9 +137,7 @@ async def drive(operation: Coroutine[Request, Answer, T]) -> T:
             if killed is not None:
                 raise killed from None
             raise
-        if isinstance(request, SignalPending):
-            answer = Answer.WOKEN if killed is None else Answer.INTERRUPTED
-        elif not isinstance(request, Preempt) and request.signals is not Signals.NONE:
+        if not isinstance(request, Preempt) and request.signals is not Signals.NONE:
             if killed is not None:
                 answer = Answer.INTERRUPTED
                 continue
@@ -150,7 +152,7 @@ async def drive(operation: Coroutine[Request, Answer, T]) -> T:
             answer = Answer.WOKEN
 
 
-async def _grant(loop: EventLoop, request: Sleep | Preempt | Wait) -> None:
+async def _grant(loop: EventLoop, request: Waiting) -> None:
     if isinstance(request, Sleep):
         await loop.sleep(request.seconds)
     elif isinstance(request, Preempt):

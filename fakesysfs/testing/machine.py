@@ -96,9 +96,9 @@ class _Running(Controls):
 
     def __init__(self, sysroot: Sysroot, uid: int) -> None:
         self._sysroot = sysroot
-        self._caller = Caller(os.getpid(), os.path.basename(sys.argv[0])[:_COMM_LENGTH] or "python")  # noqa: PTH119
-        self._outside = FileSystem(sysroot.tree, None, self._caller)
-        self._files = FileSystem(sysroot.tree, sysroot.refusals, self._caller, uid)
+        command = os.path.basename(sys.argv[0])[:_COMM_LENGTH] or "python"  # noqa: PTH119  as the kernel cuts it
+        self._outside = FileSystem(sysroot.tree, None, Caller(os.getpid(), command))
+        self._files = FileSystem(sysroot.tree, sysroot.journal, Caller(os.getpid(), command, uid))
 
     def _show(self, path: str) -> str:
         return _text(sched.run(_read(self._outside, path)))
@@ -129,23 +129,9 @@ class _Running(Controls):
             return self._files.readlink(os.fspath(path))
 
     async def _write(self, path: StrPath, data: str | bytes) -> int:
-        files, name = self._files, os.fspath(path)
-        taken = data.encode() if isinstance(data, str) else data
         with _as_os_error(path):
-            descriptor = files.open(name, os.O_WRONLY)
-            writes = self._sysroot.writes
-            traced = writes.begin(self._caller, files.tree.path_of(descriptor.file.ino), taken) if writes.on else None
-            result = "EIO"
-            try:
-                count = await files.write(descriptor, taken)
-                result = str(count)
-            except KernelError as error:
-                result = error.name
-                raise
-            finally:
-                if traced is not None:
-                    writes.end(traced, result)
-        return count
+            descriptor = self._files.open(os.fspath(path), os.O_WRONLY)
+            return await self._files.write(descriptor, data.encode() if isinstance(data, str) else data)
 
     async def _read(self, path: StrPath) -> bytes:
         with _as_os_error(path):

@@ -1,15 +1,17 @@
-"""What a machine remembers, as lists of records: read from the text of `control/`, the same in process and mounted.
+"""What a machine remembers, as lists of records, the same in process and mounted.
 
-The lists are bounded (`control/` says how many it dropped); the numbers of uevents have no gaps, so a list that lost
-its beginning shows it.
+They come from the JSON lines of `control/` (docs/control.md). The lists are bounded and lose their oldest entries. The
+numbers of uevents have no gaps, so a list of uevents that lost its beginning shows it.
 """
 
 from __future__ import annotations
 
-import codecs
-import re
+import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+Fields = Mapping[str, Any]
+"""The object on one JSON line."""
 
 
 class LogMessage(NamedTuple):
@@ -37,13 +39,13 @@ class Uevent(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A refused open, read or write, and why."""
+    """A refused open or write, and why."""
 
     pid: int
     command: str
     path: str
     data: bytes
-    """What was to be written, its first 64 bytes; b"" for an open or a read."""
+    """The first 64 bytes that were to be written; b"" for an open."""
     errno: str
     """`EBUSY`."""
     why: str
@@ -53,7 +55,7 @@ class Refusal(NamedTuple):
 
 
 class Write(NamedTuple):
-    """A write, whoever made it and whatever came of it, in the order in which the writes began."""
+    """A write by any program, and its outcome. Writes are in the order in which they began."""
 
     began: float
     """Seconds since boot."""
@@ -63,64 +65,52 @@ class Write(NamedTuple):
     command: str
     path: str
     data: bytes
-    """What was written, its first 64 bytes."""
+    """The first 64 bytes that were written."""
     result: str
     """How many bytes were taken, or the errno's name; "" while it is under way."""
 
 
-_LOG = re.compile(r"<(\d+)>\[ *([\d.]+)\] (.*)")
-_DROPPED = re.compile(r"\((\d+) earlier [a-z]+ dropped\)\n")
-_QUOTED = r'"(.*?)(?:\.\.\.)?"'
-_REFUSAL = re.compile(rf"(\d+) (.*?) (/[^ ]*) {_QUOTED} (\w+) \([^)]*\): (.*) \[(.*)\]")
-_WRITE = re.compile(rf"([\d.]+) ([\d.]+|-) (\d+) (.*?) (/[^ ]*) {_QUOTED} (\S+)")
+_DATA_BYTES = 64
 
 
-def _bytes(quoted: str) -> bytes:
-    return codecs.decode(quoted, "unicode_escape").encode("latin-1")
+def _data(fields: Fields) -> bytes:
+    data: str = fields["data"]
+    return data.encode("utf-8", "surrogateescape")[:_DATA_BYTES]
 
 
-def dropped(text: str) -> int:
-    """How many entries a list of control/ says it has dropped."""
-    found = _DROPPED.match(text)
-    return int(found[1]) if found else 0
+def log_message(fields: Fields) -> LogMessage:
+    """From a line of control/kmsg.jsonl."""
+    return LogMessage(fields["level"], fields["time"], fields["text"])
 
 
-def log_messages(text: str) -> list[LogMessage]:
-    """From the text of control/kmsg."""
-    found = map(_LOG.fullmatch, text.splitlines())
-    return [LogMessage(int(line[1]), float(line[2]), line[3]) for line in found if line]
+def uevent(fields: Fields) -> Uevent:
+    """From a line of control/uevents.jsonl."""
+    return Uevent(fields["seq"], fields["action"], fields["devpath"], fields["subsystem"], fields["env"])
 
 
-def uevents(text: str) -> list[Uevent]:
-    """From the text of control/uevents."""
-    events = []
-    for line in text.splitlines():
-        if "@" in line.partition(" ")[0]:
-            _, *words = line.split(" ")
-            rest = dict(word.split("=", 1) for word in words)
-            number, action, devpath = int(rest.pop("SEQNUM")), rest.pop("ACTION"), rest.pop("DEVPATH")
-            events.append(Uevent(number, action, devpath, rest.pop("SUBSYSTEM"), rest))
-    return events
+def refusal(fields: Fields) -> Refusal:
+    """From a line of control/refused.jsonl."""
+    return Refusal(
+        fields["pid"],
+        fields["comm"],
+        fields["path"],
+        _data(fields),
+        fields["errno"],
+        fields["reason"],
+        fields["func"],
+    )
 
 
-def refusals(text: str) -> list[Refusal]:
-    """From the text of control/refused."""
-    found = map(_REFUSAL.fullmatch, text.splitlines())
-    return [Refusal(int(line[1]), line[2], line[3], _bytes(line[4]), *line.group(5, 6, 7)) for line in found if line]
+def write(fields: Fields) -> Write:
+    """From a line of control/writes.jsonl."""
+    under_way = fields["duration"] is None
+    result = "" if under_way else fields["errno"] or str(fields["result"])
+    return Write(
+        fields["time"], fields["duration"], fields["pid"], fields["comm"], fields["path"], _data(fields), result
+    )
 
 
-def writes(text: str) -> list[Write]:
-    """From the text of control/writes."""
-    return [
-        Write(
-            float(line[1]),
-            None if line[2] == "-" else float(line[2]),
-            int(line[3]),
-            line[4],
-            line[5],
-            _bytes(line[6]),
-            "" if line[7] == "-" else line[7],
-        )
-        for line in map(_WRITE.fullmatch, text.splitlines())
-        if line
-    ]
+def fields_of(text: str) -> list[Fields]:
+    """The objects in a text of JSON lines. A newline stands nowhere but at their ends."""
+    found: list[Fields] = json.loads(f"[{text.rstrip().replace(chr(10), ',')}]")
+    return found

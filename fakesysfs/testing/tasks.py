@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fakesysfs.ops.sched import Answer, Preempt, Request, SignalPending, Signals, Sleep, Wait
+from fakesysfs.ops.sched import Answer, Preempt, Request, Signals, Sleep, Wait, Waiting, advance
 
 Value = Any
 """Whatever an operation returns."""
@@ -47,7 +47,7 @@ class Task:
         self.killed = False
         self.handled_pending = False
         """A handled signal came: until the system call returns, every interruptible wait ends at once."""
-        self.request: Request | None = None
+        self.request: Waiting | None = None
         self.operation = operation
         self.answer: Answer | None = None
         self.token: int | None = None
@@ -170,9 +170,7 @@ class Tasks:
     def _step(self, task: Task) -> None:
         answer, task.answer, task.request = task.answer, None, None
         try:
-            request = task.operation.send(answer)  # type: ignore[arg-type]  # None starts it
-            while isinstance(request, SignalPending):
-                request = task.operation.send(Answer.INTERRUPTED if task.is_pending(Signals.ANY) else Answer.WOKEN)
+            request = advance(task.operation, answer, lambda: task.is_pending(Signals.ANY))
         except StopIteration as stop:
             self._end(task, stop.value, None)
         except Exception as error:  # noqa: BLE001  whatever it is, it is the task's outcome and shown there
@@ -184,12 +182,11 @@ class Tasks:
         task.result, task.error, task.finished = result, error, True
         self.tasks.remove(task)
 
-    def _park(self, task: Task, request: Request) -> None:
+    def _park(self, task: Task, request: Waiting) -> None:
         task.request = request
         if isinstance(request, Preempt):
             self._wake(task, Answer.WOKEN)
             return
-        assert isinstance(request, Sleep | Wait)
         if request.signals is Signals.FATAL:
             task.handled_pending = False
         if request.signals is not Signals.NONE and task.is_pending(request.signals):

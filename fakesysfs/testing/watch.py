@@ -20,8 +20,8 @@ PATIENCE_SECONDS = 60.0
 class Lists(Protocol):
     """A machine, as far as a watch needs it."""
 
-    def _kept(self, name: str) -> tuple[int, int, list[Any]]:
-        """Of a list: how often the machine was reset, how many entries it has dropped, and what it holds."""
+    def _numbered(self, name: str) -> tuple[int, list[tuple[int, Any]]]:
+        """How often the machine was reset, and the entries of a list with their numbers."""
 
 
 class Events:
@@ -29,18 +29,18 @@ class Events:
 
     def __init__(self, machine: Lists) -> None:
         self._lists = machine
-        self._from = {name: self._end(name) for name in ("log", "uevents", "refused", "writes")}
-
-    def _end(self, name: str) -> tuple[int, int]:
-        boot, dropped, entries = self._lists._kept(name)  # noqa: SLF001  the machine's other half
-        return boot, dropped + len(entries)
+        self._from: dict[str, tuple[int, int]] = {}
+        """How often the machine had been reset, and the number of the list's next entry."""
+        for name in ("log", "uevents", "refused", "writes"):
+            resets, entries = machine._numbered(name)  # noqa: SLF001  the machine's other half
+            self._from[name] = resets, _next_number(entries)
 
     def _since(self, name: str) -> list[Any]:
-        boot, dropped, entries = self._lists._kept(name)  # noqa: SLF001  the same
+        resets, entries = self._lists._numbered(name)  # noqa: SLF001  the same
         then, first = self._from[name]
-        if then != boot or dropped + len(entries) < first:  # booted again, or emptied by `trace_writes`
+        if then != resets or _next_number(entries) < first:  # booted again, or emptied by `trace_writes`
             first = 0
-        return entries[max(first - dropped, 0) :]
+        return [record for number, record in entries if number >= first]
 
     @property
     def log(self) -> list[LogMessage]:
@@ -144,6 +144,10 @@ class AsyncWatch(Events):
     async def wait_for_log(self, pattern: str) -> LogMessage:
         """The first message of the kernel log in which the regular expression `pattern` is found."""
         return await self._machine._wait_for(lambda: self._message(pattern))  # noqa: SLF001  the same
+
+
+def _next_number(entries: list[tuple[int, Any]]) -> int:
+    return entries[-1][0] + 1 if entries else 0
 
 
 _SHOWN = 10

@@ -71,7 +71,9 @@ def described(tree: Tree, reader: DirectoryReader, cookie: int = 0, together: in
         if isinstance(found, Members):
             yield from ((name, place, found.stat._replace(ino=ino)) for _, name, ino, place in found.entries())
         else:
-            yield from ((name, cookie, tree.form(ino, place)._replace(ino=ino)) for cookie, name, ino, place in found)
+            yield from (
+                (name, cookie, tree.static_stat(ino, place)._replace(ino=ino)) for cookie, name, ino, place in found
+            )
 
 
 @given(st.integers(1, 1100), st.data())

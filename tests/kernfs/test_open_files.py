@@ -275,7 +275,7 @@ def test_changing_many_nodes_costs_the_same_for_each(face: Face, monkeypatch: py
 
 @pytest.fixture
 def files(face: Face) -> FileSystem:
-    return FileSystem(face.sysroot.tree, face.sysroot.refusals, CALLER)
+    return FileSystem(face.sysroot.tree, face.sysroot.journal, CALLER)
 
 
 def test_creating_names(files: FileSystem) -> None:

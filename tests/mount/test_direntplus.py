@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from fakesysfs.fuse.fast import direntplus
 from fakesysfs.fuse.fast.direntplus import BulkReply, reply_each
 from fakesysfs.kernfs import Members, Stat
-from fakesysfs.kernfs.name_hash import IndexedOrder, codes
+from fakesysfs.kernfs.name_hash import IndexedOrder, low_words
 from tests.mount.served import Served
 
 DIRENT = "=QQII"
@@ -73,7 +73,7 @@ def _answers() -> Iterator[None]:
 
 def members_of(order: IndexedOrder, cookies: array[int], base: int = 0, absent: Sequence[int] = ()) -> Members:
     """Those of these cookies."""
-    numbers = list(codes(cookies))
+    numbers = list(low_words(cookies))
     return Members(order, numbers, array("Q", [base + (n << 8) for n in numbers]), cookies, absent, STAT, ())
 
 

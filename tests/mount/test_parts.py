@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from fakesysfs.fuse import mount as mount_module
-from fakesysfs.fuse.callers import has_open, interrupted
+from fakesysfs.fuse.callers import command_of, has_open, interrupted
 from fakesysfs.fuse.driver import OperationDriver
 from fakesysfs.fuse.fast import loop
 from fakesysfs.fuse.fast.completed import completed
@@ -29,6 +29,7 @@ from fakesysfs.fuse.mount_table import mounts
 from fakesysfs.fuse.operations import Operations
 from fakesysfs.kernfs import open_directory
 from fakesysfs.ops.sched import Answer, Preempt, Signals, Sleep, Wait, WaitQueue, ask
+from tests.model import Face
 from tests.mount.toy import Sysroot, Toy
 
 
@@ -313,7 +314,7 @@ async def test_attributes_of_what_was_removed_after_the_host_found_it() -> None:
     """Another type than it had would be EIO for whoever asked."""
     toy = Toy()
     operations = Operations(Sysroot(toy), lambda: None)
-    caller: Any = SimpleNamespace(pid=1)
+    caller: Any = SimpleNamespace(pid=1, uid=0)
     ino = toy.tree.walk("/link")
     toy.set_bound(b"0")
     with pytest.raises(pyfuse3.FUSEError) as raised:
@@ -325,7 +326,7 @@ async def test_nobody_is_told_to_look_up_again_twice() -> None:
     """The VFS asks twice only: then ESTALE would be the caller's, though stores fell asleep on both numbers."""
     toy = Toy()
     operations = Operations(Sysroot(toy), lambda: None)
-    caller: Any = SimpleNamespace(pid=1)
+    caller: Any = SimpleNamespace(pid=1, uid=0)
     ino = toy.tree.walk("/value")
     for flags in (os.O_WRONLY, os.O_WRONLY | os.O_APPEND):
         operations._slept_on[ino] = 1
@@ -337,11 +338,28 @@ async def test_nobody_is_told_to_look_up_again_twice() -> None:
         assert (await operations.open(again, flags, caller)).fh
 
 
+async def test_the_journal_names_the_command_and_the_user_of_the_opener() -> None:
+    """The next open by the same process may be by another user."""
+    face = Face()
+    operations = Operations(face.sysroot, lambda: None)
+    ino = face.sysroot.tree.resolve("/sys/bus/dax/drivers/kmem/bind")
+    for uid in (0, 1000):
+        caller: Any = SimpleNamespace(pid=os.getpid(), uid=uid)
+        with pytest.raises(pyfuse3.FUSEError):
+            await operations.open(ino, os.O_RDONLY, caller)
+    command = command_of(os.getpid())
+    assert command
+    assert [(call.pid, call.command, call.uid) for call in face.sysroot.journal.refused.since(0)] == [
+        (os.getpid(), command, 0),
+        (os.getpid(), command, 1000),
+    ]
+
+
 async def test_an_open_whose_name_was_absent_and_came_and_went_is_not_stale() -> None:
     """A member goes, comes and goes again while one open looks for it: ENOENT, as it is gone."""
     toy = Toy()
     operations = Operations(Sysroot(toy), lambda: None)
-    caller: Any = SimpleNamespace(pid=1)
+    caller: Any = SimpleNamespace(pid=1, uid=0)
     ino = toy.tree.walk("/family/memory3/state")
     toy.set_present(b"- 3 3")
     for expected in (errno.ESTALE, errno.ENOENT):
@@ -415,7 +433,7 @@ async def test_readdir_tells_the_attributes_that_getattr_tells(monkeypatch: pyte
     monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
     toy = Toy()
     operations = Operations(Sysroot(toy), lambda: None)
-    caller: Any = SimpleNamespace(pid=1)
+    caller: Any = SimpleNamespace(pid=1, uid=0)
     for changed in (None, "/value", "/family/memory7"):
         if changed is not None:
             toy.tree.setattr(toy.tree.walk(changed), mode=0o500)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -78,6 +80,31 @@ def test_refused(machine: MountedMachine) -> None:
             with pytest.raises(OSError, match="Invalid argument"):
                 machine.write(f"{MEMORY}/memory64/state", word)
             assert word in line_of(process)
+
+
+@pytest.mark.parametrize("name", ["kmsg", "uevents", "refused"])
+def test_json_lines(machine: MountedMachine, name: str) -> None:
+    with tail(machine, f"{name}.jsonl", "-f", "-n", "+1") as process:
+        for _ in (machine.control / f"{name}.jsonl").read_text().splitlines():
+            line_of(process)
+        say(machine, "hello")
+        machine.write(f"{MEMORY}/memory64/state", "offline")
+        with pytest.raises(OSError, match="Invalid argument"):
+            machine.write(f"{MEMORY}/memory64/state", "nonsense")
+        line = json.loads(line_of(process))
+        expected = {
+            "kmsg": ("text", "hello"),
+            "uevents": ("action", "offline"),
+            "refused": ("data", "nonsense"),
+        }
+        key, value = expected[name]
+        assert line[key] == value
+        if name == "refused":
+            assert (line["pid"], line["comm"], line["uid"]) == (os.getpid(), comm(), os.getuid())
+
+
+def comm() -> str:
+    return Path("/proc/self/comm").read_text().rstrip("\n")
 
 
 def test_over_a_reset(machine: MountedMachine) -> None:

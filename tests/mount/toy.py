@@ -21,21 +21,21 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fakesysfs.fuse import daemon
 from fakesysfs.fuse.mount import MountError, check
 from fakesysfs.fuse.session import serve
-from fakesysfs.kernfs import Caller, NameChange, Tree
+from fakesysfs.kernfs import NameChange, Process, Tree
 from fakesysfs.kernfs.declare import (
     Attribute,
+    DeviceNode,
     Directory,
     DirectoryKind,
     Group,
     Indexed,
     Kobject,
     Link,
-    Node,
     Subdirectories,
 )
 from fakesysfs.ops.errors import KernelError
@@ -107,7 +107,7 @@ class Toy:
             return self.top
         return self.device if self.device and self.device.serial == serial else None
 
-    def kind(self, kobject: object) -> DirectoryKind:
+    def kind(self, kobject: object) -> DirectoryKind[Any]:
         """The table of an object's directory."""
         if kobject is self.top:
             return TOP
@@ -228,7 +228,7 @@ def fail_with_errno(*_: object) -> NoReturn:
     raise KernelError(600, "there is no such errno", "fail_with_errno")
 
 
-MEMBER = DirectoryKind(
+MEMBER = DirectoryKind[Member](
     "member",
     lambda member: f"/family/memory{member.index}",
     [
@@ -239,7 +239,7 @@ MEMBER = DirectoryKind(
 
 TOY: Toy
 
-DEVICE = DirectoryKind(
+DEVICE = DirectoryKind[Device](
     "device",
     lambda _: "/device",
     [
@@ -253,7 +253,7 @@ def _devices(toy: Toy) -> dict[str, Kobject]:
     return {"device": toy.device} if toy.device else {}
 
 
-TOP = DirectoryKind(
+TOP = DirectoryKind["Toy"](
     "top",
     lambda _: "/",
     [
@@ -276,7 +276,7 @@ TOP = DirectoryKind(
         Attribute(name="bound", mode=0o200, store=Toy.set_bound),
         Attribute(name="create", mode=0o200, store=Toy.create),
         Link(name="link", target=lambda toy: "/family/memory2" if toy.bound else None),
-        Node(name="null", mode=0o666, device=lambda _: (1, 3)),
+        DeviceNode(name="null", mode=0o666, device=lambda _: (1, 3)),
         Subdirectories(of=_devices),
         Group(
             name="family",
@@ -294,12 +294,20 @@ TOP = DirectoryKind(
 )
 
 
-class Refused:
+class PrintingJournal:
     """What the layer above would list."""
 
-    def add(self, caller: Caller, path: str, data: bytes, error: KernelError) -> None:
+    traces_writes = False
+
+    def refuse(self, caller: Process, op: str, path: str, data: bytes, error: KernelError) -> None:
         """Print it, for the test to read."""
         print("refused", caller.command, path, data, error.name, flush=True)  # noqa: T201  the test reads it
+
+    def begin_write(self, caller: Process, path: str, data: bytes) -> None:
+        """Writes are not traced."""
+
+    def end_write(self, write: None, outcome: int | KernelError) -> None:
+        """The same."""
 
 
 class Sysroot:
@@ -307,8 +315,7 @@ class Sysroot:
 
     def __init__(self, toy: Toy) -> None:
         self.tree = toy.tree
-        self.refusals = Refused()
-        self.writes = None
+        self.journal = PrintingJournal()
 
 
 TOY = Toy()

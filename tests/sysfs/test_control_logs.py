@@ -1,25 +1,39 @@
-"""control/kmsg, uevents and refused are log files: they grow, and old lines are dropped."""
+"""The lists of control/, as text and as JSON lines. Those that are log files grow, and drop old lines."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakesysfs.control.events import EventLines
-from fakesysfs.control.refused import CAPACITY
-from fakesysfs.control.root import kmsg_line
+from fakesysfs.control.events import EventLines, json_template, text_template
+from fakesysfs.control.history import REFUSED_CALLS
+from fakesysfs.control.kmsg import kmsg_line
 from fakesysfs.control.transcript import Line, Transcript
 from fakesysfs.kernel.printk import LOG_RECORDS
 from fakesysfs.kernel.uevent import UeventRange
 from fakesysfs.kernfs import OpenFile
 from fakesysfs.kernfs.log import LogReader
-from tests.model import Face
+from fakesysfs.ops import sched
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import advance
+from fakesysfs.testing.filesystem import FileSystem
+from tests.model import CALLER, Face
 
 STATE = "/sys/devices/system/memory/memory64/state"
-LOGS = ["kmsg", "uevents", "refused"]
+POLICY = "/sys/devices/system/memory/auto_online_blocks"
+TEXT_LOGS = ["kmsg", "uevents", "refused"]
+JSON_LOGS = [f"{name}.jsonl" for name in TEXT_LOGS]
+LOGS = [*TEXT_LOGS, *JSON_LOGS]
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "control.md"
 
 
 @pytest.fixture
@@ -29,9 +43,9 @@ def face() -> Face:
 
 def add_line(face: Face, name: str) -> None:
     """One more line."""
-    if name == "kmsg":
+    if name.startswith("kmsg"):
         face.write("/control/dev_kmsg", "hello")
-    elif name == "uevents":
+    elif name.startswith("uevents"):
         face.write("/sys/devices/system/memory/memory64/uevent", "change")
     else:
         face.refusal(STATE, "nonsense")
@@ -125,7 +139,7 @@ def test_a_reader_that_lags_behind_is_told_how_much_is_missing(face: Face) -> No
 
 def test_the_end_of_a_full_log_is_at_its_size(face: Face) -> None:
     """There tail(1) looks for the last lines."""
-    for number in range(CAPACITY + 100):
+    for number in range(REFUSED_CALLS + 100):
         face.refusal(STATE, f"nonsense {number}")
     file = face.open("/control/refused")
     size = size_of(face, "refused")
@@ -137,7 +151,7 @@ def test_the_end_of_a_full_log_is_at_its_size(face: Face) -> None:
 
 def test_a_position_that_was_dropped_is_that_of_the_oldest_line(face: Face) -> None:
     file = face.open("/control/refused")
-    for number in range(CAPACITY + 100):
+    for number in range(REFUSED_CALLS + 100):
         face.refusal(STATE, f"nonsense {number}")
         if not number:
             rest(file, 0)
@@ -145,13 +159,16 @@ def test_a_position_that_was_dropped_is_that_of_the_oldest_line(face: Face) -> N
     assert rest(file, 0).startswith(b"(100 earlier ones dropped)\n")
 
 
+@pytest.mark.parametrize("template", [text_template, json_template])
 @pytest.mark.parametrize("device", [True, False])
 @pytest.mark.parametrize(("sequence", "first", "last"), [(1, 0, 0), (1, 0, 120), (98, 9, 11), (5, 995, 1005)])
-def test_events_are_measured_without_being_written_out(*, device: bool, sequence: int, first: int, last: int) -> None:
+def test_events_are_measured_without_being_written_out(
+    template: Callable[[UeventRange], str], *, device: bool, sequence: int, first: int, last: int
+) -> None:
     record = UeventRange(
-        sequence, "online", "/devices/x", "memory", ("A=é",), first if device else -1, last if device else -1
+        sequence, "online", "/devices/100%s", "memory", ("A=é%d",), first if device else -1, last if device else -1
     )
-    piece = EventLines(record)
+    piece = EventLines(record, template(record))
     lines = list(piece.lines(0))
     assert (piece.first, piece.count) == (sequence, len(lines))
     assert [piece.length(count) for count in range(len(lines) + 1)] == [
@@ -173,7 +190,7 @@ def test_any_reader_of_a_record_that_drops_lines(data: st.DataObject) -> None:
     log = Transcript(
         lambda: (dropped(), len(lines)),
         lambda number: (Line(at, lines[at]) for at in range(max(number, dropped()), len(lines))),
-        lambda: f"{dropped()} earlier ones",
+        lambda: f"({dropped()} earlier ones dropped)\n",
     )
     reader, position, got = LogReader(log), 0, b""
     for _ in range(data.draw(st.integers(0, 12))):
@@ -201,3 +218,149 @@ def test_any_reader_of_a_record_that_drops_lines(data: st.DataObject) -> None:
 
 def test_the_lines_of_the_log_are_those_of_the_record(face: Face) -> None:
     assert face.read("/control/kmsg") == "".join(map(kmsg_line, face.kernel.printk.since(0)))
+
+
+# JSON lines ----------------------------------------------------------------------------------------------------------
+
+
+def entries(face: Face, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in face.read(f"/control/{name}.jsonl").splitlines()]
+
+
+@pytest.mark.parametrize("name", ["kmsg", "uevents", "refused", "writes"])
+def test_each_json_line_has_the_documented_fields(face: Face, name: str) -> None:
+    face.write("/control/writes", "1")
+    add_line(face, "kmsg")
+    add_line(face, "uevents")
+    add_line(face, "refused")
+    section = DOCUMENTED.read_text(encoding="utf-8").partition(f"## control/{name}.jsonl")[2].partition("\n## ")[0]
+    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    lines = entries(face, name)
+    assert lines
+    for line in lines:
+        assert list(line) == documented
+
+
+def test_json_lines_say_the_same_as_the_text(face: Face) -> None:
+    add_line(face, "uevents")
+    messages, events = entries(face, "kmsg"), entries(face, "uevents")
+    assert face.read("/control/kmsg") == "".join(
+        f"<{line['level']}>[{line['time']:12.6f}] {line['text']}\n" for line in messages
+    )
+    assert [line["seq"] for line in messages] == list(range(len(messages)))
+    assert face.read("/control/uevents") == "".join(
+        " ".join(
+            [
+                f"{line['action']}@{line['devpath']}",
+                f"ACTION={line['action']}",
+                f"DEVPATH={line['devpath']}",
+                f"SUBSYSTEM={line['subsystem']}",
+                *(f"{key}={value}" for key, value in line["env"].items()),
+                f"SEQNUM={line['seq']}\n",
+            ]
+        )
+        for line in events
+    )
+
+
+def test_a_refused_call_as_json(face: Face) -> None:
+    with pytest.raises(KernelError):
+        face.open("/sys/bus/dax/devices/dax0.0/mapping")
+    face.refusal(STATE, "non\nsense")
+    opened, written = entries(face, "refused")
+    assert (opened["op"], opened["data"], opened["errno"], opened["func"]) == ("open", "", "EACCES", "kernfs_fop_open")
+    assert written == {
+        "seq": 1,
+        "time": 0.0,
+        "pid": 1,
+        "comm": "pytest",
+        "uid": 0,
+        "op": "write",
+        "path": STATE,
+        "data": "non\nsense",
+        "errno": "EINVAL",
+        "reason": written["reason"],
+        "func": "state_store",
+    }
+    assert f": {written['reason']} [state_store]" in face.read("/control/refused")
+
+
+def test_bytes_that_are_not_utf_8_come_back_from_json(face: Face) -> None:
+    """surrogateescape reads each such byte as U+DC80 to U+DCFF."""
+    data = bytes(range(256)) * 2 + "é😀".encode()
+    face.refusal(STATE, data)
+    text = face.read("/control/refused.jsonl")
+    assert text.isascii()
+    assert entries(face, "refused")[0]["data"].encode("utf-8", "surrogateescape") == data, "whole, and not 64 bytes"
+    face.write("/control/dev_kmsg", b"caf\xe9")
+    assert entries(face, "kmsg")[-1]["text"] == "caf\udce9"
+
+
+def test_a_refused_call_names_the_user(face: Face) -> None:
+    files = FileSystem(face.sysroot.tree, face.sysroot.journal, CALLER)
+    files.chmod(STATE, 0o666)
+    user = files.as_user(1000)
+    with pytest.raises(KernelError):
+        sched.run(user.write(user.open(STATE, os.O_WRONLY), b"nonsense"))
+    assert entries(face, "refused")[-1]["uid"] == 1000
+
+
+def test_a_refused_write_is_as_long_as_what_the_store_got(face: Face) -> None:
+    face.refusal(STATE, b"x" * 5000)
+    assert len(entries(face, "refused")[0]["data"]) == 4096
+
+
+def test_the_trace_of_writes_as_json(face: Face) -> None:
+    assert entries(face, "writes") == []
+    face.write("/control/writes", "1")
+    face.write(STATE, "offline")
+    face.refusal(STATE, "offline")
+    taken, refused = entries(face, "writes")
+    assert (taken["seq"], taken["path"], taken["data"], taken["op"]) == (0, STATE, "offline", "write")
+    assert (taken["duration"], taken["result"], taken["errno"], taken["reason"]) == (0.0, 7, None, None)
+    assert (refused["seq"], refused["result"], refused["errno"], refused["func"]) == (1, None, "EINVAL", "state_store")
+    assert refused["reason"] == entries(face, "refused")[0]["reason"]
+
+
+def test_a_write_under_way_as_json(face: Face) -> None:
+    face.write("/control/writes", "1")
+    face.write("/control/blocks/memory64/pinned", "1")
+    write = face.open(STATE, os.O_WRONLY).write(b"offline", CALLER)
+    advance(write)
+    under_way = entries(face, "writes")[-1]
+    assert (under_way["duration"], under_way["result"], under_way["errno"]) == (None, None, None)
+    assert face.read("/control/writes").endswith(f' - 1 pytest {STATE} "offline" -\n')
+    write.close()
+    abandoned = entries(face, "writes")[-1]
+    assert (abandoned["duration"], abandoned["result"], abandoned["errno"]) == (0.0, None, "EIO")
+
+
+def test_an_emptied_trace_counts_anew(face: Face) -> None:
+    for _ in range(2):
+        face.write("/control/writes", "1")
+        face.write(POLICY, "online")
+        assert [line["seq"] for line in entries(face, "writes")] == [0]
+    face.write("/control/reset", "1")
+    face.write(POLICY, "online")
+    assert [line["seq"] for line in entries(face, "writes")] == [0], "the trace goes on over a reset"
+    face.write("/control/writes", "0")
+    face.write(POLICY, "online")
+    assert len(entries(face, "writes")) == 2, "and the write that ends it is its last"
+
+
+def test_json_lines_have_no_notice_of_dropped_ones(face: Face) -> None:
+    """The numbers say it."""
+    for number in range(REFUSED_CALLS + 3):
+        face.refusal(STATE, f"nonsense {number}")
+    lines = entries(face, "refused")
+    assert [line["seq"] for line in lines] == list(range(3, REFUSED_CALLS + 3))
+    assert lines[0]["data"] == "nonsense 3"
+
+
+def test_a_reader_of_json_lines_that_lags_behind_goes_on_with_the_oldest(face: Face) -> None:
+    file = face.open("/control/kmsg.jsonl")
+    position = len(rest(file, 0))
+    for number in range(LOG_RECORDS + 3):
+        face.write("/control/dev_kmsg", f"message {number}")
+    lines = [json.loads(line) for line in rest(file, position).splitlines()]
+    assert [line["text"] for line in lines] == [f"message {number}" for number in range(3, LOG_RECORDS + 3)]

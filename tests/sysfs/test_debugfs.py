@@ -30,7 +30,7 @@ def face() -> Face:
 
 @pytest.fixture
 def files(face: Face) -> FileSystem:
-    return FileSystem(face.sysroot.tree, face.sysroot.refusals, CALLER)
+    return FileSystem(face.sysroot.tree, face.sysroot.journal, CALLER)
 
 
 def exists(face: Face, path: str) -> bool:

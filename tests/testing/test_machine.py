@@ -14,7 +14,6 @@ import trio
 import trio.testing
 
 from fakesysfs.testing import Machine, WaitsForeverError
-from fakesysfs.testing.records import refusals, writes
 
 HOTPLUG = "/sys/bus/dax/devices/dax0.0/hotplug"
 MEMORY = "/sys/devices/system/memory"
@@ -299,11 +298,21 @@ print(sorted({"trio", "asyncio", "pyfuse3", "pytest"} & set(sys.modules)))
     assert done.stdout == "[]\n"
 
 
-def test_lines_that_look_like_others() -> None:
-    """Commands and bytes with all kinds of signs in them."""
-    line = r'12 a "b" c /sys/x "say \"/y\" EIO\n" EBUSY (Device or resource busy): a [b] c [where]'
-    (refusal,) = refusals(f"(3 earlier ones dropped)\n{line}\n")
-    assert (refusal.command, refusal.path, refusal.data) == ('a "b" c', "/sys/x", b'say "/y" EIO\n')
-    assert (refusal.errno, refusal.why, refusal.where) == ("EBUSY", "a [b] c", "where")
-    (write,) = writes('0.5 - 12 (udev-worker) /sys/x "a b..." -\n')
-    assert (write.seconds, write.command, write.data, write.result) == (None, "(udev-worker)", b"a b", "")
+def test_bytes_that_look_like_other_lines() -> None:
+    """Separators, quotes, ends of lines and bytes that are not UTF-8 come back as they were."""
+    data = b'say "/y" EIO\n\x85\xe2\x80\xa8\xff EBUSY (x): a [b] c [where]'
+    with Machine() as machine:
+        machine.trace_writes()
+        with pytest.raises(OSError, match="Invalid"):
+            machine.write(HOTPLUG, data)
+        machine.write("/control/dev_kmsg", b"one \xc2\x85 line \xff")
+        (refusal,), (write, _) = machine.refused, machine.writes
+        assert (refusal.data, write.data, write.result) == (data, data, "EINVAL")
+        assert machine.log[-1].text == "one \x85 line \udcff"
+
+
+def test_only_the_first_bytes_are_shown() -> None:
+    with Machine() as machine:
+        with pytest.raises(OSError, match="Invalid"):
+            machine.write(HOTPLUG, b"x" * 100)
+        assert machine.refused[-1].data == b"x" * 64

@@ -116,6 +116,6 @@ def test_what_goes_wrong_while_a_session_is_played_does_not_take_the_others_alon
     def play() -> None:
         raise ZeroDivisionError
 
-    with pytest.raises(isolated.PlayError, match="ZeroDivisionError"):
+    with pytest.raises(isolated.ChildError, match="ZeroDivisionError"):
         isolated.in_namespaces(play)
     assert isolated.in_namespaces(lambda: 7) == 7

@@ -246,11 +246,11 @@ def test_run_is_private(run: Runner) -> None:
         (["--udev", "--host-network"], "--host-network"),
         (
             ["--udev", "--rules", "/nonexistent/here"],
-            "/nonexistent/here: there is no such file or directory of udev rules",
+            "/nonexistent/here: no such file or directory",
         ),
-        (["--udev", "--rules", "/etc/passwd"], "/etc/passwd: udev reads no files but *.rules"),
-        (["--udev", "--rules", "/etc/init.d"], "/etc/init.d: there is no file *.rules"),
-        (["--udev", "--rules", str(KEEP), "--rules", str(KEEP.parent)], "two files of one name"),
+        (["--udev", "--rules", "/etc/passwd"], "/etc/passwd: udev reads only files that end in .rules"),
+        (["--udev", "--rules", "/etc/init.d"], "/etc/init.d: no file in this directory ends in .rules"),
+        (["--udev", "--rules", str(KEEP), "--rules", str(KEEP.parent)], "has the same name"),
     ],
 )
 def test_wrong_use(run: Runner, arguments: list[str], why: str) -> None:

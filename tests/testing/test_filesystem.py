@@ -1,57 +1,35 @@
-"""The in-process system calls and the little shell of the replayer, on a toy tree."""
+"""System calls on the model in this process, on a toy tree."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from fakesysfs.kernel.printk import Printk
 from fakesysfs.kernfs import Caller, Tree
 from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Group, Link
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import run
-from fakesysfs.replay.shell import Shell, command_lines
-from fakesysfs.replay.target import NotRunError, NotSupportedError
 from fakesysfs.testing.filesystem import FileSystem
 
 
-class Loaded(list[tuple[str, dict[str, str]]]):
-    """The modules as the toy keeps them, with the name under which the kernel does."""
-
-    @property
-    def loaded(self) -> list[str]:
-        return [name for name, _ in self]
-
-
 class Toy:
-    """What the toy's files show: a word that can be changed, and the modules that were loaded."""
+    """What the toy's files show: a word that can be changed."""
 
     def __init__(self) -> None:
         self.word = "offline"
-        self.modules = Loaded()
-        self.printk = Printk()
 
     def store(self, data: bytes) -> None:
         if data.strip() not in {b"online", b"offline"}:
             raise KernelError(errno.EINVAL, "not a word", "toy_store")
         self.word = data.strip().decode()
 
-    async def modprobe(self, name: str, parameters: dict[str, str]) -> None:
-        if name == "absent":
-            raise KernelError(errno.ENOENT, "no such module", "load_module")
-        self.modules.append((name, parameters))
 
-    async def rmmod(self, name: str) -> None:
-        self.modules.remove((name, {}))
-
-
-SYS = DirectoryKind(
+SYS = DirectoryKind[Toy](
     "sys",
     lambda _toy: "/sys",
     [
@@ -63,7 +41,7 @@ SYS = DirectoryKind(
         Group(name="sub", entries=(Attribute(name="nr", mode=0o644, show=lambda _toy: "20\n"),)),
     ],
 )
-ROOT = DirectoryKind("root", lambda _toy: "/", [Group(name="sys", entries=SYS.entries)])
+ROOT = DirectoryKind[Toy]("root", lambda _toy: "/", [Group(name="sys", entries=SYS.entries)])
 
 
 @pytest.fixture
@@ -79,21 +57,8 @@ def files(toy: Toy) -> FileSystem:
     return FileSystem(tree, None, Caller(1, "test"))
 
 
-@pytest.fixture
-def shell(toy: Toy, files: FileSystem) -> Shell:
-    def drive(operation: Coroutine[Any, Any, Any], _name: str = "", *, limit: float | None = None) -> object:
-        del limit
-        return run(operation)
-
-    target = SimpleNamespace(files=files, run=drive, sysroot=SimpleNamespace(kernel=toy))
-    return Shell(cast("Any", target))
-
-
 def refused(number: int) -> AbstractContextManager[object]:
     return pytest.raises(KernelError, match=errno.errorcode[number])
-
-
-# System calls -----------------------------------------------------------------------------------------------------
 
 
 def test_the_position_moves_with_reads_and_writes_though_the_store_ignores_it(files: FileSystem, toy: Toy) -> None:
@@ -185,70 +150,3 @@ def test_another_user_has_what_the_mode_gives_others(files: FileSystem) -> None:
     for path, flags in (("/sys/state", os.O_WRONLY), ("/sys/secret", os.O_RDONLY), ("/sys/state", os.O_RDWR)):
         with refused(errno.EACCES):
             nobody.open(path, flags)
-
-
-# Shell ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "rc", "out", "err"),
-    [
-        ("echo online > /sys/state; cat /sys/state", 0, "online\n", ""),
-        ("echo bad > /sys/state; echo rc=$?", 0, "rc=1\n", "bash: line 1: echo: write error: Invalid argument\n"),
-        ("cat /sys/gone && echo yes", 1, "", "cat: /sys/gone: No such file or directory\n"),
-        ("cat /sys/gone 2>/dev/null || echo no", 0, "no\n", ""),
-        ("cat /sys/fixed | tail -2 | cat -v", 0, "two\nthree\n", ""),
-        ("head -1 /sys/fixed; head -n 2 /sys/fixed", 0, "one\none\ntwo\n", ""),
-        ("head /sys/{state,sub/nr}", 0, "==> /sys/state <==\noffline\n\n==> /sys/sub/nr <==\n20\n", ""),
-        ('grep -E "^(one|three)" /sys/fixed', 0, "one\nthree\n", ""),
-        ("grep -H . /sys/s*/nr /sys/stat?", 0, "/sys/sub/nr:20\n/sys/state:offline\n", ""),
-        ("grep -A1 one /sys/fixed | wc -l", 0, "2\n", ""),
-        ("grep -c e /sys/fixed", 0, "2\n", ""),
-        ("grep four /sys/fixed", 1, "", ""),
-        ("ls /sys", 0, "bind\nfixed\nlink\nsecret\nstate\nsub\n", ""),
-        ("ls /sys/sub/", 0, "nr\n", ""),
-        ("ls /sys/gone", 2, "", "ls: cannot access '/sys/gone': No such file or directory\n"),
-        ("ls -l /sys/sub", 0, "total 0\n-rw-r--r-- 1 root root 4096 Jan  1 00:00 nr\n", ""),
-        ('stat -c "%a %s %n" /sys/secret', 0, "400 4096 /sys/secret\n", ""),
-        ("find /sys/sub -type f | sort | xargs stat -c %A", 0, "-rw-r--r--\n", ""),
-        ("cat '/sys/*'", 1, "", "cat: '/sys/*': No such file or directory\n"),
-        ("RANDOM=1 echo a  'b  c' \"d\"", 0, "a b  c d\n", ""),
-        (
-            "setpriv --reuid 65534 --clear-groups sh -c 'echo online > /sys/state; cat /sys/state'",
-            0,
-            "offline\n",
-            "sh: 1: cannot create /sys/state: Permission denied\n",
-        ),
-        ("rm /sys/state; echo $?", 0, "1\n", "rm: cannot remove '/sys/state': Operation not permitted\n"),
-        ("for i in /sys/s*; do [ -d $i ] && echo $i $(cat $i/nr); done", 0, "/sys/sub 20\n", ""),
-        ("dmesg | grep -c nothing; numastat; lsmod | wc -l", 0, "0\n1\n", ""),
-        ("touch /sys/new", 1, "", "touch: cannot touch '/sys/new': Permission denied\n"),
-    ],
-)
-def test_commands_print_what_gnu_prints(shell: Shell, text: str, rc: int, out: str, err: str) -> None:
-    assert shell.run(text)[:3] == (rc, out, err)
-
-
-def test_modules_are_loaded_with_their_parameters(shell: Shell, toy: Toy) -> None:
-    assert shell.run("modprobe device-dax; modprobe dax_hmem region_idle=1; modprobe nd_pmem; rmmod device_dax").rc == 0
-    assert toy.modules == [("dax_hmem", {"region_idle": "1"}), ("nd_pmem", {})]
-    assert shell.run("modprobe absent").rc == 1
-
-
-def test_a_tool_needs_a_mount_but_the_rest_of_the_line_is_done(shell: Shell, toy: Toy) -> None:
-    with pytest.raises(NotSupportedError, match="tool needs a mount"):
-        shell.run("lsmem; modprobe kmem; echo online > /sys/state")
-    assert toy.modules == [("kmem", {})]
-    assert toy.word == "online"
-
-
-def test_a_selftest_is_not_here(shell: Shell) -> None:
-    with pytest.raises(NotRunError) as caught:
-        shell.run("DAX_KMEM_TEST_DEV=dax1.0 dax-kmem-hotplug.sh; echo exit=$?")
-    assert caught.value.rest
-
-
-@pytest.mark.parametrize("text", ["while true; do echo; done", "echo $(cat /sys/state)"])
-def test_more_of_the_language_is_refused(text: str) -> None:
-    with pytest.raises(NotSupportedError, match="shell language"):
-        command_lines(text)

@@ -1,0 +1,92 @@
+"""control/blocks/memoryN: what a test does to one memory block from outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.kstrtox import kstrtobool
+from fakesysfs.kernfs.declare import RW, DirectoryKind, Indexed
+
+
+@dataclass(slots=True, eq=False)
+class ControlBlocks:
+    """control/blocks/memoryN share one identity, each with the number of its block."""
+
+    serial: int
+    kernel: Kernel
+    index: int = 0
+
+    def at(self, index: int) -> ControlBlock | None:
+        """The directory of a block that exists."""
+        return ControlBlock(self, index) if self.kernel.memory_blocks.get(index) is not None else None
+
+
+@dataclass(slots=True)
+class ControlBlock:
+    """control/blocks/memoryN."""
+
+    blocks: ControlBlocks
+    index: int
+
+    @property
+    def serial(self) -> int:
+        """Shared."""
+        return self.blocks.serial
+
+    @property
+    def kernel(self) -> Kernel:
+        """The block's kernel."""
+        return self.blocks.kernel
+
+
+def pinned_store(block: ControlBlock, buffer: bytes) -> None:
+    """1 pins a page of the block, 0 releases it and wakes what waits for it."""
+    if kstrtobool(buffer, "pinned_store"):
+        block.kernel.memory_blocks.pinned.add(block.index)
+    else:
+        block.kernel.unpin(block.index)
+
+
+def unmovable_store(block: ControlBlock, buffer: bytes) -> None:
+    """1 gives the block an unmovable page, 0 takes it away."""
+    blocks = block.kernel.memory_blocks
+    (blocks.unmovable.add if kstrtobool(buffer, "unmovable_store") else blocks.unmovable.discard)(block.index)
+
+
+CONTROL_BLOCK = DirectoryKind[ControlBlock](
+    "control block",
+    lambda block: f"/control/blocks/memory{block.index}",
+    (
+        RW(
+            "pinned",
+            lambda block: block.index in block.kernel.memory_blocks.pinned,
+            pinned_store,
+            "1: a page of the block does not migrate, so offlining it hangs until a signal or until it is 0 again.",
+        ),
+        RW(
+            "unmovable",
+            lambda block: block.index in block.kernel.memory_blocks.unmovable,
+            unmovable_store,
+            "1: the block has an unmovable page, so offlining it fails with EBUSY.",
+        ),
+    ),
+    file_size=0,
+)
+
+
+def family(blocks: ControlBlocks) -> Indexed[Kernel]:
+    """The directories in control/blocks."""
+
+    def directory(_kernel: Kernel, index: int) -> ControlBlock:
+        return ControlBlock(blocks, index)
+
+    return Indexed(
+        prefix="memory",
+        runs=lambda kernel: [(first, last) for first, last, _ in kernel.memory_blocks.runs],
+        has=lambda kernel, index: kernel.memory_blocks.runs.get(index) is not None,
+        count=lambda kernel: kernel.memory_blocks.count,
+        directory=directory,
+        run=lambda kernel, index: kernel.memory_blocks.runs.span(index),
+        doc="What can be done to a block from outside.",
+    )

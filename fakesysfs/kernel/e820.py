@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.memory_block import BlockGroup, BlockStatus, MemoryBlocks, State
+from fakesysfs.kernel.memory_hotplug import MemoryHotplug
+from fakesysfs.kernel.memory_tiers import MemoryTiers
 from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.resource import IomemResource
@@ -28,7 +30,32 @@ BootRam = Sequence[tuple[int, Range]]
 """(node, range) of the RAM, ascending."""
 
 
-def boot_ram(setup: Setup) -> BootRam:
+def boot_memory(
+    setup: Setup,
+    core: Core,
+    iomem: IomemResource,
+    nodes: Nodes,
+    blocks: MemoryBlocks,
+    tiers: MemoryTiers,
+    memory_hotplug: MemoryHotplug,
+) -> None:
+    """Make the resources, nodes, zones, blocks and tiers of the memory that exists at boot."""
+    ram = _boot_ram(setup)
+    _reserve_resources(setup, ram, iomem)
+    _init_nodes(setup, ram, nodes)
+    _create_blocks(core, ram, nodes, blocks)
+    nodes.check_highest_zone()
+    memory_hotplug.nr_memmap_boot_pages = blocks.count * memory_hotplug.memmap_pages_of_block()
+    for node in setup.nodes:
+        if node.managed_kb is not None:
+            _set_managed(nodes[node.nid].zones, node.managed_kb)
+    for nid in nodes.with_memory():
+        nodes[nid].access = tiers.has_performance(nid)
+        tiers.set_node_memory_tier(nid)
+    blocks.unmovable.update(setup.unmovable)
+
+
+def _boot_ram(setup: Setup) -> BootRam:
     """The RAM of the machine: the nodes' ranges without the reserved ones."""
     ram: list[tuple[int, Range]] = []
     for node in setup.nodes:
@@ -37,7 +64,7 @@ def boot_ram(setup: Setup) -> BootRam:
     return sorted(ram, key=lambda piece: piece[1])
 
 
-def reserve_resources(setup: Setup, ram: BootRam, iomem: IomemResource) -> None:
+def _reserve_resources(setup: Setup, ram: BootRam, iomem: IomemResource) -> None:
     """Make the entries of /proc/iomem that exist at boot (e820__reserve_resources)."""
     for start, end, name, busy in setup.iomem:
         iomem.request_region(start, end, name, busy=busy)
@@ -50,7 +77,7 @@ def reserve_resources(setup: Setup, ram: BootRam, iomem: IomemResource) -> None:
             iomem.request_region_with_split(start, end, "RAM buffer")
 
 
-def init_nodes(setup: Setup, ram: BootRam, nodes: Nodes) -> None:
+def _init_nodes(setup: Setup, ram: BootRam, nodes: Nodes) -> None:
     """Put the nodes with RAM or CPUs online, and make their zones."""
     for node in setup.nodes:
         if node.cpus or any(nid == node.nid for nid, _ in ram):
@@ -60,13 +87,6 @@ def init_nodes(setup: Setup, ram: BootRam, nodes: Nodes) -> None:
         pieces = [piece for owner, piece in ram if owner == nid]
         if pieces:
             _init_zones(nodes[nid].zones, pieces)
-
-
-def set_managed(setup: Setup, nodes: Nodes) -> None:
-    """Give the zones the memory that the page allocator has, where the machine says how much."""
-    for node in setup.nodes:
-        if node.managed_kb is not None:
-            _set_managed(nodes[node.nid].zones, node.managed_kb)
 
 
 def _init_zones(zones: NodeZones, pieces: Sequence[Range]) -> None:
@@ -102,7 +122,7 @@ def _set_managed(zones: NodeZones, managed_kb: int | Mapping[str, int]) -> None:
             left_pages -= zone.present
 
 
-def create_blocks(core: Core, ram: BootRam, nodes: Nodes, blocks: MemoryBlocks) -> None:
+def _create_blocks(core: Core, ram: BootRam, nodes: Nodes, blocks: MemoryBlocks) -> None:
     """Make the block devices of boot memory (memory_dev_init).
 
     Whole blocks above 4 GiB are in zone Normal and can be made in bulk. Each other block is looked

@@ -22,13 +22,10 @@ from fakesysfs.kernel.dax.kmem import Kmem, check_kmem_protected
 from fakesysfs.kernel.dax.pmem import (
     DaxPmem,
     E820Pmem,
-    NdBusDriver,
+    Libnvdimm,
     NdPmem,
-    NdRegionDriver,
-    NvdimmBus,
     PmemMedia,
     create_pmem_devdax,
-    unregister_drivers,
 )
 from fakesysfs.kernel.device import Bus, Driver
 from fakesysfs.kernel.ida import Ida
@@ -91,6 +88,7 @@ class Kernel(Core):
     def _module_code(self) -> Mapping[str, ModuleCode]:
         iomem, nodes, dax, platform, cxl = self.iomem, self.nodes, self.dax_bus, self.platform_bus, self.cxl_bus
         block_size, inject = self.setup.block_size, self._error_inject
+        nvdimm = Libnvdimm(self, self.buses, nodes)
 
         def dax_hmem(module: Module) -> list[Driver]:
             return [
@@ -105,47 +103,22 @@ class Kernel(Core):
             "dax_hmem": ModuleCode(dax_hmem),
             "dax_cxl": ModuleCode(lambda module: [CxlDaxRegion(cxl, module.name, dax)]),
             "cxl_test": ModuleCode(init=self._cxl.module_init, exit=self._cxl.module_exit),
-            "libnvdimm": ModuleCode(self._libnvdimm_drivers, exit=self._libnvdimm_exit),
+            "libnvdimm": ModuleCode(nvdimm.drivers, exit=nvdimm.exit),
             "nd_btt": ModuleCode(),
             "nd_e820": ModuleCode(
-                lambda module: [E820Pmem(platform, module.name, self._nd_bus(), self.pmem, self.memregions)]
+                lambda module: [E820Pmem(platform, module.name, nvdimm.bus, self.pmem, self.memregions)]
             ),
-            "nd_pmem": ModuleCode(lambda module: [NdPmem(self._nd_bus(), module.name, iomem)]),
-            "dax_pmem": ModuleCode(lambda module: [DaxPmem(self._nd_bus(), module.name, dax, iomem)]),
+            "nd_pmem": ModuleCode(lambda module: [NdPmem(nvdimm.bus, module.name, iomem)]),
+            "dax_pmem": ModuleCode(lambda module: [DaxPmem(nvdimm.bus, module.name, dax, iomem)]),
             "notifier_error_inject": ModuleCode(init=inject.init, exit=inject.exit),
             "memory_notifier_error_inject": ModuleCode(init=inject.memory_init, exit=inject.memory_exit),
         }
-
-    # The nd bus, which comes and goes with libnvdimm ----------------------------------------------
-
-    def _nd_bus(self) -> NvdimmBus:
-        bus = self.buses["nd"]
-        assert isinstance(bus, NvdimmBus)
-        return bus
-
-    def _libnvdimm_drivers(self, module: Module) -> list[Driver]:
-        """Register the nd bus (libnvdimm_init); returns the drivers of its inner devices."""
-        bus = self.buses["nd"] = NvdimmBus(self, self.nodes)
-        self.changed("bus", bus)
-        self.uevents.send("add", f"/bus/{bus.name}", "bus")
-        return [NdBusDriver(bus, module.name), NdRegionDriver(bus, module.name)]
-
-    async def _libnvdimm_exit(self, module: Module) -> None:
-        """Unregister the bus (bus_unregister).
-
-        It is empty, because the modules that need it are gone.
-        """
-        await unregister_drivers(module)
-        bus = self.buses.pop("nd")
-        self.changed("bus", bus)
-        self.uevents.send("remove", f"/bus/{bus.name}", "bus")
-        self.unregister(bus)
 
     # Boot and end ---------------------------------------------------------------------------------
 
     async def boot(self) -> None:
         """Bring the machine up. This takes no time: the latency starts afterwards."""
-        self._boot_memory()
+        e820.boot_memory(self.setup, self, self.iomem, self.nodes, self.memory_blocks, self.tiers, self.memory_hotplug)
         for name in self.setup.platform_devices:
             await self.platform_bus.add(PlatformDevice(self.platform_bus, name, name.removesuffix(".0")))
         await self._cxl.boot()
@@ -154,20 +127,6 @@ class Kernel(Core):
             await self.modules.load(name, dict(parameters))
             await self._bind_first_devices()
         self.preempt.latency.update(self.setup.latency)
-
-    def _boot_memory(self) -> None:
-        setup, nodes, blocks = self.setup, self.nodes, self.memory_blocks
-        ram = e820.boot_ram(setup)
-        e820.reserve_resources(setup, ram, self.iomem)
-        e820.init_nodes(setup, ram, nodes)
-        e820.create_blocks(self, ram, nodes, blocks)
-        nodes.check_highest_zone()
-        self.memory_hotplug.nr_memmap_boot_pages = blocks.count * self.memory_hotplug.memmap_pages_of_block()
-        e820.set_managed(setup, nodes)
-        for nid in nodes.with_memory():
-            nodes[nid].access = self.tiers.has_performance(nid)
-            self.tiers.set_node_memory_tier(nid)
-        blocks.unmovable.update(setup.unmovable)
 
     async def _bind_first_devices(self) -> None:
         """Bind the regions' first devices, by new_id, to the drivers that the machine names."""

@@ -66,7 +66,7 @@ class Reserved(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
 
 class Iomem(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Another entry of /proc/iomem; what is not `busy` lets other entries be inside it."""
+    """Another entry of /proc/iomem. An entry that is not `busy` can have other entries inside it."""
 
     start: str | int
     size: str | int
@@ -77,7 +77,7 @@ class Iomem(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class NodeSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A possible node.
 
-    `cpus` as "0-1,4"; without `memory` it comes up when memory is added to it.
+    `cpus` is written as "0-1,4". A node without `memory` comes online when memory is added to it.
     """
 
     id: int
@@ -98,11 +98,11 @@ class Hmat(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class DaxRegionSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Memory for dax devices.
 
-    `device_size` is the first device's size (default: all of the region), `online_type` the region
-    driver's own policy (default: the system's), `driver` the driver that is bound at start by name,
-    `soft_reserved` the ranges that are taken out of RAM for it (default: the region itself),
-    `namespace` what persistent memory is used for when the machine starts: a dax region (devdax,
-    the default; its first bytes describe it) or a block device (raw).
+    `device_size` is the size of the first device; the default is the whole region. `online_type` is
+    the policy of the region's driver; the default is the system's. The start binds the first device
+    to `driver`. `soft_reserved` are the ranges that the region takes out of RAM; the default is the
+    region itself. `namespace` is the mode of persistent memory at the start: devdax, the default, is
+    a dax region whose first bytes describe it, and raw is a block device.
     """
 
     kind: Literal["hmem", "cxl", "pmem"]
@@ -118,7 +118,7 @@ class DaxRegionSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=
 
 
 class Unmovable(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A block of boot memory that cannot be offlined, and why."""
+    """A block of boot memory that cannot be offlined, and the reason."""
 
     block: Natural
     why: str
@@ -155,7 +155,7 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 
 
 class Latency(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Seconds that going online or offline takes, per block, once the machine is up."""
+    """Seconds that a block takes to go online or offline, after the start of the machine."""
 
     online_block: Seconds = 0.0
     offline_block: Seconds = 0.0

@@ -268,11 +268,40 @@ class DaxPmem(NdDriver):
         await offer_region(region, data.length, setup, memmap_on_memory=False)
 
 
-async def unregister_drivers(module: Module) -> None:
-    """Unregister the module's drivers, the last one first."""
-    for driver in reversed(list(module.drivers)):
-        await driver.bus.unregister_driver(driver)
-    module.drivers.clear()
+class Libnvdimm:
+    """The module libnvdimm. The nd bus comes and goes with it."""
+
+    def __init__(self, core: Core, buses: dict[str, Bus], nodes: Nodes) -> None:
+        self._core = core
+        self._buses = buses
+        self._nodes = nodes
+
+    @property
+    def bus(self) -> NvdimmBus:
+        """The nd bus, while the module is loaded."""
+        bus = self._buses["nd"]
+        assert isinstance(bus, NvdimmBus)
+        return bus
+
+    def drivers(self, module: Module) -> list[Driver]:
+        """Register the bus (libnvdimm_init); returns the drivers of its inner devices."""
+        bus = self._buses["nd"] = NvdimmBus(self._core, self._nodes)
+        self._core.changed("bus", bus)
+        self._core.uevents.send("add", f"/bus/{bus.name}", "bus")
+        return [NdBusDriver(bus, module.name), NdRegionDriver(bus, module.name)]
+
+    async def exit(self, module: Module) -> None:
+        """Unregister the drivers and the bus (libnvdimm_exit).
+
+        The bus is empty, because the modules that need it are gone.
+        """
+        for driver in reversed(list(module.drivers)):
+            await driver.bus.unregister_driver(driver)
+        module.drivers.clear()
+        bus = self._buses.pop("nd")
+        self._core.changed("bus", bus)
+        self._core.uevents.send("remove", f"/bus/{bus.name}", "bus")
+        self._core.unregister(bus)
 
 
 async def create_pmem_devdax(bus: Bus | None, name: str, align: int) -> None:

@@ -7,7 +7,7 @@ layers above it (FUSE, the in-process machine, the replayer) use these names and
 from fakesysfs.kernfs.declare import Place
 from fakesysfs.kernfs.file import Caller, OpenFile, Refusals, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
-from fakesysfs.kernfs.listing import DirectoryReader, Members
+from fakesysfs.kernfs.listing import DirectoryReader
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
 from fakesysfs.ops.errors import KernelError
 
@@ -16,7 +16,6 @@ __all__ = [
     "Caller",
     "DirectoryReader",
     "KernelError",
-    "Members",
     "NameChange",
     "OpenFile",
     "Place",

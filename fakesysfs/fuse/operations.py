@@ -21,7 +21,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from fakesysfs.fuse.callers import command_of
 from fakesysfs.fuse.driver import Driver
 from fakesysfs.fuse.entries import FOREVER, Entries, entry_of
-from fakesysfs.fuse.handler import at_once, maybe_waiting
+from fakesysfs.fuse.handler import handler, waiting_handler
 from fakesysfs.fuse.invalidate import Invalidator
 from fakesysfs.fuse.listing import Listings, OpenDirectory
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
@@ -132,8 +132,6 @@ class Operations(pyfuse3.Operations):
         self._ready = ready
         self.active_handlers = 0
         """Handlers that have not returned."""
-        self.maybe_busy = True
-        """Something happened since `has_work` said no, after which it may say yes."""
         self._entries = Entries()
         self._passing_entries = Entries(seconds=0)
         """For names that the host may not keep: those in contended directories (invalidate.py)."""
@@ -159,13 +157,12 @@ class Operations(pyfuse3.Operations):
         """The host is there."""
         self._ready()
 
-    def has_work(self) -> bool:
-        """Something may happen in the event loop, or in another thread, without a request.
+    def busy(self) -> bool:
+        """A handler waits for something else than a request, another operation or a signal to its caller.
 
-        Who looks after the callers of operations that wait can do so a little later.
+        Callers are asked for signals a little later, if requests come.
         """
-        self.maybe_busy = self.active_handlers > self.driver.blocked_operations or self._untold
-        return self.maybe_busy
+        return self.active_handlers > self.driver.blocked_operations
 
     @property
     def _untold(self) -> bool:
@@ -180,7 +177,7 @@ class Operations(pyfuse3.Operations):
 
     # Names and attributes -----------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """The entry, or inode 0 for an absent name, which the host remembers as well.
 
@@ -209,7 +206,7 @@ class Operations(pyfuse3.Operations):
             return entry
         return self._entries(found) if kept else self._passing_entries(found)
 
-    @at_once
+    @handler
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Attributes; those of a removed node that is open stay, with link count 0."""
         found = self._tree.getattr(inode)
@@ -230,7 +227,7 @@ class Operations(pyfuse3.Operations):
             return found._replace(mode=stat.S_IFDIR | 0o755, size=0)
         raise FUSEError(errno.ENOENT)
 
-    @at_once
+    @handler
     def setattr(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
@@ -246,7 +243,7 @@ class Operations(pyfuse3.Operations):
             )
         )
 
-    @at_once
+    @handler
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """The target."""
         return self._tree.readlink(inode)
@@ -257,26 +254,26 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.ENODATA)
         return self._getxattr(inode, name)
 
-    @at_once
+    @handler
     def _getxattr(self, inode: int, name: bytes) -> bytes:
         return self._tree.getxattr(inode, os.fsdecode(name))
 
-    @at_once
+    @handler
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set one xattr."""
         self._tree.setxattr(inode, os.fsdecode(name), value)
 
-    @at_once
+    @handler
     def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """The names of the xattrs."""
         return [os.fsencode(name) for name in self._tree.listxattr(inode)]
 
-    @at_once
+    @handler
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove one xattr."""
         self._tree.removexattr(inode, os.fsdecode(name))
 
-    @at_once
+    @handler
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """What sysfs says: nothing but the two sizes."""
         answer = pyfuse3.StatvfsData()
@@ -286,7 +283,7 @@ class Operations(pyfuse3.Operations):
 
     # Files --------------------------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open an attribute.
 
@@ -333,7 +330,7 @@ class Operations(pyfuse3.Operations):
         if gone and told != (inode, True):  # it came and went meanwhile
             raise FUSEError(errno.ENOENT)
 
-    @maybe_waiting
+    @waiting_handler
     def read(self, fh: int, off: int, size: int) -> bytes | Coroutine[Any, Any, bytes]:
         """At most `size` bytes."""
         opened = self._open[fh]
@@ -349,13 +346,12 @@ class Operations(pyfuse3.Operations):
             await self.invalidator.flush()
         return data[:size]
 
-    @maybe_waiting
+    @waiting_handler
     def write(self, fh: int, off: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
         """One store. Answered when the host has forgotten what the store changed, whether it succeeded or not.
 
         A store that asks for nothing is done here and now.
         """
-        self.maybe_busy = True
         opened = self._open[fh]
         traced = None if self._writes is None or not self._writes.on else self._trace(self._writes, opened, buf)
         outcome: int | KernelError = 0
@@ -434,16 +430,15 @@ class Operations(pyfuse3.Operations):
         write = writes.begin(caller, self._tree.path_of(opened.file.ino), data)
         return lambda outcome: writes.end(write, outcome.name if isinstance(outcome, KernelError) else str(outcome))
 
-    @at_once
+    @handler
     def release(self, fh: int) -> None:
         """The last descriptor is closed."""
         opened = self._open.pop(fh)
         if opened.file.is_stream:
-            self.maybe_busy = True
             opened.forget_poll()
             opened.file.close()
 
-    @at_once
+    @handler
     def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:
         """As kernfs_generic_poll where nobody ever calls sysfs_notify. Streams tell when there is more to be read."""
         opened = self._open.get(fh)
@@ -459,7 +454,7 @@ class Operations(pyfuse3.Operations):
 
     # Directories --------------------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory."""
         reader = self._tree.opendir(inode)
@@ -467,7 +462,7 @@ class Operations(pyfuse3.Operations):
         self._open_directories[handle] = OpenDirectory(inode, reader)
         return handle
 
-    @at_once
+    @handler
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
         opened = self._open_directories[fh]
@@ -503,38 +498,38 @@ class Operations(pyfuse3.Operations):
             for first, last in runs:
                 held.numbers.add(first, last)
 
-    @at_once
+    @handler
     def releasedir(self, fh: int) -> None:
         """The last descriptor is closed."""
         del self._open_directories[fh]
 
     # What users make ----------------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
-        """Make a link, where that is possible (kernfs/made.py)."""
+        """Make a link, where that is possible (kernfs/user_entries.py)."""
         self._tree.made_in(parent_inode).symlink(os.fsdecode(name), os.fsdecode(target))
         self.invalidator.note(parent_inode, name)
         return entry_of(self._tree.getattr(self._tree.lookup(parent_inode, name)))
 
-    @at_once
+    @handler
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """Make a directory, where that is possible."""
         self._tree.made_in(parent_inode).mkdir(os.fsdecode(name))
         self.invalidator.note(parent_inode, name)
         return entry_of(self._tree.setattr(self._tree.lookup(parent_inode, name), mode=mode))
 
-    @at_once
+    @handler
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a link that somebody made."""
         self._tree.made_in(parent_inode).unlink(os.fsdecode(name))
 
-    @at_once
+    @handler
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a directory that somebody made."""
         self._tree.made_in(parent_inode).rmdir(os.fsdecode(name))
 
-    @at_once
+    @handler
     def rename(
         self,
         parent_inode_old: int,
@@ -558,14 +553,14 @@ class Operations(pyfuse3.Operations):
 
     # What sysfs has not -------------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         """Nobody creates files in sysfs (fs/namei.c, lookup_open: a directory without `create`)."""
         raise FUSEError(errno.EACCES)
 
-    @at_once
+    @handler
     def _refuse(self, *_what: object) -> NoReturn:
         """The directories of sysfs have none of these operations (fs/namei.c, may_create, vfs_mkdir and the like)."""
         raise FUSEError(errno.EPERM)

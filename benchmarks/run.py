@@ -2,12 +2,13 @@
 
     python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
 
-PART is one of: requests anywhere directories numeric lsmem sysfs readers sleepers writers huge delivered memory start
-daxctl.
+PART is one of: requests anywhere getdents directories numeric lsmem sysfs readers sleepers writers huge delivered
+memory start daxctl.
 Builds plain.c with `cc` and `pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then
 C's, and what is printed is the median of the ratios of these pairs, with the least and the greatest: trust the ratios,
-not the times. `requests`, `directories`, `numeric`, `lsmem` and `sysfs` run on one CPU: waking another one costs more
-than what is measured. Nothing here fails when it is slow.
+not the times. `requests`, `getdents`, `directories`, `numeric`, `lsmem` and `sysfs` run on one CPU, because waking
+another one costs more than what is measured. "CPU of the server" is the time of its threads for each operation; it does
+not depend on how fast C is. Nothing here fails when it is slow.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from smoke import ROOT, build, read, seconds, served, stat
+from smoke import ROOT, build, processor, read, seconds, served, server_seconds, stat
 
 FAKESYSFS = [sys.executable, "-m", "fakesysfs"]
 MEMORY = "sys/devices/system/memory"
 Operation = tuple[str, Callable[[str, int], None], int]
 """What it is called, what it does to a name in an open directory, how often it is measured together."""
 BOOT_BLOCKS = 16
+BESIDE_BLOCKS = 7
+"""Names in the memory directory that are no blocks."""
+DEVICE, DEVICE_NAMES = "sys/bus/dax/devices/dax0.0", 15
 MANY = 65_536
 """Blocks from which on fewer rounds have to do."""
 MACHINE = """
@@ -66,6 +70,7 @@ class Mounts(NamedTuple):
     ours: Path
     plain: Path
     pid: int
+    plain_pid: int
 
 
 @contextlib.contextmanager
@@ -87,13 +92,13 @@ def mounted(machine: Path | str) -> Iterator[tuple[Path, int]]:
 
 
 @contextlib.contextmanager
-def both(program: Path, blocks: int, *order: str) -> Iterator[Mounts]:
+def both(program: Path, blocks: int, *order: str, plain_blocks: int | None = None) -> Iterator[Mounts]:
     """Both, with that many memory blocks, C's in the order of kernfs unless another is named."""
     with tempfile.TemporaryDirectory() as where, machine_file(blocks) as machine, mounted(machine) as (ours, pid):
         plain = Path(where) / MEMORY
         plain.mkdir(parents=True)
-        with served([program, plain, str(blocks), *order], plain):
-            yield Mounts(ours, Path(where), pid)
+        with served([program, plain, str(plain_blocks or blocks), *order], plain) as plain_pid:
+            yield Mounts(ours, Path(where), pid, plain_pid)
 
 
 def pairs(what: str, rounds: int, ours: Callable[[], float], plain: Callable[[], float]) -> tuple[float, float]:
@@ -106,6 +111,32 @@ def pairs(what: str, rounds: int, ours: Callable[[], float], plain: Callable[[],
     ratio = f"{statistics.median(ratios):8.2f}  ({min(ratios):.2f}-{max(ratios):.2f})"
     print(f"{what:50}{shown(mine):>10}{shown(c):>10}{ratio}", flush=True)
     return mine, c
+
+
+class Spent:
+    """CPU time that a server spends on operations: that of each, over all calls of `count`."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.seconds = 0.0
+        self.operations = 0
+
+    def count(self, operations: int, run: Callable[[], float]) -> Callable[[], float]:
+        """The same as `run`, which does so many operations."""
+
+        def counted() -> float:
+            before = server_seconds(self._pid)
+            measured = run()
+            self.seconds += server_seconds(self._pid) - before
+            self.operations += operations
+            return measured
+
+        return counted
+
+    @property
+    def each(self) -> str:
+        """For one operation."""
+        return shown(self.seconds / self.operations)
 
 
 def shown(value: float) -> str:
@@ -162,7 +193,37 @@ def single(mounts: Mounts, operations: Iterable[Operation], where: str, rounds: 
             functools.partial(seconds, operation, f"{above}/{MEMORY}/memory60/state", times)
             for above in (mounts.ours, mounts.plain)
         )
-        pairs(f"{what}, {where}", rounds, ours, plain)
+        # `seconds` calls it once before it measures
+        compared(f"{what}, {where}", rounds, mounts, ours, plain, times + 1)
+
+
+def compared(
+    what: str, rounds: int, mounts: Mounts, ours: Callable[[], float], plain: Callable[[], float], operations: int
+) -> None:
+    """As `pairs`, and the CPU time of the servers for each of so many operations in a call."""
+    mine, c = Spent(mounts.pid), Spent(mounts.plain_pid)
+    pairs(what, rounds, mine.count(operations, ours), c.count(operations, plain))
+    tell("    CPU of the server", f"{mine.each:>10}{c.each:>10}")
+
+
+def getdents(program: Path, options: argparse.Namespace) -> None:
+    """open, getdents64 to the end, close: directories of 15, 80, 192 and 8,192 names. No program starts meanwhile."""
+    lister = program.parent / "getdents"
+
+    def listing(directory: Path, times: int) -> float:
+        done = subprocess.run([lister, directory, str(times)], check=True, capture_output=True, text=True)
+        return float(done.stdout.split()[0]) / 1e9
+
+    for names in (15, 80, 192, 8_192):
+        device = names == DEVICE_NAMES
+        times = max(3, 20_000 // names)
+        with (
+            pinned(),
+            both(program, 64 if device else names - BESIDE_BLOCKS, plain_blocks=names - 1) as mounts,
+        ):
+            mine = (mounts.ours / DEVICE).resolve() if device else mounts.ours / MEMORY
+            ours, plain = (functools.partial(listing, path, times) for path in (mine, mounts.plain / MEMORY))
+            compared(f"getdents, {names} names", options.rounds, mounts, ours, plain, times + 1)
 
 
 def requests(program: Path, options: argparse.Namespace) -> None:
@@ -512,6 +573,7 @@ def pinned() -> Iterator[None]:
 PARTS = {
     "requests": requests,
     "anywhere": anywhere,
+    "getdents": getdents,
     "directories": directories,
     "numeric": numeric,
     "lsmem": lsmem,
@@ -540,6 +602,7 @@ def main() -> None:
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as where:
         program = build(Path(where))
+        print(processor())
         print(f"{'':50}{'ours':>10}{'C':>10}{'ratio':>8}  (of {options.rounds} pairs)")
         for name in options.only:
             PARTS[name](program, options)

@@ -26,13 +26,26 @@ COUNT = 192
 """Directories in the C file system, about as many as a machine has memory blocks."""
 
 
+def processor() -> str:
+    """The model of the CPU, on which every time and ratio depends."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def server_seconds(pid: int) -> float:
+    """CPU time of all threads of a process so far (Documentation/scheduler/sched-stats.rst)."""
+    tasks = Path(f"/proc/{pid}/task")
+    return sum(int((task / "schedstat").read_text(encoding="ascii").split()[0]) for task in tasks.iterdir()) / 1e9
+
+
 def build(where: Path) -> Path:
-    """Compile plain.c."""
+    """Compile plain.c, and getdents.c beside it."""
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3"], check=True, capture_output=True, text=True)
     program = where / "plain"
     subprocess.run(
         ["cc", "-O2", "-Wall", "-o", program, ROOT / "benchmarks" / "plain.c", *flags.stdout.split()], check=True
     )
+    subprocess.run(["cc", "-O2", "-Wall", "-o", where / "getdents", ROOT / "benchmarks" / "getdents.c"], check=True)
     return program
 
 
@@ -105,6 +118,7 @@ def main() -> None:
         stack.enter_context(served(command, ours))
         stack.enter_context(served([build(where), plain, str(COUNT)], plain))
         theirs = f"{plain}/memory5/state"
+        print(processor())
         print(f"{'operation':22}{'ours':>10}{'C':>10}{'ratio':>8}  (median of {options.rounds} rounds)")
         for name, operation, path, times in (
             ("stat, cached", stat, reading, options.times * 10),

@@ -1,6 +1,6 @@
-"""Drives kernel operations (ops/sched.py): what they ask for becomes waits of trio.
+"""Drives kernel operations (ops/sched.py): what they ask for becomes waits in trio.
 
-An operation that asks for nothing is run to its end in the first step, without a turn of the event loop.
+An operation that asks for nothing ends in its first step, without a turn of the event loop.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class OperationDriver:
 
     async def _grant(self, request: Waiting, caller: _Caller) -> Answer:
         if isinstance(request, Preempt):
-            # Twice: who was woken just now runs in the same round as we do, in any order, and shall have had its turn.
+            # Twice: tasks that were woken just now run in the same round as this one. We go on after all of them.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
             return Answer.WOKEN

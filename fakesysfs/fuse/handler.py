@@ -1,17 +1,16 @@
-"""What makes a method a handler: how its answer, or its error, gets to the host."""
+"""Makes handlers of methods: how an answer, or an error, gets to the host."""
 
 from __future__ import annotations
 
 import errno
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pyfuse3 import FUSEError
 
-from fakesysfs.fuse.fast.completed import completed
 from fakesysfs.fuse.memory import Reserve
 from fakesysfs.kernfs import KernelError
 
@@ -23,8 +22,6 @@ class Handlers(Protocol):
 
     active_handlers: int
     """Handlers that have not returned."""
-    maybe_busy: bool
-    """Something happened that others may have to do something kobj."""
 
 
 P = ParamSpec("P")
@@ -37,10 +34,6 @@ _LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 RESERVE = Reserve()
 """One for the process, which serves one mount."""
-
-_ANSWER = StopIteration()
-_GIVEN = completed(_ANSWER)
-"""The answer of each handler that need not wait; it is good until the next is given, and is awaited before."""
 
 
 def answer_errno(number: int) -> int:
@@ -68,49 +61,38 @@ def _refusal(handler: str, error: Exception, arguments: tuple[Any, ...]) -> FUSE
     return FUSEError(errno.EIO)
 
 
-def at_once(
-    method: Callable[Concatenate[H, P], T],
-) -> Callable[Concatenate[H, P], Coroutine[Any, Any, T]]:
-    """A handler that never waits: a plain function, which is cheaper."""
+def handler(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], Coroutine[Any, Any, T]]:
+    """Make a handler of a method that never waits."""
 
     @functools.wraps(method)
-    def handler(self: H, /, *args: Any) -> Awaitable[T]:
+    async def answer(self: H, /, *args: Any) -> T:  # pyfuse3 names no argument
         try:
-            _ANSWER.value = method(self, *args)  # type: ignore[call-arg]  # the same
-            return _GIVEN  # noqa: TRY300  it is made within
+            return method(self, *args)  # type: ignore[call-arg]  # the same
         except Exception as error:  # noqa: BLE001  it is answered
             refusal = _refusal(method.__name__, error, args)
         raise refusal
 
-    return handler  # type: ignore[return-value]  # pyfuse3 names no argument, and awaits what it gets
+    return answer  # type: ignore[return-value]
 
 
-def maybe_waiting(
+def waiting_handler(
     method: Callable[Concatenate[H, P], T | Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[H, P], Coroutine[Any, Any, T]]:
-    """A handler that may have to wait: it gives its answer, or a coroutine for it."""
+    """Make a handler of a method that returns its answer, or a coroutine if it has to wait."""
 
     @functools.wraps(method)
-    def handler(self: H, /, *args: Any) -> Awaitable[T]:
+    async def answer(self: H, /, *args: Any) -> T:
         try:
-            answer = method(self, *args)  # type: ignore[call-arg]  # the same
-            if isinstance(answer, CoroutineType):
-                return wait_for(self, answer, args)
-            _ANSWER.value = answer
-            return _GIVEN  # noqa: TRY300  it is made within
+            result = method(self, *args)  # type: ignore[call-arg]  # the same
+            if not isinstance(result, CoroutineType):
+                return result  # type: ignore[return-value]
+            self.active_handlers += 1
+            try:
+                return await result  # type: ignore[no-any-return]
+            finally:
+                self.active_handlers -= 1
         except Exception as error:  # noqa: BLE001  it is answered
             refusal = _refusal(method.__name__, error, args)
         raise refusal
 
-    async def wait_for(self: H, answer: Coroutine[Any, Any, T], args: tuple[Any, ...]) -> T:
-        self.active_handlers += 1
-        self.maybe_busy = True
-        try:
-            return await answer
-        except Exception as error:  # noqa: BLE001  it is answered
-            refusal = _refusal(method.__name__, error, args)
-        finally:
-            self.active_handlers -= 1
-        raise refusal
-
-    return handler  # type: ignore[return-value]  # pyfuse3 names no argument, and awaits what it gets
+    return answer  # type: ignore[return-value]

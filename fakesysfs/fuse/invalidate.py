@@ -1,15 +1,16 @@
-"""Which names the host may hold, and how it is told to forget them.
+"""Which names the host may hold, and how we invalidate them.
 
-`Tree.take_changes` says which names came or went. `collect` takes that over after each step of each operation;
-a worker thread tells the host, batch after batch; `settled` waits until all that was collected so far has been told.
+`Tree.take_changes` says which names came or went. `collect` takes these over after each step of each operation. A
+worker thread makes the host forget them, batch after batch. `flush` waits until the host forgot all that was collected
+so far.
 
-One thread tells, batch by batch: a store that waits for its batch waits for all batches before it. The thread starts
-before the mount and lives as long as it, so that a limit of threads reached later stops no store.
+There is one thread: a store that waits for its batch waits for all batches before it. The thread starts before the
+mount and lives as long as the mount, so that a limit of threads reached later stops no store.
 
-Contended directories. To make the host forget a name takes the lock of its directory, and each client that looks
-something up there holds that lock until it has run again. With as many busy clients as 64 on two CPUs each name waits
-for some of them: a store of 32 names took up to 23 s. So where clients look names up while a store waits, the host may
-keep no names of that directory for a while: each use asks the server, and a store has nothing to be forgotten there.
+Contended directories. To forget a name the host takes the lock of its directory, and each client that looks a name up
+there holds that lock until it has run again. With 64 busy clients on two CPUs each name waits for some of them: a store
+of 32 names took up to 23 s. So while clients look names up and a store waits, the host may keep no names of that
+directory for a while: each use asks the server, and a store has nothing to invalidate there.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 STUCK_LOOKS = 60
-"""A store waits no longer when so many looks in a row found that the host forgot nothing (the package's header says
-when that happens). Looks, because a machine that is stopped or overloaded for a while lets but one of them pass.
+"""A store stops waiting after so many looks in a row that found no name forgotten (the package's header says when that
+happens). Counted in looks, not seconds, so that a suspended machine does not time out.
 """
 
 CONTENDED_LOOKUPS = 8

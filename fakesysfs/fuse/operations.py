@@ -20,18 +20,15 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from fakesysfs.fuse.callers import Opener
 from fakesysfs.fuse.driver import OperationDriver
-from fakesysfs.fuse.fast import pyfuse3_compat
-from fakesysfs.fuse.fast.direntplus import BulkReply, reply_each
-from fakesysfs.fuse.handler import at_once, maybe_waiting
+from fakesysfs.fuse.entries import FOREVER, Entries, entry_of
+from fakesysfs.fuse.handler import handler, waiting_handler
 from fakesysfs.fuse.invalidate import Invalidator
+from fakesysfs.fuse.listing import Listings, OpenDirectory
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import (
-    DirectoryReader,
     Journal,
     KernelError,
-    Members,
     OpenFile,
-    Place,
     Stat,
     Tree,
     open_directory,
@@ -40,9 +37,6 @@ from fakesysfs.kernfs import (
 from fakesysfs.ops.sched import Operation, Waiting, WaitQueue, advance
 
 log = logging.getLogger(__name__)
-
-FOREVER = 1_000_000
-"""Seconds for which the host may keep what it is told."""
 
 _BLOCK_SIZE = 4096
 _NAME_MAX = 255
@@ -54,14 +48,6 @@ _LOOKING_UP_AGAIN = 1000
 _DOTS = 2
 """Cookies 1 and 2 stand behind "." and ".."; those of the tree are larger."""
 
-_AT_LEAST = 16
-"""Names of a large directory that are worked out together, at least."""
-
-_MORE = 4
-"""Names that are worked out beyond so many as fitted the last time: these may be shorter."""
-
-_FORMS = 256
-"""Forms of nodes that are kept (`_Entries`)."""
 
 _POLL_ALWAYS = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 _POLL_READABLE = select.POLLIN | select.POLLRDNORM
@@ -100,59 +86,6 @@ class _Open:
             self.polled = None
 
 
-def _entry(found: Stat) -> EntryAttributes:
-    entry = EntryAttributes()
-    entry.st_ino = found.ino
-    entry.entry_timeout = FOREVER
-    entry.attr_timeout = 0 if found.grows else FOREVER
-    entry.st_mode = found.mode
-    entry.st_nlink = found.nlink
-    entry.st_uid = found.uid
-    entry.st_gid = found.gid
-    entry.st_rdev = found.rdev
-    entry.st_size = found.size
-    entry.st_atime_ns = found.atime_ns
-    entry.st_mtime_ns = found.mtime_ns
-    entry.st_ctime_ns = found.ctime_ns
-    return entry
-
-
-class _Entries:
-    """Answers from `Stat`s: one for all nodes that differ in their number only, as whole directories do.
-
-    An answer is good until the next is asked for; pyfuse3 has copied it by then. `seconds` is for how long the host may
-    keep the name.
-    """
-
-    def __init__(self, tree: Tree, seconds: int = FOREVER) -> None:
-        self._tree = tree
-        self._seconds = seconds
-        self._changed = tree.all_changed
-        self._by_form: dict[tuple[int, ...], EntryAttributes] = {}
-        self._by_place_form: dict[tuple[int, int, int] | None, EntryAttributes] = {}
-
-    def __call__(self, found: Stat) -> EntryAttributes:
-        form = found[1:]
-        entry = self._by_form.get(form)
-        if entry is None:
-            if len(self._by_form) == _FORMS:
-                self._by_form.clear()
-            entry = self._by_form[form] = _entry(found)
-            entry.entry_timeout = self._seconds
-        entry.st_ino = found.ino
-        return entry
-
-    def at(self, place: Place, ino: int) -> EntryAttributes:
-        """That of a node that is there, at a place of a table; most places look the same whatever the object."""
-        entry = None if self._changed else self._by_place_form.get(place.static_stat)
-        if entry is None:
-            entry = self(self._tree.static_stat(ino, place))
-            if place.static_stat is not None and not self._changed:
-                self._by_place_form[place.static_stat] = entry
-        entry.st_ino = ino
-        return entry
-
-
 class Operations(pyfuse3.Operations):
     """The handlers of one mount.
 
@@ -169,16 +102,12 @@ class Operations(pyfuse3.Operations):
         self._ready = ready
         self.active_handlers = 0
         """Handlers that have not returned."""
-        self.maybe_busy = True
-        """Something happened since `has_work` said no, after which it may say yes."""
-        self._entries = _Entries(tree)
-        self._passing_entries = _Entries(tree, seconds=0)
-        """Names that the host may not keep: those in contended directories (names.py)."""
+        self._entries = Entries()
+        self._passing_entries = Entries(seconds=0)
+        """For names that the host may not keep: those in contended directories (invalidate.py)."""
+        self._listings = Listings(self._entries)
         self._open: dict[int, _Open] = {}
-        self._open_directories: dict[int, tuple[int, DirectoryReader]] = {}
-        self._reply_members = BulkReply() if pyfuse3_compat.use_internals() else reply_each
-        self._fits = _AT_LEAST
-        """Names that fitted into the last full answer of readdir, gaps between them too."""
+        self._open_directories: dict[int, OpenDirectory] = {}
         self._next_handle = 0
         self._slept_on: Counter[int] = Counter()
         self._looks_up_again: dict[int, tuple[int, bool]] = {}
@@ -198,13 +127,12 @@ class Operations(pyfuse3.Operations):
         """The host is there."""
         self._ready()
 
-    def has_work(self) -> bool:
-        """Something may happen in the event loop, or in another thread, without a request.
+    def busy(self) -> bool:
+        """A handler waits for something else than a request, another operation or a signal to its caller.
 
-        Who looks after the callers of operations that wait can do so a little later.
+        Callers are asked for signals a little later, if requests come.
         """
-        self.maybe_busy = self.active_handlers > self.driver.blocked_operations or self._has_unseen_changes
-        return self.maybe_busy
+        return self.active_handlers > self.driver.blocked_operations
 
     @property
     def _has_unseen_changes(self) -> bool:
@@ -214,12 +142,12 @@ class Operations(pyfuse3.Operations):
     def _in_use(self) -> Iterator[int]:
         for opened in self._open.values():
             yield opened.file.ino
-        for ino, _ in self._open_directories.values():
-            yield ino
+        for directory in self._open_directories.values():
+            yield directory.ino
 
     # Names and attributes -----------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """The entry, or inode 0 for an absent name, which the host remembers as well.
 
@@ -242,13 +170,13 @@ class Operations(pyfuse3.Operations):
 
     def _entry_for(self, found: Stat, ctx: RequestContext, *, kept: bool = True) -> EntryAttributes:
         if self._looks_up_again and self._looks_up_again.get(ctx.pid, _NOBODY)[0] == found.ino:
-            entry = _entry(found)
+            entry = entry_of(found)
             entry.st_size = 0
             entry.attr_timeout = 0  # also for whoever is about to append, once the file is open
             return entry
         return self._entries(found) if kept else self._passing_entries(found)
 
-    @at_once
+    @handler
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Attributes; those of a removed node that is open stay, with link count 0."""
         found = self._tree.getattr(inode)
@@ -265,16 +193,16 @@ class Operations(pyfuse3.Operations):
         for opened in self._open.values():
             if opened.file.ino == inode:
                 return opened.file.getattr()
-        if any(ino == inode for ino, _ in self._open_directories.values()):
+        if any(directory.ino == inode for directory in self._open_directories.values()):
             return found._replace(mode=stat.S_IFDIR | 0o755, size=0)
         raise FUSEError(errno.ENOENT)
 
-    @at_once
+    @handler
     def setattr(
         self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
         """chmod, chown, utime. A change of size succeeds and changes nothing."""
-        return _entry(
+        return entry_of(
             self._tree.setattr(
                 inode,
                 mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
@@ -285,7 +213,7 @@ class Operations(pyfuse3.Operations):
             )
         )
 
-    @at_once
+    @handler
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """The target."""
         return self._tree.readlink(inode)
@@ -296,26 +224,26 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.ENODATA)
         return self._getxattr(inode, name)
 
-    @at_once
+    @handler
     def _getxattr(self, inode: int, name: bytes) -> bytes:
         return self._tree.getxattr(inode, os.fsdecode(name))
 
-    @at_once
+    @handler
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """Set one xattr."""
         self._tree.setxattr(inode, os.fsdecode(name), value)
 
-    @at_once
+    @handler
     def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """The names of the xattrs."""
         return [os.fsencode(name) for name in self._tree.listxattr(inode)]
 
-    @at_once
+    @handler
     def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove one xattr."""
         self._tree.removexattr(inode, os.fsdecode(name))
 
-    @at_once
+    @handler
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         """What sysfs says: nothing but the two sizes."""
         answer = pyfuse3.StatvfsData()
@@ -325,7 +253,7 @@ class Operations(pyfuse3.Operations):
 
     # Files --------------------------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open an attribute.
 
@@ -372,7 +300,7 @@ class Operations(pyfuse3.Operations):
         if gone and told != (inode, True):  # it came and went meanwhile
             raise FUSEError(errno.ENOENT)
 
-    @maybe_waiting
+    @waiting_handler
     def read(self, fh: int, off: int, size: int) -> bytes | Coroutine[Any, Any, bytes]:
         """At most `size` bytes."""
         opened = self._open[fh]
@@ -388,13 +316,12 @@ class Operations(pyfuse3.Operations):
             await self.invalidator.flush()
         return data[:size]
 
-    @maybe_waiting
+    @waiting_handler
     def write(self, fh: int, off: int, buf: bytes) -> int | Coroutine[Any, Any, int]:
         """One store. It is answered after the host forgot what the store changed, also if it failed.
 
         A store that does not wait is done here, without a turn of the event loop.
         """
-        self.maybe_busy = True
         opened = self._open[fh]
         operation = opened.file.write(buf, opened.opener)
         outcome: int | KernelError
@@ -445,16 +372,15 @@ class Operations(pyfuse3.Operations):
             raise outcome
         return outcome
 
-    @at_once
+    @handler
     def release(self, fh: int) -> None:
         """The last descriptor is closed."""
         opened = self._open.pop(fh)
         if opened.file.is_stream:
-            self.maybe_busy = True
             opened.forget_poll()
             opened.file.close()
 
-    @at_once
+    @handler
     def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:
         """As kernfs_generic_poll where nobody ever calls sysfs_notify. Streams tell when there is more to be read."""
         opened = self._open.get(fh)
@@ -470,79 +396,82 @@ class Operations(pyfuse3.Operations):
 
     # Directories --------------------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory."""
         reader = open_directory(self._tree, inode)
         self._next_handle = handle = self._next_handle + 1
-        self._open_directories[handle] = inode, reader
+        self._open_directories[handle] = OpenDirectory(inode, reader)
         return handle
 
-    @at_once
+    @handler
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Names with their attributes, as many as fit."""
-        parent, reader = self._open_directories[fh]
-        kept = self.invalidator.may_be_kept(parent)
-        reply, entries = pyfuse3.readdir_reply, self._entries if kept else self._passing_entries
+        opened = self._open_directories[fh]
+        kept = self.invalidator.may_be_kept(opened.ino)
+        reply = pyfuse3.readdir_reply
         if start_id < _DOTS:
             entry = self._dots  # of these the host takes the number only
-            for cookie, name, ino in ((1, b".", parent), (2, b"..", self._tree.above(parent))):
+            for cookie, name, ino in ((1, b".", opened.ino), (2, b"..", self._tree.above(opened.ino))):
                 entry.st_ino = ino
                 if cookie > start_id and not reply(token, name, entry, cookie):
                     return
-        held = self.invalidator.held_in(parent) if kept else None
-        told = 0
-        for found in reader.listed(start_id if start_id > _DOTS else 0, self._fits + _MORE):
-            if isinstance(found, Members):
-                if held is not None:
-                    for first, last in found.runs:
-                        held.numbers.add(first, last)
-                there, fitting = len(found.numbers), self._reply_members(token, found, entries(found.stat))
-            else:
-                there = fitting = len(found)
-                for position, (cookie, name, ino, place) in enumerate(found):
-                    if place.passing and held is not None:
-                        held.add(name)
-                    if not reply(token, name, entries.at(place, ino), cookie):
-                        fitting = position
-                        break
-            told += fitting
-            if fitting < there:
-                self._fits = max(told, _AT_LEAST)
+        if start_id <= _DOTS:
+            start_id = 0
+        if kept:
+            self._note_listing(opened)
+            answers = self._listings.after(opened, start_id)
+        else:
+            answers = opened.reader.listed(start_id, self._passing_entries)
+        for name, ino, cookie, entry in answers:
+            entry.st_ino = ino
+            if not reply(token, name, entry, cookie):
                 return
 
-    @at_once
+    def _note_listing(self, opened: OpenDirectory) -> None:
+        """The host is about to hear the names of a directory: those that may go must be forgotten when they do."""
+        held = self.invalidator.held_in(opened.ino)
+        state = opened.reader.state
+        if held is not None and opened.noted != state:
+            opened.noted = state
+            names, runs = self._listings.changing(opened)
+            for name in names:
+                held.add(name)
+            for first, last in runs:
+                held.numbers.add(first, last)
+
+    @handler
     def releasedir(self, fh: int) -> None:
         """The last descriptor is closed."""
         del self._open_directories[fh]
 
     # What users make ----------------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
-        """Make a link, where that is possible (kernfs/made.py)."""
+        """Make a link, where that is possible (kernfs/user_entries.py)."""
         self._tree.made_in(parent_inode).symlink(os.fsdecode(name), os.fsdecode(target))
         self.invalidator.note(parent_inode, name)
-        return _entry(self._tree.getattr(self._tree.lookup(parent_inode, name)))
+        return entry_of(self._tree.getattr(self._tree.lookup(parent_inode, name)))
 
-    @at_once
+    @handler
     def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """Make a directory, where that is possible."""
         self._tree.made_in(parent_inode).mkdir(os.fsdecode(name))
         self.invalidator.note(parent_inode, name)
-        return _entry(self._tree.setattr(self._tree.lookup(parent_inode, name), mode=mode))
+        return entry_of(self._tree.setattr(self._tree.lookup(parent_inode, name), mode=mode))
 
-    @at_once
+    @handler
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a link that somebody made."""
         self._tree.made_in(parent_inode).unlink(os.fsdecode(name))
 
-    @at_once
+    @handler
     def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove a directory that somebody made."""
         self._tree.made_in(parent_inode).rmdir(os.fsdecode(name))
 
-    @at_once
+    @handler
     def rename(
         self,
         parent_inode_old: int,
@@ -566,14 +495,14 @@ class Operations(pyfuse3.Operations):
 
     # What sysfs has not -------------------------------------------------------------------------------------------
 
-    @at_once
+    @handler
     def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         """Nobody creates files in sysfs (fs/namei.c, lookup_open: a directory without `create`)."""
         raise FUSEError(errno.EACCES)
 
-    @at_once
+    @handler
     def _refuse(self, *_what: object) -> NoReturn:
         """The directories of sysfs have none of these operations (fs/namei.c, may_create, vfs_mkdir and the like)."""
         raise FUSEError(errno.EPERM)

@@ -54,7 +54,7 @@ def serve(
     operations = Operations(sysroot, ready, uevents)
     # With Python's 5 ms the invalidation thread would wait that long for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
-    loop.install(operations)
+    loop.install(operations.busy)
     try:
         trio.run(_serve, operations, os.path.realpath(point), allow_other, private)
     finally:

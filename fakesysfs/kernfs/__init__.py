@@ -8,7 +8,7 @@ names and no others of the model.
 from fakesysfs.kernfs.declare import Place
 from fakesysfs.kernfs.file import Caller, CallingProcess, Journal, OpenFile, open_file
 from fakesysfs.kernfs.inode import ROOT, Stat
-from fakesysfs.kernfs.listing import DirectoryReader, Members, names_in, open_directory
+from fakesysfs.kernfs.listing import DirectoryReader, names_in, open_directory
 from fakesysfs.kernfs.tree import NameChange, Tree, index_in
 from fakesysfs.ops.errors import KernelError
 
@@ -19,7 +19,6 @@ __all__ = [
     "DirectoryReader",
     "Journal",
     "KernelError",
-    "Members",
     "NameChange",
     "OpenFile",
     "Place",

@@ -1,65 +1,33 @@
 """Listing a directory: names in kernfs's order, from any cookie on (fs/kernfs/dir.c, kernfs_fop_readdir).
 
-A directory of half a million names is worked out in pieces, of names whose nodes are alike: of them only the number is
-put into the name and into the inode number.
+A directory of half a million names is listed name by name. What lstat(2) shows is looked up once for each run of
+members that differ in nothing but their numbers (`Indexed.run`).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import sys
 from array import array
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 from fakesysfs.kernfs.declare import SLOTS, Indexed, Place
 from fakesysfs.kernfs.inode import INDEX_MASK, INDEX_SHIFT, Stat, kobj_of
-from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, Packed, low_words, single_key, sort_key
+from fakesysfs.kernfs.name_hash import INDEX_BITS, SINGLE, single_key, sort_key
 from fakesysfs.kernfs.tree import PlainEntry, Tree
 from fakesysfs.ops.errors import KernelError
 
 _FAMILY_SHIFT = 24
-_LOW_MASK = (1 << INDEX_BITS) - 1
+_FAMILY_MASK = (1 << INDEX_BITS) - (1 << _FAMILY_SHIFT)
 _RUNS = 1024
-"""Runs of members that are remembered; where there are more, looking again is cheaper than keeping them."""
+"""The most runs of members that a reader remembers. If there are more, a look costs less than the memory."""
 
-_LAST = 1 << 63
-"""Greater than any key."""
 _CHUNK = 256
-"""The most names that are worked out together, where nobody asked for more."""
-_A_FEW = 16
-"""Names that are worked out together when all that were asked for were not enough."""
+"""Keys that are copied out of the order together."""
 
-
-class Members(NamedTuple):
-    """Members of an indexed family that follow one another in a directory and differ in nothing but their numbers."""
-
-    order: IndexedOrder
-    numbers: list[int]
-    inos: array[int]
-    cookies: array[int]
-    absent: Sequence[int]
-    """Positions in these three of members that are not there."""
-    stat: Stat
-    """All of them but for the inode number."""
-    runs: Sequence[tuple[int, int]]
-    """Members of the family that were found to be there, all of these among them (or in what was given before)."""
-
-    def entries(self, start: int = 0) -> Iterator[tuple[int, bytes, int, int]]:
-        """(position, name, inode number, cookie) of those from one position on that are there."""
-        name, absent = self.order.name, frozenset(self.absent)
-        for position in range(start, len(self.numbers)):
-            if position not in absent:
-                yield position, name(self.numbers[position]), self.inos[position], self.cookies[position]
-
-    def packed(self, start: int) -> Packed | None:
-        """The names of those from one position on, of the absent ones too, if the family's order has them ready."""
-        numbers, cookies = self.numbers, self.cookies
-        first = cookies[start] >> INDEX_BITS << INDEX_BITS | numbers[start]
-        last = cookies[-1] >> INDEX_BITS << INDEX_BITS | numbers[-1]
-        return self.order.packed(first, last, len(numbers) - start)
+T = TypeVar("T")
 
 
 def open_directory(tree: Tree, ino: int) -> DirectoryReader:
@@ -77,175 +45,175 @@ def names_in(tree: Tree, path: str) -> list[str]:
 
 
 class DirectoryReader:
-    """One open directory: names in kernfs's order, from any cookie on. Made by `open_directory`.
+    """One open directory: names in kernfs's order, from any cookie on.
 
-    The order is made at the first read and at each rewind. Names removed since then are left out, names added since
-    then may be missed, as POSIX lets readdir(3) do. A cookie is the hash of its name and a tie-breaker, so it stays
-    good when others go.
+    The first read and each rewind make the order. A reader leaves out names that were removed since then and may miss
+    names that were added, as POSIX allows for readdir(3). A cookie is the hash of its name and a tie-breaker, so it
+    stays good when other names go, and in another reader. Raises KernelError: ENOTDIR, ENOENT.
     """
 
     def __init__(self, tree: Tree, ino: int) -> None:
         found = tree.find(ino)
         if found is None:
             raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
-        self._tree = tree
-        self._ino = ino
-        self._life = tree.identity_of(ino)
         around = tree.group_slot(found)
         if around is None:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "iterate_dir")
+        self._tree = tree
+        self._ino = ino
+        self._identity = tree.identity_of(ino)
         self._around = around
         self._kind = found.kind
         self._kobj = kobj_of(found.object)
         self._generation = tree.registry.generation
-        self._state = self._generation, tree.user_generation
-        self._singles: list[PlainEntry] | None = None
-        self._members = array("Q")
-        """The keys of the members of all indexed families, in order."""
-        self._stops: list[int] = []
-        """For each single name the position among the members where it stands."""
+        self._keys: array[int] | None = None
+        self._names: dict[int, bytes] = {}
+        """The names of the keys that belong to no indexed family."""
         self._families: list[_Family] = []
-        self._named_in = self._state
-        """The state in which the single names were found."""
+        self._state = -1, -1
+        """The state that the next three and the families' runs hold for."""
+        self._plain: dict[bytes, tuple[int, Place]] = {}
+        """The inode numbers and places of the names that belong to no indexed family."""
 
-    def _object(self) -> Any:
-        """What the directory is of. As long as nothing came or went anywhere, what it was of before."""
-        generation = self._tree.registry.generation
+    @property
+    def state(self) -> tuple[int, int]:
+        """Two numbers; what any directory lists is the same as long as they are. Raises KernelError ENOENT.
+
+        ENOENT tells that the directory itself is gone.
+        """
+        tree = self._tree
+        generation = tree.registry.generation
         if generation != self._generation:
-            found = self._tree.find(self._ino)
-            if found is None or self._tree.identity_of(self._ino) is not self._life:
+            found = tree.find(self._ino)
+            if found is None or tree.identity_of(self._ino) is not self._identity:
                 raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
             self._kind, self._kobj, self._generation = found.kind, kobj_of(found.object), generation
-        return self._kobj
+        return generation, tree.user_generation
 
-    def _build(self, kobj: Any) -> list[PlainEntry]:
-        members = array("Q")
-        self._families = []
-        for place in self._kind.families(self._around):
-            if isinstance(place.entry, Indexed):
-                family = _Family(self._tree, self._ino, place, len(self._families))
-                self._families.append(family)
-                keys = family.keys(kobj)
-                members = self._merged(members, keys) if members else keys
-        singles = self._singles = self._named(kobj)
-        self._members = members
-        if members:
-            self._stops = [self._stop(members, key, name) for key, name, _, _ in singles]
-        else:
-            self._stops = [0] * len(singles)
-        self._named_in = self._generation, self._tree.user_generation
-        return singles
+    def changing(self) -> tuple[list[bytes], list[tuple[int, int]]]:
+        """The names here now that may go: single ones, and the (first, last) numbers of indexed families.
 
-    def _named(self, kobj: Any) -> list[PlainEntry]:
-        """The names that are of no indexed family, as they are now."""
-        tree, around, kind = self._tree, self._around, self._kind
-        singles = tree.singles(self._ino, kobj, kind, around)
+        Raises KernelError ENOENT.
+        """
+        self._refresh()
+        names = [name for name, (_, place) in self._plain.items() if place.passing]
+        return names, [run for family in self._families for run in family.declared.runs(self._kobj)]
+
+    def entries(self, cookie: int) -> Iterator[tuple[bytes, int, int]]:
+        """(name, inode number, cookie) of the names after `cookie` (0: from the start). Raises KernelError ENOENT."""
+        return (entry[:3] for entry in self.listed(cookie, lambda _: None))
+
+    def listed(self, cookie: int, describe: Callable[[Stat], T]) -> Iterator[tuple[bytes, int, int, T]]:
+        """As `entries`, and with each name what `describe` makes of what lstat(2) shows.
+
+        `describe` is called once for members that differ in nothing but their numbers; the inode number that it gets
+        may be another name's. Nothing may change between two steps of the iterator.
+        """
+        self._refresh()
+        keys = self._keys
+        if cookie == 0 or keys is None:
+            keys = self._keys = self._order()
+        kobj, stat_of, names = self._kobj, self._tree.static_stat, self._names
+        plain, families = self._plain, self._families
+        current, pattern = -1, b""
+        first, last, base, stat = _NO_RUN
+        described = describe(stat)
+        for start in range(_after(keys, cookie), len(keys), _CHUNK):
+            for key in keys[start : start + _CHUNK]:
+                number = key & INDEX_MASK
+                if current != key & _FAMILY_MASK:
+                    if key & SINGLE:
+                        name = names[key]
+                        found = plain.get(name)
+                        if found is not None:
+                            yield name, found[0], key, describe(stat_of(*found))
+                        continue
+                    current = key & _FAMILY_MASK
+                    family = families[current >> _FAMILY_SHIFT]
+                    pattern, (first, last, base, stat) = family.pattern, family.longest
+                    described = describe(stat)
+                if first <= number <= last:
+                    yield pattern % number, base + (number << INDEX_SHIFT), key, described
+                    continue
+                run = families[current >> _FAMILY_SHIFT].run(kobj, number)
+                if run is None:
+                    continue
+                other = describe(run.stat)
+                yield pattern % number, run.base + (number << INDEX_SHIFT), key, other
+                if run.last - run.first > last - first:
+                    described, (first, last, base, _) = other, run
+
+    def _refresh(self) -> None:
+        """Look again what is here, if anything changed."""
+        state = self.state
+        if state != self._state:
+            self._state = state
+            self._families = [
+                _Family(self._tree, self._ino, place, number) for number, place in enumerate(self._indexed())
+            ]
+            self._plain = {name: (ino, place) for _, name, ino, place in self._named()}
+
+    def _indexed(self) -> list[Place]:
+        return [place for place in self._kind.families(self._around) if isinstance(place.entry, Indexed)]
+
+    def _order(self) -> array[int]:
+        """The keys of all names, in kernfs's order, and maybe of absent members of families."""
+        named = self._named()
+        self._names = {key: name for key, name, _, _ in named}
+        keys = array("Q", self._names)
+        for family in self._families:
+            keys = self._merged(keys, family.keys(self._kobj))
+        return keys
+
+    def _named(self) -> list[PlainEntry]:
+        """The names that belong to no indexed family, in kernfs's order."""
+        tree, around, kind, kobj = self._tree, self._around, self._kind, self._kobj
+        named = tree.singles(self._ino, kobj, kind, around)
+        declared = len(named)
         for place in kind.families(around):
             if not isinstance(place.entry, Indexed):
                 for text, ino in tree.members(self._ino, kobj, place):
                     name = os.fsencode(text)
-                    key = single_key(name, SLOTS + len(singles))
-                    insort(singles, (key, name, ino, place), key=_sort_key_of)
-        return singles
+                    named.append((single_key(name, SLOTS + len(named)), name, ino, place))
+        if len(named) > declared:
+            named.sort(key=_sort_key_of)
+        return named
 
     def _merged(self, one: array[int], other: array[int]) -> array[int]:
-        """The keys of both, which are nobody else's: the fewer are put in among the others."""
+        """The keys of both in one order: the fewer are inserted among the others."""
         few, many = (one, other) if len(one) < len(other) else (other, one)
         for key in few:
-            many.insert(self._stop(many, key, self._name(key)), key)
+            value = key >> INDEX_BITS
+            start = bisect_left(many, value << INDEX_BITS)
+            end = bisect_left(many, value + 1 << INDEX_BITS, lo=start)
+            many.insert(bisect_left(many, self._name(key), start, end, key=self._name), key)
         return many
 
-    def _stop(self, members: array[int], key: int, name: bytes) -> int:
-        """The position among members where a name stands."""
-        value = key >> INDEX_BITS
-        start = bisect_left(members, value << INDEX_BITS)
-        end = bisect_left(members, value + 1 << INDEX_BITS, lo=start)
-        return bisect_left(members, name, start, end, key=self._name)
-
     def _name(self, key: int) -> bytes:
-        """The name of a member."""
-        return self._families[(key & _LOW_MASK) >> _FAMILY_SHIFT].name(key & INDEX_MASK)
-
-    def entries(self, cookie: int) -> Iterator[tuple[bytes, int, int]]:
-        """(name, inode number, cookie) of the names after `cookie` (0: from the start).
-
-        Raises KernelError ENOENT when the directory itself is gone.
-        """
-        for found in self.listed(cookie):
-            if isinstance(found, Members):
-                yield from (entry[1:] for entry in found.entries())
-            else:
-                yield from ((name, ino, key) for key, name, ino, _ in found)
-
-    def listed(self, cookie: int, together: int = _CHUNK) -> Iterator[list[PlainEntry] | Members]:
-        """The names after `cookie` (0: from the start).
-
-        Members that are alike are given together: at first at most `together` names, which is what the caller thinks
-        that it needs, then a few, then more and more. So are single names with no member between them.
-        What it found out about one member of a family it takes to hold for all that are alike, as long as nothing
-        changes: that must not happen between two steps. Raises KernelError ENOENT when the directory itself is gone.
-        """
-        kobj, tree, singles = self._object(), self._tree, self._singles
-        if cookie == 0 or singles is None:
-            singles = self._build(kobj)
-        state = self._generation, tree.user_generation
-        if state != self._state:
-            self._state = state
-            for family in self._families:
-                family.forget()
-        now = None
-        if state != self._named_in:
-            now = {name: (ino, place) for _, name, ino, place in self._named(kobj)}
-        members, stops = self._members, self._stops
-        position, single = self._after(cookie, singles) if cookie else (0, 0)
-        more = _A_FEW
-        while True:
-            stop = stops[single] if single < len(stops) else len(members)
-            while position < stop:
-                chunk = members[position : min(position + together, stop)]
-                family = self._families[(chunk[0] & _LOW_MASK) >> _FAMILY_SHIFT]
-                own = family.take_own_prefix(chunk, alone=len(self._families) == 1)
-                position += len(own.keys)
-                together -= len(own.keys)
-                yield from family.listed(own, kobj)
-                if together <= 0:
-                    together, more = more, min(2 * more, _CHUNK)
-            end = bisect_right(stops, position, lo=single)
-            here, single = singles[single:end], end
-            if now is not None:  # of these names those that are there still, with what they stand for
-                here = [(key, name, *now[name]) for key, name, _, _ in here if name in now]
-            yield here
-            if end == len(singles) and position == len(members):
-                return
-
-    def _after(self, cookie: int, singles: list[PlainEntry]) -> tuple[int, int]:
-        """What stands behind a cookie's: the position among the members, and that among the single names."""
-        value = cookie >> INDEX_BITS
-        position, single = bisect_left(self._members, value << INDEX_BITS), bisect_left(singles, value, key=_hash_of)
-        while True:
-            this = self._members[position] if position < len(self._members) else _LAST
-            other = singles[single][0] if single < len(singles) else _LAST
-            if other >> INDEX_BITS == value and self._stops[single] <= position:
-                this = other
-                single += 1
-            elif this >> INDEX_BITS == value:
-                position += 1
-            else:
-                return position, single
-            if this == cookie:
-                return position, single
+        if key & SINGLE:
+            return self._names[key]
+        return self._families[(key & _FAMILY_MASK) >> _FAMILY_SHIFT].pattern % (key & INDEX_MASK)
 
 
-def _sort_key_of(single: PlainEntry) -> tuple[int, bytes]:
-    return sort_key(single[0], single[1])
+def _sort_key_of(entry: PlainEntry) -> tuple[int, bytes]:
+    return sort_key(entry[0], entry[1])
 
 
-def _hash_of(single: PlainEntry) -> int:
-    return single[0] >> INDEX_BITS
+def _after(keys: array[int], cookie: int) -> int:
+    """The position behind the name that has this cookie, or behind the names of its hash."""
+    if not cookie:
+        return 0
+    value = cookie >> INDEX_BITS
+    start = bisect_left(keys, value << INDEX_BITS)
+    end = bisect_left(keys, value + 1 << INDEX_BITS, lo=start)
+    return next((position + 1 for position in range(start, end) if keys[position] == cookie), end)
 
 
 class _Run(NamedTuple):
-    """Members of a family that are alike, from `first` to `last`; member n has the inode number `base` + n << 8."""
+    """Members of a family that differ in nothing but their numbers, from `first` to `last`.
+
+    Member n has the inode number `base` + n << 8.
+    """
 
     first: int
     last: int
@@ -253,37 +221,13 @@ class _Run(NamedTuple):
     stat: Stat
 
 
-class _KeySlice(NamedTuple):
-    """Keys of a family that follow one another, the numbers of their members, and the highest of these."""
-
-    keys: array[int]
-    numbers: list[int]
-    highest: int
-
-
-def _inos(numbers: list[int], base: int) -> array[int]:
-    """`base` + n << 8 for each number n; computed as one number, for that takes a quarter of the time."""
-    shifted = int.from_bytes(array("Q", numbers), sys.byteorder) << INDEX_SHIFT
-    bases = int.from_bytes(array("Q", (base,)) * len(numbers), sys.byteorder)
-    return array("Q", (shifted + bases).to_bytes(8 * len(numbers), sys.byteorder))
+_NO_RUN = _Run(0, -1, 0, Stat(0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 class _Family:
-    """An indexed family as one reader sees it: what was looked at once is not looked at again until `forget`."""
+    """An indexed family in one state of the tree: it looks at one member of each run."""
 
-    __slots__ = (
-        "_declared",
-        "_firsts",
-        "_high",
-        "_longest",
-        "_order",
-        "_parent",
-        "_place",
-        "_runs",
-        "_stats",
-        "_tree",
-        "_untold",
-    )
+    __slots__ = ("_firsts", "_high", "_order", "_parent", "_place", "_runs", "_tree", "declared", "longest", "pattern")
 
     def __init__(self, tree: Tree, parent: int, place: Place, number: int) -> None:
         """`number` tells the family's keys from those of the directory's other families."""
@@ -291,22 +235,20 @@ class _Family:
         self._tree = tree
         self._parent = parent
         self._place = place
-        self._declared = place.entry
         self._high = number << _FAMILY_SHIFT
-        self._order = tree.order(place.entry.prefix.encode())
         self._firsts: list[int] = []
         self._runs: list[_Run] = []
-        self._longest: _Run | None = None
-        self._untold: list[tuple[int, int]] = []
-        self._stats: dict[tuple[int, ...], Stat] = {}
-
-    def name(self, index: int) -> bytes:
-        """The name of one member."""
-        return self._order.name(index)
+        self.declared = place.entry
+        prefix = place.entry.prefix.encode()
+        self.pattern = prefix.replace(b"%", b"%%") + b"%d"
+        """Makes names of numbers."""
+        self._order = tree.order(prefix)
+        self.longest = _NO_RUN
+        """The longest run that was found so far."""
 
     def keys(self, kobj: Any) -> array[int]:
-        """The keys of all members, and maybe of numbers that are none."""
-        runs = list(self._declared.runs(kobj))
+        """The keys of all members, and maybe of numbers that are absent."""
+        runs = list(self.declared.runs(kobj))
         if not runs:
             return array("Q")
         keys = self._order.keys(runs[-1][1] + 1)
@@ -318,101 +260,28 @@ class _Family:
             there[first : last + 1] = b"\1" * (last - first + 1)
         return array("Q", [key | high for key in keys if there[key & INDEX_MASK]])
 
-    def take_own_prefix(self, keys: array[int], *, alone: bool) -> _KeySlice:
-        """The first keys, as many of the family's as follow one another; `alone`: there is no other family."""
-        numbers = low_words(keys).tolist()
-        if alone:
-            return _KeySlice(keys, numbers, max(numbers))
-        numbers = [number - self._high for number in numbers]
-        end = next((position for position, number in enumerate(numbers) if not 0 <= number <= INDEX_MASK), len(keys))
-        return _KeySlice(keys[:end], numbers[:end], max(numbers[:end]))
-
-    def forget(self) -> None:
-        """Something may have changed."""
-        self._firsts.clear()
-        self._runs.clear()
-        self._longest = None
-        self._untold.clear()
-        self._stats.clear()
-
-    def listed(self, own: _KeySlice, kobj: Any) -> Iterator[Members]:
-        """The members that these keys are of."""
-        keys, numbers, highest = own
-        run = self._longest
-        if run is None:
-            run = next((found for number in numbers if (found := self._run(kobj, number)) is not None), None)
-            if run is None:
-                return
-        inos = _inos(numbers, run.base)
-        if highest <= run.last and (not run.first or run.first <= min(numbers)):
-            yield Members(self._order, numbers, inos, keys, (), run.stat, self._told())
-            return
-        absent: list[int] = []
-        for start, end, stat in self._split_by_stat(numbers, run, kobj, inos, absent):
-            gaps = [position - start for position in absent if start <= position < end]
-            part = slice(start, end)
-            yield Members(self._order, numbers[part], inos[part], keys[part], gaps, stat, self._told())
-
-    def _split_by_stat(
-        self, numbers: list[int], run: _Run, kobj: Any, inos: array[int], absent: list[int]
-    ) -> Iterator[tuple[int, int, Stat]]:
-        """From where to where these are alike, if most are of `run`.
-
-        For the others their inode numbers are put right, and where there is nothing that is noted.
-        """
-        first, last, _, usual = run
-        other: _Run | None = None
-        start = following = 0
-        stat = usual
-        for position in [position for position, number in enumerate(numbers) if not first <= number <= last]:
-            number = numbers[position]
-            if other is None or not other.first <= number <= other.last:
-                other = self._run(kobj, number)
-                if other is None:
-                    absent.append(position)
-                    continue
-            inos[position] = other.base + (number << INDEX_SHIFT)
-            if stat is not usual and following < position:
-                yield start, following, stat
-                start, stat = following, usual
-            if other.stat is not stat:
-                if start < position:
-                    yield start, position, stat
-                start, stat = position, other.stat
-            following = position + 1
-        if stat is not usual and following < len(numbers):
-            yield start, following, stat
-            start, stat = following, usual
-        yield start, len(numbers), stat
-
-    def _told(self) -> list[tuple[int, int]]:
-        runs, self._untold = self._untold, []
-        return runs
-
-    def _run(self, kobj: Any, number: int) -> _Run | None:
-        """The members around one, that included, that are alike; None if there is none of that number."""
+    def run(self, kobj: Any, number: int) -> _Run | None:
+        """The run around a number; None if there is no such member."""
         position = bisect_right(self._firsts, number) - 1
         if position >= 0 and number <= self._runs[position].last:
             return self._runs[position]
-        span = self._declared.run_of(kobj, number)
+        span = self.declared.run_of(kobj, number)
         if span is None:
             return None
         tree = self._tree
-        if self._declared.directory is not None:
-            ino = tree.ino_of(self._declared.directory(kobj, number))
+        if self.declared.directory is not None:
+            ino = tree.ino_of(self.declared.directory(kobj, number))
         else:
             ino = tree.child(self._parent, self._place.slot, number)
-        stat = tree.getattr(ino)
-        stat = self._stats.setdefault(stat[1:], stat)
-        run = _Run(*self._run_without_user_changes(span, ino, number), ino - (number << INDEX_SHIFT), stat)
-        self._untold.append((run.first, run.last))
-        if self._longest is None or run.last - run.first > self._longest.last - self._longest.first:
-            self._longest = run
+        first, last = self._run_without_user_changes(span, ino, number)
+        run = _Run(first, last, ino - (number << INDEX_SHIFT), tree.getattr(ino))
+        if last - first > self.longest.last - self.longest.first:
+            self.longest = run
         if len(self._runs) == _RUNS:
             self._firsts.clear()
             self._runs.clear()
             position = -1
-        self._firsts.insert(position + 1, run.first)
+        self._firsts.insert(position + 1, first)
         self._runs.insert(position + 1, run)
         return run
 

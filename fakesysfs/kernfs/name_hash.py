@@ -10,10 +10,8 @@ to 31 bits; KERNEL.md). It fits every recorded `readdir-raw-order`.
 from __future__ import annotations
 
 import functools
-import sys
 from array import array
 from bisect import bisect_left
-from typing import NamedTuple
 
 _MASK64 = (1 << 64) - 1
 _GOLDEN_RATIO_64 = 0x61C8864680B583EB
@@ -60,26 +58,6 @@ def sort_key(key: int, name: bytes) -> tuple[int, bytes]:
     return key >> INDEX_BITS, name
 
 
-_LOW_HALF = 0 if sys.byteorder == "little" else 1
-
-
-def low_words(keys: array[int]) -> array[int]:
-    """The 32 bits below the hash of each key."""
-    return array("I", keys.tobytes())[_LOW_HALF::2]
-
-
-class Packed(NamedTuple):
-    """Names that follow one another, each filled up with NUL to the same number of words of 8 bytes."""
-
-    words: array[int]
-    lengths: bytes
-    """The number of bytes of each name."""
-
-
-_PIECE = 4096
-"""Names that are made ready together, when the first of them is asked for."""
-
-
 class IndexedOrder:
     """The order of `prefix0`, `prefix1`, ..., computed once.
 
@@ -91,7 +69,6 @@ class IndexedOrder:
         self.prefix = prefix
         self._states = array("Q")
         self._keys = array("Q")
-        self._packed: dict[int, Packed] = {}
 
     def keys(self, end: int) -> array[int]:
         """The keys of numbers 0 to `end` - 1 (and maybe more), in the order of their names."""
@@ -99,41 +76,7 @@ class IndexedOrder:
             # Only the end is unsorted, so the sort costs about one comparison per key.
             self._keys = array("Q", sorted([*self._keys, *self._more(end)]))
             self._break_ties()
-            self._packed.clear()
         return self._keys
-
-    def name(self, number: int) -> bytes:
-        """The name of one number."""
-        return self.prefix + b"%d" % number
-
-    def packed(self, first: int, last: int, count: int) -> Packed | None:
-        """The names of `count` keys from `first` to `last`, if no other ones are between them."""
-        keys = self._keys
-        start = bisect_left(keys, first >> INDEX_BITS << INDEX_BITS)
-        while start < len(keys) and keys[start] != first and keys[start] >> INDEX_BITS == first >> INDEX_BITS:
-            start += 1
-        end = start + count
-        if end > len(keys) or keys[start] != first or keys[end - 1] != last:
-            return None
-        words, lengths = array("Q"), b""
-        for number in range(start // _PIECE, (end - 1) // _PIECE + 1):
-            piece = self._piece(number)
-            each = len(piece.words) // len(piece.lengths)
-            low, high = max(start - _PIECE * number, 0), end - _PIECE * number
-            words += piece.words[low * each : high * each]
-            lengths += piece.lengths[low:high]
-        return Packed(words, lengths)
-
-    def _piece(self, number: int) -> Packed:
-        """A piece of the order; all are of `_PIECE` names but the last."""
-        packed = self._packed.get(number)
-        if packed is None:
-            words = array("Q")
-            width = -(-len(self.name(len(self._keys) - 1)) // words.itemsize) * words.itemsize
-            names = [self.name(number) for number in low_words(self._keys[_PIECE * number : _PIECE * (number + 1)])]
-            words.frombytes(b"".join([name.ljust(width, b"\0") for name in names]))
-            packed = self._packed[number] = Packed(words, bytes(map(len, names)))
-        return packed
 
     def _more(self, end: int) -> list[int]:
         states = self._states

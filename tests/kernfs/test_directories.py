@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakesysfs.kernfs import DirectoryReader, Members, Stat, Tree, open_directory
+from fakesysfs.kernfs import DirectoryReader, Stat, Tree, open_directory
 from fakesysfs.kernfs.declare import Attribute
 from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, name_hash
 from fakesysfs.ops.errors import KernelError
@@ -65,33 +65,10 @@ def test_the_order_of_a_family_is_that_of_its_names(ends: list[int]) -> None:
     assert [key >> INDEX_BITS for key in keys] == [rule(b"memory%d" % number) for number in numbers]
 
 
-def described(tree: Tree, reader: DirectoryReader, cookie: int = 0, together: int = 256) -> Iterator[Described]:
+def described(reader: DirectoryReader, cookie: int = 0) -> Iterator[Described]:
     """What a listing says."""
-    for found in reader.listed(cookie, together):
-        if isinstance(found, Members):
-            yield from ((name, place, found.stat._replace(ino=ino)) for _, name, ino, place in found.entries())
-        else:
-            yield from (
-                (name, cookie, tree.static_stat(ino, place)._replace(ino=ino)) for cookie, name, ino, place in found
-            )
-
-
-@given(st.integers(1, 1100), st.data())
-def test_names_of_a_family_are_ready_where_they_follow_one_another(end: int, data: st.DataObject) -> None:
-    order = IndexedOrder(data.draw(st.sampled_from([b"memory", b"a", b"seven_b", b"of_thirteen_b"])))
-    keys = order.keys(end)
-    start = data.draw(st.integers(0, len(keys) - 1))
-    count = data.draw(st.integers(1, len(keys) - start))
-    last = keys[start + count - 1]
-    packed = order.packed(keys[start], last, count)
-    assert packed is not None
-    octets, each = packed.words.tobytes(), 8 * len(packed.words) // count
-    names = [octets[each * n : each * n + packed.lengths[n]] for n in range(count)]
-    assert names == [order.name(key & (1 << INDEX_BITS) - 1) for key in keys[start : start + count]]
-    assert not octets.translate(None, bytes(range(1, 256))).strip(b"\0")
-    for other in {count - 1, count + 1} - {0}:
-        assert order.packed(keys[start], last, other) is None, "others are between them, or some are missing"
-    assert order.packed(keys[start] + 4096, last, count) is None
+    for name, ino, cookie_of, found in reader.listed(cookie, lambda found: found):
+        yield name, cookie_of, found._replace(ino=ino)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +206,7 @@ def test_a_listing_says_what_lstat_says(seen: Face) -> None:
     tree = seen.sysroot.tree
     for path in directories(tree):
         ino = tree.walk(path)
-        for name, _, found in described(tree, open_directory(tree, ino)):
+        for name, _, found in described(open_directory(tree, ino)):
             assert found == tree.getattr(tree.lookup(ino, name)), (path, name)
         assert tree.above(ino) == tree.walk(path.rpartition("/")[0] or "/"), path
 
@@ -246,8 +223,7 @@ def test_a_listing_in_pieces_is_right_whatever_happens_between_them(data: st.Dat
     reader = open_directory(tree, parent)
     cookie, listed, plugged = 0, list[bytes](), True
     while True:
-        number, together = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 300))
-        piece = list(itertools.islice(described(tree, reader, cookie, together), number))
+        piece = list(itertools.islice(described(reader, cookie), data.draw(st.integers(1, 60))))
         if not piece:
             break
         for name, _, found in piece:
@@ -355,7 +331,7 @@ def test_a_listing_shows_what_was_changed_on_one_member_of_a_family() -> None:
     parent = tree.walk(MEMORY)
     changed = tree.lookup(parent, b"memory60")
     tree.setattr(changed, mode=0o700)
-    listed = {name: found for name, _, found in described(tree, open_directory(tree, parent))}
+    listed = {name: found for name, _, found in described(open_directory(tree, parent))}
     assert stat.S_IMODE(listed[b"memory60"].mode) == 0o700
     assert stat.S_IMODE(listed[b"memory61"].mode) == 0o755
     assert listed == {name: tree.getattr(tree.lookup(parent, name)) for name in listed}

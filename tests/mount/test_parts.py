@@ -21,7 +21,6 @@ from fakesysfs.fuse import mount as mount_module
 from fakesysfs.fuse.callers import command_of, has_open, interrupted
 from fakesysfs.fuse.driver import OperationDriver
 from fakesysfs.fuse.fast import loop
-from fakesysfs.fuse.fast.completed import completed
 from fakesysfs.fuse.handler import answer_errno
 from fakesysfs.fuse.invalidate import CONTENDED_LOOKUPS, CONTENDED_SECONDS, STILL_CONTENDED_LOOKUPS, Invalidator
 from fakesysfs.fuse.mount import MountError, check_device
@@ -382,25 +381,24 @@ def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> Non
     def stock_loop() -> bool:
         return inside.trio is trio and inside._wait_fuse_readable is stock_wait
 
-    work = SimpleNamespace(maybe_busy=False, has_work=lambda: False)
     monkeypatch.delenv("FAKESYSFS_PYFUSE3", raising=False)
     monkeypatch.setattr(pyfuse3, "trio", trio, raising=False)
     monkeypatch.setattr(pyfuse3, "_wait_fuse_readable", stock_wait)
     before = signal.getsignal(signal.SIGALRM)
     try:
-        assert loop.install(work)
+        assert loop.install(lambda: False)
         assert not stock_loop()
     finally:
         signal.signal(signal.SIGALRM, before)
     monkeypatch.undo()
     monkeypatch.setattr(pyfuse3, "__version__", "99.0")
-    assert not loop.install(work)
+    assert not loop.install(lambda: False)
     monkeypatch.undo()
     monkeypatch.setattr(loop, "_stock_wait", None)
-    assert not loop.install(work), "one that has another loop"
+    assert not loop.install(lambda: False), "one that has another loop"
     monkeypatch.undo()
     monkeypatch.setenv("FAKESYSFS_PYFUSE3", "documented")
-    assert not loop.install(work)
+    assert not loop.install(lambda: False)
     assert stock_loop()
 
 
@@ -444,29 +442,6 @@ async def test_readdir_tells_the_attributes_that_getattr_tells(monkeypatch: pyte
             assert (told.pop(b".")["st_ino"], told.pop(b"..")["st_ino"]) == (parent, 1)
             for name, stat in told.items():
                 assert stat == numbers(await operations.lookup(parent, name, caller)), (path, name)
-
-
-async def test_an_answer_that_is_there_needs_no_coroutine() -> None:
-    stop = StopIteration()
-    awaitable = completed(stop)
-    for value in (1, None, (2, 3), 1):
-        stop.value = value
-        assert await awaitable == value
-        assert await awaitable == value
-    assert stop.__traceback__ is None, "nothing is kept of those who awaited it"
-
-
-@pytest.mark.parametrize(
-    ("limit", "processors"),
-    [("max 100000\n", sys.maxsize), ("150000 100000\n", 1), ("400000 100000\n", 4), (None, sys.maxsize)],
-)
-def test_a_control_group_limits_the_processors(tmp_path: Path, limit: str | None, processors: int) -> None:
-    own = tmp_path / "cgroup"
-    own.write_text("0::/some/group\n")
-    if limit is not None:
-        (tmp_path / "some" / "group").mkdir(parents=True)
-        (tmp_path / "some" / "group" / "cpu.max").write_text(limit)
-    assert loop.processors_allowed(str(own), str(tmp_path)) == processors
 
 
 def test_missing_device_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Whether what pyfuse3 does not document may be used.
+"""Whether the insides of pyfuse3 may be used.
 
-The event loop (`loop.py`) and long listings (`direntplus.py`) are faster with what can be found inside pyfuse3. That is
-done with the versions it was tested with only; with others, and when FAKESYSFS_PYFUSE3=documented says so, the
-documented interface is used alone, and everything behaves the same.
+The event loop (`loop.py`) uses names of pyfuse3 that its documentation does not have. We use them in the versions that
+we tested. With other versions, and with FAKESYSFS_PYFUSE3=documented in the environment, everything behaves the same
+and is slower.
 """
 
 from __future__ import annotations

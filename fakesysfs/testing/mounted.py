@@ -262,7 +262,7 @@ class MountedMachine(Controls):
 
 
 _WRONG_USE = 2
-_IMPOSSIBLE = ("fakesysfs: private namespaces cannot be made here", "fakesysfs: there is no systemd-udevd here")
+_IMPOSSIBLE = ("fakesysfs: private namespaces cannot be made here", "fakesysfs: systemd-udevd is not installed")
 
 
 def _python(module: str) -> list[str]:

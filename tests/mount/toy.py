@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -201,9 +201,7 @@ class Toy:
         await ask(Sleep("toy", 0))
         wait_for_end(os.fsdecode(data.strip()))
         self.set_present(b"- 3 3")
-        await ask(SignalPending("toy"))  # a step of the operation, at which no other request gets its turn
-        while True:
-            signal.pause()
+        await ask(Wait("toy", Hanging()))
 
     async def show_awake(self) -> str:
         """Wait for `wake`, then say so."""
@@ -292,6 +290,15 @@ TOP = DirectoryKind["Toy"](
         ),
     ],
 )
+
+
+class Hanging(WaitQueue):
+    """A wait on it hangs the server: after the operation's step, before another request gets its turn."""
+
+    def add(self, callback: Callable[[], None]) -> NoReturn:
+        """Hang for ever."""
+        while True:
+            signal.pause()
 
 
 class PrintingJournal:

@@ -21,6 +21,14 @@ def have_standard_descriptors() -> None:
             assert opened == number, "the lowest number that is free"
 
 
+def point_at_null(*descriptors: int) -> None:
+    """Exchange open files for /dev/null: pipes of the command must end when the command closes them."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
 def close_all_but(kept: set[int]) -> None:
     """Close all descriptors from 3 on but these.
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fakesysfs.fuse import limits
-from fakesysfs.fuse.descriptors import close_all_but
+from fakesysfs.fuse.descriptors import close_all_but, point_at_null
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, namespaces, netlink, server, udev, view
 from fakesysfs.sandbox.namespaces import Plan
@@ -201,10 +201,7 @@ class _Init:
         linux.unblock_signals()
         if not self._run.plan.pid:
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        errors = os.dup(2)
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in range(3):
-            os.dup2(null if descriptor != 2 else errors, descriptor)  # noqa: PLR2004  standard error
+        point_at_null(0, 1)
         close_all_but({writer})
 
         def ready() -> None:
@@ -266,9 +263,7 @@ class _Init:
 
     def _leave_the_command_alone(self) -> None:
         """Its pipes must end when it closes them."""
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in range(3):
-            os.dup2(null, descriptor)
+        point_at_null(0, 1, 2)
         close_all_but({self._orders, self._reports, self._children.fileno(), *self._kept, *self._of_server()})
 
     def _of_server(self) -> set[int]:

@@ -15,7 +15,7 @@ import signal
 from typing import NoReturn
 
 from fakesysfs.fuse import limits, mount, mount_table
-from fakesysfs.fuse.descriptors import close_all_but, have_standard_descriptors
+from fakesysfs.fuse.descriptors import close_all_but, have_standard_descriptors, point_at_null
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, namespaces, server, udev, view
 from fakesysfs.sandbox.init import Run, be_init, kill_descendants
@@ -149,9 +149,7 @@ class _Launcher:
 
     def _leave_the_command_alone(self) -> None:
         """Its pipes must end when it closes them; standard error is kept for what we have to say."""
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
+        point_at_null(0, 1)
         answer = () if self._server is None else (self._server.answer.fileno(),)
         close_all_but({self._orders, self._reports, self._signals.fileno(), *self._terminal.descriptors(), *answer})
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 from fakesysfs.fuse import limits, mount, mount_table
-from fakesysfs.fuse.descriptors import close_all_but
+from fakesysfs.fuse.descriptors import close_all_but, point_at_null
 from fakesysfs.sandbox import linux
 
 if TYPE_CHECKING:
@@ -168,9 +168,7 @@ def _say(pipes: _Pipes, status: int | None, text: str) -> None:
 def _leave_the_command_alone(pipes: _Pipes) -> None:
     """Its pipes must end when it closes them, and its terminal's signals are not for the server."""
     os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
+    point_at_null(0, 1)
     close_all_but(set(pipes))
     linux.unblock_signals()
 

@@ -267,8 +267,9 @@ def online_blocks(kernel: Kernel) -> int:
 class Face:
     """A booted machine as paths, without a mount."""
 
-    def __init__(self, machine: str = "default", profile: str = "hotplug-v3") -> None:
-        self.sysroot = Sysroot.boot(load(machine), PROFILES[profile], now_ns=lambda: 0)
+    def __init__(self, machine: str = "default", profile: str | Profile = "hotplug-v3") -> None:
+        chosen = PROFILES[profile] if isinstance(profile, str) else profile
+        self.sysroot = Sysroot.boot(load(machine), chosen, now_ns=lambda: 0)
 
     @property
     def kernel(self) -> Kernel:

@@ -27,6 +27,9 @@ REFUSED_CALLS = 1024
 TRACED_WRITES = 16384
 """Traced writes kept; older ones are dropped and counted."""
 
+DATA_KEPT = 1024
+"""Bytes of a write that a call keeps."""
+
 SHOWN_BYTES = 64
 
 codecs.lookup("unicode_escape")  # now: to load it takes a descriptor, and later there may be none
@@ -40,7 +43,7 @@ def quoted(data: bytes) -> str:
 
 @dataclass(slots=True)
 class Call:
-    """One system call on a file. `data` is what a write hands to the store, b"" for an open.
+    """One system call on a file. `data` is what a write hands to the store, the first DATA_KEPT bytes; b"" for an open.
 
     `duration` (seconds) is None until a traced write has ended; then `taken` (bytes) or `error` is
     set.
@@ -125,6 +128,11 @@ class History(Generic[T]):
             yield self._kept[position]
 
 
+def _without_frames(error: KernelError) -> KernelError:
+    """A copy without traceback: its frames would keep the whole request in memory."""
+    return KernelError(error.errno, error.why, error.where, error.block)
+
+
 class CallJournal:
     """The journal of one machine (see `kernfs.Journal`). `seconds` gives the seconds since boot."""
 
@@ -156,7 +164,7 @@ class CallJournal:
     def end_write(self, call: Call, outcome: int | KernelError) -> None:
         """See Journal."""
         if isinstance(outcome, KernelError):
-            call.error = outcome
+            call.error = _without_frames(outcome)
         else:
             call.taken = outcome
         call.duration = max(self._seconds() - call.time, 0.0)
@@ -170,7 +178,9 @@ class CallJournal:
         data: bytes,
         error: KernelError | None = None,
     ) -> Call:
-        return Call(history.count, self._seconds(), caller.pid, caller.command, caller.uid, op, path, data, error)
+        seconds, kept = self._seconds(), data[:DATA_KEPT]
+        error = None if error is None else _without_frames(error)
+        return Call(history.count, seconds, caller.pid, caller.command, caller.uid, op, path, kept, error)
 
     def refused_log(self) -> Log:
         """control/refused: pid, command, path, bytes, errno, reason, function. It ends at `clear`."""

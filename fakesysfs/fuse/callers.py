@@ -140,7 +140,7 @@ def interrupted(thread: int, signals: Signals, consumed: int = 0) -> bool:
 
     The signals of a thread that waits for FUSE stay pending. Ignored signals never become pending. A signal that ends
     the process is pending as SIGKILL (kernel/signal.c, complete_signal). A thread that has gone was killed.
-    `consumed` is the mask of signals that count as handled (`Watch.consume`).
+    `consumed` is the mask of signals that count as handled (`SignalWatch.consume`).
     """
     pending = pending_signals(thread)
     if pending is None:

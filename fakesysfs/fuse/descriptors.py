@@ -26,7 +26,8 @@ def point_at_null(*descriptors: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:
         os.dup2(null, descriptor)
-    os.close(null)
+    if null not in descriptors:
+        os.close(null)
 
 
 def close_all_but(kept: set[int]) -> None:

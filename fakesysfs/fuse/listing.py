@@ -17,7 +17,7 @@ from fakesysfs.fuse.entries import Entries
 from fakesysfs.kernfs import DirectoryReader
 
 NAMES_KEPT = 16_384
-"""The most names in all finished listings together; one takes some 200 bytes."""
+"""The most names in all finished listings together, each listing counted as one more. One takes some 200 bytes."""
 
 _HASH_SHIFT = 32
 """A cookie is a hash, by which the names are ordered, above so many bits (`DirectoryReader`)."""
@@ -33,6 +33,11 @@ class _Finished(NamedTuple):
     answers: list[Answer]
     changing: tuple[list[bytes], list[tuple[int, int]]]
     """As `DirectoryReader.changing`."""
+
+    @property
+    def size(self) -> int:
+        """What it counts for: an empty directory takes memory, too."""
+        return len(self.answers) + 1
 
     def after(self, cookie: int) -> list[Answer]:
         if not cookie:
@@ -87,6 +92,10 @@ class Listings:
         state = opened.reader.state
         finished = self._finished.get(opened.ino)
         if finished is not None and finished.state == state:
+            if not cookie:
+                # If something changes before the next answer, the reader must know the names of now.
+                opened.reader.rewind()
+                opened.state, opened.answers = None, []
             return finished.after(cookie)
         if not cookie:
             opened.state, opened.answers = state, []
@@ -102,13 +111,15 @@ class Listings:
             # We are here again, so it did fit.
             answers.append(answer)
             if len(answers) > NAMES_KEPT or not answer[3].attr_timeout:
-                opened.state, opened.answers = None, []
+                opened.state = None
+                opened.answers = answers = []
         if opened.state is not None:
             self._keep(opened.ino, _Finished(opened.state, answers, opened.reader.changing()))
+            opened.state, opened.answers = None, []
 
     def _keep(self, ino: int, finished: _Finished) -> None:
         replaced = self._finished.pop(ino, None)
-        self._names += len(finished.answers) - (0 if replaced is None else len(replaced.answers))
+        self._names += finished.size - (0 if replaced is None else replaced.size)
         self._finished[ino] = finished
         while self._names > NAMES_KEPT:
-            self._names -= len(self._finished.pop(next(iter(self._finished))).answers)
+            self._names -= self._finished.pop(next(iter(self._finished))).size

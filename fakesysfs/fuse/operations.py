@@ -132,7 +132,7 @@ class Operations(pyfuse3.Operations):
 
         Callers are asked for signals a little later, if requests come.
         """
-        return self.active_handlers > self.driver.blocked_operations
+        return self.active_handlers > self.driver.blocked_operations or self._has_unseen_changes
 
     @property
     def _has_unseen_changes(self) -> bool:

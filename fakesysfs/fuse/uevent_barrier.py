@@ -29,16 +29,6 @@ class UeventBarrier(Protocol):
         """Wait until all events were sent that there are now."""
 
 
-class Queue(Protocol):
-    """A wait queue (fakesysfs.ops.sched.WaitQueue)."""
-
-    def add(self, wake: Callable[[], None]) -> object:
-        """Have `wake` called once; returns what `discard` takes."""
-
-    def discard(self, token: Any) -> None:
-        """Do not call it any more."""
-
-
 class UeventSenders(Protocol):
     """The open control/uevents_announce (fakesysfs.control.uevent_readers)."""
 
@@ -63,7 +53,7 @@ class RemoteUevents:
         self._readers = readers
 
     async def run(self, flush: Callable[[], Awaitable[None]]) -> None:
-        """Nothing: they have the names flush when they read."""
+        """Do nothing: the senders read `control/uevents_announce`, and a read flushes the names."""
 
     @property
     def behind(self) -> bool:

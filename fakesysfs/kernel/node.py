@@ -110,10 +110,7 @@ class Nodes:
         return LOCAL_DISTANCE if one == other else REMOTE_DISTANCE
 
     def nearest_online(self, nid: int) -> int:
-        """numa_map_to_online_node: the node itself, or the nearest online one.
-
-        lowest number first.
-        """
+        """numa_map_to_online_node: the node itself, or the nearest online one, the lowest number first."""
         if nid not in self._nodes or self._nodes[nid].online:
             return nid
         return min(self.online(), key=lambda other: (self.distance(nid, other), other))

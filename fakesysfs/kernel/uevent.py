@@ -17,12 +17,11 @@ RECORDS = 8192
 
 
 class UeventRange(NamedTuple):
-    """One event, or the same event of the devices `devpath` + first ..
+    """One event, or the same event of many devices.
 
-    `devpath` + last, in ascending order.
-
-    `environment` has the KEY=value lines after ACTION, DEVPATH and SUBSYSTEM. `first` is -1 for one
-    event of `devpath` itself.
+    The devices are `devpath` + `first` to `devpath` + `last`, in ascending order; `first` is -1 for
+    one event of `devpath` itself. `environment` has the KEY=value lines after ACTION, DEVPATH and
+    SUBSYSTEM.
     """
 
     sequence: int

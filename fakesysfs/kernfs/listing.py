@@ -75,6 +75,10 @@ class DirectoryReader:
         self._plain: dict[bytes, tuple[int, Place]] = {}
         """The inode numbers and places of the names that belong to no indexed family."""
 
+    def rewind(self) -> None:
+        """The next listing works the order out again."""
+        self._keys = None
+
     @property
     def state(self) -> tuple[int, int]:
         """Two numbers; what any directory lists is the same as long as they are. Raises KernelError ENOENT.

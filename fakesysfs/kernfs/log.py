@@ -36,7 +36,7 @@ class Log(Protocol):
 class LogReader:
     """One reader's place in a log. A read goes on where the last one ended, even at the end."""
 
-    __slots__ = ("_end", "_log", "_notice", "_place")
+    __slots__ = ("_cut", "_end", "_log", "_notice", "_place")
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -46,6 +46,8 @@ class LogReader:
         """The position in the log that belongs to `_end`."""
         self._notice = b""
         """The rest of the last notice, to be read before `_place`."""
+        self._cut = False
+        """The last read ended within a line."""
 
     @property
     def size(self) -> int:
@@ -56,12 +58,16 @@ class LogReader:
         """At most `size` bytes from `position`; fewer only at the end."""
         log = self._log
         if position != self._end or not position:
-            self._place, self._notice = position, b""
+            self._place, self._notice, self._cut = position, b"", False
         dropped = log.dropped
         if self._place < dropped:
-            self._place, self._notice = dropped, log.notice()
+            # The rest of a line that was dropped is lost: the next line must not be glued to its beginning.
+            self._place, self._notice = dropped, (b"\n" if self._cut else b"") + log.notice()
         data, self._notice = self._notice[:size], self._notice[size:]
         more = log.text(self._place, size - len(data))
         self._place += len(more)
         self._end = position + len(data) + len(more)
-        return data + more
+        read = data + more
+        if read:
+            self._cut = not read.endswith(b"\n")
+        return read

@@ -42,7 +42,7 @@ class UeventSender:
         self._progress = trio.Event()
 
     async def run(self, flush: Callable[[], Awaitable[None]]) -> None:
-        """Announce, for as long as the machine is served. `flush` waits until the host knows all names."""
+        """Send, for as long as the machine is served. `flush` waits until the host has forgotten changed names."""
         try:
             while True:
                 kernel = self._kernel = self._sysroot.kernel

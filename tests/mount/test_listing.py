@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,10 @@ from fakesysfs.fuse import listing
 from fakesysfs.fuse.entries import Entries
 from fakesysfs.fuse.listing import Listings, OpenDirectory
 from fakesysfs.fuse.operations import Operations
+from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.kernfs import open_directory
+from fakesysfs.machine import load
+from fakesysfs.sysroot import Sysroot
 from tests.model import Face
 
 CALLER: Any = SimpleNamespace(pid=1)
@@ -113,9 +117,45 @@ def test_finished_listings_are_bounded(face: Face, kept: int, monkeypatch: pytes
     listings = Listings(Entries())
     for path in (MEMORY, f"{MEMORY}/memory60", f"{MEMORY}/memory61", MEMORY, "/sys/bus/memory/devices", "/control"):
         listed(listings, face, path)
-        names = sum(len(finished.answers) for finished in listings._finished.values())
+        names = sum(len(finished.answers) + 1 for finished in listings._finished.values())
         assert names == listings._names <= kept
     assert bool(listings._finished) == (kept > 1)
+
+
+def test_listings_of_empty_directories_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "NAMES_KEPT", 10)
+    sysroot = Sysroot.boot(load("tiny"), PROFILES["7.2"], whole_dev=True)
+    listings, made = Listings(Entries()), sysroot.tree.made_in(sysroot.tree.resolve("/dev"))
+    assert made is not None
+    for _ in range(20):
+        made.mkdir("x")
+        ino = sysroot.tree.resolve("/dev/x")
+        assert list(listings.after(OpenDirectory(ino, open_directory(sysroot.tree, ino)), 0)) == []
+        made.rmdir("x")
+    assert len(listings._finished) == 10
+
+
+def test_a_rewind_sees_what_came_before_it(face: Face) -> None:
+    """Also if another reader's finished listing answers it, and something changes before the next answer."""
+    tree, listings = face.sysroot.tree, Listings(Entries())
+    ino = tree.resolve(MEMORY)
+    face.write(HOTPLUG, "unplug")
+    first, second = (OpenDirectory(ino, open_directory(tree, ino)) for _ in range(2))
+    assert next(iter(listings.after(first, 0)))
+    face.write(HOTPLUG, "online_movable")
+    names = [answer[0] for answer in listings.after(second, 0)]
+    beginning = list(itertools.islice(listings.after(first, 0), 5))
+    tree.setattr(tree.resolve("/control/pid"), mode=0o400)
+    assert [answer[0] for answer in (*beginning, *listings.after(first, beginning[-1][2]))] == names
+
+
+def test_an_open_directory_keeps_no_finished_listing_of_its_own(face: Face) -> None:
+    tree, listings = face.sysroot.tree, Listings(Entries())
+    ino = tree.resolve(f"{MEMORY}/memory60")
+    opened = OpenDirectory(ino, open_directory(tree, ino))
+    assert list(listings.after(opened, 0))
+    assert (opened.state, opened.answers) == (None, [])
+    assert listings._finished
 
 
 def test_no_listing_with_a_file_that_grows_is_kept(face: Face) -> None:

@@ -158,7 +158,7 @@ class Kill:
         if self._client is not None:
             self._end_client()
         if os.geteuid() and mount_table.mounted_at(str(self._point)):
-            # No helper unmounts for a user's server (see fuse/server.py): the command must.
+            # No helper unmounts for a user's server (see fuse/session.py): the command must.
             done = subprocess.run([*FAKESYSFS, "umount", self._point], capture_output=True, text=True, check=False)
             self._tally.expect(done.returncode == 0, f"{self._did}: umount says {done.stderr}")
         if not host.wait_until(lambda: not self._mounts()):

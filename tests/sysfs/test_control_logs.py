@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesysfs.control.events import EventLines, json_template, text_template
-from fakesysfs.control.history import REFUSED_CALLS
+from fakesysfs.control.history import DATA_KEPT, REFUSED_CALLS
 from fakesysfs.control.kmsg import kmsg_line
 from fakesysfs.control.transcript import SingleLine, Transcript
 from fakesysfs.kernel.printk import LOG_RECORDS
@@ -305,9 +305,15 @@ def test_a_refused_call_names_the_user(face: Face) -> None:
     assert entries(face, "refused")[-1]["uid"] == 1000
 
 
-def test_a_refused_write_is_as_long_as_what_the_store_got(face: Face) -> None:
+def test_a_call_keeps_a_bounded_part_of_what_was_written(face: Face) -> None:
+    """The error keeps no frame, which would hold the whole request in memory."""
+    face.write("/control/writes", "1")
     face.refusal(STATE, b"x" * 5000)
-    assert len(entries(face, "refused")[0]["data"]) == 4096
+    for history in (face.sysroot.journal.refused, face.sysroot.journal.writes):
+        call = list(history.since(0))[-1]
+        assert len(call.data) == DATA_KEPT
+        assert call.error is not None
+        assert call.error.__traceback__ is None
 
 
 def test_the_trace_of_writes_as_json(face: Face) -> None:
@@ -364,3 +370,14 @@ def test_a_reader_of_json_lines_that_lags_behind_goes_on_with_the_oldest(face: F
         face.write("/control/dev_kmsg", f"message {number}")
     lines = [json.loads(line) for line in rest(file, position).splitlines()]
     assert [line["text"] for line in lines] == [f"message {number}" for number in range(3, LOG_RECORDS + 3)]
+
+
+@pytest.mark.parametrize("name", ["kmsg", "kmsg.jsonl"])
+def test_a_line_that_is_dropped_while_it_is_read_is_not_glued_to_the_next(face: Face, name: str) -> None:
+    file = face.open(f"/control/{name}")
+    beginning = file.read(0, 10)
+    assert not beginning.endswith(b"\n")
+    for _ in range(LOG_RECORDS + 10):
+        face.write("/control/dev_kmsg", "hello")
+    assert file.read(len(beginning), 1) == b"\n"
+    assert rest(file, len(beginning) + 1).startswith(b"{" if name.endswith("l") else b"(")

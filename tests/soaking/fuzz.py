@@ -55,6 +55,16 @@ class _SleptError(OSError):
     pass
 
 
+def _whole(arena: Arena, path: str) -> bytes:
+    """The whole file. A reset by the writers beside this, between open and read, kills the open file: read it again."""
+    while True:
+        try:
+            return arena.read(path).encode()
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
 def _files(arena: Arena) -> Iterator[tuple[str, int]]:
     """The attributes of the machine: path, mode."""
     for base, _, names in os.walk(arena.point):
@@ -118,7 +128,7 @@ def reader(paths: Sequence[str]) -> Attack:
 
     def fuzz_reads(arena: Arena, draw: random.Random, until: float) -> list[Tally]:
         tally = Tally("fuzz: read")
-        whole = {path: arena.read(path).encode() for path in CONSTANT}
+        whole = {path: _whole(arena, path) for path in CONSTANT}
         while time.monotonic() < until:
             path = draw.choice(CONSTANT if draw.random() < 0.1 else paths)
             size = draw.choice((1, 2, draw.randint(1, 4096), 4096, draw.randint(1, 1 << 20)))

@@ -25,9 +25,6 @@ PROSE_WIDTH = 100
 CELL_WIDTH = 200
 """Of a cell of a table, code apart: it is no paragraph."""
 
-UNWRAPPED = {ROOT / "docs" / "performance.md"}
-"""Pages that are still to be wrapped."""
-
 BREAKABLE = 2
 """A line of so few words, the mark of a list item included, may have to be longer."""
 
@@ -159,7 +156,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in _anchors(other), target
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in UNWRAPPED], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_prose_is_wrapped(page: Path) -> None:
     """Lines of prose are short, and so are the cells of tables. Code in a line is not broken."""
     for number, line in _prose(page):

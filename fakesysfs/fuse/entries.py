@@ -1,4 +1,4 @@
-"""What the host is told about a node: `EntryAttributes`, made from `Stat`."""
+"""Makes `EntryAttributes`, which the host gets for a node, from `Stat`."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _HASH_SHIFT = 32
 """A cookie is a hash, by which the names are ordered, above so many bits (`DirectoryReader`)."""
 
 Answer = tuple[bytes, int, int, EntryAttributes]
-"""Name, inode number, cookie, and what the host is told; the inode number in the last is to be set."""
+"""Name, inode number, cookie, attributes. The caller sets the inode number in the attributes before it sends them."""
 
 
 class _Finished(NamedTuple):

@@ -286,7 +286,7 @@ class Links(Generic[T_contra]):
 
     `of` gives name -> (object it links to, absolute path of the target).
 
-    Where directories share a serial (memory blocks), a link is told apart by its position, which
+    Where directories share a serial (memory blocks), the position of a link identifies it, and
     must not change while it lives; `slots` is the most links in one directory. `verbatim`: the
     target is any text, not a path.
     """

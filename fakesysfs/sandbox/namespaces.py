@@ -30,6 +30,7 @@ from typing import NamedTuple, NoReturn
 
 from fakesysfs.fuse import limits
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
+from fakesysfs.fuse.mount_table import mounts
 from fakesysfs.sandbox import linux
 
 _LONGEST_NUMBER = 16
@@ -74,14 +75,13 @@ def _capabilities() -> int:
 
 
 def _mount_points(process: str) -> dict[str, str]:
-    """The mounts that a process sees: by their numbers, their places."""
+    """The mountpoints that a process sees, by the numbers of their mounts."""
     try:
-        table = Path(f"/proc/{process}/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        return {mount.id: mount.point for mount in mounts(process)}
     except OSError:
         if process != "self":
             return {}  # this user may not look at it
         raise MountError("/proc is missing: mount it with `mount -t proc proc /proc`", 2) from None
-    return {fields[0]: fields[4] for fields in map(str.split, table.splitlines())}
 
 
 def _in_a_chroot() -> bool:

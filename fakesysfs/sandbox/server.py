@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from fakesysfs.kernel.setup import Setup
 
 
-_LOOK_SECONDS = 1.0
-
-
 class Fake(NamedTuple):
     """What is served: the name or file of a machine, the name of a kernel."""
 
@@ -138,9 +135,7 @@ def _be_guardian(fake: Fake, point: str, pipes: _Pipes, parent: int) -> NoReturn
         os.kill(server, signal.SIGTERM)
     pid = status = 0
     while not pid:
-        # With a time limit: a soak once found a guardian that waited for a server that had ended.
-        arrived = signal.sigtimedwait(watched, _LOOK_SECONDS)
-        if arrived is not None and arrived.si_signo == signal.SIGTERM:
+        if signal.sigwait(watched) == signal.SIGTERM:
             os.kill(server, signal.SIGTERM)
         pid, status = os.waitpid(server, os.WNOHANG)
     if mount_table.mounted_at(point):

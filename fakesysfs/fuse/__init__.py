@@ -36,7 +36,9 @@ What happens at a limit (`session.py`, `memory.py`)
     ENOMEM; we then release a reserve, so that trio and pyfuse3 find some.
 
 When it ends (`session.py`, `reach.py`)
-    With SIGTERM, SIGINT or SIGHUP, with the mount, and when no other process has the mount in its namespace.
+    With SIGTERM, SIGINT or SIGHUP, with the mount, and when no other process has the mount in its namespace. It answers
+    requests until its thread waits for no directory's lock any more. kill(1) -9 in such a moment leaves a process in
+    state D, and the clients that hold the lock: `fakesysfs umount` aborts the connection, and all of them end.
 
 pyfuse3 has one session per process: one mount per process.
 """

@@ -184,7 +184,8 @@ class Invalidator:
         self.unsettled = False
         """Something that was collected has not been told yet."""
         self._progress = 0
-        self._ended = False
+        self._stopped = False
+        self._thread_ended = trio.Event()
         self._lookups: dict[int, int] = {}
         """The directories of which something is untold, and the lookups there since then."""
         self._contended: dict[int, _Contention] = {}
@@ -197,9 +198,17 @@ class Invalidator:
         self._token = trio.lowlevel.current_trio_token()
         self._thread.start()
 
-    def end(self) -> None:
-        """The mount ends: the thread tells the host nothing more. It may hang in a call, so nobody waits for it."""
-        self._ended = True
+    async def stop(self) -> None:
+        """Tell the host nothing more, and wait until the thread has ended.
+
+        It may wait for the lock of a directory: the mount must answer requests until this returns.
+        """
+        self.abandon()
+        await self._thread_ended.wait()
+
+    def abandon(self) -> None:
+        """Tell the host nothing more. The thread may wait for the host still: the caller does not."""
+        self._stopped = True
         self._batches.put(None)
 
     # What the host holds ------------------------------------------------------------------------------------------
@@ -336,8 +345,9 @@ class Invalidator:
             except Exception:
                 with contextlib.suppress(MemoryError):
                     log.exception("the host may not have forgotten a name")
-            if not self._report(batches):
+            if not self._report(self._told_of, batches):
                 return
+        self._report(self._thread_ended.set)
 
     def _next_batches(self) -> list[_Batch]:
         """Wait for one and take all that are there; none at the end of the mount."""
@@ -350,12 +360,12 @@ class Invalidator:
             return []
         return batches
 
-    def _report(self, batches: list[_Batch]) -> bool:
-        """Tell trio's loop; returns whether there is one."""
+    def _report(self, told: Callable[..., object], *what: object) -> bool:
+        """Have trio's loop call `told`; returns whether there is one."""
         assert self._token is not None
         while True:
             try:
-                self._token.run_sync_soon(self._told_of, batches)
+                self._token.run_sync_soon(told, *what)
             except trio.RunFinishedError:
                 return False
             except MemoryError:
@@ -372,12 +382,12 @@ class Invalidator:
                 self._try(self._forget_attributes, ino)
 
     def _try(self, tell: Callable[..., None], *what: object) -> None:
-        if self._ended:
+        if self._stopped:
             return
         try:
             tell(*what)
         except OSError as error:
-            if error.errno not in _HARMLESS and not self._ended:
+            if error.errno not in _HARMLESS and not self._stopped:
                 log.warning("the host did not forget %s: %s", what, error)
         self._progress += 1
 

@@ -70,7 +70,7 @@ def check(point: str, program: str = "fakesysfs") -> None:
         raise MountError(f"{point}: this would hide the whole system", 2)
     while mounted_at(real) and _is_dead(real):
         _refuse_mounts_inside(point, real)
-        _clear(real)
+        take_away_dead(real)
     if mount := mounted_at(real):
         remedy = _whose(mount) or f"`{program} umount {as_argument(point)}` takes it away"
         raise MountError(f"{point}: a fakesysfs is mounted here already; {remedy}")
@@ -134,16 +134,17 @@ def _a_killed_server_is_held() -> bool:
     """
     with contextlib.suppress(OSError):
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and _is_zombie(entry):
+            if entry.name.isdigit() and is_zombie(int(entry.name)):
                 for thread in (entry / "task").iterdir():
                     if _has_fuse_open(thread):
                         return True
     return False
 
 
-def _is_zombie(process: Path) -> bool:
+def is_zombie(process: int) -> bool:
+    """Whether its first thread has ended, while it was not waited for or other threads live."""
     try:
-        return (process / "stat").read_bytes().rpartition(b") ")[2].startswith(b"Z")
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b") ")[2].startswith(b"Z")
     except OSError:
         return False
 
@@ -174,13 +175,16 @@ def unmount(point: str) -> None:
         if error is None or mount != mounted_at(real):
             continue
         if _is_dead(real):
-            _clear(real)
+            take_away_dead(real)
         else:
             raise MountError(f"{point}: {_why_busy(mount) if 'busy' in error else _whose(mount) or error}")
 
 
-def _clear(real: str) -> None:
-    """Take away a dead mount, and end the requests that its clients wait in. Raises MountError."""
+def take_away_dead(real: str) -> None:
+    """Take away a mount whose server is dead, at a path without links, and end the requests that its clients wait in.
+
+    Raises MountError.
+    """
     mount = mounted_at(real)
     if mount is None:
         return

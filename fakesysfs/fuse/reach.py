@@ -23,17 +23,20 @@ RETRY_SECONDS = 5.0
 """How long to wait before the next try where /proc cannot be read or a process cannot be watched."""
 
 
-async def until_unreachable(device: str, ending: trio.CancelScope) -> None:
-    """Cancel `ending` when no other process has the mount of that device number in its table."""
+async def until_unreachable(device: str) -> None:
+    """Wait until no other process has the mount of that device number in its table.
+
+    For ever if process 1 has it, or if this process may not know.
+    """
     if not os.access("/proc/1/mountinfo", os.R_OK):
-        return
+        await trio.sleep_forever()
     while True:
         try:
             other = next(_processes_with(device), None)
             if other is None:
-                break
-            if other == 1:
                 return
+            if other == 1:
+                await trio.sleep_forever()
             watched = os.pidfd_open(other)
         except ProcessLookupError:
             continue
@@ -44,7 +47,6 @@ async def until_unreachable(device: str, ending: trio.CancelScope) -> None:
             await trio.lowlevel.wait_readable(watched)
         finally:
             os.close(watched)
-    ending.cancel()
 
 
 def _processes_with(device: str) -> Iterator[int]:

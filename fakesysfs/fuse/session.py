@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -88,7 +88,7 @@ async def _serve(operations: Operations, point: str, allow_other: bool, private:
         try:
             await _serve_mount(operations, point, allow_other, private, signals, table)
         finally:
-            operations.invalidator.end()
+            operations.invalidator.abandon()
 
 
 async def _serve_mount(
@@ -104,19 +104,24 @@ async def _serve_mount(
     device = operations.driver.device = mount.device if mount else None
     try:
         async with trio.open_nursery() as nursery:
-            ending = nursery.cancel_scope
-            nursery.start_soon(_until_signal, signals, ending)
+
+            async def end_after(until: Callable[..., Awaitable[object]], *of: object) -> None:
+                await until(*of)
+                # Its thread may wait for the lock of a directory, which a client holds that waits for our answer.
+                await operations.invalidator.stop()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_after, anext, signals)
             nursery.start_soon(RESERVE.keep)
             if device is not None:
-                nursery.start_soon(_until_detached, table, device, ending)
+                nursery.start_soon(end_after, table.until_gone, device)
                 if not private:
-                    nursery.start_soon(reach.until_unreachable, device, ending)
+                    nursery.start_soon(end_after, reach.until_unreachable, device)
             if operations.uevents is not None:
                 nursery.start_soon(operations.uevents.run, operations.invalidator.flush)
             await pyfuse3.main(max_tasks=MAX_TASKS)
-            ending.cancel()
+            nursery.cancel_scope.cancel()
     finally:
-        operations.invalidator.end()
         # Do not use the mount's path from here on: another file system may be mounted there.
         _end_helpers()
         pyfuse3.close(unmount=device is None or table.has(device))
@@ -175,11 +180,6 @@ def _end_helpers() -> None:
             os.waitpid(child, 0)
 
 
-async def _until_signal(signals: AsyncIterator[int], ending: trio.CancelScope) -> None:
-    async for _ in signals:
-        ending.cancel()
-
-
 class _MountTable:
     """The table of mounts of this process's namespace, and a thread that waits for its changes.
 
@@ -232,8 +232,3 @@ class _MountTable:
             if not self.has(device):
                 return
             await changed.wait()
-
-
-async def _until_detached(table: _MountTable, device: str, ending: trio.CancelScope) -> None:
-    await table.until_gone(device)
-    ending.cancel()

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import pickle
+import select
 import signal
 import traceback
 from collections.abc import Callable
@@ -28,6 +29,15 @@ class Fake(NamedTuple):
 
     machine: str
     kernel: str
+
+
+_LOOK_MS = 1000
+"""How often the guardian looks whether its server was killed and cannot end.
+
+A thread of it may wait for the lock of a directory, which a client holds that waits for this server. That process ends
+only after its mount has been taken away, and no descriptor tells: since Linux 6.15 a pidfd of its first thread does not
+either.
+"""
 
 
 class Server(NamedTuple):
@@ -121,26 +131,40 @@ def why_it_ended(server: Server, status: int) -> str:
 
 
 def _be_guardian(fake: Fake, point: str, pipes: _Pipes, parent: int) -> NoReturn:
-    watched = {signal.SIGTERM, signal.SIGCHLD}
-    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     server = os.fork()
     if server == 0:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         _be_server(fake, point, pipes, private=False)
     for descriptor in pipes:
         os.close(descriptor)
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(server, signal.SIGTERM)
-    pid = status = 0
-    while not pid:
-        if signal.sigwait(watched) == signal.SIGTERM:
-            os.kill(server, signal.SIGTERM)
-        pid, status = os.waitpid(server, os.WNOHANG)
+    os._exit(guard(server, point))
+
+
+def guard(server: int, point: str) -> int:
+    """Wait for this child, and take its mount at `point` away if it did not; returns an exit status.
+
+    SIGTERM, which the caller has blocked, is handed on to the child.
+    """
+    signals = linux.SignalFile({signal.SIGTERM})
+    ended = os.pidfd_open(server)
+    poll = select.poll()
+    poll.register(signals, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    while True:
+        ready = [descriptor for descriptor, _ in poll.poll(_LOOK_MS)]
+        for arrived in signals.take():
+            os.kill(server, arrived.number)
+        if ended in ready or (not ready and mount.is_zombie(server)):
+            break
     if mount_table.mounted_at(point):
-        mount.detach(point)
-    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+        mount.take_away_dead(point)
+    _, status = os.waitpid(server, 0)
+    return os.waitstatus_to_exitcode(status) & 0xFF
 
 
 def _be_server(fake: Fake, point: str, pipes: _Pipes, *, private: bool, outside: int | None = None) -> NoReturn:

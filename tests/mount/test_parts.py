@@ -64,7 +64,7 @@ class Host:
 def host() -> Iterator[Host]:
     host = Host(Toy())
     yield host
-    host.cache.end()
+    host.cache.abandon()
 
 
 async def test_only_names_that_the_host_may_hold_are_told(host: Host) -> None:

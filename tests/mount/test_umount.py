@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -73,15 +74,18 @@ def user(mount: Served, how: str, wrapper: Sequence[str] = ()) -> Iterator[subpr
 
 def kill(mount: Served) -> None:
     """Kill the server and, so that nothing clears the mount away, its helper (auto_unmount)."""
-    kill_both(mount)
+    kill_both(mount.server.pid)
     mount.server.wait(PATIENCE_SECONDS)
     assert mounted_at(str(mount.path))
 
 
-def kill_both(mount: Served) -> None:
-    children = Path(f"/proc/{mount.server.pid}/task/{mount.server.pid}/children").read_text()
-    for pid in [*map(int, children.split()), mount.server.pid]:
+def kill_both(server: int) -> None:
+    for pid in [*children(server), server]:
         os.kill(pid, signal.SIGKILL)
+
+
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("how", USES)
@@ -246,24 +250,81 @@ def state_of(process: int, thread: int) -> str:
     return Path(f"/proc/{process}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+@contextlib.contextmanager
+def aborted(mount: Served) -> Iterator[None]:
+    """The connection is aborted at the end, so that all processes can end whatever fails."""
+    found = mounted_at(str(mount.path))
+    assert found is not None
+    connections = mount.path.parent / "connections"
+    connections.mkdir()
+    subprocess.run(["mount", "-t", "fusectl", "fusectl", connections], check=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            (connections / found.device.partition(":")[2] / "abort").write_text("1")
+        subprocess.run(["umount", connections], check=True)
+
+
+@contextlib.contextmanager
+def thread_waits_for_a_lock(mount: Served, pid: int) -> Iterator[tuple[IO[str], list[subprocess.Popen[str]]]]:
+    """Clients that have the directory's lock, which a thread of server `pid` waits for, and wait for the server.
+
+    The server answers once the file is closed.
+    """
+    first, second = fifos = [mount.path.parent / name for name in ("first", "second")]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    assert mount.read("family/memory3/state")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(shell(f"exec echo {first} {second} > hang", mount.path))
+        held = stack.enter_context(first.open("w"))
+        clients = [
+            stack.enter_context(shell(f"exec stat family/memory{number}", mount.path)) for number in range(77, 82)
+        ]
+        stack.enter_context(aborted(mount))
+        waits = {"request_wait_answer", "fuse_lock_inode"}  # the host asks for one name of a directory at a time
+        eventually(lambda: all(Path(f"/proc/{client.pid}/wchan").read_text() in waits for client in clients))
+        held.close()
+        until_answered = stack.enter_context(second.open("w"))
+        eventually(lambda: any(state_of(pid, int(number)) == "D" for number in threads_of(pid)))
+        yield until_answered, clients
+
+
 @as_root
 def test_killed_server_whose_thread_waits_for_a_lock(tmp_path: Path, umount: Umount) -> None:
     """A client holds the lock and waits for an answer that never comes: neither of them can end."""
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    with served(tmp_path) as mount:
-        pid = mount.server.pid
-        assert mount.read("family/memory3/state")
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(shell(f"exec echo {fifo} > hang", mount.path))
-            held = stack.enter_context(fifo.open("w"))
-            client = stack.enter_context(shell("exec stat family/memory77", mount.path))
-            stack.callback(run, "umount", "-f", "-l", mount.path)  # lets all of them end, whatever fails
-            eventually(lambda: Path(f"/proc/{client.pid}/wchan").read_text() == "request_wait_answer")
-            held.close()
-            eventually(lambda: any(state_of(pid, int(number)) == "D" for number in threads_of(pid)))
-            kill_both(mount)
-            eventually(lambda: state_of(pid, pid) == "Z")
-            succeeded(umount(mount.path))
-            assert mount.server.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    with served(tmp_path) as mount, thread_waits_for_a_lock(mount, mount.server.pid):
+        kill_both(mount.server.pid)
+        eventually(lambda: state_of(mount.server.pid, mount.server.pid) == "Z")
+        succeeded(umount(mount.path))
+        assert mount.server.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+        assert not mounted_at(str(mount.path))
+
+
+@as_root
+@pytest.mark.parametrize("ends_by", ["SIGTERM", "umount"])
+def test_server_ends_while_its_thread_waits_for_a_lock(tmp_path: Path, ends_by: str) -> None:
+    """It answers the clients first: they hold the lock."""
+    with served(tmp_path) as mount, thread_waits_for_a_lock(mount, mount.server.pid) as (until_answered, clients):
+        if ends_by == "SIGTERM":
+            mount.server.terminate()
+        else:
+            succeeded(run("umount", "-l", mount.path))
+        until_answered.close()
+        assert [client.wait(PATIENCE_SECONDS) for client in clients] == [1] * len(clients)
+        assert mount.server.wait(PATIENCE_SECONDS) == 0
+        assert not mounted_at(str(mount.path))
+
+
+@as_root
+def test_killed_server_of_a_run_whose_thread_waits_for_a_lock(tmp_path: Path) -> None:
+    """The guardian takes the mount away, and the server and its clients end."""
+    guardian = [sys.executable, "-m", "tests.mount.guarded"]
+    with served(tmp_path, wrapper=guardian) as mount:
+        (server,) = children(mount.server.pid)
+        with thread_waits_for_a_lock(mount, server) as (_, clients):
+            kill_both(server)
+            assert mount.server.wait(PATIENCE_SECONDS) == -signal.SIGKILL & 0xFF
             assert not mounted_at(str(mount.path))
+            assert [client.wait(PATIENCE_SECONDS) for client in clients] == [1] * len(clients)

@@ -5,7 +5,7 @@
 value counter readonly writeonly secret big broken bad_errno   attributes of all sorts
 stores                      what reached the stores of `value`, as a Python list; an empty line empties it
 sleep, wake, reentered      `sleep` sleeps for ever (uninterruptible, killable, interruptible) until `wake`
-hang                        the server answers nobody any more
+hang                        the server answers nobody until FIFOs have no writer
 family/memoryN              an indexed family; `present` takes "+ first last" and "- first last"
 device/, create             a directory that `device/remove` takes away, `create` brings back
 link                        a link that `bound` (0, 1) takes and gives
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -197,11 +196,12 @@ class Toy:
             self.sleepers -= 1
 
     async def hang(self, data: bytes) -> None:
-        """Answer nobody until the FIFO that is written has no writer; remove member 3; answer nobody for ever."""
+        """`FIFO FIFO`: answer nobody while the first has a writer; remove member 3; the same with the second."""
         await ask(Sleep("toy", 0))
-        wait_for_end(os.fsdecode(data.strip()))
+        first, second = os.fsdecode(data).split()
+        wait_for_end(first)
         self.set_present(b"- 3 3")
-        await ask(Wait("toy", Hanging()))
+        await ask(Wait("toy", Hanging(second)))
 
     async def show_awake(self) -> str:
         """Wait for `wake`, then say so."""
@@ -295,10 +295,14 @@ TOP = DirectoryKind["Toy"](
 class Hanging(WaitQueue):
     """A wait on it hangs the server: after the operation's step, before another request gets its turn."""
 
-    def add(self, callback: Callable[[], None]) -> NoReturn:
-        """Hang for ever."""
-        while True:
-            signal.pause()
+    def __init__(self, fifo: str) -> None:
+        super().__init__()
+        self._fifo = fifo
+
+    def add(self, callback: Callable[[], None]) -> int:
+        """Hang until the FIFO has no writer any more."""
+        wait_for_end(self._fifo)
+        return super().add(callback)
 
 
 class PrintingJournal:

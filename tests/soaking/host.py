@@ -70,9 +70,9 @@ def command_line(pid: int) -> str:
     return ""
 
 
-def wait_until(holds: Callable[[], object]) -> bool:
+def wait_until(holds: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> bool:
     """Wait for what must come true; False if it does not."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
             return False

@@ -23,6 +23,8 @@ from tests.soaking.report import Tally
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LONGEST_DELAY = 0.8
 """About twice what a start takes, on a machine with other things to do."""
+HELD_SECONDS = 5
+"""After that a server that was killed ends only when its mount is taken away."""
 FAKESYSFS = (sys.executable, "-m", "fakesysfs")
 BUSY = "tests.soaking.busy"
 COMPLAINTS = ("bug:", " WARNING ", " ERROR ", " CRITICAL ")
@@ -75,6 +77,7 @@ class Kill:
         self._shared = {arena.point}
         self._client: subprocess.Popen[bytes] | None = None
         self._did = ""
+        self._number: signal.Signals | None = None
 
     def go(self) -> None:
         """Start, kill, look."""
@@ -116,7 +119,7 @@ class Kill:
         ways: list[signal.Signals | None] = [*SIGNALS]
         if self._kind.ends_with_input:
             ways.append(None)
-        number = self._draw.choice(ways)
+        number = self._number = self._draw.choice(ways)
         name = number.name if number else "end of input"
         self._did = f"{self._kind.name}, {name} after {after:.3f} s"
         if number is None:
@@ -144,12 +147,20 @@ class Kill:
                     host.signal_to(process.pid, signal.SIGTERM)
             return self._program.poll() is not None and not self._parties()
 
+        if self._number == signal.SIGKILL and not host.wait_until(ended, HELD_SECONDS):
+            self._umount()
         if not host.wait_until(ended):
             for process in self._parties():
                 self._leak(f"runs on: {host.describe(process)}")
                 host.signal_to(process.pid, signal.SIGKILL)
 
     # What is left ---------------------------------------------------------------------------------------------------
+
+    def _umount(self) -> None:
+        """A thread of a server that was killed may wait for a client which waits for it (fuse/__init__.py)."""
+        with self._tally.operation(f"{self._did}: umount"):
+            done = subprocess.run([*FAKESYSFS, "umount", self._point], capture_output=True, text=True, check=False)
+            self._tally.expect(done.returncode == 0, f"{self._did}: umount says {done.stderr}")
 
     def _leak(self, text: str) -> None:
         self._tally.fail("leak", f"{self._did}: {text}")
@@ -159,8 +170,7 @@ class Kill:
             self._end_client()
         if os.geteuid() and mount_table.mounted_at(str(self._point)):
             # No helper unmounts for a user's server (see fuse/session.py): the command must.
-            done = subprocess.run([*FAKESYSFS, "umount", self._point], capture_output=True, text=True, check=False)
-            self._tally.expect(done.returncode == 0, f"{self._did}: umount says {done.stderr}")
+            self._umount()
         if not host.wait_until(lambda: not self._mounts()):
             self._leak(f"mounts: {self._mounts()}")
         if not host.wait_until(lambda: not host.remaining()):

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fakesysfs.fuse.mount_table import device_of
 from fakesysfs.ops.sched import Signals
 
 _SIGKILL_BIT = 1 << 8
@@ -116,7 +117,11 @@ def has_open(thread: str, ino: int, device: str | None) -> bool:
     for number in _names(f"/proc/{thread}/fdinfo"):
         pairs = (line.partition(":\t") for line in _line(f"/proc/{thread}/fdinfo/{number}").split("\n"))
         facts = {name: value for name, _, value in pairs}
-        if facts.get("ino") == str(ino) and (device is None or _device_of(thread, facts["mnt_id"]) in {device, None}):
+        if facts.get("ino") != str(ino):
+            continue
+        table = b"" if device is None else os.fsencode(_line(f"/proc/{thread}/mountinfo"))
+        # One that the thread's mount namespace does not have may be ours.
+        if device_of(table, facts["mnt_id"]) in {device, None}:
             return True
     return False
 
@@ -124,15 +129,6 @@ def has_open(thread: str, ino: int, device: str | None) -> bool:
 def _process_of(thread: int) -> str:
     """The process of a thread; "" if it is gone."""
     return _line(f"/proc/{thread}/status").partition("\nTgid:")[2].partition("\n")[0]
-
-
-def _device_of(thread: str, mount: str) -> str | None:
-    """The device of a mount; None if the thread's mount namespace does not have that mount."""
-    for line in _line(f"/proc/{thread}/mountinfo").split("\n"):
-        fields = line.split(" ", 3)
-        if fields[0] == mount:
-            return fields[2]
-    return None
 
 
 def interrupted(thread: int, signals: Signals, consumed: int = 0) -> bool:

@@ -179,8 +179,8 @@ class Invalidator:
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="invalidation", daemon=True)
         self._token: trio.lowlevel.TrioToken | None = None
-        self._collected = 0
-        self._told = 0
+        self._collected_batches = 0
+        self._told_batches = 0
         self.unsettled = False
         """Something that was collected has not been told yet."""
         self._progress = 0
@@ -189,7 +189,7 @@ class Invalidator:
         self._lookups: dict[int, int] = {}
         """The directories of which something is untold, and the lookups there since then."""
         self._contended: dict[int, _Contention] = {}
-        self._batch_told = trio.Event()
+        self._progressed = trio.Event()
         # The tree collects changes from the first time that it is asked; before the first lookup nobody holds a name.
         tree.take_changes()
 
@@ -282,7 +282,7 @@ class Invalidator:
             for forget in names:
                 self._lookups.setdefault(forget.parent, 0)
             self._batches.put(_Batch(names, list(inodes)))
-            self._collected += 1
+            self._collected_batches += 1
             self.unsettled = True
 
     def _count_lookup(self, parent: int) -> None:
@@ -316,24 +316,24 @@ class Invalidator:
 
     async def flush(self) -> None:
         """Wait until everything collected until now has been told."""
-        goal = self._collected
+        goal = self._collected_batches
         before, idle = self._progress, 0
-        while self._told < goal and idle < STUCK_LOOKS:
+        while self._told_batches < goal and idle < STUCK_LOOKS:
             with trio.move_on_after(LOOK_SECONDS):
-                await self._batch_told.wait()
+                await self._progressed.wait()
                 continue
             idle = idle + 1 if self._progress == before else 0
             before = self._progress
-        if self._told < goal:
+        if self._told_batches < goal:
             log.info("the host does not let go of a name: answering before it has")
 
-    def _told_of(self, batches: list[_Batch]) -> None:
+    def _took(self, batches: list[_Batch]) -> None:
         """In trio's loop: the host forgot these."""
-        self._told += len(batches)
-        self.unsettled = self._told < self._collected
+        self._told_batches += len(batches)
+        self.unsettled = self._told_batches < self._collected_batches
         if not self.unsettled:
             self._lookups.clear()
-        told, self._batch_told = self._batch_told, trio.Event()
+        told, self._progressed = self._progressed, trio.Event()
         told.set()
 
     def _work(self) -> None:
@@ -345,7 +345,7 @@ class Invalidator:
             except Exception:
                 with contextlib.suppress(MemoryError):
                     log.exception("the host may not have forgotten a name")
-            if not self._report(self._told_of, batches):
+            if not self._report(self._took, batches):
                 return
         self._report(self._thread_ended.set)
 

@@ -327,7 +327,7 @@ def _evidence(kernel: str) -> str:
     from pathlib import Path  # noqa: PLC0415
 
     counts: dict[str, dict[str, int]] = json.loads(Path(__file__).with_name("evidence.json").read_text("utf-8"))
-    return ", ".join(f"{kind} ({number:,} operations)" for kind, number in counts[kernel].items())
+    return " and ".join(f"{number:,} {what}" for what, number in counts[kernel].items())
 
 
 def _check(options: argparse.Namespace) -> int:

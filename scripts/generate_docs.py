@@ -29,7 +29,7 @@ from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.replay import model_target
 from fakesysfs.replay.cli import counted
-from fakesysfs.replay.recording import find
+from fakesysfs.replay.recording import Snapshot, find
 from fakesysfs.replay.recording import load as recording_of
 from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
 from fakesysfs.sysroot import Sysroot
@@ -272,13 +272,14 @@ def _allowed(kind: object) -> str:
 
 
 def evidence() -> str:
-    """fakesysfs/evidence.json, for `fakesysfs list`: kernel -> kind of evidence -> operations that are replayed."""
+    """fakesysfs/evidence.json, for `fakesysfs list`: kernel -> what is replayed, and how much of it is compared."""
     counts: dict[str, dict[str, int]] = {name: {} for name in PROFILES}
-    for kind, folder in (("recorded", "recordings"), ("specification", "sessions")):
+    for folder, sessions in (("recordings", "recorded operations"), ("sessions", "specified operations")):
         for path in find([ROOT / "tests" / folder]):
             recording = recording_of(path)
+            what = "recorded paths" if isinstance(recording, Snapshot) else sessions
             kernel = model_target.machine_and_kernel(recording.header["profile"], "default")[1]
-            counts[kernel][kind] = counts[kernel].get(kind, 0) + len(list(counted(recording)))
+            counts[kernel][what] = counts[kernel].get(what, 0) + len(list(counted(recording)))
     return json.dumps(counts, indent=2) + "\n"
 
 

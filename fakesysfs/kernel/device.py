@@ -363,7 +363,8 @@ def synthetic_uevent(
         core.printk(WARNING, f"synth uevent: {devpath}: {problem}")
         if label is not None:
             core.printk(ERR, f"{label}: uevent: failed to send synthetic uevent: -22")
-        raise KernelError(errno.EINVAL, f"{text.decode('utf-8', 'backslashreplace')!r}: {problem}", "kobject_synth_uevent")
+        written = text.decode("utf-8", "backslashreplace")
+        raise KernelError(errno.EINVAL, f"{written!r}: {problem}", "kobject_synth_uevent")
     if subsystem is not None and extra is not None:
         # No unbind event has a MODALIAS (zap_modalias_env).
         lines = (line for line in environment() if action != "unbind" or not line.startswith("MODALIAS="))

@@ -40,7 +40,7 @@ def boot_memory(
     memory_hotplug: MemoryHotplug,
 ) -> None:
     """Make the resources, nodes, zones, blocks and tiers of the memory that exists at boot."""
-    ram = _boot_ram(setup)
+    ram = boot_ram(setup)
     _reserve_resources(setup, ram, iomem)
     _init_nodes(setup, ram, nodes)
     _create_blocks(core, ram, nodes, blocks)
@@ -55,7 +55,7 @@ def boot_memory(
     blocks.unmovable.update(setup.unmovable)
 
 
-def _boot_ram(setup: Setup) -> BootRam:
+def boot_ram(setup: Setup) -> BootRam:
     """The RAM of the machine: the nodes' ranges without the reserved ones."""
     ram: list[tuple[int, Range]] = []
     for node in setup.nodes:

@@ -25,7 +25,7 @@ from fakesysfs.kernel.kstrtox import kstrtobool, sysfs_match_string
 from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.zones import MOVABLE, PAGE_SHIFT, Zone
-from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.errors import EHWPOISON, KernelError
 from fakesysfs.ops.sched import Answer, Mutex, SignalPending, Signals, Wait, WaitQueue, ask
 
 ONLINE_TYPES = {
@@ -203,6 +203,8 @@ class MemoryBlocks:
         """
         self.pinned: set[int] = set()
         """Blocks with a page whose extra reference stops its migration."""
+        self.hwpoison: dict[int, set[int]] = {}
+        """The poisoned page frames of a block, by its number (nr_hwpoison). It cannot go online with them."""
         self.device_locks: dict[int, Mutex] = {}
         """Device locks of the blocks whose state is changing, if anything can run in between."""
 
@@ -269,6 +271,8 @@ class MemoryBlocks:
                 self.kernel.unregister(status.group)
         removed = {index for index in self.unmovable | self.pinned if first <= index <= last}
         self.unmovable -= removed
+        for index in [index for index in self.hwpoison if first <= index <= last]:
+            del self.hwpoison[index]
         self.pinned -= removed
 
     # Going online -------------------------------------------------------------------------------------------------
@@ -295,6 +299,7 @@ class MemoryBlocks:
             wanted = online_type() if callable(online_type) else online_type
             wanted = status.online_type if wanted is None else wanted
             wanted = Mmop.ONLINE if wanted is Mmop.OFFLINE else wanted
+            end = self._check_hwpoison(begin, end, status)
             zone, extent = self.pages.zone_for_pfn_range(wanted, status.group, begin, end)
             step = preempt.step("online_block", extent)
             end = begin + step - 1
@@ -308,6 +313,19 @@ class MemoryBlocks:
                     await preempt("online_block")
             position = end + 1
         return found
+
+    def _check_hwpoison(self, first: int, last: int, status: BlockStatus) -> int:
+        """The last block of the range before one with a poisoned page.
+
+        Raises KernelError EHWPOISON if it is the first one (memory_block_online).
+        """
+        bad = min((index for index in self.hwpoison if first <= index <= last), default=None)
+        if bad is None:
+            return last
+        if bad > first:
+            return bad - 1
+        self.runs.set(first, first, status._replace(online_type=Mmop.OFFLINE))
+        raise KernelError(EHWPOISON, f"memory{first} has a poisoned page", "memory_block_online", first)
 
     def _go_online(self, first: int, last: int, zone: Zone) -> None:
         status = self.runs.get(first)

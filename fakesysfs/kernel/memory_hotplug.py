@@ -399,7 +399,9 @@ class MemoryHotplug:
             nodes.build_all_zonelists(nid)
             nodes.register(nid)
         altmap = size // VMEMMAP_BYTES_PER_PAGE // 1024 if memmap_on_memory and self.parameters.memmap_on_memory else 0
-        group = BlockGroup(core.new_serial(), first, last, (nid,), blocks, size // 1024, altmap, memory_group=memory_group)
+        group = BlockGroup(
+            core.new_serial(), first, last, (nid,), blocks, size // 1024, altmap, memory_group=memory_group
+        )
         core.register(group)
         self.nr_memmap_pages += (last - first + 1) * self.memmap_pages_of_block()
         blocks.create(first, last, group, BlockStatus(group, State.OFFLINE, None))
@@ -466,8 +468,9 @@ class MemoryHotplug:
 
     async def _try_reonline(self, done: Sequence[Offlined]) -> None:
         for first, last, online_type in done:
-            # A notifier refuses each block alone, so each one is tried alone.
-            pieces = [(index, index) for index in range(first, last + 1)] if self._memory_chain else [(first, last)]
+            # A notifier or a poisoned page refuses each block alone, so each one is tried alone.
+            alone = bool(self._memory_chain or self._blocks.hwpoison)
+            pieces = [(index, index) for index in range(first, last + 1)] if alone else [(first, last)]
             for begin, end in pieces:
                 try:
                     await self._blocks.device_online(begin, end, online_type)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fakesysfs.kernel.bitmap import number_list, number_mask
 from fakesysfs.kernel.cpu import Cpu
 from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, word_of
+from fakesysfs.kernel.memory_failure import RESULTS
 from fakesysfs.kernel.memory_tiers import AccessCoordinate, MemoryTier
 from fakesysfs.kernel.node import NodeDevice
 from fakesysfs.kernfs.declare import (
@@ -145,6 +146,14 @@ def _demote_size_store(_node: NodeDevice, buffer: bytes) -> None:
         raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is no smaller size of huge pages", "demote_size_store")
 
 
+def _memory_failure_show(result: str) -> Callable[[NodeDevice], int]:
+    def show(node: NodeDevice) -> int:
+        count: int = getattr(kernel_of(node).memory_failure.stats[node.nid], result)
+        return count
+
+    return show
+
+
 def _compact_store(_kobj: object, _buffer: bytes) -> None:
     """Any write succeeds; there is nothing to compact, as no memory is in use (compact_store)."""
 
@@ -254,7 +263,7 @@ NODE_KIND = DirectoryKind[NodeDevice](
             name="memory_failure",
             visible=lambda node: node.kernel.config.memory_failure,
             doc="Counters of memory errors.",
-            entries=tuple(RO(name, always_0) for name in ("total", "ignored", "failed", "delayed", "recovered")),
+            entries=tuple(RO(name, _memory_failure_show(name)) for name in RESULTS),
         ),
         Group(name="x86", entries=(), visible=lambda node: node.kernel.config.memory_failure, doc="Empty."),
         _access("access0"),

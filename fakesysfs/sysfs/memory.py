@@ -9,7 +9,7 @@ from fakesysfs.kernel.kstrtox import kstrtoull
 from fakesysfs.kernel.memory_block import DEVPATH, MemoryBlock
 from fakesysfs.kernel.zones import PAGE_SHIFT
 from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Entry, Indexed, Kobject, Links
-from fakesysfs.sysfs.common import POWER, always_0, driverless_bus_entries, subsystem, uevent
+from fakesysfs.sysfs.common import POWER, always_0, driverless_bus_entries, power, subsystem, uevent
 
 MEMORY = "/sys/devices/system/memory"
 MAX_NODES_OF_BLOCK = 8
@@ -146,7 +146,7 @@ MEMORY_ENTRIES: tuple[Entry[Kernel], ...] = (
         visible=lambda kernel: kernel.config.memory_failure,
     ),
     uevent(lambda _kernel: "/devices/system/memory", None),
-    POWER,
+    power("memory"),
     block_directories(),
 )
 

@@ -30,7 +30,7 @@ from fakesysfs.kernfs.declare import (
     Subdirectories,
 )
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.sysfs.common import POWER, always_0, driverless_bus_entries, subsystem, uevent
+from fakesysfs.sysfs.common import POWER, always_0, driverless_bus_entries, power, subsystem, uevent
 from fakesysfs.sysfs.memory import MEMORY
 
 NODE = "/sys/devices/system/node"
@@ -194,7 +194,7 @@ def _access(name: str) -> Group[NodeDevice]:
                 ),
             ),
             Group(name="targets", entries=(Links(of=_targets),)),
-            POWER,
+            power(name),
             uevent(lambda node: f"/devices/system/node/node{node.nid}/{name}", None),
         ),
     )
@@ -291,7 +291,7 @@ NODE_ENTRIES: tuple[Entry[Kernel], ...] = (
     ),
     RO("has_generic_initiator", lambda _: number_list([]), "Nodes with a generic initiator: none."),
     uevent(lambda _kernel: "/devices/system/node", None),
-    POWER,
+    power("node"),
     Subdirectories(of=_node_devices, doc="One directory per online node."),
 )
 NODE_BUS_ENTRIES = driverless_bus_entries(
@@ -322,7 +322,7 @@ def _tiers(kernel: Kernel) -> dict[str, MemoryTier]:
 
 TIERING_ENTRIES: tuple[Entry[Kernel], ...] = (
     uevent(lambda _kernel: "/devices/virtual/memory_tiering", None),
-    POWER,
+    power("memory_tiering"),
     Subdirectories(of=_tiers, doc="One directory per memory tier: the lower its number, the faster its memory."),
 )
 TIERING_BUS_ENTRIES = driverless_bus_entries(
@@ -365,7 +365,7 @@ CPU_ENTRIES: tuple[Entry[Kernel], ...] = (
     RO("offline", lambda _: "", "CPUs that are offline: none."),
     RO("kernel_max", lambda kernel: kernel.config.nr_cpus - 1, "Highest possible CPU number."),
     uevent(lambda _kernel: "/devices/system/cpu", None),
-    POWER,
+    power("cpu"),
     Subdirectories(of=_cpus, doc="One directory per CPU."),
 )
 CPU_BUS_ENTRIES = driverless_bus_entries(

@@ -50,7 +50,8 @@ def boot_memory(
         if node.managed_kb is not None:
             _set_managed(nodes[node.nid].zones, node.managed_kb)
     for nid in nodes.with_memory():
-        nodes[nid].access = tiers.has_performance(nid)
+        if tiers.has_performance(nid):
+            nodes.hmat_register_target(nid)
         tiers.set_node_memory_tier(nid)
     blocks.unmovable.update(setup.unmovable)
 

@@ -238,8 +238,8 @@ class MemoryHotplug:
         the errno of a notifier.
         """
         self._memory_notify(MEM_GOING_ONLINE, first)
-        core = self._core
-        node = self._nodes[zone.nid]
+        core, nodes = self._core, self._nodes
+        node = nodes[zone.nid]
         blocks = last - first + 1
         pages = blocks * group.present_kb // 4
         populated, had_memory = zone.present > 0, node.zones.present() > 0
@@ -250,13 +250,14 @@ class MemoryHotplug:
         if slab:
             self._blocks.unmovable.add(first)
         if not populated:
-            self._nodes.build_all_zonelists(extra_kb=(1 - blocks) * group.managed_kb)
+            nodes.build_all_zonelists(extra_kb=(1 - blocks) * group.managed_kb)
 
         def node_got_memory() -> None:
             if not had_memory:
-                node.access = self._tiers.has_performance(zone.nid)
-                if node.access:
-                    core.changed("node_access", node.device)
+                if self._tiers.has_performance(zone.nid):
+                    initiators = nodes.hmat_register_target(zone.nid)
+                    if initiators:
+                        core.changed("node_access", node.device, initiators)
                 self._tiers.set_node_memory_tier(zone.nid)
 
         return node_got_memory

@@ -194,30 +194,19 @@ def _access(name: str) -> Group[NodeDevice]:
                 ),
             ),
             Group(name="targets", entries=(Links(of=_targets),)),
-            power(name),
+            power(name, runtime=False),
             uevent(lambda node: f"/devices/system/node/node{node.nid}/{name}", None),
         ),
     )
 
 
-def _nearest_initiators(node: NodeDevice) -> list[int]:
-    nodes = kernel_of(node).nodes
-    cpus = nodes.with_cpus()
-    if node.nid in cpus:
-        return [node.nid]
-    return sorted(cpus, key=lambda nid: nodes.distance(nid, node.nid))[:1]
-
-
 def _initiators(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    return _node_links(node, _nearest_initiators(node))
+    return _node_links(node, kernel_of(node).nodes.nearest_initiators(node.nid))
 
 
 def _targets(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    nodes = kernel_of(node).nodes
-    others = [nodes[nid].device for nid in nodes.online() if nodes[nid].access]
-    return _node_links(
-        node, [other.nid for other in others if other is not None and node.nid in _nearest_initiators(other)]
-    )
+    """The links stay when their nodes go: nothing takes them back."""
+    return {name: (target, f"{NODE}/{name}") for name, target in node.data.access_targets.items()}
 
 
 def _node_links(kobj: NodeDevice | Cpu, nids: list[int]) -> dict[str, tuple[Kobject, str]]:

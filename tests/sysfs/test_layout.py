@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,45 @@ def test_a_module_s_directory() -> None:
         "coresize", "drivers", "holders", "initsize", "initstate", "notes", "refcnt", "sections", "taint", "uevent",
     ]  # fmt: skip
     assert face.read("/sys/module/kmem/taint") == "\n"
+
+
+def test_links_to_a_node_with_hmat_data_outlive_it() -> None:
+    """Nothing takes them back, and the node that returns is not registered again (hmat_hotplug_target)."""
+    face = Face("oracle-hmat", "7.3")
+    node = "/sys/devices/system/node"
+    face.write("/sys/devices/system/memory/auto_online_blocks", "online_movable")
+    for module in ("device_dax", "dax_hmem"):
+        sched.run(face.kernel.modprobe(module))
+    assert face.names(f"{node}/node0/access0/targets") == face.names(f"{node}/node0/access1/targets")
+    assert "node2" not in face.names(f"{node}/node0/access0/targets")
+    sched.run(face.kernel.modprobe("kmem"))
+    for access in ("access0", "access1"):
+        assert "node2" in face.names(f"{node}/node0/{access}/targets")
+        assert "node0" in face.names(f"{node}/node2/{access}/initiators")
+    kmem = "/sys/bus/dax/drivers/kmem"
+    for _ in range(2):
+        for index in range(48, 80):
+            face.write(f"/sys/devices/system/memory/memory{index}/state", "offline")
+        face.write(f"{kmem}/unbind", "dax0.0")
+        assert "node2" not in face.names(node)
+        for access in ("access0", "access1"):
+            assert "node2" in face.names(f"{node}/node0/{access}/targets")
+            assert link(face, f"{node}/node0/{access}/targets/node2") == "../../../node2"
+        face.write(f"{kmem}/bind", "dax0.0")
+        assert "access0" not in face.names(f"{node}/node2")
+        assert "access1" not in face.names(f"{node}/node2")
+        for access in ("access0", "access1"):
+            assert "node2" in face.names(f"{node}/node0/{access}/targets")
+
+
+def test_power_of_a_node_s_access_has_async_only(tmp_path: Path) -> None:
+    """Its device has no callbacks for runtime PM; access0 and access1 are devices of their own."""
+    machine = tmp_path / "machine.toml"
+    machine.write_text('extends = "oracle-hmat"\n[kernel]\nPM = true\n')
+    face = Face(str(machine), "7.2")
+    access = "/sys/devices/system/node/node0/access"
+    assert face.names(f"{access}0/power") == ["async"]
+    assert face.write(f"{access}0/power/async", "enabled") == len("enabled")
+    assert face.read(f"{access}0/power/async") == "enabled\n"
+    assert face.read(f"{access}1/power/async") == "disabled\n"
+    assert face.read("/sys/devices/system/node/node0/power/async") == "disabled\n"

@@ -3,9 +3,9 @@
 A poisoned page stays poisoned until its memory block is removed. The block can go offline with it,
 but not online again.
 
-Differs knowingly: which pages of boot memory the kernel uses is not modelled. Each page of RAM is
-free, those in pools of huge pages too. Pages without RAM beside RAM are the kernel's, as on a real
-machine. A block device on persistent memory has no page map.
+Differs knowingly: which pages the kernel uses is not modelled. The first page of a block with
+unmovable pages is the kernel's, and so are pages without RAM beside RAM, as on a real machine. Each
+other page is free, those in pools of huge pages too. A block device on persistent memory has no page map.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ RESULTS = tuple(field.name for field in fields(MemoryFailureStats))
 class MemoryFailure:
     """The handling of bad pages of one kernel.
 
-    `boot_ram` has (node, range) of the RAM at boot. `device_page` says whether a page frame is in
-    the page map of a dax device that is bound to device_dax.
+    `boot_ram` has (node, range) of the RAM at boot. `device_page` gives the node of a page frame in
+    the page map of a dax device that is bound to device_dax, None for any other page frame.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class MemoryFailure:
     def memory_failure(self, pfn: int) -> None:
         """A page frame failed: take it out of use (memory_failure with MF_SW_SIMULATED).
 
-        Raises KernelError: EBUSY for a page of the kernel or without a struct page, ENXIO for
-        memory that is not online, EHWPOISON for a page that is poisoned already.
+        Raises KernelError: EBUSY for a page of the kernel, of device_dax or without a struct page,
+        ENXIO for memory that is not online, EHWPOISON for a page that is poisoned already.
         """
         where = "memory_failure"
         block = self._online_block(pfn)
@@ -119,13 +119,13 @@ class MemoryFailure:
         nid = self._device_page(pfn)
         if nid is not None:
             self._poisoned_device_pages += 1
-            self._action_result(pfn, "dax page", "recovered", nid)
-        elif self._pfn_valid(pfn):
+            self._action_result(pfn, "dax page", "failed", nid)
+            raise KernelError(errno.EBUSY, f"no program has page {pfn:#x} mapped", "mf_generic_kill_procs")
+        if self._pfn_valid(pfn):
             self._core.printk(ERR, f"Memory failure: {pfn:#x}: memory outside kernel control")
             raise KernelError(errno.ENXIO, f"page {pfn:#x} is not online", "memory_failure")
-        else:
-            self._log_action(pfn, "non struct page pfn", "ignored")
-            raise KernelError(errno.EBUSY, f"there is no memory at page {pfn:#x}", "memory_failure_pfn")
+        self._log_action(pfn, "non struct page pfn", "ignored")
+        raise KernelError(errno.EBUSY, f"there is no memory at page {pfn:#x}", "memory_failure_pfn")
 
     # Kinds of pages -----------------------------------------------------------------------------------------------
 
@@ -152,6 +152,8 @@ class MemoryFailure:
         return any(span.start < start + (1 << shift) and start <= span.end for _, span in self._boot_ram)
 
     def _is_free(self, pfn: int, block: MemoryBlock) -> bool:
+        if block.index in self._blocks.unmovable and pfn == self._blocks.pfns(block.index, block.index)[0]:
+            return False
         return not block.group.early or self._boot_node(pfn) is not None
 
     def _boot_node(self, pfn: int) -> int | None:

@@ -123,7 +123,7 @@ def _modules_show(kernel: Kernel) -> list[str]:
     def line(name: str) -> str:
         users = kernel.modules.users(name)
         kind = kernel.modules.kinds[name]
-        flags = " (O)" if kind.out_of_tree else ""
+        flags = " (O)" if kernel.modules.is_out_of_tree(name) else ""
         who = "".join(f"{user}," for user in users) or "-"
         return f"{name} {kind.core_size} {len(users)} {who} Live 0x0000000000000000{flags}"
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from fakesysfs.kernel.device import Device, synthetic_uevent
 from fakesysfs.kernel.kernel import HasKernel, Kernel
 from fakesysfs.kernel.kstrtox import sysfs_match_string, word_of
 from fakesysfs.kernel.pm import DevPmInfo
-from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Entry, Group, Indexed, Link, Links, Store
+from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Entry, Group, Indexed, Kobject, Link, Links, Store
 from fakesysfs.ops.errors import KernelError
 
 K = TypeVar("K", bound=HasKernel)
@@ -41,7 +41,10 @@ def _autosuspend_delay_store(_kobj: object, _buffer: bytes) -> None:
 
 def _device_of(kobj: HasKernel) -> tuple[int, int]:
     """The serial and index of an object; zeros for the kernel, which a static directory stands for."""
-    return (0, 0) if isinstance(kobj, Kernel) else (kobj.serial, kobj.index)
+    if isinstance(kobj, Kernel):
+        return 0, 0
+    device = cast("Kobject", kobj)
+    return device.serial, device.index
 
 
 _CONTROL = {"auto": True, "on": False}

@@ -162,7 +162,31 @@ def test_a_page_of_the_firmware_beside_ram_cannot_be_handled(
     assert offline_page(kernel, "memory_failure", pfn)[0] == "EHWPOISON"
 
 
-def test_a_page_of_a_dax_device_is_recovered_while_device_dax_has_it() -> None:
+@pytest.mark.parametrize(
+    ("profile", "page_type", "refusal"),
+    [("7.2", "get hwpoison page", "EIO"), ("7.3", "reserved kernel page", "ENOTRECOVERABLE")],
+)
+def test_the_first_page_of_a_block_with_unmovable_pages_is_the_kernel_s(
+    profile: str, page_type: str, refusal: str
+) -> None:
+    """Recorded with 7.3: dax0.0 plugged as `online` on a node without memory, page 0x180000."""
+    kernel = booted(profile, load("oracle-boot-policy-online").setup())
+    for module in MODULES:
+        drive(kernel.modprobe(module))
+    for nid, pfn in ((2, 0x180000), (1, 0x140000)):
+        assert offline_page(kernel, "soft_offline_page", pfn)[0] == refusal
+        assert offline_page(kernel, "memory_failure", pfn) == (
+            "EBUSY",
+            [
+                f"<3>Memory failure: {pfn:#x}: unhandlable page.",
+                f"<3>Memory failure: {pfn:#x}: recovery action for {page_type}: Ignored",
+            ],
+        )
+        assert stats(kernel, nid) == (1, 1, 0, 0, 0)
+    assert offline_page(kernel, "memory_failure", 0x188000)[0] == "ok"
+
+
+def test_a_page_of_a_dax_device_that_no_program_maps_cannot_be_handled() -> None:
     kernel = booted("7.3", load("oracle").setup())
     for module in ("device_dax", "dax_hmem"):
         drive(kernel.modprobe(module))
@@ -171,11 +195,12 @@ def test_a_page_of_a_dax_device_is_recovered_while_device_dax_has_it() -> None:
     drive(device_dax.new_id_store(b"dax0.0"))
     for _ in range(2):
         assert offline_page(kernel, "memory_failure", 0x188000) == (
-            "ok",
-            ["<3>Memory failure: 0x188000: recovery action for dax page: Recovered"],
+            "EBUSY",
+            ["<3>Memory failure: 0x188000: recovery action for dax page: Failed"],
         )
     # The page map is on the device's node, the nearest one that was online.
-    assert stats(kernel, 0) == (2, 0, 0, 0, 2)
+    assert stats(kernel, 0) == (2, 0, 2, 0, 0)
+    assert kernel.memory_failure.num_poisoned_pages == 2
     assert offline_page(kernel, "soft_offline_page", 0x188000) == ("EIO", [])
     assert unbind(kernel, "dax0.0", "device_dax") == "ok"
     assert offline_page(kernel, "memory_failure", 0x188000)[0] == "EBUSY"

@@ -63,8 +63,9 @@ def page_map_node(bus: DaxBus, pfn: int) -> int | None:
     """
     address = pfn << PAGE_SHIFT
     for device in bus.devices.values():
-        mapped = isinstance(device, DevDax) and isinstance(device.driver, DeviceDax)
-        if mapped and any(mapping.range.start <= address <= mapping.range.end for mapping in device.mappings):
+        if not isinstance(device, DevDax) or not isinstance(device.driver, DeviceDax):
+            continue
+        if any(mapping.range.start <= address <= mapping.range.end for mapping in device.mappings):
             return device.numa_node
     return None
 

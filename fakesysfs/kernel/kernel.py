@@ -116,7 +116,7 @@ class Kernel(Core):
             "nd_e820": ModuleCode(
                 lambda module: [E820Pmem(platform, module.name, nvdimm.bus, self.pmem, self.memregions)]
             ),
-            "nd_pmem": ModuleCode(lambda module: [NdPmem(nvdimm.bus, module.name, iomem)]),
+            "nd_pmem": ModuleCode(lambda module: [NdPmem(nvdimm.bus, module.name, iomem, dax.minors)]),
             "dax_pmem": ModuleCode(lambda module: [DaxPmem(nvdimm.bus, module.name, dax, iomem)]),
             "notifier_error_inject": ModuleCode(init=inject.init, exit=inject.exit),
             "memory_notifier_error_inject": ModuleCode(init=inject.memory_init, exit=inject.memory_exit),

@@ -49,6 +49,17 @@ def test_junk_to_control_pmem_devdax(words: str) -> None:
     assert face.refusal("/control/pmem/devdax", words) == expected
 
 
+def test_the_mode_of_a_namespace_says_what_has_claimed_it() -> None:
+    face = Face("oracle", "7.2")
+    mode = "/sys/devices/platform/e820_pmem/ndbus0/region0/namespace0.0/mode"
+    sched.run(face.kernel.modprobe("nd_e820"))
+    assert face.read(mode) == "memory\n"
+    sched.run(face.kernel.modprobe("nd_pmem"))
+    assert face.read(mode) == "memory\n", "a raw namespace with its block device"
+    face.write("/control/pmem/devdax", "namespace0.0\n")
+    assert face.read(mode) == "dax\n"
+
+
 def test_the_nd_bus_comes_and_goes_with_its_module() -> None:
     face = Face("oracle", "7.2")
     assert "nd" not in face.names("/sys/bus")

@@ -188,14 +188,16 @@ class NdPmem(NdDriver):
     name = "nd_pmem"
     devtype = "nd_namespace_io"
 
-    def __init__(self, bus: Bus, module: str, iomem: IomemResource) -> None:
+    def __init__(self, bus: Bus, module: str, iomem: IomemResource, dax_minors: Ida) -> None:
         super().__init__(bus, module)
         self._iomem = iomem
+        self._dax_minors = dax_minors
 
     async def probe(self, device: Device) -> None:
         """Bind to a raw namespace, or make the device of a devdax one.
 
-        nd_pmem_probe, nd_dax_probe.
+        nd_pmem_probe, nd_dax_probe. The block device of a raw namespace has a dax device behind it,
+        which takes a minor number as those of the dax bus do (alloc_dax).
 
         Raises KernelError: ENXIO for a devdax namespace, EBUSY if another resource is in the range.
         """
@@ -212,6 +214,12 @@ class NdPmem(NdDriver):
         if resource is None:
             raise KernelError(errno.EBUSY, "the range overlaps another resource", "pmem_attach_disk")
         _release_with(device, self._iomem, resource)
+        minor = self._dax_minors.take()
+
+        async def kill_dax() -> None:
+            self._dax_minors.release(minor)
+
+        device.release_actions.append(kill_dax)
 
 
 def _nd_dax(namespace: NdDevice) -> NdDevice:

@@ -69,25 +69,35 @@ def power(place: str = "", *, runtime: bool = True) -> Group[HasKernel]:
         async_suspend = sysfs_match_string(_ASYNC, buffer, "async_store")
         kobj.kernel.power.change(*_device_of(kobj), place).async_suspend = async_suspend
 
-    files: tuple[Entry[HasKernel], ...] = (
-        RW("async", lambda kobj: "enabled" if info(kobj).async_suspend else "disabled", async_store),
-    )
+    def control_show(kobj: HasKernel) -> str:
+        return "auto" if info(kobj).runtime_auto else "on"
+
+    def runtime_enabled_show(kobj: HasKernel) -> str:
+        return "disabled" if info(kobj).runtime_auto else "disabled & forbidden"
+
+    def runtime_usage_show(kobj: HasKernel) -> int:
+        return info(kobj).usage_count
+
+    def async_show(kobj: HasKernel) -> str:
+        return "enabled" if info(kobj).async_suspend else "disabled"
+
+    files: list[Entry[HasKernel]] = [RW("async", async_show, async_store)]
     if runtime:
-        files += (
+        files += [
             RW("autosuspend_delay_ms", _autosuspend_delay_show, _autosuspend_delay_store),
-            RW("control", lambda kobj: "auto" if info(kobj).runtime_auto else "on", control_store),
+            RW("control", control_show, control_store),
             RO("runtime_active_kids", always_0),
             RO("runtime_active_time", always_0),
-            RO("runtime_enabled", lambda kobj: "disabled" if info(kobj).runtime_auto else "disabled & forbidden"),
+            RO("runtime_enabled", runtime_enabled_show),
             RO("runtime_status", lambda _: "unsupported"),
             RO("runtime_suspended_time", always_0),
-            RO("runtime_usage", lambda kobj: info(kobj).usage_count),
-        )
+            RO("runtime_usage", runtime_usage_show),
+        ]
     return Group(
         name="power",
         visible=_has_pm,
         doc="Power management of the device; runtime PM is disabled for all modelled devices.",
-        entries=files,
+        entries=tuple(files),
     )
 
 

@@ -130,6 +130,13 @@ class NdBusDriver(NdDriver):
         """Do nothing: the bus has no commands."""
 
 
+class NvdimmDriver(NdDriver):
+    """The driver nvdimm of module libnvdimm, for DIMMs. The firmware's legacy ranges have none."""
+
+    name = "nvdimm"
+    devtype = "nvdimm"
+
+
 class NdRegionDriver(NdDriver):
     """The driver nd_region of module libnvdimm. It makes the namespaces of a region."""
 
@@ -296,7 +303,7 @@ class Libnvdimm:
         bus = self._buses["nd"] = NvdimmBus(self._core, self._nodes)
         self._core.changed("bus", bus)
         self._core.uevents.send("add", f"/bus/{bus.name}", "bus")
-        return [NdBusDriver(bus, module.name), NdRegionDriver(bus, module.name)]
+        return [NdBusDriver(bus, module.name), NvdimmDriver(bus, module.name), NdRegionDriver(bus, module.name)]
 
     async def exit(self, module: Module) -> None:
         """Unregister the drivers and the bus (libnvdimm_exit).

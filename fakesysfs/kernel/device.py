@@ -95,6 +95,8 @@ class Driver:
 
     index = 0
     name = ""
+    suppress_bind_attrs = False
+    """The driver's directory has neither bind nor unbind."""
 
     def __init__(self, bus: Bus, module: str) -> None:
         self.kernel = bus.kernel

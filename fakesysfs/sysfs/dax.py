@@ -268,6 +268,10 @@ CXL_DEVICE = DirectoryKind[CxlDevice](
 )
 
 
+def _can_bind(driver: Driver) -> bool:
+    return not driver.suppress_bind_attrs
+
+
 def _is_dax_driver(driver: Driver) -> bool:
     return isinstance(driver, DaxDriver)
 
@@ -281,8 +285,18 @@ DRIVER = DirectoryKind[Driver](
     "driver",
     lambda driver: f"/sys{driver.devpath}",
     (
-        WO("bind", lambda driver, buffer: driver.bus.bind_store(driver, buffer), "Name of a device to bind."),
-        WO("unbind", lambda driver, buffer: driver.bus.unbind_store(driver, buffer), "Name of a device to unbind."),
+        WO(
+            "bind",
+            lambda driver, buffer: driver.bus.bind_store(driver, buffer),
+            "Name of a device to bind.",
+            visible=_can_bind,
+        ),
+        WO(
+            "unbind",
+            lambda driver, buffer: driver.bus.unbind_store(driver, buffer),
+            "Name of a device to unbind.",
+            visible=_can_bind,
+        ),
         WO(
             "new_id",
             lambda driver, buffer: _dax_driver(driver).new_id_store(buffer),

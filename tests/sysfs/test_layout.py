@@ -66,6 +66,8 @@ def test_the_nd_bus_comes_and_goes_with_its_module() -> None:
     sched.run(face.kernel.modprobe("nd_e820"))
     assert sorted(face.names("/sys/bus/nd/devices")) == ["namespace0.0", "ndbus0", "region0"]
     assert sorted(face.names("/sys/bus/nd/drivers")) == ["nd_bus", "nd_region", "nvdimm"]
+    assert sorted(face.names("/sys/bus/nd/drivers/nd_bus")) == ["module", "ndbus0", "uevent"]
+    assert sorted(face.names("/sys/bus/nd/drivers/nvdimm")) == ["bind", "module", "uevent", "unbind"]
     sched.run(face.kernel.rmmod("nd_e820"))
     sched.run(face.kernel.rmmod("libnvdimm"))
     assert "nd" not in face.names("/sys/bus")

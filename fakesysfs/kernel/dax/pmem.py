@@ -125,6 +125,7 @@ class NdBusDriver(NdDriver):
 
     name = "nd_bus"
     devtype = "nd_bus"
+    suppress_bind_attrs = True
 
     async def probe(self, device: Device) -> None:
         """Do nothing: the bus has no commands."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
 from fakesysfs.kernfs import Caller, OpenFile, names_in, open_file
 from fakesysfs.machine import load
-from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.errors import NAMES, KernelError
 from fakesysfs.ops.sched import Answer, Request, Signals, Wait, advance
 from fakesysfs.sysroot import Sysroot
 
@@ -128,7 +127,7 @@ def errno_of(operation: Coroutine[Request, Answer, object], *, interrupt: bool =
 
 def name_of(number: int) -> str:
     """An errno as tests write it: "EBUSY", "ok" for success."""
-    return errno.errorcode[number] if number else "ok"
+    return NAMES[number] if number else "ok"
 
 
 def dax(kernel: Kernel, name: str = "dax0.0") -> DevDax:

@@ -123,7 +123,7 @@ def test_no_circle_of_imports() -> None:
 
 
 def test_the_core_of_the_kernel_knows_no_part_of_the_model() -> None:
-    """kernel/core.py, with all that it imports: the log, uevents, profiles and configuration."""
+    """kernel/core.py, with all that it imports: the log, uevents, settings of power/, profiles and configuration."""
     seen: set[str] = set()
     found = ["kernel.core"]
     while found:
@@ -134,6 +134,7 @@ def test_the_core_of_the_kernel_knows_no_part_of_the_model() -> None:
     assert {module for module in seen if is_within(module, ("kernel",))} == {
         "kernel.core",
         "kernel.config",
+        "kernel.pm",
         "kernel.printk",
         "kernel.profile",
         "kernel.uevent",

@@ -13,6 +13,7 @@ from pyfuse3 import FUSEError
 
 from fakesysfs.fuse.memory import Reserve
 from fakesysfs.kernfs import KernelError
+from fakesysfs.ops.errors import NAMES
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ RESERVE = Reserve()
 
 def answer_errno(number: int) -> int:
     """An errno that the host accepts and its callers know: EIO for all others, which are logged."""
-    if 0 < number < _ERRNO_LIMIT and number in errno.errorcode:
+    if 0 < number < _ERRNO_LIMIT and number in NAMES:
         return number
     log.error("errno %d exists on no host: answered EIO", number)
     return errno.EIO

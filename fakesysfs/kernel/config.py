@@ -22,3 +22,5 @@ class Config:
     nr_cpus: int = 8192
     max_numnodes: int = 1024
     cmdline: str = ""
+    out_of_tree_modules: tuple[str, ...] = ()
+    """Modules that were built outside of the kernel's tree, and so taint it."""

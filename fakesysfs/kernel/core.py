@@ -1,7 +1,7 @@
 """The services that every part of the kernel model uses.
 
-They are the registry of objects with their serials, the log, uevents, the locks, the profile and
-the configuration. This module knows no part of the model.
+They are the registry of objects with their serials, the log, uevents, the settings of power/, the
+locks, the profile and the configuration. This module knows no part of the model.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fakesysfs.kernel.config import Config
+from fakesysfs.kernel.pm import PowerManagement
 from fakesysfs.kernel.printk import WARNING, Printk
 from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernel.uevent import Uevents
@@ -50,6 +51,7 @@ class Core:
         self._observers: list[Callable[[str, Any, Any, Any], None]] = []
         self.printk = Printk(clock)
         self.uevents = Uevents()
+        self.power = PowerManagement()
         self.preempt = Preemption()
         self.ignored: deque[KernelError] = deque(maxlen=IGNORED_ERRORS)
         """The last errors that the kernel did not report, to explain a success without effect."""
@@ -79,6 +81,7 @@ class Core:
     def unregister(self, kobject: Any) -> None:
         """Take an object out of the registry."""
         self.objects.pop(kobject.serial, None)
+        self.power.forget(kobject.serial)
         self.generation += 1
 
     def observe(self, observer: Callable[[str, Any, Any, Any], None]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fakesysfs.kernel.core import Core
-from fakesysfs.kernel.kstrtox import c_string, word_of
+from fakesysfs.kernel.kstrtox import word_of
 from fakesysfs.kernel.printk import ERR, WARNING
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Mutex
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 QUIET_PROBE_ERRORS = frozenset({errno.ENODEV, errno.ENXIO})
 """The kernel logs nothing about a probe that fails with one of these (call_driver_probe)."""
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_UUID = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_ALNUM = rb"[0-9A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\xff]+"
+"""The kernel's isalnum counts the letters of Latin-1 (lib/ctype.c)."""
+_PAIR = re.compile(_ALNUM + b"=" + _ALNUM)
 
 UEVENT_ACTIONS = ("add", "remove", "change", "move", "online", "offline", "bind", "unbind")
 
@@ -92,6 +95,8 @@ class Driver:
 
     index = 0
     name = ""
+    suppress_bind_attrs = False
+    """The driver's directory has neither bind nor unbind."""
 
     def __init__(self, bus: Bus, module: str) -> None:
         self.kernel = bus.kernel
@@ -319,6 +324,14 @@ class Bus:
         self.autoprobe = not buffer.startswith(b"0")
 
 
+def _action_arguments(text: bytes) -> list[str] | None:
+    """The SYNTH_ lines for "UUID[ KEY=VALUE..]", None for any other text (kobject_action_args)."""
+    uuid, *pairs = text.split(b" ")
+    if not _UUID.fullmatch(uuid) or not all(_PAIR.fullmatch(pair) for pair in pairs):
+        return None
+    return [f"SYNTH_UUID={uuid.decode()}", *(f"SYNTH_ARG_{pair.decode('ascii', 'backslashreplace')}" for pair in pairs)]
+
+
 def synthetic_uevent(
     core: Core,
     buffer: bytes,
@@ -329,36 +342,32 @@ def synthetic_uevent(
 ) -> None:
     """A write to an `uevent` attribute: "ACTION[ UUID[ KEY=VALUE..]]" (kobject_synth_uevent).
 
+    The last byte may be one newline or NUL. Unlike in other attributes a NUL ends nothing: it is a
+    byte that no action, key or value has.
+
     `subsystem` is None for a device without a bus; such a device sends no event
     (dev_uevent_filter). `label` names a device in messages ("memory memory50"). It is None for
     other objects, because only devices log a second line (uevent_store in core.c; bus.c and
     params.c do not). Raises KernelError EINVAL, with one or two lines in the log, for any other
     text.
     """
-    text = c_string(buffer).removesuffix(b"\n").decode("utf-8", "backslashreplace")
-    words = text.split(" ")
+    text = buffer[:-1] if buffer.endswith((b"\n", b"\0")) else buffer
+    word, space, arguments = text.partition(b" ")
+    action = word.decode("ascii", "backslashreplace")
     problem = None
-    extra: list[str] = []
-    if words[0] not in UEVENT_ACTIONS:
+    extra: list[str] | None = ["SYNTH_UUID=0"]
+    if action not in UEVENT_ACTIONS:
         problem = "unknown uevent action string"
-    elif len(words) == 1:
-        extra = ["SYNTH_UUID=0"]
-    elif not _UUID.fullmatch(words[1]):
-        problem = "incorrect uevent action arguments"
-    else:
-        extra = [f"SYNTH_UUID={words[1]}"]
-        for pair in words[2:]:
-            key, equals, value = pair.partition("=")
-            if not equals or not key.isalnum() or not value.isalnum():
-                problem = "incorrect uevent action arguments"
-                break
-            extra.append(f"SYNTH_ARG_{key}={value}")
+    elif space:
+        extra = _action_arguments(arguments)
+        problem = "incorrect uevent action arguments" if extra is None else None
     if problem is not None:
         core.printk(WARNING, f"synth uevent: {devpath}: {problem}")
         if label is not None:
             core.printk(ERR, f"{label}: uevent: failed to send synthetic uevent: -22")
-        raise KernelError(errno.EINVAL, f"{text!r}: {problem}", "kobject_synth_uevent")
-    if subsystem is not None:
+        written = text.decode("utf-8", "backslashreplace")
+        raise KernelError(errno.EINVAL, f"{written!r}: {problem}", "kobject_synth_uevent")
+    if subsystem is not None and extra is not None:
         # No unbind event has a MODALIAS (zap_modalias_env).
-        lines = (line for line in environment() if words[0] != "unbind" or not line.startswith("MODALIAS="))
-        core.uevents.send(words[0], devpath, subsystem, (*extra, *lines))
+        lines = (line for line in environment() if action != "unbind" or not line.startswith("MODALIAS="))
+        core.uevents.send(action, devpath, subsystem, (*extra, *lines))

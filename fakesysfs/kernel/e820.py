@@ -40,7 +40,7 @@ def boot_memory(
     memory_hotplug: MemoryHotplug,
 ) -> None:
     """Make the resources, nodes, zones, blocks and tiers of the memory that exists at boot."""
-    ram = _boot_ram(setup)
+    ram = boot_ram(setup)
     _reserve_resources(setup, ram, iomem)
     _init_nodes(setup, ram, nodes)
     _create_blocks(core, ram, nodes, blocks)
@@ -50,12 +50,13 @@ def boot_memory(
         if node.managed_kb is not None:
             _set_managed(nodes[node.nid].zones, node.managed_kb)
     for nid in nodes.with_memory():
-        nodes[nid].access = tiers.has_performance(nid)
+        if tiers.has_performance(nid):
+            nodes.hmat_register_target(nid)
         tiers.set_node_memory_tier(nid)
     blocks.unmovable.update(setup.unmovable)
 
 
-def _boot_ram(setup: Setup) -> BootRam:
+def boot_ram(setup: Setup) -> BootRam:
     """The RAM of the machine: the nodes' ranges without the reserved ones."""
     ram: list[tuple[int, Range]] = []
     for node in setup.nodes:

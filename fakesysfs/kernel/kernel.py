@@ -16,7 +16,7 @@ from fakesysfs.kernel.core import FIRST_SERIAL, Core
 from fakesysfs.kernel.cpu import Cpu
 from fakesysfs.kernel.cxl_test import CxlRegions
 from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
-from fakesysfs.kernel.dax.device import DeviceDax, FsdevDax
+from fakesysfs.kernel.dax.device import DeviceDax, FsdevDax, page_map_node
 from fakesysfs.kernel.dax.hmem import CxlDaxRegion, Hmem, HmemPlatform
 from fakesysfs.kernel.dax.kmem import Kmem, check_kmem_protected
 from fakesysfs.kernel.dax.pmem import (
@@ -30,6 +30,7 @@ from fakesysfs.kernel.dax.pmem import (
 from fakesysfs.kernel.device import Bus, Driver
 from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.memory_block import MemoryBlocks
+from fakesysfs.kernel.memory_failure import MemoryFailure
 from fakesysfs.kernel.memory_hotplug import MemoryHotplug
 from fakesysfs.kernel.memory_tiers import MemoryTiers
 from fakesysfs.kernel.module import Module, ModuleCode, Modules
@@ -81,6 +82,13 @@ class Kernel(Core):
             for number in node.cpus:
                 cpu = self.cpus[number] = Cpu(self.new_serial(), number, node.nid, self, self.nodes)
                 self.register(cpu)
+        self.memory_failure = MemoryFailure(
+            self,
+            self.nodes,
+            self.memory_blocks,
+            e820.boot_ram(setup),
+            lambda pfn: page_map_node(self.dax_bus, pfn),
+        )
         self._error_inject = NotifierErrorInject(self, self.memory_hotplug)
         self._cxl = CxlRegions(setup, self.platform_bus, self.cxl_bus, self.memregions, self.nodes)
         self.modules = Modules(self, MODULE_KINDS, self._module_code())
@@ -108,7 +116,7 @@ class Kernel(Core):
             "nd_e820": ModuleCode(
                 lambda module: [E820Pmem(platform, module.name, nvdimm.bus, self.pmem, self.memregions)]
             ),
-            "nd_pmem": ModuleCode(lambda module: [NdPmem(nvdimm.bus, module.name, iomem)]),
+            "nd_pmem": ModuleCode(lambda module: [NdPmem(nvdimm.bus, module.name, iomem, dax.minors)]),
             "dax_pmem": ModuleCode(lambda module: [DaxPmem(nvdimm.bus, module.name, dax, iomem)]),
             "notifier_error_inject": ModuleCode(init=inject.init, exit=inject.exit),
             "memory_notifier_error_inject": ModuleCode(init=inject.memory_init, exit=inject.memory_exit),

@@ -43,11 +43,11 @@ def word_of(buffer: bytes) -> str:
     return c_string(buffer).removesuffix(b"\n").decode("utf-8", "backslashreplace")
 
 
-def kstrtoull(buffer: bytes, base: int, where: str, otherwise: int = errno.EINVAL) -> int:
+def kstrtoull(buffer: bytes, base: int, where: str, otherwise: int | None = None) -> int:
     """An unsigned 64-bit number, with an optional leading +.
 
-    Base 0 takes the prefixes 0x and 0, base 16 an optional 0x. Raises KernelError: `otherwise` for
-    junk, ERANGE beyond 64 bits.
+    Base 0 takes the prefixes 0x and 0, base 16 an optional 0x. Raises KernelError: EINVAL for junk,
+    ERANGE beyond 64 bits; `otherwise` for both, if it is given.
     """
     text = c_string(buffer).removesuffix(b"\n").removeprefix(b"+")
     if base == 0:
@@ -56,10 +56,10 @@ def kstrtoull(buffer: bytes, base: int, where: str, otherwise: int = errno.EINVA
     if base == 16 and re.match(rb"0[xX]", text):  # noqa: PLR2004
         text = text[2:]
     if not re.fullmatch(_DIGITS[base], text):
-        raise KernelError(otherwise, f"{word_of(buffer)!r} is not a number", where)
+        raise KernelError(otherwise or errno.EINVAL, f"{word_of(buffer)!r} is not a number", where)
     value = int(text, base)
     if value > _U64_MAX:
-        raise KernelError(errno.ERANGE, f"{word_of(buffer)!r} does not fit 64 bits", where)
+        raise KernelError(otherwise or errno.ERANGE, f"{word_of(buffer)!r} does not fit 64 bits", where)
     return value
 
 

@@ -25,7 +25,7 @@ from fakesysfs.kernel.kstrtox import kstrtobool, sysfs_match_string
 from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.zones import MOVABLE, PAGE_SHIFT, Zone
-from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.errors import EHWPOISON, KernelError
 from fakesysfs.ops.sched import Answer, Mutex, SignalPending, Signals, Wait, WaitQueue, ask
 
 ONLINE_TYPES = {
@@ -55,12 +55,26 @@ class State(enum.StrEnum):
 
 
 @dataclass(slots=True, eq=False)
+class MemoryGroup:
+    """struct memory_group: all memory of one device, as a static group (memory_group_register_static).
+
+    The online policy auto-movable decides once for the whole group. `max_pages` is the size of the
+    group; the other counts are of its online pages in kernel zones and in zone Movable.
+    """
+
+    nid: int
+    max_pages: int
+    present_kernel_pages: int = 0
+    present_movable_pages: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class BlockGroup:
     """Blocks that were added together: one hot-add, or equal blocks of boot memory.
 
     All blocks of a group share these values. `present_kb` is the RAM in each block, `altmap_kb` the
     part of it for the block's own memmap. `holes` means that parts of the blocks are not RAM.
-    `early` is boot memory (early_section).
+    `early` is boot memory (early_section). `memory_group` is None for boot memory.
     """
 
     serial: int
@@ -72,6 +86,7 @@ class BlockGroup:
     altmap_kb: int = 0
     holes: bool = False
     early: bool = False
+    memory_group: MemoryGroup | None = None
     index: int = 0
 
     def at(self, index: int) -> MemoryBlock | None:
@@ -140,7 +155,7 @@ class Pages(Protocol):
     def pins_released(self) -> WaitQueue:
         """Woken when a pinned page was released."""
 
-    def zone_for_pfn_range(self, online_type: Mmop, nid: int, first: int, last: int) -> tuple[Zone, int]:
+    def zone_for_pfn_range(self, online_type: Mmop, group: BlockGroup, first: int, last: int) -> tuple[Zone, int]:
         """The zone for block `first`, and how many blocks up to `last` go to it in one step."""
 
     def online_pages(self, first: int, last: int, group: BlockGroup, zone: Zone) -> Callable[[], None]:
@@ -161,7 +176,7 @@ class Pages(Protocol):
     def log_migration_failure(self, index: int) -> None:
         """Log that a pinned page of the block did not migrate."""
 
-    def zones_for_offline(self, nid: int, index: int) -> list[str]:
+    def zones_for_offline(self, group: BlockGroup, index: int) -> list[str]:
         """The zones that an offline block can go to, the default first."""
 
 
@@ -188,6 +203,8 @@ class MemoryBlocks:
         """
         self.pinned: set[int] = set()
         """Blocks with a page whose extra reference stops its migration."""
+        self.hwpoison: dict[int, set[int]] = {}
+        """The poisoned page frames of a block, by its number (nr_hwpoison). It cannot go online with them."""
         self.device_locks: dict[int, Mutex] = {}
         """Device locks of the blocks whose state is changing, if anything can run in between."""
 
@@ -254,6 +271,8 @@ class MemoryBlocks:
                 self.kernel.unregister(status.group)
         removed = {index for index in self.unmovable | self.pinned if first <= index <= last}
         self.unmovable -= removed
+        for index in [index for index in self.hwpoison if first <= index <= last]:
+            del self.hwpoison[index]
         self.pinned -= removed
 
     # Going online -------------------------------------------------------------------------------------------------
@@ -280,7 +299,8 @@ class MemoryBlocks:
             wanted = online_type() if callable(online_type) else online_type
             wanted = status.online_type if wanted is None else wanted
             wanted = Mmop.ONLINE if wanted is Mmop.OFFLINE else wanted
-            zone, extent = self.pages.zone_for_pfn_range(wanted, status.group.nids[0], begin, end)
+            end = self._check_hwpoison(begin, end, status)
+            zone, extent = self.pages.zone_for_pfn_range(wanted, status.group, begin, end)
             step = preempt.step("online_block", extent)
             end = begin + step - 1
             if step == 1 and preempt.latency.get("online_block"):
@@ -293,6 +313,19 @@ class MemoryBlocks:
                     await preempt("online_block")
             position = end + 1
         return found
+
+    def _check_hwpoison(self, first: int, last: int, status: BlockStatus) -> int:
+        """The last block of the range before one with a poisoned page.
+
+        Raises KernelError EHWPOISON if it is the first one (memory_block_online).
+        """
+        bad = min((index for index in self.hwpoison if first <= index <= last), default=None)
+        if bad is None:
+            return last
+        if bad > first:
+            return bad - 1
+        self.runs.set(first, first, status._replace(online_type=Mmop.OFFLINE))
+        raise KernelError(EHWPOISON, f"memory{first} has a poisoned page", "memory_block_online", first)
 
     def _go_online(self, first: int, last: int, zone: Zone) -> None:
         status = self.runs.get(first)
@@ -454,7 +487,7 @@ class MemoryBlocks:
         status = self._status(index, "valid_zones_show")
         if status.state is State.ONLINE:
             return ["none" if status.zone is None else status.zone.name]
-        return self.pages.zones_for_offline(status.group.nids[0], index)
+        return self.pages.zones_for_offline(status.group, index)
 
 
 def _signal_backoff(index: int) -> KernelError:

@@ -18,6 +18,7 @@ from fakesysfs.kernel.memory_block import (
     BlockGroup,
     BlockStatus,
     MemoryBlocks,
+    MemoryGroup,
     Offlined,
     State,
     mhp_online_type_from_str,
@@ -120,11 +121,12 @@ class MemoryHotplug:
 
     # Zones --------------------------------------------------------------------------------------------------------
 
-    def zone_for_pfn_range(self, online_type: Mmop, nid: int, first: int, last: int) -> tuple[Zone, int]:
+    def zone_for_pfn_range(self, online_type: Mmop, group: BlockGroup, first: int, last: int) -> tuple[Zone, int]:
         """The zone for block `first` of an offline range, and how many blocks go to it in one step.
 
         zone_for_pfn_range.
         """
+        nid = group.nids[0]
         zones = self._nodes[nid].zones
         start, end = self._blocks.pfns(first, first)
         if online_type is Mmop.ONLINE_MOVABLE:
@@ -133,7 +135,11 @@ class MemoryHotplug:
         if online_type is Mmop.ONLINE_KERNEL:
             zone = zones.default_kernel_zone(start, end)
         elif self.parameters.online_policy == ONLINE_POLICIES[1]:
-            return self._auto_movable_zone(nid, first), 1
+            zone = self._auto_movable_zone(nid, group.memory_group, first)
+            if group.memory_group is None:
+                return zone, 1
+            if zone is zones.movable:
+                edges = ()  # what one block takes of the ratio the group needs less: the next decision is the same
         else:
             zone = zones.default_zone(start, end, movable_node=self._core.config.movable_node)
         return zone, self._together(zone, nid, first, last, edges)
@@ -153,32 +159,34 @@ class MemoryHotplug:
             return last - first + 1
         return max(min(stop // pages, last + 1) - first, 1)
 
-    def _auto_movable_zone(self, nid: int, first: int) -> Zone:
-        """The zone under the online policy auto-movable.
+    def _auto_movable_zone(self, nid: int, group: MemoryGroup | None, first: int) -> Zone:
+        """The zone under the online policy auto-movable (auto_movable_zone_for_pfn, KERNEL.md 9).
 
-        It is Movable if the ratio allows it, on the machine and on the node (KERNEL.md 9).
-
-        Differs knowingly: Linux decides once for all memory that a driver added together
-        (memory_group_register_static). The rule of KERNEL.md decides for each block. No recording
-        shows a difference.
+        It is Movable if the ratio allows it, on the machine and on the node, for all that the group
+        still has to online. One online page of the group in a kernel zone makes it the kernel zone.
+        Memory without a group counts block by block.
         """
         zones = self._nodes[nid].zones
-        block_pages = self._blocks.block_size >> PAGE_SHIFT
+        kernel_zone = zones.default_kernel_zone(*self._blocks.pfns(first, first))
+        if group is None:
+            wanted = self._blocks.block_size >> PAGE_SHIFT
+        elif group.present_kernel_pages:
+            return kernel_zone
+        else:
+            wanted = group.max_pages - group.present_movable_pages
 
         def allowed(nodes: Sequence[int]) -> bool:
             movable = sum(self._nodes[node].zones.movable.present for node in nodes)
             early = sum(self._nodes[node].zones.early_kernel_pages() for node in nodes)
-            return movable + block_pages <= self.parameters.auto_movable_ratio * early // 100
+            return bool(early) and movable + wanted <= self.parameters.auto_movable_ratio * early // 100
 
         fits = allowed(self._nodes.possible) and (not self.parameters.auto_movable_numa_aware or allowed([nid]))
-        if fits:
-            return zones.movable
-        return zones.default_kernel_zone(*self._blocks.pfns(first, first))
+        return zones.movable if fits else kernel_zone
 
-    def zones_for_offline(self, nid: int, index: int) -> list[str]:
+    def zones_for_offline(self, group: BlockGroup, index: int) -> list[str]:
         """The zones that an offline block can go to, the default first (valid_zones_show)."""
-        zones = self._nodes[nid].zones
-        default = self.zone_for_pfn_range(Mmop.ONLINE, nid, index, index)[0]
+        zones = self._nodes[group.nids[0]].zones
+        default = self.zone_for_pfn_range(Mmop.ONLINE, group, index, index)[0]
         kernel_zone = zones.default_kernel_zone(*self._blocks.pfns(index, index))
         return list(dict.fromkeys([default.name, kernel_zone.name, MOVABLE]))
 
@@ -230,29 +238,42 @@ class MemoryHotplug:
         the errno of a notifier.
         """
         self._memory_notify(MEM_GOING_ONLINE, first)
-        core = self._core
-        node = self._nodes[zone.nid]
+        core, nodes = self._core, self._nodes
+        node = nodes[zone.nid]
         blocks = last - first + 1
         pages = blocks * group.present_kb // 4
         populated, had_memory = zone.present > 0, node.zones.present() > 0
         slab = zone.name in KERNEL_ZONES and self._allocates_on(zone.nid)
         zone.grow(*self._blocks.pfns(first, last))
-        zone.present += pages
-        zone.present_early += pages if group.early else 0
+        self._adjust_present_page_count(zone, group, pages)
         zone.managed_kb += blocks * group.managed_kb
         if slab:
             self._blocks.unmovable.add(first)
         if not populated:
-            self._nodes.build_all_zonelists(extra_kb=(1 - blocks) * group.managed_kb)
+            nodes.build_all_zonelists(extra_kb=(1 - blocks) * group.managed_kb)
 
         def node_got_memory() -> None:
             if not had_memory:
-                node.access = self._tiers.has_performance(zone.nid)
-                if node.access:
-                    core.changed("node_access", node.device)
+                if self._tiers.has_performance(zone.nid):
+                    initiators = nodes.hmat_register_target(zone.nid)
+                    if initiators:
+                        core.changed("node_access", node.device, initiators)
                 self._tiers.set_node_memory_tier(zone.nid)
 
         return node_got_memory
+
+    @staticmethod
+    def _adjust_present_page_count(zone: Zone, group: BlockGroup, pages: int) -> None:
+        """Count pages that come (or go, if negative) in the zone and in the memory group."""
+        zone.present += pages
+        zone.present_early += pages if group.early else 0
+        memory_group = group.memory_group
+        if memory_group is None:
+            return
+        if zone.name == MOVABLE:
+            memory_group.present_movable_pages += pages
+        else:
+            memory_group.present_kernel_pages += pages
 
     def check_offline(self, index: int, status: BlockStatus) -> None:
         """Check in the kernel's order whether a block can be offlined, before any page is moved.
@@ -293,8 +314,7 @@ class MemoryHotplug:
         blocks = last - first + 1
         dissolve_free_hugetlb_folios(node, self._blocks.runs, first, last, status)
         pages = blocks * status.group.present_kb // 4
-        zone.present -= pages
-        zone.present_early -= pages if status.group.early else 0
+        self._adjust_present_page_count(zone, status.group, -pages)
         zone.managed_kb -= blocks * status.group.managed_kb
         self._shrink_zone_span(zone, *self._blocks.pfns(first, last))
         if not zone.present:
@@ -337,9 +357,9 @@ class MemoryHotplug:
     # Adding -------------------------------------------------------------------------------------------------------
 
     async def add_memory_driver_managed(
-        self, nid: int, span: Range, resource_name: str, online_type: Mmop | None, *, memmap_on_memory: bool
+        self, group: MemoryGroup, span: Range, resource_name: str, online_type: Mmop | None, *, memmap_on_memory: bool
     ) -> None:
-        """Add a driver's range as System RAM and online it.
+        """Add a range of a driver's memory group as System RAM and online it.
 
         `__add_memory_driver_managed` of patch 5.
 
@@ -358,14 +378,15 @@ class MemoryHotplug:
             if resource is None:
                 raise KernelError(errno.EEXIST, "another resource is in the range", "register_memory_resource")
             try:
-                await self._add_memory_resource(nid, span, online_type, memmap_on_memory=memmap_on_memory)
+                await self._add_memory_resource(group, span, online_type, memmap_on_memory=memmap_on_memory)
             except KernelError:
                 self._iomem.release(resource)
                 raise
 
     async def _add_memory_resource(
-        self, nid: int, span: Range, online_type: Mmop | None, *, memmap_on_memory: bool
+        self, memory_group: MemoryGroup, span: Range, online_type: Mmop | None, *, memmap_on_memory: bool
     ) -> None:
+        nid = memory_group.nid
         core, blocks, nodes = self._core, self._blocks, self._nodes
         size = blocks.block_size
         if span.start % size or span.length % size or span.length <= 0:
@@ -379,7 +400,9 @@ class MemoryHotplug:
             nodes.build_all_zonelists(nid)
             nodes.register(nid)
         altmap = size // VMEMMAP_BYTES_PER_PAGE // 1024 if memmap_on_memory and self.parameters.memmap_on_memory else 0
-        group = BlockGroup(core.new_serial(), first, last, (nid,), blocks, size // 1024, altmap)
+        group = BlockGroup(
+            core.new_serial(), first, last, (nid,), blocks, size // 1024, altmap, memory_group=memory_group
+        )
         core.register(group)
         self.nr_memmap_pages += (last - first + 1) * self.memmap_pages_of_block()
         blocks.create(first, last, group, BlockStatus(group, State.OFFLINE, None))
@@ -446,8 +469,9 @@ class MemoryHotplug:
 
     async def _try_reonline(self, done: Sequence[Offlined]) -> None:
         for first, last, online_type in done:
-            # A notifier refuses each block alone, so each one is tried alone.
-            pieces = [(index, index) for index in range(first, last + 1)] if self._memory_chain else [(first, last)]
+            # A notifier or a poisoned page refuses each block alone, so each one is tried alone.
+            alone = bool(self._memory_chain or self._blocks.hwpoison)
+            pieces = [(index, index) for index in range(first, last + 1)] if alone else [(first, last)]
             for begin, end in pieces:
                 try:
                     await self._blocks.device_online(begin, end, online_type)

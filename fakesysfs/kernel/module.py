@@ -49,7 +49,7 @@ class ModuleKind:
     core_size: int = 12288
     """Bytes, as lsmod shows them in the recorded guest."""
     out_of_tree: bool = False
-    """The recorded module was built outside the kernel's tree, so it taints the kernel."""
+    """The kernel's tree never has the module, so it taints the kernel."""
 
     def check_value(self, parameter: str, value: str) -> None:
         """Check a value for a parameter. Raises KernelError: EINVAL or ERANGE."""
@@ -97,7 +97,7 @@ class Modules:
         for needed in kind.needs:
             await self.load(needed)
         core, code = self._core, self._code[name]
-        if kind.out_of_tree:
+        if self.is_out_of_tree(name):
             self._taint(name)
         given = self._parse_args(name, kind, parameters or {})
         module = Module(name, core, {**kind.parameters, **given}, core.new_serial())
@@ -134,6 +134,10 @@ class Modules:
     def _is_built(self, kind: ModuleKind) -> bool:
         """Does the kernel's configuration include the module?"""
         return self._core.config.memory_hotplug or not kind.wants_memory_hotplug
+
+    def is_out_of_tree(self, name: str) -> bool:
+        """Was the module built outside of the kernel's tree, on every kernel or on this one?"""
+        return self.kinds[name].out_of_tree or name in self._core.config.out_of_tree_modules
 
     def _taint(self, name: str) -> None:
         """Taint the kernel for an out-of-tree module; only the first is logged.

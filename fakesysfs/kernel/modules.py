@@ -21,12 +21,11 @@ MODULE_KINDS: Mapping[str, ModuleKind] = {
     "nd_e820": ModuleKind(needs=("libnvdimm",)),
     "nd_pmem": ModuleKind(needs=("libnvdimm", "nd_btt"), core_size=20480),
     "dax_pmem": ModuleKind(needs=("libnvdimm",)),
-    "notifier_error_inject": ModuleKind(out_of_tree=True),
+    "notifier_error_inject": ModuleKind(),
     "memory_notifier_error_inject": ModuleKind(
         needs=("notifier_error_inject",),
         parameters={"priority": "0"},
         hidden_integers=frozenset({"priority"}),
         wants_memory_hotplug=True,
-        out_of_tree=True,
     ),
 }

@@ -47,8 +47,12 @@ class NodeData:
     zones: NodeZones
     blocks: int = 0
     device: NodeDevice | None = None
+    hmat_registered: bool = False
+    """The HMAT's target of this node was registered. That happens once, with its first online memory."""
     access: bool = False
-    """access0 and access1 exist, from the first online memory of a node with HMAT data on."""
+    """access0 and access1 exist. They go with the device of the node, and nothing makes them again."""
+    access_targets: dict[str, NodeDevice] = field(default_factory=dict)
+    """The links of access0/targets and access1/targets. A link stays when its node goes."""
     hugepages: dict[int, int] = field(default_factory=dict)
     """Pages in the persistent pool of hugetlb, by page size in kB."""
 
@@ -119,6 +123,27 @@ class Nodes:
         """MemTotal of the machine."""
         return sum(node.managed_kb for node in self._nodes.values())
 
+    def nearest_initiators(self, nid: int) -> list[int]:
+        """The nodes with CPUs that are nearest to a node's memory: the node itself, or one other."""
+        cpus = self.with_cpus()
+        if nid in cpus:
+            return [nid]
+        return sorted(cpus, key=lambda other: self.distance(other, nid))[:1]
+
+    def hmat_register_target(self, nid: int) -> list[int]:
+        """Make access0 and access1 of an online node, and the links to it, once.
+
+        Returns the nodes that got a link, none after the first time (hmat_hotplug_target).
+        """
+        node = self._nodes[nid]
+        if node.hmat_registered or node.device is None:
+            return []
+        node.hmat_registered = node.access = True
+        initiators = self.nearest_initiators(nid)
+        for initiator in initiators:
+            self._nodes[initiator].access_targets[node.device.name] = node.device
+        return initiators
+
     def register(self, nid: int) -> None:
         """Put a node online: device and uevent (register_one_node)."""
         node = self._nodes[nid]
@@ -135,6 +160,7 @@ class Nodes:
         if node.device is None or node.blocks or node.cpus:
             return
         device, node.device, node.access = node.device, None, False
+        node.access_targets.clear()
         self._core.unregister(device)
         self._core.changed("node", device)
         self._core.uevents.send("remove", f"/devices/system/node/{device.name}", "node")

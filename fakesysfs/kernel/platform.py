@@ -8,9 +8,14 @@ attributes of their own.
 
 from __future__ import annotations
 
-from fakesysfs.kernel.device import Bus, Device, Driver
-from fakesysfs.kernel.setup import DaxSetup
+import errno
 
+from fakesysfs.kernel.device import Bus, Device, Driver
+from fakesysfs.kernel.kstrtox import c_string
+from fakesysfs.kernel.setup import DaxSetup
+from fakesysfs.ops.errors import KernelError
+
+PAGE_SIZE = 4096
 PLATFORM = "/devices/platform"
 
 
@@ -33,6 +38,21 @@ class PlatformDevice(Device):
     def modalias(self) -> str:
         """The name that drivers match."""
         return f"platform:{self.kind}"
+
+    def driver_override_store(self, buffer: bytes) -> None:
+        """A write to driver_override: a name up to the first newline; an empty one clears it.
+
+        Raises KernelError EINVAL for 4,095 bytes or more: with its newline the name would not fit
+        the page that a read gives (drivers/base/dd.c, __device_set_driver_override).
+        """
+        if len(buffer) >= PAGE_SIZE - 1:
+            raise KernelError(
+                errno.EINVAL,
+                f"{len(buffer)} bytes are too long; write at most {PAGE_SIZE - 2}",
+                "__device_set_driver_override",
+            )
+        name = c_string(buffer).partition(b"\n")[0].decode("utf-8", "backslashreplace")
+        self.driver_override = name or None
 
 
 class PlatformDriver(Driver):

@@ -114,6 +114,8 @@ class Profile:
     """A leak at unbind takes back the node's memory type, although the memory stays."""
     unbind_drops_any_memory_type: bool = False
     """Unbind takes back one association of the node with any memory type (not with patch 1)."""
+    memory_failure_names_kernel_pages: bool = False
+    """A failed page of the kernel is a "reserved kernel page"; soft offlining it is ENOTRECOVERABLE."""
 
 
 _ALL_WORDS: Mapping[int, str] = MappingProxyType(
@@ -186,6 +188,7 @@ MERGED_7_3 = Profile(
     unplug_all_ranges_at_once=True,
     unbind=Unbind.REMOVE_MERGED,
     unbind_drops_any_memory_type=True,
+    memory_failure_names_kernel_pages=True,
 )
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(

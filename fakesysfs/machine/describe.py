@@ -145,6 +145,7 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     dax_major: Annotated[int, msgspec.Meta(ge=1, le=511)] = 254
     nr_cpus: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 8192
     max_numnodes: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1024
+    out_of_tree_modules: tuple[str, ...] = ()
     pm: bool = msgspec.field(default=True, name="PM")
     memory_hotplug: bool = msgspec.field(default=True, name="MEMORY_HOTPLUG")
     memory_hotremove: bool = msgspec.field(default=True, name="MEMORY_HOTREMOVE")
@@ -320,7 +321,7 @@ class MachineDescription:
             ),
             modules=tuple(self._modules()),
             latency={"online_block": file.latency.online_block, "offline_block": file.latency.offline_block},
-            config=Config(**msgspec.structs.asdict(file.kernel)),
+            config=self._config(),
         )
 
     def _nodes(self) -> tuple[NodeSetup, ...]:
@@ -382,6 +383,14 @@ class MachineDescription:
                 raise self._fail(f"hmat[{number}]", tuple(values), "expected numbers above 0")
             performance[entry.node] = values
         return performance
+
+    def _config(self) -> Config:
+        section = self._description.kernel
+        for number, name in enumerate(section.out_of_tree_modules):
+            if name not in MODULE_KINDS:
+                allowed = f"expected one of {', '.join(sorted(MODULE_KINDS))}"
+                raise self._fail(f"kernel.out_of_tree_modules[{number}]", name, allowed)
+        return Config(**msgspec.structs.asdict(section))
 
     def _modules(self) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
         for number, line in enumerate(self._description.modules):

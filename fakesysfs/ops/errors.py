@@ -10,6 +10,12 @@ from __future__ import annotations
 import errno as _errno
 import os
 
+EHWPOISON = 133
+"""Memory page has hardware error. Python's errno lacks it before 3.14."""
+
+NAMES = {**_errno.errorcode, EHWPOISON: "EHWPOISON"}
+"""The symbolic names of all errnos that Linux has."""
+
 
 class KernelError(Exception):
     """A refusal by the modelled kernel.
@@ -28,7 +34,7 @@ class KernelError(Exception):
     @property
     def name(self) -> str:
         """The symbolic name of the errno (`"EBUSY"`), or its number if it has no name."""
-        return _errno.errorcode.get(self.errno, str(self.errno))
+        return NAMES.get(self.errno, str(self.errno))
 
     def __str__(self) -> str:
         return f"{self.name} ({os.strerror(self.errno)}): {self.why} [{self.where}]"

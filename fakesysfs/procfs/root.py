@@ -6,7 +6,7 @@ import errno
 
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtoull
-from fakesysfs.kernel.zones import Zone
+from fakesysfs.kernel.zones import PAGE_SHIFT, Zone
 from fakesysfs.kernfs.declare import RO, RW, Entry
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.ops.errors import KernelError
@@ -59,8 +59,10 @@ def _meminfo_show(kernel: Kernel) -> list[str]:
     values = [("MemTotal", total), ("MemFree", total - huge_kb), ("MemAvailable", total - huge_kb)]
     values += [(label, 0) for label in _MEMINFO]
     values += [("CommitLimit", total // 2), ("Committed_AS", 0), ("VmallocTotal", _VMALLOC_TOTAL_KB)]
-    values += [(label, 0) for label in _MEMINFO_AFTER]
+    corrupted = kernel.memory_failure.num_poisoned_pages << PAGE_SHIFT >> 10
     lines = [meminfo_line(label, value) for label, value in values]
+    lines += [meminfo_line(label, 0) for label in _MEMINFO_AFTER]
+    lines[lines.index(meminfo_line("HardwareCorrupted", 0))] = f"HardwareCorrupted: {corrupted:>5} kB"
     for label, count in (
         ("HugePages_Total", pages),
         ("HugePages_Free", pages),
@@ -121,7 +123,7 @@ def _modules_show(kernel: Kernel) -> list[str]:
     def line(name: str) -> str:
         users = kernel.modules.users(name)
         kind = kernel.modules.kinds[name]
-        flags = " (O)" if kind.out_of_tree else ""
+        flags = " (O)" if kernel.modules.is_out_of_tree(name) else ""
         who = "".join(f"{user}," for user in users) or "-"
         return f"{name} {kind.core_size} {len(users)} {who} Live 0x0000000000000000{flags}"
 

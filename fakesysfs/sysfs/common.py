@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from fakesysfs.kernel.device import Device, synthetic_uevent
 from fakesysfs.kernel.kernel import HasKernel, Kernel
 from fakesysfs.kernel.kstrtox import sysfs_match_string, word_of
-from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Entry, Group, Indexed, Link, Links, Store
+from fakesysfs.kernel.pm import DevPmInfo
+from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Entry, Group, Indexed, Kobject, Link, Links, Store
 from fakesysfs.ops.errors import KernelError
 
 K = TypeVar("K", bound=HasKernel)
@@ -38,31 +39,69 @@ def _autosuspend_delay_store(_kobj: object, _buffer: bytes) -> None:
     raise KernelError(errno.EIO, "the device does not use autosuspend", "autosuspend_delay_ms_store")
 
 
-def _only(*words: str) -> Store[object]:
-    """A `store` that takes some words without effect: these devices have runtime PM disabled."""
+def _device_of(kobj: HasKernel) -> tuple[int, int]:
+    """The serial and index of an object; zeros for the kernel, which a static directory stands for."""
+    if isinstance(kobj, Kernel):
+        return 0, 0
+    device = cast("Kobject", kobj)
+    return device.serial, device.index
 
-    def store(_kobj: object, buffer: bytes) -> None:
-        sysfs_match_string(dict.fromkeys(words, True), buffer, "control_store")
 
-    return store
+_CONTROL = {"auto": True, "on": False}
+_ASYNC = {"enabled": True, "disabled": False}
 
 
-POWER: Group[HasKernel] = Group(
-    name="power",
-    visible=_has_pm,
-    doc="Power management of the device; runtime PM is disabled for all modelled devices.",
-    entries=(
-        RW("async", lambda _: "disabled", _only("enabled", "disabled")),
-        RW("autosuspend_delay_ms", _autosuspend_delay_show, _autosuspend_delay_store),
-        RW("control", lambda _: "auto", _only("auto", "on")),
-        RO("runtime_active_kids", always_0),
-        RO("runtime_active_time", always_0),
-        RO("runtime_enabled", lambda _: "disabled"),
-        RO("runtime_status", lambda _: "unsupported"),
-        RO("runtime_suspended_time", always_0),
-        RO("runtime_usage", always_0),
-    ),
-)
+def power(place: str = "", *, runtime: bool = True) -> Group[HasKernel]:
+    """The directory `power/` of a device.
+
+    `place` tells apart the devices of one object. Without `runtime` the device has no callbacks
+    (pm_runtime_no_callbacks), so the files of runtime PM are absent.
+    """
+
+    def info(kobj: HasKernel) -> DevPmInfo:
+        return kobj.kernel.power.of(*_device_of(kobj), place)
+
+    def control_store(kobj: HasKernel, buffer: bytes) -> None:
+        runtime_auto = sysfs_match_string(_CONTROL, buffer, "control_store")
+        kobj.kernel.power.change(*_device_of(kobj), place).runtime_auto = runtime_auto
+
+    def async_store(kobj: HasKernel, buffer: bytes) -> None:
+        async_suspend = sysfs_match_string(_ASYNC, buffer, "async_store")
+        kobj.kernel.power.change(*_device_of(kobj), place).async_suspend = async_suspend
+
+    def control_show(kobj: HasKernel) -> str:
+        return "auto" if info(kobj).runtime_auto else "on"
+
+    def runtime_enabled_show(kobj: HasKernel) -> str:
+        return "disabled" if info(kobj).runtime_auto else "disabled & forbidden"
+
+    def runtime_usage_show(kobj: HasKernel) -> int:
+        return info(kobj).usage_count
+
+    def async_show(kobj: HasKernel) -> str:
+        return "enabled" if info(kobj).async_suspend else "disabled"
+
+    files: list[Entry[HasKernel]] = [RW("async", async_show, async_store)]
+    if runtime:
+        files += [
+            RW("autosuspend_delay_ms", _autosuspend_delay_show, _autosuspend_delay_store),
+            RW("control", control_show, control_store),
+            RO("runtime_active_kids", always_0),
+            RO("runtime_active_time", always_0),
+            RO("runtime_enabled", runtime_enabled_show),
+            RO("runtime_status", lambda _: "unsupported"),
+            RO("runtime_suspended_time", always_0),
+            RO("runtime_usage", runtime_usage_show),
+        ]
+    return Group(
+        name="power",
+        visible=_has_pm,
+        doc="Power management of the device; runtime PM is disabled for all modelled devices.",
+        entries=tuple(files),
+    )
+
+
+POWER: Group[HasKernel] = power()
 
 
 # uevent, subsystem ------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from fakesysfs.kernel.dax.bus import DaxDriver, DaxMapping, DaxRegion, DevDax
 from fakesysfs.kernel.dax.kmem import DaxKmemData, Kmem
 from fakesysfs.kernel.device import Bus, Device, Driver
 from fakesysfs.kernel.kernel import Kernel
-from fakesysfs.kernel.kstrtox import c_string
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
 from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Entry, Group, Kobject, Link, Links, Subdirectories
 from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
@@ -222,11 +221,6 @@ def _driver_override_show(device: PlatformDevice) -> str:
     return device.driver_override or "(null)"
 
 
-def _driver_override_store(device: PlatformDevice, buffer: bytes) -> None:
-    text = c_string(buffer).partition(b"\n")[0].decode("utf-8", "backslashreplace")
-    device.driver_override = text or None
-
-
 PLATFORM_DEVICE = DirectoryKind[PlatformDevice](
     "platform device",
     device_path,
@@ -234,7 +228,7 @@ PLATFORM_DEVICE = DirectoryKind[PlatformDevice](
         RW(
             "driver_override",
             _driver_override_show,
-            _driver_override_store,
+            lambda device, buffer: device.driver_override_store(buffer),
             "The only driver that may take the device.",
         ),
         RO("modalias", lambda device: device.modalias, "What modules are matched by."),
@@ -274,6 +268,10 @@ CXL_DEVICE = DirectoryKind[CxlDevice](
 )
 
 
+def _can_bind(driver: Driver) -> bool:
+    return not driver.suppress_bind_attrs
+
+
 def _is_dax_driver(driver: Driver) -> bool:
     return isinstance(driver, DaxDriver)
 
@@ -287,8 +285,18 @@ DRIVER = DirectoryKind[Driver](
     "driver",
     lambda driver: f"/sys{driver.devpath}",
     (
-        WO("bind", lambda driver, buffer: driver.bus.bind_store(driver, buffer), "Name of a device to bind."),
-        WO("unbind", lambda driver, buffer: driver.bus.unbind_store(driver, buffer), "Name of a device to unbind."),
+        WO(
+            "bind",
+            lambda driver, buffer: driver.bus.bind_store(driver, buffer),
+            "Name of a device to bind.",
+            visible=_can_bind,
+        ),
+        WO(
+            "unbind",
+            lambda driver, buffer: driver.bus.unbind_store(driver, buffer),
+            "Name of a device to unbind.",
+            visible=_can_bind,
+        ),
         WO(
             "new_id",
             lambda driver, buffer: _dax_driver(driver).new_id_store(buffer),

@@ -6,10 +6,10 @@ import errno
 
 from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import kstrtoull
-from fakesysfs.kernel.memory_block import DEVPATH, MemoryBlock, State
+from fakesysfs.kernel.memory_block import DEVPATH, MemoryBlock
+from fakesysfs.kernel.zones import PAGE_SHIFT
 from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Entry, Indexed, Kobject, Links
-from fakesysfs.ops.errors import KernelError
-from fakesysfs.sysfs.common import POWER, always_0, driverless_bus_entries, subsystem, uevent
+from fakesysfs.sysfs.common import POWER, always_0, driverless_bus_entries, power, subsystem, uevent
 
 MEMORY = "/sys/devices/system/memory"
 MAX_NODES_OF_BLOCK = 8
@@ -105,29 +105,14 @@ def block_links() -> Indexed[Kernel]:
     )
 
 
-def _offline_page(kernel: Kernel, buffer: bytes, where: str, offline: int) -> None:
-    """Check the address of a page.
-
-    Raises KernelError: EINVAL if it is not a number, ENXIO if no memory is there, `offline` if the
-    memory is not online.
-    """
-    try:
-        address = kstrtoull(buffer, 0, where)
-    except KernelError as error:
-        raise KernelError(errno.EINVAL, error.why, where) from None
-    block = kernel.memory_blocks.get(address // kernel.memory_blocks.block_size)
-    if block is None:
-        raise KernelError(errno.ENXIO, f"there is no page at {address:#x}", where)
-    if block.status.state is State.OFFLINE:
-        raise KernelError(offline, f"the page at {address:#x} is not online", where)
-
-
 def _soft_offline_page_store(kernel: Kernel, buffer: bytes) -> None:
-    _offline_page(kernel, buffer, "soft_offline_page_store", errno.EIO)
+    address = kstrtoull(buffer, 0, "soft_offline_page_store", otherwise=errno.EINVAL)
+    kernel.memory_failure.soft_offline_page(address >> PAGE_SHIFT)
 
 
 def _hard_offline_page_store(kernel: Kernel, buffer: bytes) -> None:
-    _offline_page(kernel, buffer, "hard_offline_page_store", errno.ENXIO)
+    address = kstrtoull(buffer, 0, "hard_offline_page_store", otherwise=errno.EINVAL)
+    kernel.memory_failure.memory_failure(address >> PAGE_SHIFT)
 
 
 MEMORY_ENTRIES: tuple[Entry[Kernel], ...] = (
@@ -151,17 +136,17 @@ MEMORY_ENTRIES: tuple[Entry[Kernel], ...] = (
     WO(
         "soft_offline_page",
         _soft_offline_page_store,
-        "A physical address: take its page out of use (the model only checks that there is one).",
+        "A physical address: take its page, which still works, out of use. Its block cannot go online again.",
         visible=lambda kernel: kernel.config.memory_failure,
     ),
     WO(
         "hard_offline_page",
         _hard_offline_page_store,
-        "A physical address: treat its page as failed (the model only checks that there is one).",
+        "A physical address: treat its page as failed. Its block cannot go online again.",
         visible=lambda kernel: kernel.config.memory_failure,
     ),
     uevent(lambda _kernel: "/devices/system/memory", None),
-    POWER,
+    power("memory"),
     block_directories(),
 )
 

@@ -68,7 +68,7 @@ MODULE = DirectoryKind[Module](
         RO("refcnt", lambda module: len(kernel_of(module).modules.users(module.name)), "Users of the module."),
         RO(
             "taint",
-            lambda module: "O" if _kind(module).out_of_tree else "",
+            lambda module: "O" if kernel_of(module).modules.is_out_of_tree(module.name) else "",
             "How the module taints the kernel: O is out of tree.",
         ),
         uevent(lambda module: f"/module/{module.name}", "module", write_only=True),

@@ -40,9 +40,10 @@ def _align_show(device: NdDevice) -> str:
 
 
 def _mode_show(device: NdDevice) -> str:
+    """A namespace that no device has claimed is "memory", as its pages would be mapped (mode_show)."""
     if device.devtype == _DAX:
         return "ram"
-    return "raw" if _media(device).align is None else "dax"
+    return "dax" if _holder_show(device) else "memory"
 
 
 def _holder_show(device: NdDevice) -> str:
@@ -76,7 +77,8 @@ ND_DEVICE = DirectoryKind[NdDevice](
             "mode",
             _mode_show,
             _refuse,
-            "Of a namespace: raw or dax; of its dax device: ram (the memory map is not kept on the namespace).",
+            "Of a namespace: memory, or dax while its dax device has claimed it; of that dax device: ram (the memory "
+            "map is not kept on the namespace).",
             mode=0o444,
             narrow=lambda device: 0o644 if device.devtype == _DAX else 0o444,
             visible=_is(_NAMESPACE, _DAX),

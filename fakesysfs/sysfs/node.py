@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fakesysfs.kernel.bitmap import number_list, number_mask
 from fakesysfs.kernel.cpu import Cpu
 from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoull, memparse, word_of
+from fakesysfs.kernel.memory_failure import RESULTS
 from fakesysfs.kernel.memory_tiers import AccessCoordinate, MemoryTier
 from fakesysfs.kernel.node import NodeDevice
 from fakesysfs.kernfs.declare import (
@@ -29,7 +30,7 @@ from fakesysfs.kernfs.declare import (
     Subdirectories,
 )
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.sysfs.common import POWER, always_0, driverless_bus_entries, subsystem, uevent
+from fakesysfs.sysfs.common import POWER, always_0, driverless_bus_entries, power, subsystem, uevent
 from fakesysfs.sysfs.memory import MEMORY
 
 NODE = "/sys/devices/system/node"
@@ -145,6 +146,14 @@ def _demote_size_store(_node: NodeDevice, buffer: bytes) -> None:
         raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is no smaller size of huge pages", "demote_size_store")
 
 
+def _memory_failure_show(result: str) -> Callable[[NodeDevice], int]:
+    def show(node: NodeDevice) -> int:
+        count: int = getattr(kernel_of(node).memory_failure.stats[node.nid], result)
+        return count
+
+    return show
+
+
 def _compact_store(_kobj: object, _buffer: bytes) -> None:
     """Any write succeeds; there is nothing to compact, as no memory is in use (compact_store)."""
 
@@ -185,30 +194,19 @@ def _access(name: str) -> Group[NodeDevice]:
                 ),
             ),
             Group(name="targets", entries=(Links(of=_targets),)),
-            POWER,
+            power(name, runtime=False),
             uevent(lambda node: f"/devices/system/node/node{node.nid}/{name}", None),
         ),
     )
 
 
-def _nearest_initiators(node: NodeDevice) -> list[int]:
-    nodes = kernel_of(node).nodes
-    cpus = nodes.with_cpus()
-    if node.nid in cpus:
-        return [node.nid]
-    return sorted(cpus, key=lambda nid: nodes.distance(nid, node.nid))[:1]
-
-
 def _initiators(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    return _node_links(node, _nearest_initiators(node))
+    return _node_links(node, kernel_of(node).nodes.nearest_initiators(node.nid))
 
 
 def _targets(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    nodes = kernel_of(node).nodes
-    others = [nodes[nid].device for nid in nodes.online() if nodes[nid].access]
-    return _node_links(
-        node, [other.nid for other in others if other is not None and node.nid in _nearest_initiators(other)]
-    )
+    """The links stay when their nodes go: nothing takes them back."""
+    return {name: (target, f"{NODE}/{name}") for name, target in node.data.access_targets.items()}
 
 
 def _node_links(kobj: NodeDevice | Cpu, nids: list[int]) -> dict[str, tuple[Kobject, str]]:
@@ -254,7 +252,7 @@ NODE_KIND = DirectoryKind[NodeDevice](
             name="memory_failure",
             visible=lambda node: node.kernel.config.memory_failure,
             doc="Counters of memory errors.",
-            entries=tuple(RO(name, always_0) for name in ("total", "ignored", "failed", "delayed", "recovered")),
+            entries=tuple(RO(name, _memory_failure_show(name)) for name in RESULTS),
         ),
         Group(name="x86", entries=(), visible=lambda node: node.kernel.config.memory_failure, doc="Empty."),
         _access("access0"),
@@ -282,7 +280,7 @@ NODE_ENTRIES: tuple[Entry[Kernel], ...] = (
     ),
     RO("has_generic_initiator", lambda _: number_list([]), "Nodes with a generic initiator: none."),
     uevent(lambda _kernel: "/devices/system/node", None),
-    POWER,
+    power("node"),
     Subdirectories(of=_node_devices, doc="One directory per online node."),
 )
 NODE_BUS_ENTRIES = driverless_bus_entries(
@@ -313,7 +311,7 @@ def _tiers(kernel: Kernel) -> dict[str, MemoryTier]:
 
 TIERING_ENTRIES: tuple[Entry[Kernel], ...] = (
     uevent(lambda _kernel: "/devices/virtual/memory_tiering", None),
-    POWER,
+    power("memory_tiering"),
     Subdirectories(of=_tiers, doc="One directory per memory tier: the lower its number, the faster its memory."),
 )
 TIERING_BUS_ENTRIES = driverless_bus_entries(
@@ -356,7 +354,7 @@ CPU_ENTRIES: tuple[Entry[Kernel], ...] = (
     RO("offline", lambda _: "", "CPUs that are offline: none."),
     RO("kernel_max", lambda kernel: kernel.config.nr_cpus - 1, "Highest possible CPU number."),
     uevent(lambda _kernel: "/devices/system/cpu", None),
-    POWER,
+    power("cpu"),
     Subdirectories(of=_cpus, doc="One directory per CPU."),
 )
 CPU_BUS_ENTRIES = driverless_bus_entries(

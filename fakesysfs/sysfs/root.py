@@ -20,7 +20,7 @@ from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
 from fakesysfs.kernfs.declare import DirectoryKind, Kobject, Subdirectories
 from fakesysfs.kernfs.static import StaticDirectories
 from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
-from fakesysfs.sysfs.common import POWER, uevent
+from fakesysfs.sysfs.common import power, uevent
 
 KINDS: Mapping[type, DirectoryKind[Any]] = {
     BlockGroup: memory.MEMORY_BLOCK,
@@ -75,7 +75,7 @@ def make(static: StaticDirectories[Kernel], kernel: Kernel) -> None:
     make_("/sys/dev")
     make_(
         "/sys/devices/platform",
-        (uevent(lambda _kernel: "/devices/platform", None), POWER, Subdirectories(of=_platform_roots)),
+        (uevent(lambda _kernel: "/devices/platform", None), power("platform"), Subdirectories(of=_platform_roots)),
     )
     make_("/sys/devices/system/cpu", node.CPU_ENTRIES)
     if hotplug:

@@ -289,6 +289,10 @@ def test_the_same_size_is_fine(kernel: Kernel) -> None:
     [
         (b"junk", "ENXIO"),
         (b"", "ENXIO"),
+        (b"-1", "ENXIO"),
+        (b"18446744073709551616", "ENXIO"),
+        (b"0x10000000000000000", "ENXIO"),
+        (b"18446744073709551615", "EINVAL"),
         (b"0", "EINVAL"),
         (b"8192", "EINVAL"),
         (b"4096", "ok"),

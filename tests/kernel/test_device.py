@@ -302,6 +302,40 @@ def test_driver_override_names_the_only_driver() -> None:
     assert platform(kernel, "bind", "hmem", "hmem.0") == "ok"
 
 
+@pytest.mark.parametrize(
+    ("buffer", "name"),
+    [
+        (b"hmem", "hmem"),
+        (b"hmem\nother", "hmem"),
+        (b"hmem\0other", "hmem"),
+        (b" hmem ", " hmem "),
+        (b"", None),
+        (b"\n", None),
+        (b"\nhmem", None),
+        (b"\0", None),
+        (b"a" * 4094, "a" * 4094),
+        (b"a" * 4093 + b"\n", "a" * 4093),
+    ],
+)
+def test_driver_override_is_what_stands_before_the_first_newline(buffer: bytes, name: str | None) -> None:
+    hmem = booted("7.2").platform_bus.devices["hmem.0"]
+    assert isinstance(hmem, PlatformDevice)
+    hmem.driver_override_store(b"before")
+    hmem.driver_override_store(buffer)
+    assert hmem.driver_override == name
+
+
+@pytest.mark.parametrize("buffer", [b"a" * 4095, b"a" * 4094 + b"\n", b"\n" * 4095, b"a" * 4096])
+def test_driver_override_refuses_what_a_read_could_not_give(buffer: bytes) -> None:
+    """4,095 bytes written are too long, however short the name in them is."""
+    hmem = booted("7.2").platform_bus.devices["hmem.0"]
+    assert isinstance(hmem, PlatformDevice)
+    hmem.driver_override_store(b"before")
+    with pytest.raises(KernelError, match="EINVAL"):
+        hmem.driver_override_store(buffer)
+    assert hmem.driver_override == "before"
+
+
 def test_a_device_is_as_near_as_the_one_above_it() -> None:
     """A dax device that is made while its node is online is still said to be near the node that hmem.0 was near to."""
     kernel = booted("7.2", policy=Mmop.OFFLINE)
@@ -332,7 +366,8 @@ def synthesise(
     [
         (b"add", "add", ["SYNTH_UUID=0"]),
         (b"change\n", "change", ["SYNTH_UUID=0"]),
-        (b"offline\0junk", "offline", ["SYNTH_UUID=0"]),
+        (b"offline\0", "offline", ["SYNTH_UUID=0"]),
+        (f"move {UUID}\0".encode(), "move", [f"SYNTH_UUID={UUID}"]),
         (f"bind {UUID}".encode(), "bind", [f"SYNTH_UUID={UUID}"]),
         (b"unbind", "unbind", ["SYNTH_UUID=0"]),
         (f"add {UUID} A=1 B=two\n".encode(), "add", [f"SYNTH_UUID={UUID}", "SYNTH_ARG_A=1", "SYNTH_ARG_B=two"]),
@@ -362,6 +397,22 @@ def test_what_is_no_device_complains_once(kernel: Kernel) -> None:
         (b"junk", "unknown uevent action string"),
         (b"", "unknown uevent action string"),
         (b"Add", "unknown uevent action string"),
+        (b" add", "unknown uevent action string"),
+        (b"\n", "unknown uevent action string"),
+        (b"\0", "unknown uevent action string"),
+        (b"add\0junk", "unknown uevent action string"),
+        (b"ad\0d", "unknown uevent action string"),
+        (b"add\n\n", "unknown uevent action string"),
+        (b"add\0\0", "unknown uevent action string"),
+        (b"add\n\0", "unknown uevent action string"),
+        (b"add\0\n", "unknown uevent action string"),
+        (b"add\xff", "unknown uevent action string"),
+        (b"add \n", "incorrect uevent action arguments"),
+        (f"add {UUID} A=b\n\n".encode(), "incorrect uevent action arguments"),
+        (f"add {UUID} A=b\0C=d".encode(), "incorrect uevent action arguments"),
+        (f"add {UUID}\0A=b".encode(), "incorrect uevent action arguments"),
+        (f"add {UUID} ".encode(), "incorrect uevent action arguments"),
+        (f"add {UUID}  A=b".encode(), "incorrect uevent action arguments"),
         (b"add x", "incorrect uevent action arguments"),
         (f"add {UUID} A".encode(), "incorrect uevent action arguments"),
         (f"add {UUID} A=b-c".encode(), "incorrect uevent action arguments"),

@@ -12,8 +12,10 @@ import pytest
 from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.dax.bus import DaxMapping, mapping_store, size_store
 from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.memory_block import MemoryGroup
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.range import Range
+from fakesysfs.kernel.zones import PAGE_SHIFT
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Answer
 from fakesysfs.testing.tasks import Signal, Tasks
@@ -426,7 +428,8 @@ def test_a_range_that_cannot_be_added(profile: str, which: int) -> None:
     """A memory block is in the way: `memory add failed`; the first range fails the bind, a later one by profile."""
     kernel = with_ranges(profile, span(48, 49), span(52, 53))
     begin = (48, 52)[which]
-    drive(kernel.memory_hotplug._add_memory_resource(1, span(begin, begin), Mmop.OFFLINE, memmap_on_memory=False))
+    group = MemoryGroup(1, BLOCK >> PAGE_SHIFT)
+    drive(kernel.memory_hotplug._add_memory_resource(group, span(begin, begin), Mmop.OFFLINE, memmap_on_memory=False))
     log, before = kernel.printk.sequence, world(kernel)
     outcome = bind(kernel)
     assert any("memory add failed" in line for line in kmem_log(kernel, log))

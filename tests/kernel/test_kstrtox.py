@@ -95,6 +95,9 @@ def test_a_number_beyond_64_bits_is_out_of_range(buffer: bytes) -> None:
     with pytest.raises(KernelError) as refusal:
         kstrtoull(buffer, 0, "test")
     assert refusal.value.errno == errno.ERANGE
+    with pytest.raises(KernelError) as refusal:
+        kstrtoull(buffer, 0, "align_store", otherwise=errno.ENXIO)
+    assert refusal.value.errno == errno.ENXIO
 
 
 @given(st.binary(max_size=5000), st.sampled_from([0, 8, 10, 16]))

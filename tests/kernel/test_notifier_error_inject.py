@@ -7,6 +7,7 @@ import pytest
 from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.notifier_error_inject import NotifierErrInject
+from fakesysfs.machine import load
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
 from tests.model import (
@@ -50,8 +51,17 @@ def inject(kernel: Kernel, online: int = 0, offline: int = 0) -> None:
 # The modules --------------------------------------------------------------------------------------------------------
 
 
+def test_a_distribution_s_modules_are_in_tree() -> None:
+    kernel = booted("7.3", load("oracle-distribution").setup())
+    log = kernel.printk.sequence
+    sched.run(kernel.modprobe(MODULE))
+    assert kernel.tainted == 0
+    assert log_since(kernel, log) == []
+
+
 def test_modprobe_loads_what_it_needs_first_and_taints_once() -> None:
-    kernel = booted("7.2")
+    """The recorded guest's modules were built outside of the tree."""
+    kernel = booted("7.2", load("oracle").setup())
     log, events = kernel.printk.sequence, kernel.uevents.sequence
     sched.run(kernel.modprobe(MODULE))
     assert events_since(kernel, events) == ["add notifier_error_inject", "add memory_notifier_error_inject"]

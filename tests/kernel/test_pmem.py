@@ -46,6 +46,26 @@ def test_a_raw_namespace_is_a_block_device() -> None:
     assert "<4>nd_pmem namespace0.0: unable to guarantee persistence of writes" in log_since(kernel, 0)
 
 
+def test_the_drivers_of_libnvdimm_come_in_the_recorded_order() -> None:
+    kernel = oracle()
+    sequence = kernel.uevents.sequence
+    drive(kernel.modprobe("libnvdimm"))
+    assert events_since(kernel, sequence) == [
+        "add nd", "add nd_bus", "add nvdimm", "add nd_region", "add libnvdimm",
+    ]  # fmt: skip
+
+
+def test_a_raw_namespace_takes_a_minor_number_while_it_is_bound() -> None:
+    """The dax device behind the block device has no directory, but a minor number."""
+    kernel = oracle("nd_e820", "nd_pmem", "dax_hmem")
+    assert {name: dax(kernel, name).minor for name in ("dax1.0", "dax2.0")} == {"dax1.0": 1, "dax2.0": 2}
+    nd = kernel.buses["nd"]
+    drive(kernel.rmmod("dax_hmem"))
+    drive(nd.unbind_store(nd.drivers["nd_pmem"], b"namespace0.0"))
+    drive(kernel.modprobe("dax_hmem"))
+    assert {name: dax(kernel, name).minor for name in ("dax1.0", "dax2.0")} == {"dax1.0": 0, "dax2.0": 1}
+
+
 def test_a_devdax_namespace_is_a_static_region() -> None:
     kernel = oracle(*ND_MODULES)
     sequence = kernel.uevents.sequence

@@ -10,9 +10,10 @@ import dataclasses
 import pytest
 
 from fakesysfs.kernel.config import Config
-from fakesysfs.kernel.dax.bus import create_dev_dax, mapping_store
+from fakesysfs.kernel.dax.bus import PAGE_SIZE, create_dev_dax, mapping_store
 from fakesysfs.kernel.dax.kmem import FREED_NAME, KMEM_NAME, memory_block_align_range
 from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.memory_block import MemoryGroup
 from fakesysfs.kernel.memory_tiers import MEMTIER_DEFAULT_LOWTIER_ADISTANCE
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.range import Range
@@ -122,7 +123,7 @@ def test_patch_5_driver_managed_memory_is_validated(name: str, online_type: int,
     """ "System RAM ($DRIVER)" and an online type from offline to online_movable, else EINVAL."""
     kernel = booted(V3, policy=Mmop.OFFLINE, modules=())
     add = kernel.memory_hotplug.add_memory_driver_managed(
-        2,
+        MemoryGroup(2, 2 * BLOCK // PAGE_SIZE),
         span(48, 49),
         name,
         online_type,  # type: ignore[arg-type]  # wrong ones are the point
@@ -146,7 +147,7 @@ def test_patch_5_a_range_that_cannot_be_added_leaves_nothing(piece: Range, outco
     kernel = booted(V3, modules=())
     before = world(kernel)
     add = kernel.memory_hotplug.add_memory_driver_managed(
-        2, piece, KMEM_NAME, Mmop.ONLINE_MOVABLE, memmap_on_memory=False
+        MemoryGroup(2, 2 * BLOCK // PAGE_SIZE), piece, KMEM_NAME, Mmop.ONLINE_MOVABLE, memmap_on_memory=False
     )
     assert name_of(errno_of(add)) == outcome
     assert world(kernel) == before

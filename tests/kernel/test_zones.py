@@ -9,7 +9,7 @@ from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.zones import DMA, DMA32, MOVABLE, NORMAL, NodeZones, Zone, zone_name_at_boot
 from fakesysfs.machine import load
 from fakesysfs.ops.errors import KernelError
-from tests.model import FIRST_DAX_BLOCK, block_state, block_table, booted
+from tests.model import FIRST_DAX_BLOCK, block_state, block_table, booted, drive
 
 PAGES = (128 << 20) >> 12
 
@@ -138,20 +138,64 @@ def test_the_recorded_guests_zones_at_boot() -> None:
 # Online policy auto-movable (KERNEL.md 9) ---------------------------------------------------------------------------
 
 
-def test_auto_movable_fills_movable_up_to_the_ratio() -> None:
-    """Movable iff movable_present + block <= 301 * early_kernel_present / 100: with 32 boot blocks, 96 of them."""
+@pytest.fixture(params=["7.2", "hotplug-v3", "7.3"])
+def auto_movable(request: pytest.FixtureRequest) -> Kernel:
+    """The recorded guest, dax1.0 offline on node3, which has 43008 pages of boot memory."""
+    kernel = booted(request.param, load("oracle-boot-policy-offline").setup())
+    for module in ("device_dax", "dax_hmem", "kmem"):
+        drive(kernel.modprobe(module))
+    kernel.memory_hotplug.set_online_policy(b"auto-movable\n")
+    return kernel
+
+
+def test_auto_movable_takes_the_kernel_zone_once_the_device_has_kernel_pages(auto_movable: Kernel) -> None:
+    """All memory of one device is one static group."""
+    assert set(zones_of(auto_movable, 81, 83).values()) == {"Movable Normal"}
+    assert block_state(auto_movable, 81, "online_kernel") == "ok"
+    assert set(zones_of(auto_movable, 82, 83).values()) == {"Normal Movable"}
+    assert block_state(auto_movable, 82, "online") == "ok"
+    assert zones_of(auto_movable, 82, 82) == {82: NORMAL}
+    for index in (81, 82):
+        assert block_state(auto_movable, index, "offline") == "ok"
+    assert set(zones_of(auto_movable, 81, 83).values()) == {"Movable Normal"}, "no kernel pages any more"
+
+
+@pytest.mark.parametrize(("ratio", "default"), [(228, "Normal Movable"), (229, "Movable Normal")])
+def test_auto_movable_tries_the_ratio_for_the_whole_device(auto_movable: Kernel, ratio: int, default: str) -> None:
+    """The three blocks have 98304 pages: 228 percent of node3's boot memory are less, 229 are more."""
+    auto_movable.memory_hotplug.set_auto_movable_ratio(b"%d" % ratio)
+    assert set(zones_of(auto_movable, 81, 83).values()) == {default}
+    assert block_state(auto_movable, 81, "online_movable") == "ok"
+    assert set(zones_of(auto_movable, 82, 83).values()) == {default}, "one block more is online, one less to come"
+
+
+def test_auto_movable_does_not_count_the_boot_memory_as_part_of_a_group(auto_movable: Kernel) -> None:
+    """A block of boot memory has no group: the ratio is tried for that block alone."""
+    auto_movable.memory_hotplug.set_auto_movable_ratio(b"15")
+    for index in (41, 42):
+        assert block_state(auto_movable, index, "offline") == "ok"
+    assert set(zones_of(auto_movable, 41, 42).values()) == {"Normal Movable"}
+    auto_movable.memory_hotplug.set_auto_movable_ratio(b"17")
+    assert set(zones_of(auto_movable, 41, 42).values()) == {"Movable Normal"}
+    assert block_state(auto_movable, 41, "online") == "ok"
+    assert zones_of(auto_movable, 41, 42) == {41: MOVABLE, 42: "Normal Movable"}
+
+
+def test_auto_movable_goes_all_or_nothing_into_movable() -> None:
+    """A device whose memory fits the ratio as a whole is all Movable; one block more, and all of it is Normal."""
     kernel = booted("7.2", policy=Mmop.OFFLINE, blocks=8)
     hotplug = kernel.memory_hotplug
     hotplug.set_online_policy(b"auto-movable\n")
     assert set(zones_of(kernel, 48, 55).values()) == {"Normal Movable"}, "the node itself has no early kernel memory"
     hotplug.parameters.auto_movable_numa_aware = False
-    assert set(zones_of(kernel, 48, 55).values()) == {"Movable Normal"}
     early = sum(kernel.nodes[nid].zones.early_kernel_pages() for nid in kernel.nodes.possible)
-    hotplug.parameters.auto_movable_ratio = -(-3 * PAGES * 100 // early)
-    for index in range(FIRST_DAX_BLOCK, FIRST_DAX_BLOCK + 6):
-        block_state(kernel, index, "online")
-    zones = list(block_table(kernel).values())
-    assert zones[:6] == [MOVABLE, MOVABLE, MOVABLE, NORMAL, NORMAL, NORMAL]
+    for fitting, zone in ((8, MOVABLE), (7, NORMAL)):
+        hotplug.parameters.auto_movable_ratio = -(-fitting * PAGES * 100 // early)
+        for index in range(FIRST_DAX_BLOCK, FIRST_DAX_BLOCK + 8):
+            assert block_state(kernel, index, "online") == "ok"
+        assert set(block_table(kernel).values()) == {zone}
+        for index in range(FIRST_DAX_BLOCK, FIRST_DAX_BLOCK + 8):
+            assert block_state(kernel, index, "offline") == "ok"
 
 
 def test_auto_movable_looks_at_the_node_too() -> None:
@@ -165,7 +209,7 @@ def test_auto_movable_looks_at_the_node_too() -> None:
 def test_auto_movable_counts_the_boot_memory_that_is_online() -> None:
     kernel = booted("7.2", policy=Mmop.OFFLINE, blocks=8, target_node=1)
     kernel.memory_hotplug.set_online_policy(b"auto-movable")
-    kernel.memory_hotplug.parameters.auto_movable_ratio = 14  # of the node's 8 blocks: one Movable block, and no more
+    kernel.memory_hotplug.parameters.auto_movable_ratio = 101  # of the node's 8 blocks: the device's 8 blocks
     assert set(zones_of(kernel, 48, 55).values()) == {"Movable Normal"}
     assert block_state(kernel, 47, "offline") == "ok"
     assert set(zones_of(kernel, 48, 55).values()) == {"Normal Movable"}

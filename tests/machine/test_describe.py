@@ -158,6 +158,11 @@ def test_a_good_file(tmp_path: Path) -> None:
             "memory_hotplug = { auto_movable_ratio = -1 }\nmodules =",
             ["memory_hotplug.auto_movable_ratio = -1", ">= 0"],
         ),
+        (
+            "modules =",
+            'kernel = { out_of_tree_modules = ["nd-btt"] }\nmodules =',
+            ["kernel.out_of_tree_modules[0] = 'nd-btt'", "expected one of", "nd_btt"],
+        ),
         ("modules =", "kernel = { nr_cpus = 0 }\nmodules =", ["kernel.nr_cpus = 0", ">= 1"]),
         ("modules =", "kernel = { dax_major = 5000 }\nmodules =", ["kernel.dax_major = 5000", "<= 511"]),
         ("modules =", 'unmovable = [{ block = -1, why = "x" }]\nmodules =', ["unmovable[0].block = -1", ">= 0"]),

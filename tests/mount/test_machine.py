@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import stat
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakesysfs.fuse.mount_table import mounted_at
+from fakesysfs.ops.errors import NAMES
 
 pytestmark = pytest.mark.mount
 
@@ -62,8 +62,16 @@ def write(path: Path, data: bytes | str) -> str:
         finally:
             os.close(file)
     except OSError as error:
-        return errno.errorcode[error.errno or 0]
+        return NAMES[error.errno or 0]
     return "ok"
+
+
+def test_a_poisoned_page_through_the_host(mnt: Path) -> None:
+    """EHWPOISON is an errno that Python has no name for, and that the host passes on."""
+    memory = mnt / MEMORY
+    assert write(memory / "hard_offline_page", "0x1c0000000") == "ok"
+    assert write(memory / "hard_offline_page", "0x1c0000000") == "EHWPOISON"
+    assert (mnt / "sys/devices/system/node/node1/memory_failure/recovered").read_text() == "1\n"
 
 
 def mem_total(mnt: Path) -> int:

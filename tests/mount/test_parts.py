@@ -304,7 +304,7 @@ def test_files_of_other_mounts_have_the_same_numbers() -> None:
         assert not has_open(thread, kobj.st_ino + 1, device)
 
 
-@pytest.mark.parametrize(("number", "answer"), [(16, 16), (0, 5), (512, 5), (524, 5), (41, 5)])
+@pytest.mark.parametrize(("number", "answer"), [(16, 16), (133, 133), (0, 5), (512, 5), (524, 5), (41, 5)])
 def test_errnos_of_no_host_are_eio(number: int, answer: int) -> None:
     assert answer_errno(number) == answer
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fakesysfs import cli, machine
+from fakesysfs.ops.errors import NAMES
 from tests.soaking.arena import Arena
 from tests.soaking.fork import Attack, clients
 from tests.soaking.report import Tally
@@ -36,7 +37,7 @@ NEVER = {
 """Errnos that no attribute that its user may write answers."""
 MAY_FAIL_WITH_EIO = "autosuspend_delay_ms"
 """As in the kernel, for a device without runtime PM (drivers/base/power/sysfs.c)."""
-ANSWERS = tuple(set(errno.errorcode) - NEVER)
+ANSWERS = tuple(set(NAMES) - NEVER)
 
 WAITING = ("_follow", "_new", "_announce", "dev_kmsg")
 """Files whose reader waits for more."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+
+from fakesysfs.ops.errors import NAMES
 
 SHOWN = 20
 """Failures of one kind that are kept as text; all are counted."""
@@ -56,8 +57,8 @@ class Tally:
             if error.errno in allowed:
                 self.refused += 1
             else:
-                names = ", ".join(errno.errorcode[number] for number in allowed) or "no error"
-                got = errno.errorcode.get(error.errno or 0, str(error.errno))
+                names = ", ".join(NAMES[number] for number in allowed) or "no error"
+                got = NAMES.get(error.errno or 0, str(error.errno))
                 self.fail("error", f"{what}: {got}, expected success or {names}")
         passed = time.monotonic() - start
         self.operations += 1

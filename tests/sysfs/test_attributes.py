@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fakesysfs.kernel.memory_failure import RESULTS
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.kernfs import Tree, open_directory
 from fakesysfs.ops.errors import KernelError
@@ -382,14 +383,20 @@ def test_what_a_node_is_told(name: str, answers: dict[str, str]) -> None:
 
 
 def test_pages_taken_out_of_use() -> None:
-    """soft_offline_page, memory_failure: what is not there, what is there and offline, what is online."""
+    """What is not there, what is there and offline, what is online; and where it is counted."""
     face = Face("oracle-distribution-policy-offline", "7.2")
     for module in ("dax_hmem", "kmem"):
         face.write("/control/modules/load", module)
-    answers = {"0x1000": "ok", "junk": "EINVAL", "0x180000000": "EIO", "0x10000000000": "ENXIO", f"{1 << 64}": "EINVAL"}
+    answers = {"0x4000000": "ok", "junk": "EINVAL", "0x180000000": "EIO", "0x10000000000": "ENXIO"}
+    answers[f"{1 << 64}"] = "EINVAL"
     assert {word: face.refusal(f"{MEMORY}/soft_offline_page", word) for word in answers} == answers
-    answers["0x180000000"] = "ENXIO"
+    answers = {"0x4000fff": "EHWPOISON", "0x4001000": "ok", "0x180000000": "ENXIO", "0x10000000000": "EBUSY"}
+    answers.update({"junk": "EINVAL", f"{1 << 64}": "EINVAL", "0": "EBUSY"})
     assert {word: face.refusal(f"{MEMORY}/hard_offline_page", word) for word in answers} == answers
+    counts = {name: face.read(f"{NODE}/node0/memory_failure/{name}") for name in RESULTS}
+    assert counts == {"total": "2\n", "ignored": "1\n", "failed": "0\n", "delayed": "0\n", "recovered": "1\n"}
+    assert face.read(f"{NODE}/node1/memory_failure/total") == "0\n"
+    assert "HardwareCorrupted:    12 kB\n" in face.read("/proc/meminfo")
 
 
 def test_refused_says_who_what_and_why() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -48,11 +49,25 @@ def test_junk_to_control_pmem_devdax(words: str) -> None:
     assert face.refusal("/control/pmem/devdax", words) == expected
 
 
+def test_the_mode_of_a_namespace_says_what_has_claimed_it() -> None:
+    face = Face("oracle", "7.2")
+    mode = "/sys/devices/platform/e820_pmem/ndbus0/region0/namespace0.0/mode"
+    sched.run(face.kernel.modprobe("nd_e820"))
+    assert face.read(mode) == "memory\n"
+    sched.run(face.kernel.modprobe("nd_pmem"))
+    assert face.read(mode) == "memory\n", "a raw namespace with its block device"
+    face.write("/control/pmem/devdax", "namespace0.0\n")
+    assert face.read(mode) == "dax\n"
+
+
 def test_the_nd_bus_comes_and_goes_with_its_module() -> None:
     face = Face("oracle", "7.2")
     assert "nd" not in face.names("/sys/bus")
     sched.run(face.kernel.modprobe("nd_e820"))
     assert sorted(face.names("/sys/bus/nd/devices")) == ["namespace0.0", "ndbus0", "region0"]
+    assert sorted(face.names("/sys/bus/nd/drivers")) == ["nd_bus", "nd_region", "nvdimm"]
+    assert sorted(face.names("/sys/bus/nd/drivers/nd_bus")) == ["module", "ndbus0", "uevent"]
+    assert sorted(face.names("/sys/bus/nd/drivers/nvdimm")) == ["bind", "module", "uevent", "unbind"]
     sched.run(face.kernel.rmmod("nd_e820"))
     sched.run(face.kernel.rmmod("libnvdimm"))
     assert "nd" not in face.names("/sys/bus")
@@ -65,3 +80,45 @@ def test_a_module_s_directory() -> None:
         "coresize", "drivers", "holders", "initsize", "initstate", "notes", "refcnt", "sections", "taint", "uevent",
     ]  # fmt: skip
     assert face.read("/sys/module/kmem/taint") == "\n"
+
+
+def test_links_to_a_node_with_hmat_data_outlive_it() -> None:
+    """Nothing takes them back, and the node that returns is not registered again (hmat_hotplug_target)."""
+    face = Face("oracle-hmat", "7.3")
+    node = "/sys/devices/system/node"
+    face.write("/sys/devices/system/memory/auto_online_blocks", "online_movable")
+    for module in ("device_dax", "dax_hmem"):
+        sched.run(face.kernel.modprobe(module))
+    assert face.names(f"{node}/node0/access0/targets") == face.names(f"{node}/node0/access1/targets")
+    assert "node2" not in face.names(f"{node}/node0/access0/targets")
+    sched.run(face.kernel.modprobe("kmem"))
+    for access in ("access0", "access1"):
+        assert "node2" in face.names(f"{node}/node0/{access}/targets")
+        assert "node0" in face.names(f"{node}/node2/{access}/initiators")
+    kmem = "/sys/bus/dax/drivers/kmem"
+    for _ in range(2):
+        for index in range(48, 80):
+            face.write(f"/sys/devices/system/memory/memory{index}/state", "offline")
+        face.write(f"{kmem}/unbind", "dax0.0")
+        assert "node2" not in face.names(node)
+        for access in ("access0", "access1"):
+            assert "node2" in face.names(f"{node}/node0/{access}/targets")
+            assert link(face, f"{node}/node0/{access}/targets/node2") == "../../../node2"
+        face.write(f"{kmem}/bind", "dax0.0")
+        assert "access0" not in face.names(f"{node}/node2")
+        assert "access1" not in face.names(f"{node}/node2")
+        for access in ("access0", "access1"):
+            assert "node2" in face.names(f"{node}/node0/{access}/targets")
+
+
+def test_power_of_a_node_s_access_has_async_only(tmp_path: Path) -> None:
+    """Its device has no callbacks for runtime PM; access0 and access1 are devices of their own."""
+    machine = tmp_path / "machine.toml"
+    machine.write_text('extends = "oracle-hmat"\n[kernel]\nPM = true\n')
+    face = Face(str(machine), "7.2")
+    access = "/sys/devices/system/node/node0/access"
+    assert face.names(f"{access}0/power") == ["async"]
+    assert face.write(f"{access}0/power/async", "enabled") == len("enabled")
+    assert face.read(f"{access}0/power/async") == "enabled\n"
+    assert face.read(f"{access}1/power/async") == "disabled\n"
+    assert face.read("/sys/devices/system/node/node0/power/async") == "disabled\n"

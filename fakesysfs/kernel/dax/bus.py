@@ -392,7 +392,7 @@ def _grow_once(dev_dax: DevDax, wanted: int) -> int:
 
 
 def align_store(dev_dax: DevDax, buffer: bytes) -> None:
-    """A write to daxX.Y/align. Raises KernelError: ENXIO for junk, EINVAL, EBUSY."""
+    """A write to daxX.Y/align. Raises KernelError: ENXIO for any text that is no 64-bit number, EINVAL, EBUSY."""
     align = kstrtoull(buffer, 0, "align_store", otherwise=errno.ENXIO)
     if align not in ALIGNMENTS:
         raise KernelError(errno.EINVAL, f"{align} is not one of {', '.join(map(str, ALIGNMENTS))}", "align_store")

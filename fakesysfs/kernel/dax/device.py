@@ -10,6 +10,7 @@ import errno
 from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
 from fakesysfs.kernel.printk import WARNING
 from fakesysfs.kernel.resource import IomemResource, Resource
+from fakesysfs.kernel.zones import PAGE_SHIFT
 from fakesysfs.ops.errors import KernelError
 
 
@@ -53,6 +54,20 @@ class DeviceDax(DaxDriver):
         """Remove the page map."""
         assert isinstance(device, DevDax)
         device.pgmap = False
+
+
+def page_map_node(bus: DaxBus, pfn: int) -> int | None:
+    """The node of a page frame in the page map of a device that is bound to device_dax, else None.
+
+    The page map is on the node of the device (memremap_pages).
+    """
+    address = pfn << PAGE_SHIFT
+    for device in bus.devices.values():
+        if not isinstance(device, DevDax) or not isinstance(device.driver, DeviceDax):
+            continue
+        if any(mapping.range.start <= address <= mapping.range.end for mapping in device.mappings):
+            return device.numa_node
+    return None
 
 
 class FsdevDax(DeviceDax):

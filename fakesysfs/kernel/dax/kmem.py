@@ -25,6 +25,7 @@ import errno
 from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
 from fakesysfs.kernel.device import Device
 from fakesysfs.kernel.kstrtox import sysfs_match_string
+from fakesysfs.kernel.memory_block import MemoryGroup
 from fakesysfs.kernel.memory_tiers import MEMTIER_DEFAULT_LOWTIER_ADISTANCE, MemoryDevType, MemoryTiers
 from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.printk import ERR, INFO, WARNING
@@ -39,6 +40,7 @@ from fakesysfs.kernel.profile import (
 )
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.resource import IomemResource, Resource
+from fakesysfs.kernel.zones import PAGE_SHIFT
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import ActiveReferences, Mutex, Preempt, ask
 
@@ -77,6 +79,9 @@ class DaxKmemData:
         self.resources: dict[int, Resource] = {}
         """The reservations in /proc/iomem, by the number of the mapping."""
         self._block_size = block_size
+        total = sum(span.length for _, span in self.usable())
+        self.memory_group = MemoryGroup(dev_dax.target_node, total >> PAGE_SHIFT)
+        """The whole blocks of all mappings at the time of the probe."""
 
     @property
     def attribute_exists(self) -> bool:
@@ -248,7 +253,7 @@ class Kmem(DaxDriver):
                 continue
             try:
                 await self._memory_hotplug.add_memory_driver_managed(
-                    dev_dax.target_node, span, KMEM_NAME, at_add, memmap_on_memory=dev_dax.memmap_on_memory
+                    data.memory_group, span, KMEM_NAME, at_add, memmap_on_memory=dev_dax.memmap_on_memory
                 )
             except KernelError:
                 core.printk(

@@ -125,9 +125,17 @@ class NdBusDriver(NdDriver):
 
     name = "nd_bus"
     devtype = "nd_bus"
+    suppress_bind_attrs = True
 
     async def probe(self, device: Device) -> None:
         """Do nothing: the bus has no commands."""
+
+
+class NvdimmDriver(NdDriver):
+    """The driver nvdimm of module libnvdimm, for DIMMs. The firmware's legacy ranges have none."""
+
+    name = "nvdimm"
+    devtype = "nvdimm"
 
 
 class NdRegionDriver(NdDriver):
@@ -188,14 +196,16 @@ class NdPmem(NdDriver):
     name = "nd_pmem"
     devtype = "nd_namespace_io"
 
-    def __init__(self, bus: Bus, module: str, iomem: IomemResource) -> None:
+    def __init__(self, bus: Bus, module: str, iomem: IomemResource, dax_minors: Ida) -> None:
         super().__init__(bus, module)
         self._iomem = iomem
+        self._dax_minors = dax_minors
 
     async def probe(self, device: Device) -> None:
         """Bind to a raw namespace, or make the device of a devdax one.
 
-        nd_pmem_probe, nd_dax_probe.
+        nd_pmem_probe, nd_dax_probe. The block device of a raw namespace has a dax device behind it,
+        which takes a minor number as those of the dax bus do (alloc_dax).
 
         Raises KernelError: ENXIO for a devdax namespace, EBUSY if another resource is in the range.
         """
@@ -212,6 +222,12 @@ class NdPmem(NdDriver):
         if resource is None:
             raise KernelError(errno.EBUSY, "the range overlaps another resource", "pmem_attach_disk")
         _release_with(device, self._iomem, resource)
+        minor = self._dax_minors.take()
+
+        async def kill_dax() -> None:
+            self._dax_minors.release(minor)
+
+        device.release_actions.append(kill_dax)
 
 
 def _nd_dax(namespace: NdDevice) -> NdDevice:
@@ -288,7 +304,7 @@ class Libnvdimm:
         bus = self._buses["nd"] = NvdimmBus(self._core, self._nodes)
         self._core.changed("bus", bus)
         self._core.uevents.send("add", f"/bus/{bus.name}", "bus")
-        return [NdBusDriver(bus, module.name), NdRegionDriver(bus, module.name)]
+        return [NdBusDriver(bus, module.name), NvdimmDriver(bus, module.name), NdRegionDriver(bus, module.name)]
 
     async def exit(self, module: Module) -> None:
         """Unregister the drivers and the bus (libnvdimm_exit).

@@ -372,6 +372,14 @@ def test_all_tests_are_given_their_tools(ready: Path) -> None:
     assert calls(ready)[-7:] == ["fetch_daxctl.sh ", *checks]
 
 
+@only_root
+def test_types_are_not_checked_against_those_of_pyfuse3_3_4(ready: Path) -> None:
+    (ready / ".venv/lib/python3.13/site-packages/pyfuse3-3.4.0.egg-info").mkdir(parents=True)
+    run_tests(ready)
+    assert "mypy " not in calls(ready)
+    assert {"ruff check", "basedpyright ", "pytest "} <= set(calls(ready))
+
+
 def test_one_test_installs_and_fetches_nothing(ready: Path) -> None:
     run_tests(ready, "tests/test_x.py", "-k", "y")
     assert calls(ready) == ["pytest tests/test_x.py -k y"]

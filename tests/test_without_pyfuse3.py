@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakesysfs.fuse import mount
+from fakesysfs.testing import MountedMachine
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDING = """
@@ -119,6 +120,16 @@ def test_the_fixtures(environment: dict[str, str], tmp_path: Path, options: tupl
     done = python(environment, *arguments, cwd=tmp_path)
     assert re.search(rf"=+ 1 passed, {result} in", done.stdout), done.stdout
     assert "a mount needs pyfuse3, which is not installed" in done.stdout
+
+
+@pytest.mark.mount
+@pytest.mark.tools
+def test_a_run_in_a_fake_that_is_mounted(environment: dict[str, str], tmp_path: Path) -> None:
+    """The server is another process, of another Python say."""
+    attribute = "/sys/bus/dax/devices/dax0.0/hotplug"
+    with MountedMachine(tmp_path / "machine") as machine:
+        done = python(environment, "-m", "fakesysfs", "run", "--at", str(machine.path), "--", "cat", attribute)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "online_movable\n", "")
 
 
 # Needs it ---------------------------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def test_no_compiler_is_asked_for_where_apt_has_pyfuse3(checkout: Path, candidat
 
 def shell(checkout: Path, script: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
     """A script that has the set-up's functions; $1 is the checkout."""
-    command = ["bash", "-euc", f'. "$1/scripts/setup.sh"\n{script}', "bash", checkout, *arguments]
+    command: list[str | Path] = ["bash", "-euc", f'. "$1/scripts/setup.sh"\n{script}', "bash", checkout, *arguments]
     return subprocess.run(
         command, env=environment_of(checkout), cwd="/", capture_output=True, text=True, check=False, timeout=60
     )

@@ -199,6 +199,7 @@ def _mount_there(options: argparse.Namespace) -> int:
     answered = False
 
     def serve(ready: Callable[[str], None]) -> None:
+        mount.import_pyfuse3()
         from fakesysfs.fuse.session import serve  # noqa: PLC0415
         from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415
         from fakesysfs.sysroot import Sysroot  # noqa: PLC0415

@@ -5,7 +5,8 @@
 #
 # which returns at once when the checkout's .venv is up to date. Otherwise it installs what is missing: Debian's packages
 # as root, on a terminal after a question, else it names the command; then a .venv with this package
-# (`test`: and what the tests need).
+# (`test`: and what the tests need). pyfuse3, which has to be compiled, is the distribution's own where that fits
+# (Debian 13): then no compiler is needed.
 #
 # .venv/.set-up-{base,test}  stamps: for which pyproject.toml, at which path, that part of the .venv was finished.
 # .venv.lock                 held (flock) by the one set-up at work and by the pip that it started, which may outlive it.
@@ -15,6 +16,8 @@ unset CDPATH # it would make `cd` print
 checkout=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$checkout/.venv
 log=""    # what the steps say; a path of mktemp's
+as_root=(env DEBIAN_FRONTEND=noninteractive)
+[[ $EUID == 0 ]] || as_root=(sudo -n "${as_root[@]}")
 python="" # the first Python that will do
 
 say() {
@@ -38,6 +41,7 @@ is_set_up() { # base|test
     local stamp
     [[ -r $venv/.set-up-$1 && -x $venv/bin/python ]] || return 1
     command -v fusermount3 >/dev/null || return 1
+    pyfuse3_links_lead_somewhere || return 1
     stamp=$(<"$venv/.set-up-$1")
     [[ $stamp == "$(stamp_now)" ]]
 }
@@ -81,10 +85,13 @@ make_set_up() { # base|test
     if [[ ! -e $venv ]]; then
         step "making $venv" "$python" -m venv "$venv"
     fi
-    local what=$checkout
-    [[ $1 == base ]] || what+="[$1]"
-    step "installing fakesysfs and what it needs into it (compiles pyfuse3: this may take a minute)" \
-        "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --editable "$what"
+    local extras=mount how=" (compiles pyfuse3: this may take a minute)"
+    [[ $1 == base ]] || extras+=",$1"
+    if link_pyfuse3; then
+        how=", beside this system's pyfuse3"
+    fi
+    step "installing fakesysfs and what it needs into it$how" \
+        "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --editable "${checkout}[$extras]"
     step "checking that pyfuse3 loads" "$venv/bin/python" -c "import pyfuse3"
     # pip does not for an editable package, and who starts it later may not be able (PYTHONDONTWRITEBYTECODE, another
     # user): without it every start compiles the sources anew, which takes longer than all the rest
@@ -127,14 +134,82 @@ step() { # LINE COMMAND...
     fi
 }
 
+# ---- the distribution's pyfuse3
+
+# Links it into the .venv, and nothing else of the system: --system-site-packages would also bring versions of other
+# packages that nothing was tested with, and their plugins for pytest. Links, not a copy: after an update of the package
+# the links of its old version lead nowhere, and the set-up runs again. Fails where there is no such pyfuse3.
+link_pyfuse3() {
+    local site place
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+    if ! pyfuse3_links_lead_somewhere; then
+        find "$site" -maxdepth 1 -name '*pyfuse3*' -type l -delete
+    fi
+    place=$(system_pyfuse3) || return 1
+    if [[ ! -e $site/pyfuse3 ]]; then
+        ln -s -- "$place"/*pyfuse3* "$site/"
+    fi
+    [[ -L $site/pyfuse3 ]]
+}
+
+pyfuse3_links_lead_somewhere() {
+    local link
+    for link in "$venv"/lib/python3*/site-packages/*pyfuse3*; do
+        [[ -e $link || ! -L $link ]] || return 1
+    done
+}
+
+# Prints the folder that has a pyfuse3 of the version that a mount needs, for the Python below $python. Fails without.
+system_pyfuse3() {
+    local base
+    base=$(readlink -f -- "$(command -v "$python")")
+    PYTHONPATH=$checkout "$base" -s -P -B -c "$place_of_pyfuse3" 2>/dev/null
+}
+
+place_of_pyfuse3='
+import pathlib, fakesysfs.fuse.mount
+fakesysfs.fuse.mount.import_pyfuse3()
+import pyfuse3
+print(pathlib.Path(pyfuse3.__file__).parents[1])'
+
+has_pyfuse3() {
+    if [[ $python == "$venv/"* ]] && "$python" -c "import pyfuse3" 2>/dev/null; then
+        return 0
+    fi
+    system_pyfuse3 >/dev/null
+}
+
+# Whether apt has one of the versions that pyproject.toml allows, for the python3 that is or would be here.
+apt_offers_pyfuse3() {
+    local candidate
+    if [[ -n $python ]]; then
+        [[ $(readlink -f -- "$(command -v "$python")") == "$(readlink -f /usr/bin/python3)" ]] || return 1
+    elif command -v python3 >/dev/null; then
+        return 1
+    fi
+    candidate=$(apt_candidate python3-pyfuse3)
+    [[ $candidate =~ ^([0-9]+:)?3\.([4-9]|[1-9][0-9]) ]]
+}
+
+# The version that apt would install, or nothing.
+apt_candidate() { # PACKAGE
+    command -v apt-cache >/dev/null || return 0
+    LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: //p'
+}
+
 # ---- system packages
 
 provide_system_packages() {
-    local missing packages=()
+    local missing packages=() has_new_lists=""
     # twice: the first round may bring a python3 that is too old, and so tell which other package to ask for
     for _ in 1 2; do
         find_missing
         [[ -n $missing ]] || return 0
+        # images of containers have empty lists, which do not tell what apt offers
+        if can_install && command -v apt-cache >/dev/null && [[ -z $(apt_candidate bash) ]]; then
+            apt_update
+            find_missing
+        fi
         name_packages
         may_install "${packages[@]}" || break
         apt_install "${packages[@]}"
@@ -147,15 +222,15 @@ provide_system_packages() {
 # Root may, and the user of a CI machine who can become root without being asked for a password. On a
 # terminal the person there decides, but not in CI, which may give its jobs a terminal.
 may_install() { # PACKAGE...
-    [[ $(package_manager) == apt ]] || return 1
-    if [[ ${CI-} == true ]]; then
-        [[ $EUID == 0 ]] || sudo -n true 2>/dev/null
-        return
-    fi
-    [[ $EUID == 0 ]] || return 1
-    if [[ -t 0 || -t 2 ]]; then
+    can_install || return 1
+    if [[ ${CI-} != true && (-t 0 || -t 2) ]]; then
         agrees "install with apt: $*?"
     fi
+}
+
+can_install() {
+    [[ $(package_manager) == apt ]] || return 1
+    [[ $EUID == 0 ]] || { [[ ${CI-} == true ]] && sudo -n true 2>/dev/null; }
 }
 
 agrees() { # QUESTION
@@ -176,8 +251,12 @@ find_missing() {
         missing+=", $python's venv"
     fi
     command -v fusermount3 >/dev/null || missing+=", fusermount3"
-    # pyfuse3 comes as source only; once it is in the .venv nothing has to be compiled
-    if [[ -z $python ]] || ! "$python" -c "import pyfuse3" 2>/dev/null; then
+    # pip has pyfuse3 as source only; once it is in the .venv nothing has to be compiled
+    if [[ -n $python ]] && has_pyfuse3; then
+        :
+    elif apt_offers_pyfuse3; then
+        missing+=", pyfuse3"
+    else
         command -v gcc >/dev/null || missing+=", gcc"
         command -v pkg-config >/dev/null || missing+=", pkg-config"
         pkg-config --exists "fuse3 >= 3.2" 2>/dev/null || missing+=", libfuse3's headers"
@@ -211,7 +290,16 @@ name_packages() {
         version=3.11
     fi
     case $(package_manager) in
-        apt) packages=("python$version" "python$version-venv" "python$version-dev" fuse3 libfuse3-dev gcc libc6-dev pkg-config) ;;
+        apt)
+            packages=("python$version" "python$version-venv")
+            case $missing in
+                *gcc* | *pkg-config* | *headers*)
+                    packages+=("python$version-dev" fuse3 libfuse3-dev gcc libc6-dev pkg-config)
+                    ;;
+                *pyfuse3*) packages+=(python3-pyfuse3 fuse3) ;;
+                *) packages+=(fuse3) ;;
+            esac
+            ;;
         dnf) packages=("python$version" "python$version-devel" fuse3 fuse3-devel gcc pkgconf-pkg-config) ;;
         zypper) packages=("python${version/./}" "python${version/./}-devel" fuse3 fuse3-devel gcc pkg-config) ;;
         pacman) packages=(python fuse3 gcc pkgconf) ;;
@@ -245,11 +333,14 @@ install_command() { # PACKAGE...
 
 # apt locks for itself, and what a package starts must not hold our lock: 9>&-
 apt_install() { # PACKAGE...
-    local prefix=(env DEBIAN_FRONTEND=noninteractive)
-    [[ $EUID == 0 ]] || prefix=(sudo -n "${prefix[@]}")
-    # dpkg may have been interrupted; and a list that can't be fetched is no reason to give up, the others may do
-    step "asking apt for its lists" "${prefix[@]}" \
-        bash -c "dpkg --configure -a; apt-get -o DPkg::Lock::Timeout=300 update || true" 9>&-
-    step "installing with apt: $*" "${prefix[@]}" \
+    [[ -n ${has_new_lists-} ]] || apt_update
+    step "installing with apt: $*" "${as_root[@]}" \
         apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@" 9>&-
+}
+
+# dpkg may have been interrupted; and a list that can't be fetched is no reason to give up, the others may do
+apt_update() {
+    step "asking apt for its lists" "${as_root[@]}" \
+        bash -c "dpkg --configure -a; apt-get -o DPkg::Lock::Timeout=300 update || true" 9>&-
+    has_new_lists=yes
 }

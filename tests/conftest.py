@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.fuse.mount import MountError, check_device, detach
+from fakesysfs.fuse.mount import MountError, check_device, check_library, detach
 from fakesysfs.fuse.mount_table import TYPE, mounts
 
 
@@ -18,6 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("CI") == "true":
         return
     try:
+        check_library()
         check_device()
     except MountError as error:
         for item in items:

@@ -10,6 +10,7 @@ import os
 import pty
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ INSTALL = {
     "zypper": "sudo zypper install python3 python3-devel fuse3 fuse3-devel gcc pkg-config",
     "pacman": "sudo pacman -S --needed python fuse3 gcc pkgconf",
 }
+PACKAGES = INSTALL["apt-get"].removeprefix("sudo apt-get install ")
 
 
 @pytest.fixture
@@ -114,10 +116,119 @@ def test_somebody_elses_checkout_that_is_not_set_up(checkout: Path) -> None:
     )
 
 
+# The distribution's pyfuse3 ---------------------------------------------------------------------------------------
+
+WITH_PYFUSE3 = "python3 python3-venv python3-pyfuse3 fuse3"
+
+
+def stub_apt_cache(checkout: Path, candidate: str, condition: str = "true") -> None:
+    """What apt would install of python3-pyfuse3; of other packages a version too."""
+    stub(
+        checkout / "bin/apt-cache",
+        f"""
+        {condition} || exit 0
+        case $2 in
+            python3-pyfuse3) echo '  Candidate: {candidate}' ;;
+            *) echo '  Candidate: 1.0' ;;
+        esac
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidate", "packages"),
+    [
+        ("3.4.0-3+b3", WITH_PYFUSE3),
+        ("3.10.1-1", WITH_PYFUSE3),
+        ("3.2.1-2+b2", PACKAGES),
+        ("4.0.0-1", PACKAGES),
+        ("(none)", PACKAGES),
+    ],
+)
+def test_no_compiler_is_asked_for_where_apt_has_pyfuse3(checkout: Path, candidate: str, packages: str) -> None:
+    """For apt's own python3: there is no other here."""
+    (checkout / "bin/python3").unlink()
+    stub(checkout / "bin/apt-get")
+    stub_apt_cache(checkout, candidate)
+    done = set_up(checkout)
+    assert done.returncode == 1
+    assert done.stderr.strip().partition("; install that first: ")[2] == f"sudo apt-get install {packages}"
+
+
+def shell(checkout: Path, script: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    """A script that has the set-up's functions; $1 is the checkout."""
+    command: list[str | Path] = ["bash", "-euc", f'. "$1/scripts/setup.sh"\n{script}', "bash", checkout, *arguments]
+    return subprocess.run(
+        command, env=environment_of(checkout), cwd="/", capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture
+def system(checkout: Path) -> Path:
+    """The packages of a Python that has a pyfuse3, below a checkout with a .venv."""
+    shutil.copytree(ROOT / "fakesysfs", checkout / "fakesysfs", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", checkout / ".venv"], check=True)
+    (checkout / "bin/find").symlink_to(shutil.which("find") or "find")
+    (checkout / "bin/ln").symlink_to(shutil.which("ln") or "ln")
+    packages = checkout / "packages"
+    packages.mkdir()
+    python = checkout / "bin/system-python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH=$PYTHONPATH:{packages} exec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    return packages
+
+
+def add_pyfuse3(packages: Path, version: str) -> None:
+    """As Debian's package has it."""
+    (packages / "pyfuse3").mkdir()
+    (packages / "pyfuse3/__init__.py").write_text(f"__version__ = {version!r}")
+    (packages / f"pyfuse3-{version}.egg-info").mkdir()
+    (packages / "pyfuse3_asyncio.py").touch()
+    (packages / "pytest_of_the_system.py").touch()
+
+
+def links(checkout: Path) -> list[str]:
+    """What the .venv links to."""
+    (site,) = checkout.glob(".venv/lib/python3*/site-packages")
+    return sorted(path.name for path in site.iterdir() if path.is_symlink())
+
+
+LINK = "python=system-python; link_pyfuse3"
+
+
+def test_a_pyfuse3_of_the_system_is_linked_and_nothing_else(checkout: Path, system: Path) -> None:
+    add_pyfuse3(system, "3.4.0")
+    done = shell(checkout, f"{LINK}; {LINK}; pyfuse3_links_lead_somewhere")
+    assert (done.returncode, done.stderr) == (0, ""), "twice, as in a second set-up"
+    assert links(checkout) == ["pyfuse3", "pyfuse3-3.4.0.egg-info", "pyfuse3_asyncio.py"]
+    script = "import pyfuse3; print(pyfuse3.__version__)"
+    done = subprocess.run([checkout / ".venv/bin/python", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "3.4.0\n"
+
+
+@pytest.mark.parametrize("version", ["3.2.1", "4.0.0", None])
+def test_a_pyfuse3_that_does_not_fit_is_not_linked(checkout: Path, system: Path, version: str | None) -> None:
+    if version is not None:
+        add_pyfuse3(system, version)
+    assert shell(checkout, LINK).returncode == 1
+    assert links(checkout) == []
+
+
+def test_an_update_of_the_systems_pyfuse3_makes_the_set_up_run_again(checkout: Path, system: Path) -> None:
+    add_pyfuse3(system, "3.4.0")
+    shell(checkout, LINK)
+    (system / "pyfuse3-3.4.0.egg-info").rename(system / "pyfuse3-3.5.0.egg-info")
+    assert shell(checkout, "pyfuse3_links_lead_somewhere").returncode == 1
+    assert shell(checkout, LINK).returncode == 0
+    assert links(checkout) == ["pyfuse3", "pyfuse3-3.5.0.egg-info", "pyfuse3_asyncio.py"]
+    shutil.rmtree(system)
+    assert shell(checkout, LINK).returncode == 1
+    assert links(checkout) == [], "pip compiles it then"
+
+
 # Root -------------------------------------------------------------------------------------------------------------
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root installs packages")
-PACKAGES = INSTALL["apt-get"].removeprefix("sudo apt-get install ")
 
 
 @pytest.fixture
@@ -170,6 +281,22 @@ def test_root_without_a_terminal_installs(apt_checkout: Path) -> None:
     )
     assert done.returncode == 1
     assert set(installed(apt_checkout)) == {PACKAGES}
+
+
+@only_root
+def test_empty_lists_are_filled_before_packages_are_chosen(checkout: Path) -> None:
+    """Images of containers have none."""
+    (checkout / "bin/python3").unlink()
+    (checkout / "bin/touch").symlink_to(shutil.which("touch") or "touch")
+    lists = checkout / "lists"
+    stub(checkout / "bin/apt-get", f'case "$*" in *update) touch {lists} ;; esac')
+    stub_apt_cache(checkout, "3.4.0-3+b3", f"[ -e {lists} ]")
+    subprocess.run(
+        ["bash", checkout / "tests/run"],
+        env=environment_of(checkout), stdin=subprocess.DEVNULL, capture_output=True, check=False,
+    )  # fmt: skip
+    assert set(installed(checkout)) == {WITH_PYFUSE3}
+    assert len([call for call in calls(checkout) if call.startswith("apt-get") and call.endswith("update")]) == 1
 
 
 @only_root
@@ -227,6 +354,15 @@ def run_tests(checkout: Path, *arguments: str) -> None:
     )
 
 
+def test_a_link_to_a_pyfuse3_that_is_gone(ready: Path) -> None:
+    """The set-up runs again."""
+    assert shell(ready, "is_set_up test").returncode == 0
+    site = ready / ".venv/lib/python3.13/site-packages"
+    site.mkdir(parents=True)
+    (site / "pyfuse3").symlink_to(ready / "nowhere")
+    assert shell(ready, "is_set_up test").returncode == 1
+
+
 @only_root
 def test_all_tests_are_given_their_tools(ready: Path) -> None:
     run_tests(ready)
@@ -234,6 +370,14 @@ def test_all_tests_are_given_their_tools(ready: Path) -> None:
     assert {"daxctl", "numactl", "procps", "udev", "util-linux"} <= set(packages.split())
     checks = ["ruff format --check", "ruff check", "mypy ", "basedpyright ", "shellcheck.sh ", "pytest "]
     assert calls(ready)[-7:] == ["fetch_daxctl.sh ", *checks]
+
+
+@only_root
+def test_types_are_not_checked_against_those_of_pyfuse3_3_4(ready: Path) -> None:
+    (ready / ".venv/lib/python3.13/site-packages/pyfuse3-3.4.0.egg-info").mkdir(parents=True)
+    run_tests(ready)
+    assert "mypy " not in calls(ready)
+    assert {"ruff check", "basedpyright ", "pytest "} <= set(calls(ready))
 
 
 def test_one_test_installs_and_fetches_nothing(ready: Path) -> None:

@@ -1,6 +1,7 @@
 """What must be there before anything is mounted, and how a mount is taken away.
 
-Imports neither pyfuse3 nor trio: a daemon forks after these checks and before those start.
+Imports neither pyfuse3 nor trio: a daemon forks after these checks and before those start. Only `import_pyfuse3` does,
+which the server calls.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -28,6 +30,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 IN_A_CONTAINER = (
     "in a container it takes `docker run --device /dev/fuse --cap-add SYS_ADMIN` "
     "(where the host has AppArmor, also `--security-opt apparmor=unconfined`)"
+)
+
+PYFUSE3 = "pyfuse3>=3.4,<4"
+"""The requirement of the extra `mount` in pyproject.toml."""
+
+_OLDEST, _TOO_NEW = (3, 4), (4,)
+_INSTALL_PYFUSE3 = (
+    f"install it with `pip install '{PYFUSE3}'`, which compiles it "
+    "(Debian: first `apt install fuse3 gcc libc6-dev pkg-config libfuse3-dev python3-dev`), "
+    "or as Debian 13's package python3-pyfuse3 (docs/install.md)"
 )
 
 
@@ -64,6 +76,7 @@ def check(point: str, program: str = "fakesysfs") -> None:
 
     Raises MountError. `program` is the command that the message names, as a shell takes it.
     """
+    check_library()
     check_device()
     real = os.path.realpath(point)
     if real == "/":
@@ -81,6 +94,24 @@ def check(point: str, program: str = "fakesysfs") -> None:
         raise MountError(f"{point}: {error.strerror}{hint}", 2) from None
     if not is_directory:
         raise MountError(f"{point}: not a directory", 2)
+
+
+def check_library() -> None:
+    """Make sure that pyfuse3 is installed; this does not take the time of its import. Raises MountError."""
+    if importlib.util.find_spec("pyfuse3") is None:
+        raise MountError(f"a mount needs pyfuse3, which is not installed: {_INSTALL_PYFUSE3}")
+
+
+def import_pyfuse3() -> None:
+    """Import it in the process that serves. Raises MountError where it does not load, or is not `PYFUSE3`."""
+    check_library()
+    try:
+        import pyfuse3  # noqa: PLC0415  see above
+    except ImportError as error:
+        raise MountError(f"a mount needs pyfuse3, which does not load ({error}): {_INSTALL_PYFUSE3}") from None
+    version = pyfuse3.__version__
+    if not _OLDEST <= tuple(int(number) for number in version.split(".")[:2]) < _TOO_NEW:
+        raise MountError(f"a mount needs {PYFUSE3}, but {version} is installed: {_INSTALL_PYFUSE3}")
 
 
 def check_device() -> None:

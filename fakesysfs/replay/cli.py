@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from fakesysfs.fuse.mount import MountError
+from fakesysfs.fuse.mount import MountError, check_library
 from fakesysfs.replay import (
     bash,
     daxctl_versions,
@@ -48,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         recordings = _recordings(arguments.place, arguments.kernel)
     except RecordingError as error:
         return _wrong_use(str(error))
+    if arguments.on == "mount":
+        try:
+            check_library()
+        except MountError as error:
+            _complain(str(error))
+            return error.status
     if arguments.on == "mount" and (why := isolated.why_not()) is not None:
         return _wrong_use(f"--on mount needs a mount: {why}")
     reports = []
@@ -69,8 +75,12 @@ def _print(lines: Iterator[str] | list[str]) -> None:
         print(line, flush=True)  # noqa: T201  what a command does
 
 
-def _wrong_use(text: str) -> int:
+def _complain(text: str) -> None:
     print(f"fakesysfs replay: {text}", file=sys.stderr)  # noqa: T201  what a command does
+
+
+def _wrong_use(text: str) -> int:
+    _complain(text)
     return _WRONG_USE
 
 

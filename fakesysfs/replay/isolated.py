@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection
 from typing import Generic, NoReturn, TypeVar
 
-from fakesysfs.fuse.mount import MountError, check_device
+from fakesysfs.fuse.mount import MountError, check_device, check_library
 from fakesysfs.replay.target import NotSupportedError
 from fakesysfs.sandbox import linux, namespaces, view
 from fakesysfs.sandbox.init import kill_descendants
@@ -141,6 +141,7 @@ def die_with_parent() -> None:
 def why_not() -> str | None:
     """Why FUSE cannot be mounted here, or None. It is tried once."""
     try:
+        check_library()
         check_device()
         in_namespaces(_try_to_mount)
     except (MountError, ChildError) as error:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from fakesysfs.fuse.mount import MountError
+from fakesysfs.fuse.mount import MountError, import_pyfuse3
 from fakesysfs.replay import bash
 from fakesysfs.replay.model_target import ModelTarget, boot
 from fakesysfs.replay.target import ShellResult
@@ -66,6 +66,7 @@ def replay_on(profile: str, variant: str, replay: Callable[[ServedModelTarget], 
 
     Returns what `replay` returned, and the entries of the server's log. Raises MountError, NotSupportedError.
     """
+    import_pyfuse3()
     from fakesysfs.fuse.session import serve  # noqa: PLC0415  needs pyfuse3
 
     sysroot = boot(profile, variant)

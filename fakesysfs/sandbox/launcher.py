@@ -119,6 +119,8 @@ class _Launcher:
 
     def launch(self, command: list[str], mask: set[int], *, network: bool) -> int:
         """Start everything, wait; returns the command's status as from waitpid(2). Raises MountError."""
+        if self._at is None:
+            mount.check_library()
         mount.check_device()
         plan = self._plan = namespaces.plan(network=network)
         if self._point is not None:

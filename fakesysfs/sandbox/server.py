@@ -177,6 +177,8 @@ def _be_server(fake: Fake, point: str, pipes: _Pipes, *, private: bool, outside:
 
     try:
         status, text = _serve(fake, point, pipes.machine, ready, private=private, outside=outside)
+    except mount.MountError as error:
+        status, text = error.status, str(error)
     except BaseException as error:  # noqa: BLE001  nothing may get out of the fork
         status, text = 1, limits.reached(error) or f"bug: {traceback.format_exc()}"
     if text:
@@ -201,6 +203,7 @@ def _serve(
     fake: Fake, point: str, machine_pipe: int, ready: Callable[[], None], *, private: bool, outside: int | None
 ) -> tuple[int, str]:
     gc.disable()  # nothing that is imported becomes garbage
+    mount.import_pyfuse3()
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  only the server needs these
     from fakesysfs.fuse.session import serve  # noqa: PLC0415
     from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415
@@ -228,10 +231,7 @@ def _serve(
         RemoteUevents(sysroot.uevent_readers) if outside is None else UeventSender(sysroot, Injector(outside))
     )
 
-    try:
-        # All users see sysfs on a real machine. Here those of the mount namespace do.
-        allow_other = private or os.getuid() == 0
-        serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, uevents=uevents)
-    except mount.MountError as error:
-        return error.status, str(error)
+    # All users see sysfs on a real machine. Here those of the mount namespace do.
+    allow_other = private or os.getuid() == 0
+    serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, uevents=uevents)
     return 0, ""

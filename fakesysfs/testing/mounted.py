@@ -63,6 +63,7 @@ class MountedMachine(Controls):
 
     def __enter__(self) -> Self:
         try:
+            mount.check_library()
             mount.check_device()
         except mount.MountError as error:
             raise CannotMountError(str(error)) from None

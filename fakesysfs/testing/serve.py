@@ -30,6 +30,10 @@ def main(point: str, name: str, kernel: str) -> int:
         return _refuse(2, str(error))
     except mount.MountError as error:
         return _refuse(error.status, str(error))
+    try:
+        mount.import_pyfuse3()
+    except mount.MountError as error:
+        return _refuse(error.status, str(error))
     from fakesysfs.fuse.session import serve  # noqa: PLC0415  slow; errors come first
     from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415  the same
 

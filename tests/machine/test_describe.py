@@ -192,7 +192,11 @@ def test_what_is_wrong_is_said(tmp_path: Path, old: str, new: str, expected: lis
         (b"\x00\x01", "not TOML"),
         (b'title = "\xff"', "not TOML"),
         (b"a = " + b"[" * 5000, "nested too deeply"),
-        (b"extends = 'default'\n[memory_hotplug]\nonline_type" + b".a" * 5000 + b" = 1", "nested too deeply"),
+        # some versions of Python 3.13 have a depth to spare
+        (
+            b"extends = 'default'\n[memory_hotplug]\nonline_type" + b".a" * 5000 + b" = 1",
+            "nested too deeply|online_type",
+        ),
         (b"title = 1", "block_size|title"),
         (b"title = 'x'", "block_size"),
     ],

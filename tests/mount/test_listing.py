@@ -6,8 +6,11 @@ import itertools
 from types import SimpleNamespace
 from typing import Any
 
-import pyfuse3
 import pytest
+
+pytest.importorskip("pyfuse3")
+
+import pyfuse3
 
 from fakesysfs.fuse import listing
 from fakesysfs.fuse.entries import Entries

@@ -13,9 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyfuse3
 import pytest
 import trio
+
+pytest.importorskip("pyfuse3")
+
+import pyfuse3
 
 from fakesysfs.fuse import mount as mount_module
 from fakesysfs.fuse.callers import command_of, has_open, interrupted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,22 @@ def test_script_is_one(script: Path) -> None:
     shell = "bash" if script.read_bytes().startswith(b"#!/bin/bash") else "sh"
     subprocess.run([shell, "-n", script], check=True)
     assert script.stat().st_mode & 0o111
+
+
+INSTALLS = [path for path in sorted(EXAMPLES.rglob("*")) if path.is_file() and b"pip install" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("file", INSTALLS, ids=lambda path: str(path.relative_to(EXAMPLES)))
+def test_an_example_installs_what_exists(file: Path) -> None:
+    """A clone, by its path: no index has the package."""
+    for line in re.findall(r"pip install (.*)", file.read_text(encoding="utf-8")):
+        assert re.search(r'(?:^| )"[^" ]*[./][^" ]*\[mount\]"', line), line
+        assert not re.search(r"(?:^| )fakesysfs", line), line
+
+
+def test_there_is_a_file_for_each_service() -> None:
+    names = {path.name for path in INSTALLS if path.parent.name == "ci"}
+    assert names == {"Containerfile", "action.yml", "gitlab-ci.yml"}
 
 
 @pytest.mark.mount

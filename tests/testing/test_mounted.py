@@ -10,7 +10,6 @@ import sys
 import threading
 from pathlib import Path
 
-import pyfuse3
 import pytest
 
 from fakesysfs.testing import MountedMachine
@@ -145,10 +144,11 @@ def _block(machine: MountedMachine) -> str:
     return max(machine.ls("/sys/bus/memory/devices"), key=lambda name: int(name[6:]))
 
 
-@pytest.mark.skipif(not hasattr(pyfuse3, "PollHandle"), reason="pyfuse3 before 3.5 does not hear of poll(2)")
 @pytest.mark.parametrize("name", ["uevents_follow", "uevents_new", "kmsg_follow", "dev_kmsg"])
 def test_poll_tells_when_there_is_more(tmp_path: Path, name: str) -> None:
     """So select(2) and event loops can wait for it."""
+    if not hasattr(pytest.importorskip("pyfuse3"), "PollHandle"):
+        pytest.skip("pyfuse3 before 3.5 does not hear of poll(2)")
     with MountedMachine(tmp_path) as machine, open(machine.control / name, "rb", buffering=0) as file:
         os.set_blocking(file.fileno(), False)
         poll = select.poll()

@@ -43,7 +43,7 @@ _WRONG_USE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 if every operation was reproduced, 1 if not, 2 for wrong use."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         recordings = _recordings(arguments.place, arguments.kernel)
     except RecordingError as error:
@@ -187,7 +187,8 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `fakesysfs replay`."""
     parser = argparse.ArgumentParser(
         prog="fakesysfs replay",
         description="""Replays recordings of real kernels and compares every answer. Prints a line for each recording
@@ -208,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_jobs,
         metavar="N",
         default=2 * (os.cpu_count() or 1),
-        help="replay N recordings at the same time (default: %(default)s, twice the CPUs, because sessions often wait)",
+        help="replay N recordings at the same time (default: twice the CPUs, because sessions often wait)",
     )
     parser.add_argument(
         "--kernel", action="append", metavar="PROFILE", help="replay only recordings of this kernel; may be repeated"

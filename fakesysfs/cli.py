@@ -177,7 +177,7 @@ def _profile(name: str) -> Profile:
 
 
 def _mount(options: argparse.Namespace) -> int:
-    from fakesysfs.fuse import mount  # noqa: PLC0415
+    from fakesysfs.fuse import limits, mount  # noqa: PLC0415
 
     try:
         mount.check_limits()
@@ -185,8 +185,8 @@ def _mount(options: argparse.Namespace) -> int:
     except mount.MountError as error:
         print(f"fakesysfs: {error}", file=sys.stderr)
         return error.status
-    except MemoryError:
-        print("fakesysfs: there is too little memory to start", file=sys.stderr)
+    except MemoryError as error:
+        print(f"fakesysfs: {limits.reached(error)}", file=sys.stderr)
         return 1
 
 
@@ -283,9 +283,9 @@ def _run(options: argparse.Namespace) -> int:
     from fakesysfs.sandbox.server import Fake  # noqa: PLC0415
 
     if options.rules is not None and not options.udev:
-        raise _WrongUseError("--rules goes with --udev")
+        raise _WrongUseError("--rules needs --udev: give both")
     if options.udev and options.host_network:
-        raise _WrongUseError("--udev does not go with --host-network: uevents are sent in a private network only")
+        raise _WrongUseError("--udev needs the private network, where uevents are sent: leave out --host-network")
     command: list[str] = options.arguments
     launcher.run(
         command[1:] if command[:1] == ["--"] else command,

@@ -72,13 +72,14 @@ example: ./mount.sh && cat mnt/sys/bus/dax/devices/dax0.0/hotplug
 END
 }
 
-# One sentence and status 2 where FUSE can't work, before anything is set up for it.
+# One sentence and status 2 where FUSE can't work, before anything is set up for it. The words are those of
+# fakesysfs/fuse/mount.py.
 need_fuse() {
     local why="" bounds
     if [[ ! -c /dev/fuse ]]; then
-        why="/dev/fuse is missing"
+        why="/dev/fuse is missing: load the module with \`modprobe fuse\`"
     elif ! { : <>/dev/fuse; } 2>/dev/null; then
-        why="/dev/fuse may not be opened by user $EUID (mode $(stat -c %a /dev/fuse))"
+        why="/dev/fuse may not be opened by user $EUID (mode $(stat -c %a /dev/fuse)): be root, or \`chmod 666 /dev/fuse\`"
     else
         bounds=$(sed -n 's/^CapBnd:\t*//p' /proc/self/status)
         # bit 21 is CAP_SYS_ADMIN; without it neither root nor the setuid fusermount3 may mount
@@ -86,9 +87,8 @@ need_fuse() {
             why="CAP_SYS_ADMIN is taken away"
         fi
     fi
-    [[ -z $why ]] || die 2 "FUSE does not work here, because $why: start a container with \`docker run --device /dev/fuse \
---cap-add SYS_ADMIN ...\` (where the host has AppArmor, also \`--security-opt apparmor=unconfined\`); on a machine of your \
-own, \`modprobe fuse\` loads the module and \`chmod 666 /dev/fuse\` lets everybody use it."
+    [[ -z $why ]] || die 2 "FUSE does not work here: $why; in a container it takes \`docker run --device /dev/fuse \
+--cap-add SYS_ADMIN\` (where the host has AppArmor, also \`--security-opt apparmor=unconfined\`)"
 }
 
 # Succeeds if a fake is mounted at PATH, dead ones included. Looks at the kernel's table only: a dead mount, or one that

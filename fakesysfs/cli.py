@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] in (["run"], ["mount"]) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Ctrl-C during the start ends this process by the signal.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands but `replay`, which has its own. share/ is generated from both."""
     parser = argparse.ArgumentParser(
         prog="fakesysfs",
         description="A Linux machine's memory-hotplug sysfs that can be mounted anywhere.",
@@ -121,14 +122,14 @@ def _parser() -> argparse.ArgumentParser:
         "take a mount away unless it is in use; one whose server has died in any case",
         "fakesysfs umount mnt",
     )
-    umount.add_argument("mountpoint", metavar="MNT")
+    umount.add_argument("mountpoint", metavar="MNT", help="where the fake is mounted")
 
     command("list", _list, "list the built-in machines and the kernels", "fakesysfs list")
 
     check = command(
         "check", _check, "validate a machine description; exit status 2 on an error", "fakesysfs check machine.toml"
     )
-    check.add_argument("file", metavar="FILE")
+    check.add_argument("file", metavar="FILE", help="a TOML file, or the name of a built-in machine")
 
     commands.add_parser("replay", help="replay recorded sessions; see `fakesysfs replay --help`", add_help=False)
     return parser
@@ -176,7 +177,7 @@ def _profile(name: str) -> Profile:
 
 
 def _mount(options: argparse.Namespace) -> int:
-    from fakesysfs.fuse import mount  # noqa: PLC0415
+    from fakesysfs.fuse import limits, mount  # noqa: PLC0415
 
     try:
         mount.check_limits()
@@ -184,8 +185,8 @@ def _mount(options: argparse.Namespace) -> int:
     except mount.MountError as error:
         print(f"fakesysfs: {error}", file=sys.stderr)
         return error.status
-    except MemoryError:
-        print("fakesysfs: there is too little memory to start", file=sys.stderr)
+    except MemoryError as error:
+        print(f"fakesysfs: {limits.reached(error)}", file=sys.stderr)
         return 1
 
 
@@ -283,9 +284,9 @@ def _run(options: argparse.Namespace) -> int:
     from fakesysfs.sandbox.server import Fake  # noqa: PLC0415
 
     if options.rules is not None and not options.udev:
-        raise _WrongUseError("--rules goes with --udev")
+        raise _WrongUseError("--rules needs --udev: give both")
     if options.udev and options.host_network:
-        raise _WrongUseError("--udev does not go with --host-network: uevents are sent in a private network only")
+        raise _WrongUseError("--udev needs the private network, where uevents are sent: leave out --host-network")
     command: list[str] = options.arguments
     launcher.run(
         command[1:] if command[:1] == ["--"] else command,

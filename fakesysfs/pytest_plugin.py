@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,8 +19,12 @@ import pytest
 if TYPE_CHECKING:
     from fakesysfs.testing import MountedMachine, RunningMachine
 
+__tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
+
 _KINDS = {"machine": "default", "kernel": "hotplug-v3"}
 """What a test may choose, and what it gets if nobody chooses."""
+
+_MARKER = "@pytest.mark.fakesysfs(machine=..., kernel=...)"
 
 
 class _Wanted(NamedTuple):
@@ -41,8 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marker."""
-    line = "fakesysfs(machine=..., kernel=...): what the fakesysfs fixtures of this test run"
-    config.addinivalue_line("markers", line)
+    name = _MARKER.removeprefix("@pytest.mark.")
+    config.addinivalue_line("markers", f"{name}: what the fakesysfs fixtures of this test run")
 
 
 @pytest.fixture
@@ -50,7 +54,9 @@ def fakesysfs_machine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[MountedMachine]:
     """A mounted machine of the test's own, as booted."""
-    with _mounted(_wanted(request), tmp_path_factory) as machine:
+    with contextlib.ExitStack() as stack:
+        with _failing_without_traceback():
+            machine = stack.enter_context(_mounted(_wanted(request), tmp_path_factory))
         yield machine
 
 
@@ -62,7 +68,8 @@ def fakesysfs_shared_machine(
 
     What a test has started ends with it, and a bug of the fake is an error of the test that met it.
     """
-    machine = _fakesysfs_mounts(_wanted(request))
+    with _failing_without_traceback():
+        machine = _fakesysfs_mounts(_wanted(request))
     machine.trace_writes(on=False)
     machine.reset()
     yield machine
@@ -75,7 +82,9 @@ def fakesysfs_in_process(request: pytest.FixtureRequest) -> Iterator[RunningMach
     """A machine in this process, without a mount, as booted."""
     from fakesysfs.testing import Machine  # noqa: PLC0415  see above
 
-    with Machine(*_wanted(request)) as machine:
+    with _failing_without_traceback():
+        described = Machine(*_wanted(request))
+    with described as machine:
         yield machine
 
 
@@ -106,12 +115,7 @@ def _mounted(wanted: _Wanted, tmp_path_factory: pytest.TempPathFactory) -> Mount
 def _wanted(request: pytest.FixtureRequest) -> _Wanted:
     """By the first that says so: parameter of the fixture, marker, command line, ini-file, environment."""
     config = request.config
-    given = [dict(getattr(request, "param", None) or {})]
-    given += [dict(marker.kwargs) for marker in request.node.iter_markers("fakesysfs")]
-    for kinds in given:
-        unknown = set(kinds) - set(_KINDS)
-        if unknown:
-            raise pytest.UsageError(f"fakesysfs: {', '.join(sorted(unknown))}: expected {' or '.join(_KINDS)}")
+    given = [_parameter(request), *(marker.kwargs for marker in request.node.iter_markers("fakesysfs"))]
     beside_test, beside_ini = request.path.parent, config.inipath.parent if config.inipath else config.rootpath
     chosen = {}
     for kind, default in _KINDS.items():
@@ -122,6 +126,35 @@ def _wanted(request: pytest.FixtureRequest) -> _Wanted:
         value, directory = next(((value, place) for value, place in places if value), (default, Path()))
         chosen[kind] = str(directory / value) if str(value).endswith(".toml") else str(value)
     return _Wanted(**chosen)
+
+
+def _parameter(request: pytest.FixtureRequest) -> Mapping[str, object]:
+    parameter = getattr(request, "param", None) or {}
+    if not isinstance(parameter, Mapping) or set(parameter) - set(_KINDS):
+        raise ValueError(
+            f"parameter {parameter!r} of {request.fixturename}: "
+            'expected a dictionary such as {"machine": "default", "kernel": "7.2"}'
+        )
+    return parameter
+
+
+def _check_markers(item: pytest.Item) -> None:
+    """Fail where a marker would be ignored, also if the test uses no fixture of ours."""
+    for marker in item.iter_markers("fakesysfs"):
+        if marker.args or set(marker.kwargs) - set(_KINDS):
+            words = [repr(value) for value in marker.args]
+            words += [f"{name}={value!r}" for name, value in marker.kwargs.items()]
+            written = f"@pytest.mark.fakesysfs({', '.join(words)})"
+            raise pytest.fail.Exception(f"{written}: expected {_MARKER}, one of them or both", pytrace=False)
+
+
+@contextlib.contextmanager
+def _failing_without_traceback() -> Iterator[None]:
+    """What a test wants does not exist: the sentence is enough."""
+    try:
+        yield
+    except ValueError as error:
+        raise pytest.fail.Exception(f"fakesysfs: {error}", pytrace=False) from None
 
 
 # Where it cannot be ----------------------------------------------------------------------------------------------
@@ -144,6 +177,7 @@ def _skipping(config: pytest.Config) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """For the mount of a fixture."""
+    _check_markers(item)
     with _skipping(item.config):
         return (yield)
 

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -907,6 +908,31 @@ def test_a_process_that_is_killed_is_a_report(
         "  mismatch i=1 [its process died (exit code -9)]: stat /sys/bus/dax/devices/dax9.9",
         "7.3/c: 1 of 1 operations reproduced",
     ]
+
+
+@pytest.mark.parametrize(
+    ("on_terminal", "term", "shown"),
+    [(True, "xterm", True), (True, "dumb", False), (False, "xterm", False)],
+)
+def test_progress_is_on_a_terminal_only(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    on_terminal: bool,  # noqa: FBT001
+    term: str,
+    shown: bool,  # noqa: FBT001
+) -> None:
+    recorded(tmp_path, "a", "b")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_terminal)
+    monkeypatch.setenv("TERM", term)
+    assert cli.main([str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[:2] == [f"7.3/{name}: 1 of 1 operations reproduced" for name in "ab"]
+    lines = said.err.replace("\x1b[K", "").split("\r")
+    counts = [f"{done} of 2 recordings replayed" for done in (0, 1, 2)]
+    assert [line for line in lines if line] == (counts if shown else [])
+    if shown:
+        assert said.err.endswith("\r\x1b[K"), "the line is still there at the end"
 
 
 @pytest.mark.parametrize("jobs", [2, 3])

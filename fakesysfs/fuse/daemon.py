@@ -123,8 +123,8 @@ def _be_daemon(serve: Serve, writer: int, output: int, log_path: Path | None) ->
         except MountError as error:
             status = error.status
             tell(status, str(error))
-        except MemoryError:
-            tell(status, "there is too little memory to start")
+        except MemoryError as error:
+            tell(status, str(limits.reached(error)))
     except BaseException as error:  # noqa: BLE001  nothing may get out of the fork
         log.critical("the server ends: %s", traceback.format_exc())
         tell(status, f"bug: {error!r}" + (f"; more is in {log_path}" if log_path else ""))

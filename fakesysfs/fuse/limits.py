@@ -66,6 +66,8 @@ def reached(error: BaseException) -> str | None:
     """One sentence, naming the limit, if that is what this error comes from."""
     if isinstance(error, BaseExceptionGroup):
         return next(filter(None, map(reached, error.exceptions)), None)
+    if isinstance(error, MemoryError):
+        return "there is too little memory to start: allow more (`ulimit -v`; memory.max of the control group)"
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EAGAIN or (isinstance(error, RuntimeError) and str(error) == _NO_THREAD):
         limit = _limit(resource.RLIMIT_NPROC)

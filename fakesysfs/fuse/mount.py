@@ -93,7 +93,7 @@ def check(point: str, program: str = "fakesysfs") -> None:
         hint = f"; make it with `mkdir -p {as_argument(point)}`" if error.errno == errno.ENOENT else ""
         raise MountError(f"{point}: {error.strerror}{hint}", 2) from None
     if not is_directory:
-        raise MountError(f"{point}: not a directory", 2)
+        raise MountError(f"{point}: {os.strerror(errno.ENOTDIR)}", 2)
 
 
 def check_library() -> None:
@@ -122,8 +122,8 @@ def check_device() -> None:
         if error.errno in {errno.ENOENT, errno.ENODEV, errno.ENXIO}:
             why = "is missing: load the module with `modprobe fuse`"
         else:
-            mode = oct(os.stat(_DEVICE).st_mode & 0o777)  # noqa: PTH116
-            why = f"may not be opened by user {os.geteuid()} (mode {mode}): be root, or `chmod 666 /dev/fuse`"
+            mode = os.stat(_DEVICE).st_mode & 0o777  # noqa: PTH116
+            why = f"may not be opened by user {os.geteuid()} (mode {mode:o}): be root, or `chmod 666 /dev/fuse`"
         raise MountError(f"FUSE does not work here: {_DEVICE} {why}; {IN_A_CONTAINER}", 2) from None
 
 
@@ -195,7 +195,7 @@ def unmount(point: str) -> None:
     real = os.path.realpath(point)
     there = stacked_at(real)
     if all(mount.type != TYPE for mount in there):
-        raise MountError(f"{point}: no fakesysfs is mounted here")
+        raise MountError(f"{point}: no fakesysfs is mounted here; `findmnt -t {TYPE}` lists where one is")
     if there[-1].type != TYPE:
         first = f"take that away first with `umount {as_argument(point)}`"
         raise MountError(f"{point}: another file system ({there[-1].type}) is mounted over the fakesysfs; {first}")

@@ -438,11 +438,11 @@ def load(name_or_path: str) -> MachineDescription:
     path = Path(name_or_path)
     if "/" not in name_or_path and not name_or_path.endswith(".toml") and not path.exists():
         known = ", ".join(name for name in sorted(files) if not name.startswith("oracle-"))
-        raise MachineError(f"{name_or_path}: neither a built-in machine ({known}, oracle-...) nor a file")
+        raise MachineError(f"unknown machine {name_or_path!r} (choose from {known}, oracle-..., or name a TOML file)")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise MachineError(f"{path}: not TOML (not UTF-8 text)") from None
+        raise MachineError(f"{path}: not TOML: not UTF-8 text") from None
     except OSError as error:
         raise MachineError(f"{path}: {error.strerror}") from None
     return _parse(path.stem, text, str(path))

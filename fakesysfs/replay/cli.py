@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 from fakesysfs.fuse.mount import MountError, check_library
 from fakesysfs.replay import (
@@ -43,7 +44,7 @@ _WRONG_USE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 if every operation was reproduced, 1 if not, 2 for wrong use."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         recordings = _recordings(arguments.place, arguments.kernel)
     except RecordingError as error:
@@ -56,18 +57,53 @@ def main(argv: Sequence[str] | None = None) -> int:
             return error.status
     if arguments.on == "mount" and (why := isolated.why_not()) is not None:
         return _wrong_use(f"--on mount needs a mount: {why}")
-    reports = []
+    reports: list[Report] = []
     began = time.monotonic()
-    with contextlib.closing(_replay_all(recordings, arguments.on, arguments.jobs)) as replayed:
+    with (
+        contextlib.closing(_replay_all(recordings, arguments.on, arguments.jobs)) as replayed,
+        _Progress(len(recordings)) as progress,
+    ):
+        progress.show(0)
         for report in replayed:
             reports.append(report)
+            progress.clear()
             _print([report.summary()])
             if arguments.verbose:
                 _print(report.details())
+            progress.show(len(reports))
     if arguments.verbose:
         _print([*groups(reports), *by_kernel(reports), f"  in {time.monotonic() - began:.0f} seconds"])
     _print([*not_compared(reports), total(reports)])
     return 1 if any(report.count(Kind.MISMATCH) for report in reports) else 0
+
+
+class _Progress:
+    """A line on the terminal, below what is printed: how many recordings are done. Elsewhere nothing."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._on = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.clear()
+
+    def show(self, done: int) -> None:
+        self._write(f"{done} of {self._total} recordings replayed")
+
+    def clear(self) -> None:
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if self._on:
+            sys.stderr.write(f"\r{text}{_CLEAR_TO_END}")
+            sys.stderr.flush()
+
+
+_CLEAR_TO_END = "\x1b[K"
+"""Control sequence EL: to the end of the line."""
 
 
 def _print(lines: Iterator[str] | list[str]) -> None:
@@ -197,7 +233,8 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `fakesysfs replay`."""
     parser = argparse.ArgumentParser(
         prog="fakesysfs replay",
         description="""Replays recordings of real kernels and compares every answer. Prints a line for each recording
@@ -218,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_jobs,
         metavar="N",
         default=2 * (os.cpu_count() or 1),
-        help="replay N recordings at the same time (default: %(default)s, twice the CPUs, because sessions often wait)",
+        help="replay N recordings at the same time (default: twice the CPUs, because sessions often wait)",
     )
     parser.add_argument(
         "--kernel", action="append", metavar="PROFILE", help="replay only recordings of this kernel; may be repeated"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection
 from typing import Generic, NoReturn, TypeVar
 
-from fakesysfs.fuse.mount import MountError, check_device, check_library
+from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError, check_device, check_library
 from fakesysfs.replay.target import NotSupportedError
 from fakesysfs.sandbox import linux, namespaces, view
 from fakesysfs.sandbox.init import kill_descendants
@@ -157,7 +157,7 @@ def _try_to_mount() -> None:
         view.prepare()
         linux.mount("fakesysfs", view.MOUNTPOINT, "fuse", linux.MS_NOSUID, f"fd={device},rootmode=40000,{who}")
     except OSError as error:
-        raise MountError(f"FUSE cannot be mounted here: {error.strerror}") from None
+        raise MountError(f"FUSE does not work here: {error.strerror}; {IN_A_CONTAINER}") from None
 
 
 def in_namespaces(action: Callable[[], T]) -> T:

@@ -256,20 +256,21 @@ class _Launcher:
 
 def _mounted(point: str) -> str:
     real = os.path.realpath(point)
+    argument = mount.as_argument(point)
     if not mount_table.mounted_at(real):
-        raise MountError(f"{point}: no fakesysfs is mounted here; `fakesysfs run --mount {point}` mounts one", 2)
+        raise MountError(f"{point}: no fakesysfs is mounted here; `fakesysfs run --mount {argument}` mounts one", 2)
     try:
         has_whole_dev = os.stat(f"{real}/dev/.fakesysfs") is not None  # noqa: PTH116  the launcher does without pathlib
     except FileNotFoundError:
         has_whole_dev = False
     except PermissionError:
         why = "only the user who mounted it may enter it: run this as that user"
-        raise MountError(f"{point}: {why}, or have root mount it with `fakesysfs run --mount {point}`", 2) from None
+        raise MountError(f"{point}: {why}, or have root mount it with `fakesysfs run --mount {argument}`", 2) from None
     except OSError as error:  # its server has ended
-        why = f"this mount does not answer ({error.strerror}); `fakesysfs umount {point}` takes it away"
+        why = f"this mount does not answer ({error.strerror}); `fakesysfs umount {argument}` takes it away"
         raise MountError(f"{point}: {why}", 2) from None
     if not has_whole_dev:
-        raise MountError(f"{point}: this mount has no usable /dev; mount with `fakesysfs run --mount {point}`", 2)
+        raise MountError(f"{point}: this mount has no usable /dev; mount with `fakesysfs run --mount {argument}`", 2)
     return real
 
 

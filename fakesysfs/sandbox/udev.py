@@ -85,8 +85,8 @@ def _rules_at(place: Path) -> list[Path]:
     # not exists() and is_dir(): since Python 3.14 they are False where a directory is closed
     try:
         is_directory = stat.S_ISDIR(place.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        raise MountError(f"{place}: no such file or directory", 2) from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MountError(f"{place}: {error.strerror}", 2) from None
     if is_directory:
         found = _rules_in(place)
         if not found:

@@ -10,6 +10,8 @@ from typing import Any
 from fakesysfs.testing import records
 from fakesysfs.testing.records import LogMessage, Refusal, Uevent, Write
 
+__tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
+
 StrPath = str | os.PathLike[str]
 """A path inside the fake: `/sys/devices/system/memory/memory64/state`."""
 

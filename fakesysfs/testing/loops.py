@@ -11,6 +11,8 @@ from typing import Protocol, TypeVar
 
 from fakesysfs.ops.sched import Answer, Preempt, Request, Signals, Sleep, Waiting, WaitQueue, advance
 
+__tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
+
 T = TypeVar("T")
 
 

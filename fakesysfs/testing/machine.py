@@ -11,26 +11,27 @@ kernel's reason is a note of the exception.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
 from fakesysfs import machine as descriptions
-from fakesysfs.kernel.profile import find_profile
+from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.kernfs import Caller
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.sched import Wait
+from fakesysfs.ops.sched import Answer, Request, Wait
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import Controls, StrPath
 from fakesysfs.testing.filesystem import FileSystem
 from fakesysfs.testing.loops import drive, event_loop, wait
 from fakesysfs.testing.tasks import Signal, Task, Tasks
 from fakesysfs.testing.watch import PATIENCE_SECONDS, AsyncWatch, Watch
+
+__tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
 
 T = TypeVar("T")
 
@@ -52,10 +53,10 @@ class Machine:
     """
 
     def __init__(self, machine: StrPath = "default", kernel: str = "hotplug-v3", *, uid: int = 0) -> None:
-        self._profile = find_profile(kernel)
         try:
+            self._profile = find_profile(kernel)
             self._machine = descriptions.load(os.fspath(machine))
-        except descriptions.MachineError as error:
+        except (UnknownKernelError, descriptions.MachineError) as error:
             raise ValueError(str(error)) from None
         self._uid = uid
         self._running: RunningMachine | AsyncRunningMachine | None = None
@@ -102,20 +103,20 @@ class _Running(Controls):
         self._files = FileSystem(sysroot.tree, sysroot.journal, Caller(os.getpid(), command, uid))
 
     def _show(self, path: str) -> str:
-        return _text(sched.run(_read(self._outside, path)))
+        return _text(sched.run(_read_all(self._outside, path)))
 
     def _store(self, path: str, data: str) -> None:
-        with _as_os_error(path):
+        with _AsOSError(path):
             sched.run(self._outside.write(self._outside.open(path, os.O_WRONLY), data.encode()))
 
     def ls(self, path: StrPath) -> list[str]:
         """See Controls."""
-        with _as_os_error(path):
+        with _AsOSError(path):
             return self._files.listdir(os.fspath(path))
 
     def stat(self, path: StrPath, *, follow_symlinks: bool = True) -> os.stat_result:
         """See Controls."""
-        with _as_os_error(path):
+        with _AsOSError(path):
             found = (self._files.stat if follow_symlinks else self._files.lstat)(os.fspath(path))
         times = (found.atime_ns, found.mtime_ns, found.ctime_ns)
         seconds = [moment // _NANOSECONDS for moment in times]
@@ -126,17 +127,17 @@ class _Running(Controls):
 
     def readlink(self, path: StrPath) -> str:
         """See Controls."""
-        with _as_os_error(path):
+        with _AsOSError(path):
             return self._files.readlink(os.fspath(path))
 
     async def _write(self, path: StrPath, data: str | bytes) -> int:
-        with _as_os_error(path):
+        with _AsOSError(path):
             descriptor = self._files.open(os.fspath(path), os.O_WRONLY)
             return await self._files.write(descriptor, data.encode() if isinstance(data, str) else data)
 
     async def _read(self, path: StrPath) -> bytes:
-        with _as_os_error(path):
-            return await _read(self._files, os.fspath(path))
+        with _AsOSError(path):
+            return await _read_all(self._files, os.fspath(path))
 
     def _end(self) -> None:
         self._sysroot.kernel.shut_down()
@@ -203,7 +204,10 @@ class RunningMachine(_Running):
             self._signal(task, Signal.SIGKILL)
             what = f"for {request.point}" if isinstance(request, Wait) else "for ever"
             raise WaitsForeverError(f"{task.name}: waits {what}, which nothing ends but a signal or another operation")
-        return task.outcome()
+        try:
+            return task.outcome()
+        except OSError as error:
+            raise error.with_traceback(None) from None  # the kernel's frames are no news for a refusal
 
     def _signal(self, task: Task, signal: Signal) -> None:
         self._tasks.signal(task, signal)
@@ -253,14 +257,14 @@ class AsyncRunningMachine(_Running):
 
     async def read(self, path: StrPath) -> str:
         """The whole text of a file. Raises OSError as open(2) and read(2) fail."""
-        return _text(await drive(self._read(path)))
+        return _text(await _finish(self._read(path)))
 
     async def write(self, path: StrPath, data: str | bytes) -> int:
         """One write(2) of `data`, as it is; returns how many bytes were taken.
 
         Raises OSError as open(2) and write(2) fail.
         """
-        return await drive(self._write(path, data))
+        return await _finish(self._write(path, data))
 
     def watch(self) -> AsyncWatch:
         """A watch for what happens from now on."""
@@ -273,17 +277,35 @@ class AsyncRunningMachine(_Running):
         return found
 
 
-@contextlib.contextmanager
-def _as_os_error(path: StrPath) -> Iterator[None]:
+class _AsOSError:
+    """Turns a KernelError into the OSError that a program sees.
+
+    Not `contextlib.contextmanager`: its frames would be in the tracebacks of users' tests.
+    """
+
+    def __init__(self, path: StrPath) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, KernelError):
+            seen = OSError(error.errno, os.strerror(error.errno), os.fspath(self._path))
+            seen.add_note(f"{error.why} [{error.where}]")
+            raise seen from None
+
+
+async def _finish(operation: Coroutine[Request, Answer, T]) -> T:
     try:
-        yield
-    except KernelError as error:
-        seen = OSError(error.errno, os.strerror(error.errno), os.fspath(path))
-        seen.add_note(f"{error.why} [{error.where}]")
-        raise seen from None
+        return await drive(operation)
+    except OSError as error:
+        raise error.with_traceback(None) from None  # the same
 
 
-async def _read(files: FileSystem, path: str) -> bytes:
+async def _read_all(files: FileSystem, path: str) -> bytes:
     descriptor = files.open(path, os.O_RDONLY)
     parts = []
     while part := await files.read(descriptor, _READ_SIZE):

@@ -20,6 +20,8 @@ from fakesysfs.fuse import mount, mount_table
 from fakesysfs.testing.controls import Controls, StrPath
 from fakesysfs.testing.watch import PATIENCE_SECONDS, Watch
 
+__tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
+
 T = TypeVar("T")
 
 _LOOK_SECONDS = 0.005
@@ -211,7 +213,8 @@ class MountedMachine(Controls):
         A string is a script for sh. `udev` runs a systemd-udevd beside it, with `rules`:
         directories, files, `none`, `distribution` (the default). The rest is as in subprocess.run;
         standard output and error are captured. Raises CannotMountError where private namespaces or
-        systemd-udevd are missing, and what subprocess.run raises for `timeout` and `check`.
+        systemd-udevd are missing, and what subprocess.run raises for `timeout` and `check`: with a
+        note that has the ends of the output, which pytest shows.
         """
         process = self.start(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=env,
@@ -219,18 +222,23 @@ class MountedMachine(Controls):
         )  # fmt: skip
         try:
             output, errors = process.communicate(input, timeout)
-        except BaseException:
+        except BaseException as error:
             process.kill()
-            process.communicate()
+            output, errors = process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                late = subprocess.TimeoutExpired(process.args, error.timeout, output, errors)
+                _add_notes(late, output, errors)
+                raise late from None
             raise
         finally:
             self._started.remove(process)
-        done = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
-        if done.returncode == _WRONG_USE and any(why in errors for why in _IMPOSSIBLE):
+        if process.returncode == _WRONG_USE and any(why in errors for why in _IMPOSSIBLE):
             raise CannotMountError(errors.strip().removeprefix("fakesysfs: "))
-        if check:
-            done.check_returncode()
-        return done
+        if check and process.returncode:
+            failed = subprocess.CalledProcessError(process.returncode, process.args, output, errors)
+            _add_notes(failed, output, errors)
+            raise failed
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def start(
         self,
@@ -258,8 +266,22 @@ class MountedMachine(Controls):
             env=env,
             text=True,
         )
+        # The user's command is in what subprocess raises and prints, not the one around it.
+        process.args = command if isinstance(command, str) else arguments
         self._started.append(process)
         return process
+
+
+_SHOWN_LINES = 30
+"""So much of each stream is in the note; all of it is in the exception."""
+
+
+def _add_notes(error: Exception, output: str, errors: str) -> None:
+    for name, text in (("standard output", output), ("standard error", errors)):
+        lines = text.splitlines()
+        left_out = [f"... ({len(lines) - _SHOWN_LINES} lines before)"] if len(lines) > _SHOWN_LINES else []
+        shown = [*left_out, *lines[-_SHOWN_LINES:]] or ["(empty)"]
+        error.add_note("\n  ".join([f"{name}:", *shown]))
 
 
 _WRONG_USE = 2

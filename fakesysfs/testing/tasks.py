@@ -20,6 +20,8 @@ from typing import Any
 
 from fakesysfs.ops.sched import Answer, Preempt, Request, Signals, Sleep, Wait, Waiting, advance
 
+__tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
+
 Value = Any
 """The result of an operation."""
 

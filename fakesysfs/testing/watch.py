@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 from fakesysfs.testing.records import LogMessage, Refusal, Uevent, Write
 
+__tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
+
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0

@@ -220,7 +220,9 @@ def test_a_directory_a_missing_and_an_unreadable_file(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_neither_built_in_nor_a_file() -> None:
-    with pytest.raises(MachineError, match=r"defualt: neither a built-in machine \(.*default.*\) nor a file"):
+    with pytest.raises(
+        MachineError, match=r"unknown machine 'defualt' \(choose from .*default.*, or name a TOML file\)"
+    ):
         load("defualt")
 
 

@@ -108,7 +108,7 @@ def test_remount_at_once_many_times(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["mount", "missing"], "mkdir"),
-        (["mount", "/etc/passwd"], "not a directory"),
+        (["mount", "/etc/passwd"], "/etc/passwd: Not a directory"),
         (["mount", "/"], "hide the whole system"),
         (["mount", ".", "--machine", "nonsense"], "nonsense"),
         (["mount", ".", "--kernel", "nonsense"], "hotplug-v3"),

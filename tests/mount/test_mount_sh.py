@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakesysfs.fuse.mount import IN_A_CONTAINER
 from fakesysfs.fuse.mount_table import mounted_at
 from tests.mount.served import PATIENCE_SECONDS, ROOT
 
@@ -87,7 +88,19 @@ def test_without_the_device_one_sentence_says_so(tmp_path: Path) -> None:
     script = 'mount --bind "$0" /dev/fuse && exec "$@"'
     done = mount_sh("mnt", cwd=tmp_path, wrapper=("unshare", "-m", "sh", "-c", script, str(tmp_path / "file")))
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "/dev/fuse is missing" in done.stderr
-    assert "docker run --device /dev/fuse --cap-add SYS_ADMIN" in done.stderr
+    # the words of check_device in fakesysfs/fuse/mount.py
+    why = f"/dev/fuse is missing: load the module with `modprobe fuse`; {IN_A_CONTAINER}"
+    assert done.stderr == f"fakesysfs: FUSE does not work here: {why}\n"
     assert not (tmp_path / "mnt").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user for whom the device is closed")
+def test_a_closed_device_is_explained_as_by_the_command(tmp_path: Path) -> None:
+    """The mode in the form that chmod takes."""
+    as_nobody = ["setpriv", "--reuid", "65534", "--clear-groups"]
+    if subprocess.run([*as_nobody, "test", "-r", ROOT / "mount.sh"], check=False).returncode:
+        pytest.skip("the checkout is closed to other users")
+    script = f'mknod "$0" c 10 229 -m 600 && mount --bind "$0" /dev/fuse && exec {" ".join(as_nobody)} "$@"'
+    done = mount_sh("mnt", cwd=tmp_path, wrapper=("unshare", "-m", "sh", "-c", script, str(tmp_path / "device")))
+    why = f"/dev/fuse may not be opened by user 65534 (mode 600): be root, or `chmod 666 /dev/fuse`; {IN_A_CONTAINER}"
+    assert done.stderr == f"fakesysfs: FUSE does not work here: {why}\n"

@@ -147,25 +147,167 @@ def test_in_process_and_what_is_wanted(project: pytest.Pytester, monkeypatch: py
     run(project, "--fakesysfs-kernel", "7.2").assert_outcomes(passed=6)
 
 
-@pytest.mark.mount
-def test_wrong_wishes(project: pytest.Pytester) -> None:
+UNKNOWN = """
+    import pytest
+
+    @pytest.mark.fakesysfs(kernel="6.6")
+    def test_kernel({0}): ...
+
+    @pytest.mark.fakesysfs(machine="nowhere.toml")
+    def test_machine({0}): ...
+
+    @pytest.mark.parametrize("{0}", ["7.2"], indirect=True)
+    def test_no_dictionary({0}): ...
+
+    @pytest.mark.parametrize("{0}", [{{"colour": "red"}}], indirect=True)
+    def test_no_such_key({0}): ...
+"""
+
+
+@pytest.mark.parametrize(
+    "fixture",
+    [
+        "fakesysfs_in_process",
+        pytest.param("fakesysfs_machine", marks=pytest.mark.mount),
+        pytest.param("fakesysfs_shared_machine", marks=pytest.mark.mount),
+    ],
+)
+def test_what_does_not_exist(project: pytest.Pytester, fixture: str) -> None:
+    """Is an error of the test: a sentence, without a traceback."""
+    project.makepyfile(UNKNOWN.format(fixture))
+    result = run(project)
+    result.assert_outcomes(errors=4)
+    expected = 'expected a dictionary such as {"machine": "default", "kernel": "7.2"}'
+    result.stdout.fnmatch_lines(
+        [
+            "fakesysfs: unknown kernel '6.6' (choose from *",
+            "fakesysfs: *nowhere.toml: *",
+            f"fakesysfs: parameter '7.2' of {fixture}: {expected}",
+            f"fakesysfs: parameter {{'colour': 'red'}} of {fixture}: {expected}",
+        ]
+    )
+    for line in result.stdout.lines:
+        assert not line.startswith((">", "E ")), "a traceback"
+
+
+def test_wrong_markers(project: pytest.Pytester) -> None:
+    """Fail the test, also one without a fixture, and are not ignored: it would run on another kernel."""
     project.makepyfile("""
         import pytest
 
-        @pytest.mark.fakesysfs(kernel="6.6")
-        def test_kernel(fakesysfs_machine): ...
+        @pytest.mark.fakesysfs("7.2")
+        def test_positional(fakesysfs_in_process): ...
 
-        @pytest.mark.fakesysfs(machine="nowhere.toml")
-        def test_machine(fakesysfs_machine): ...
+        @pytest.mark.fakesysfs("7.2")
+        def test_without_fixture(): ...
 
-        @pytest.mark.fakesysfs(colour="red")
-        def test_word(fakesysfs_machine): ...
+        @pytest.mark.fakesysfs(colour="red", kernel="7.2")
+        class TestClass:
+            def test_keyword(self, fakesysfs_in_process): ...
+
+        @pytest.mark.fakesysfs
+        def test_empty(fakesysfs_in_process): ...
     """)
     result = run(project)
-    result.assert_outcomes(errors=3)
-    result.stdout.fnmatch_lines_random(
-        ["*unknown kernel '6.6'*", "*nowhere.toml*", "*colour: expected machine or kernel*"]
+    result.assert_outcomes(errors=3, passed=1)
+    right = "expected @pytest.mark.fakesysfs(machine=..., kernel=...), one of them or both"
+    result.stdout.fnmatch_lines(
+        [
+            f"@pytest.mark.fakesysfs('7.2'): {right}",
+            f"@pytest.mark.fakesysfs('7.2'): {right}",
+            f"@pytest.mark.fakesysfs(colour='red', kernel='7.2'): {right}",
+        ]
     )
+
+
+def test_tracebacks_end_in_the_test(project: pytest.Pytester) -> None:
+    """The last line that pytest shows is the user's: no frame of fakesysfs is in the way."""
+    project.makepyfile(f"""
+        import asyncio
+        from fakesysfs.testing import Machine
+
+        def test_write(fakesysfs_in_process):
+            fakesysfs_in_process.write("{HOTPLUG}", "nonsense")
+
+        def test_list(fakesysfs_in_process):
+            fakesysfs_in_process.ls("/nowhere")
+
+        def test_hangs(fakesysfs_in_process):
+            fakesysfs_in_process.pin(70)
+            fakesysfs_in_process.write("{HOTPLUG}", "unplug")
+
+        def test_waits(fakesysfs_in_process):
+            fakesysfs_in_process.watch().wait_for_uevent("online", timeout=1)
+
+        def test_assertion_in_a_callback(fakesysfs_in_process):
+            def condition():
+                assert False, "the user's own"
+            fakesysfs_in_process.wait_until(condition)
+
+        def test_async():
+            async def write():
+                async with Machine() as machine:
+                    await machine.write("{HOTPLUG}", "nonsense")
+            asyncio.run(write())
+
+        def test_unknown():
+            Machine(kernel="6.6")
+    """)
+    result = run(project)
+    result.assert_outcomes(failed=7)
+    places = [line for line in result.stdout.lines if line.partition(":")[0].endswith(".py")]
+    assert [line for line in places if "fakesysfs/" in line] == []
+    refusal = "*[[]dax_kmem_parse_state]"
+    result.stdout.fnmatch_lines(
+        [
+            '>*fakesysfs_in_process.write(*, "nonsense")', "E *Invalid argument*", f"E {refusal}",
+            '>*fakesysfs_in_process.ls("/nowhere")', "E *No such file or directory*",
+            '>*fakesysfs_in_process.write(*, "unplug")', "E *WaitsForeverError*",
+            '>*wait_for_uevent("online", timeout=1)', "E *no uevent online@*",
+            '>*assert False, "the user\'s own"',
+            '>*await machine.write(*, "nonsense")', "E *Invalid argument*", f"E {refusal}",
+            '>*Machine(kernel="6.6")', "E *ValueError: unknown kernel '6.6'*",
+        ]
+    )  # fmt: skip
+    full = run(project, "--full-trace", "-k", "test_write")
+    assert any("fakesysfs/testing/machine.py" in line for line in full.stdout.lines)
+
+
+@pytest.mark.mount
+@pytest.mark.tools
+def test_a_command_that_fails(project: pytest.Pytester) -> None:
+    """The error names the user's command, its status and what it printed, not how fakesysfs starts it."""
+    project.makepyfile("""
+        import subprocess
+
+        def test_script(fakesysfs_shared_machine):
+            fakesysfs_shared_machine.run("echo said; echo why >&2; exit 3", check=True)
+
+        def test_much_output(fakesysfs_shared_machine):
+            fakesysfs_shared_machine.run("seq 100; kill -9 $$", check=True)
+
+        def test_too_slow(fakesysfs_shared_machine, tmp_path):
+            fakesysfs_shared_machine.run(["sleep", "1000"], timeout=0.5)
+
+        def test_started(fakesysfs_shared_machine, tmp_path):
+            fakesysfs_shared_machine.start(["sleep", tmp_path]).wait(0)
+    """)
+    result = run(project)
+    result.assert_outcomes(failed=4)
+    text = result.stdout.str()
+    assert "'-m', 'fakesysfs'" not in text
+    assert "mounted.py" not in text
+    result.stdout.fnmatch_lines(
+        [
+            "E *CalledProcessError: Command 'echo said; echo why >&2; exit 3' returned non-zero exit status 3.",
+            "E *standard output:", "E *  said", "E *standard error:", "E *  why",
+            "E *Command 'seq 100; kill -9 $$' died with <Signals.SIGKILL: 9>.",
+            "E *standard output:", "E *  ... (70 lines before)", "E *  71", "E *  100", "E *standard error:",
+            "E *  (empty)",
+            "E *TimeoutExpired: Command '[[]'sleep', '1000']' timed out after 0.5 seconds",
+            "E *TimeoutExpired: Command '[[]'sleep', '*']' timed out after 0 seconds",
+        ]
+    )  # fmt: skip
 
 
 def test_where_fuse_cannot_be_used(project: pytest.Pytester) -> None:
@@ -267,12 +409,71 @@ def test_pytest_that_is_killed(project: pytest.Pytester) -> None:
             assert poll.poll(20000), "the mount is still there"
 
 
+@pytest.mark.mount
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_a_test_that_another_plugin_ends(project: pytest.Pytester, workers: list[str]) -> None:
+    """pytest-timeout's signal ends a call that hangs in the fake; the next test finds the machine as booted."""
+    pytest.importorskip("pytest_timeout")
+    if workers:
+        pytest.importorskip("xdist")
+    project.makepyfile(f"""
+        import pytest
+
+        @pytest.mark.timeout(1, method="signal", func_only=True)
+        def test_hangs_in_a_write(fakesysfs_shared_machine):
+            fakesysfs_shared_machine.pin(70)
+            fakesysfs_shared_machine.write("{HOTPLUG}", "unplug")
+
+        def test_after_the_write(fakesysfs_shared_machine):
+            assert fakesysfs_shared_machine.read("{HOTPLUG}") == "online_movable\\n"
+
+        @pytest.mark.timeout(1, method="signal", func_only=True)
+        def test_waits(fakesysfs_shared_machine):
+            fakesysfs_shared_machine.watch().wait_for_uevent("online")
+
+        @pytest.mark.timeout(1, method="signal", func_only=True)
+        def test_own_machine(fakesysfs_machine):
+            fakesysfs_machine.pin(70)
+            fakesysfs_machine.write("{HOTPLUG}", "unplug")
+
+        def test_after_all(fakesysfs_shared_machine):
+            fakesysfs_shared_machine.write("{HOTPLUG}", "unplug")
+            assert fakesysfs_shared_machine.read("{HOTPLUG}") == "unplugged\\n"
+    """)
+    result = run(project, *workers)
+    result.assert_outcomes(passed=2, failed=3)
+    result.stdout.fnmatch_lines_random(
+        ['>*shared_machine.write(*, "unplug")', "E *Failed: Timeout (>1.0s) from pytest-timeout."]
+    )
+
+
+@pytest.mark.mount
+@pytest.mark.tools
+def test_a_command_that_another_plugin_ends(project: pytest.Pytester) -> None:
+    pytest.importorskip("pytest_timeout")
+    project.makepyfile("""
+        import os, pytest
+
+        @pytest.mark.timeout(2, method="signal", func_only=True)
+        def test_run(fakesysfs_shared_machine, tmp_path_factory):
+            fifo = tmp_path_factory.getbasetemp() / "fifo"
+            os.mkfifo(fifo)
+            fakesysfs_shared_machine.run(f"exec 3<>{fifo}; sleep 1000")
+
+        def test_it_is_gone(fakesysfs_shared_machine, tmp_path_factory):
+            with pytest.raises(OSError):  # nothing has it open any more
+                os.open(tmp_path_factory.getbasetemp() / "fifo", os.O_WRONLY | os.O_NONBLOCK)
+    """)
+    run(project).assert_outcomes(passed=1, failed=1)
+
+
 def test_nothing_is_imported_for_those_who_do_not_use_it(project: pytest.Pytester) -> None:
     project.makepyfile("""
         import sys
 
         def test_it():
-            assert [name for name in sys.modules if name.partition(".")[0] in {"fakesysfs", "pyfuse3", "msgspec"}] == [
+            others = {"pyfuse3", "trio", "msgspec", "asyncio", "multiprocessing"}
+            assert [name for name in sys.modules if name.partition(".")[0] in {"fakesysfs", *others}] == [
                 "fakesysfs", "fakesysfs.pytest_plugin"
             ]
     """)

@@ -242,11 +242,11 @@ def test_run_is_private(run: Runner) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--rules", "none"], "--rules goes with --udev"),
+        (["--rules", "none"], "--rules needs --udev: give both"),
         (["--udev", "--host-network"], "--host-network"),
         (
             ["--udev", "--rules", "/nonexistent/here"],
-            "/nonexistent/here: no such file or directory",
+            "/nonexistent/here: No such file or directory",
         ),
         (["--udev", "--rules", "/etc/passwd"], "/etc/passwd: udev reads only files that end in .rules"),
         (["--udev", "--rules", "/etc/init.d"], "/etc/init.d: no file in this directory ends in .rules"),

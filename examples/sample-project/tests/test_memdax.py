@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from fakesysfs.testing import MountedMachine
+
 MEMDAX = Path(__file__).parents[1] / "memdax"
 RULE = 'SUBSYSTEM=="memory", ACTION!="remove", ATTR{state}=="offline", ATTR{state}="online"\n'
 
@@ -13,7 +15,7 @@ every_kernel = pytest.mark.parametrize(
 
 
 @every_kernel
-def test_unplug_and_online_again(fakesysfs_shared_machine):
+def test_unplug_and_online_again(fakesysfs_shared_machine: MountedMachine) -> None:
     machine = fakesysfs_shared_machine
     assert machine.run([MEMDAX, "list"]).stdout == "dax0.0 4294967296 online\n"
     machine.run([MEMDAX, "unplug", "dax0.0"], check=True)
@@ -25,7 +27,7 @@ def test_unplug_and_online_again(fakesysfs_shared_machine):
 
 
 @every_kernel
-def test_memory_that_cannot_be_removed(fakesysfs_shared_machine):
+def test_memory_that_cannot_be_removed(fakesysfs_shared_machine: MountedMachine) -> None:
     machine = fakesysfs_shared_machine
     machine.set_unmovable(70)
     done = machine.run([MEMDAX, "unplug", "dax0.0"])
@@ -39,7 +41,7 @@ def test_memory_that_cannot_be_removed(fakesysfs_shared_machine):
 
 
 @pytest.mark.fakesysfs(kernel="7.2")
-def test_somebody_else_onlines(fakesysfs_shared_machine, tmp_path):
+def test_somebody_else_onlines(fakesysfs_shared_machine: MountedMachine, tmp_path: Path) -> None:
     """udevd has a rule that onlines whatever is offline: memdax must notice, and not lose the memory."""
     machine = fakesysfs_shared_machine
     rule = tmp_path / "80-online.rules"
@@ -52,7 +54,7 @@ def test_somebody_else_onlines(fakesysfs_shared_machine, tmp_path):
 
 
 @pytest.mark.fakesysfs(kernel="hotplug-v3")
-def test_nobody_can_get_in_between(fakesysfs_shared_machine, tmp_path):
+def test_nobody_can_get_in_between(fakesysfs_shared_machine: MountedMachine, tmp_path: Path) -> None:
     """With one write for the whole device, however long it takes."""
     machine = fakesysfs_shared_machine
     rule = tmp_path / "80-online.rules"
@@ -64,7 +66,7 @@ def test_nobody_can_get_in_between(fakesysfs_shared_machine, tmp_path):
 
 
 @pytest.mark.fakesysfs(machine="tiny")
-def test_wrong_use(fakesysfs_shared_machine):
+def test_wrong_use(fakesysfs_shared_machine: MountedMachine) -> None:
     machine = fakesysfs_shared_machine
     assert machine.run([MEMDAX]).returncode == 2
     assert machine.run([MEMDAX, "online", "dax9.9"]).stderr == "memdax: there is no device dax9.9\n"

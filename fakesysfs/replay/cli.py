@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_jobs,
         metavar="N",
         default=2 * (os.cpu_count() or 1),
-        help="replay N recordings at the same time (default: %(default)s, twice the CPUs, because sessions often wait)",
+        help="replay N recordings at the same time (default: twice the CPUs, because sessions often wait)",
     )
     parser.add_argument(
         "--kernel", action="append", metavar="PROFILE", help="replay only recordings of this kernel; may be repeated"

@@ -27,6 +27,7 @@ OUTSIDE = "repository"
 """The folder of the site for files that are outside of docs/."""
 
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
+_ROW = re.compile(r"^\|.*$", re.MULTILINE)
 _FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _MERMAID = re.compile(r"^```mermaid\nflowchart TD\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -63,6 +64,15 @@ def relinked(markdown: str, path: str) -> str:
     return _outside_of_code(markdown, lambda prose: _LINK.sub(link, prose))
 
 
+def piped(markdown: str) -> str:
+    """The page with `|` in the code of tables: GitHub wants a backslash before it, mkdocs shows that."""
+    return _outside_of_code(markdown, lambda prose: _ROW.sub(_with_pipes, prose))
+
+
+def _with_pipes(row: re.Match[str]) -> str:
+    return re.sub("`[^`]*`", lambda code: code[0].replace(r"\|", "|"), row[0])
+
+
 def _outside_of_code(markdown: str, change: Callable[[str], str]) -> str:
     parts, end = [], 0
     for block in _FENCED.finditer(markdown):
@@ -91,7 +101,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Give links and pictures the form that the site needs."""
-    return _MERMAID.sub(lambda block: svg(edges_of(block[1])), relinked(markdown, in_repository(page.file.src_uri)))
+    text = piped(relinked(markdown, in_repository(page.file.src_uri)))
+    return _MERMAID.sub(lambda block: svg(edges_of(block[1])), text)
 
 
 # The picture of the packages -----------------------------------------------------------------------------------------
@@ -141,8 +152,9 @@ def svg(edges: Mapping[str, list[str]]) -> str:
     def y(node: Node) -> float:
         return height - _ROW_HEIGHT * (node[1] + 0.5)
 
+    size = f'viewBox="0 0 {width:.0f} {height}" style="max-width: {width:.0f}px"'
     parts = [
-        f'<svg class="packages" role="img" aria-label="packages and their imports" viewBox="0 0 {width:.0f} {height}">',
+        f'<svg class="packages" role="img" aria-label="packages and their imports" {size}>',
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">',
         '<path d="M0 0L8 4L0 8z"/></marker></defs>',
     ]

@@ -201,10 +201,11 @@ def test_commands_are_run_or_say_why_not(page: Path) -> None:
     """By tests/tools/test_documented_commands.py, or by the test that the page names."""
     found = list(blocks.blocks_of(page))
     assert {block.language for block in found} <= LANGUAGES
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"^(?![-*\d ]).*\n\n {4}\S", text, re.MULTILINE), "fence commands: indented ones are not seen"
     not_run = [block for block in found if block.not_run is not None]
     assert all(block.is_command for block in not_run), "only commands are run"
     assert [block.line for block in not_run if len((block.not_run or "").split()) < LEAST_WORDS] == []
-    text = page.read_text(encoding="utf-8")
     assert len(not_run) == text.count("<!-- not run"), "a mark that stands before no block"
     for block in found:
         assert block.run_by is None or (ROOT / block.run_by).is_file()

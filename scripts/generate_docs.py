@@ -42,6 +42,8 @@ from fakesysfs.sysroot import Sysroot
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PROSE_WIDTH = 100
+ABI_WIDTH = 76
+"""Behind two tabs."""
 
 PATTERNS = {
     memory.MEMORY_BLOCK: "/sys/devices/system/memory/memoryN",
@@ -114,7 +116,8 @@ def abi() -> str:
             if path in seen or not doc:
                 continue
             seen.add(path)
-            parts.append(f"What:\t\t{path}\nMode:\t\t{mode}\nDescription:\n\t\t{doc}\n")
+            description = "\n\t\t".join(textwrap.wrap(doc, ABI_WIDTH, break_on_hyphens=False))
+            parts.append(f"What:\t\t{path}\nMode:\t\t{mode}\nDescription:\n\t\t{description}\n")
     return "\n".join([*parts, "```", ""])
 
 

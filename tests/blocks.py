@@ -109,7 +109,8 @@ def steps_of(page: Path) -> list[Step]:
 
 
 def _console(block: Block) -> Iterator[Step]:
-    command, expected, line = "", [], 0
+    command, line = "", 0
+    expected: list[str] = []
     for number, text in enumerate([*block.text.splitlines(), "$ "], block.line + 1):
         if text.startswith("$ "):
             if command:

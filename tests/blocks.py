@@ -127,14 +127,15 @@ def script_of(steps: list[Step]) -> str:
     return "".join(f"{step.command}\nprintf '\\n%s %d\\n' {shlex.quote(_END)} $?\n" for step in steps)
 
 
-def run(page: Path, where: Path, timeout: float) -> list[str]:
+def run(steps: list[Step], where: Path, timeout: float) -> list[str]:
     """Run the commands of a page in the directory `where`. Returns what differs from the page, in words."""
-    steps = steps_of(page)
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("FAKESYSFS_", "PYTEST_", "COV_", "COVERAGE_"))
     }
+    # a reader's pytest has none of the plugins that our tests have, whose imports take seconds
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "fakesysfs.pytest_plugin"}
     environment |= {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}:/usr/sbin:/sbin", "LC_ALL": "C"}
     done = subprocess.run(
         ["bash", "-c", script_of(steps)],

@@ -72,7 +72,9 @@ def test_steps(page: Path) -> None:
 
 def test_only_what_differs_is_told(page: Path, tmp_path: Path) -> None:
     """Here that is what `last` prints."""
-    assert blocks.run(page, tmp_path, 20) == ["line 0: $ cat log\nthe page says:\n\nit printed:\nbefore\n"]
+    assert blocks.run(blocks.steps_of(page), tmp_path, 20) == [
+        "line 0: $ cat log\nthe page says:\n\nit printed:\nbefore\n"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_only_what_differs_is_told(page: Path, tmp_path: Path) -> None:
 )
 def test_a_wrong_page_is_noticed(page: Path, tmp_path: Path, right: str, wrong: str, told: str) -> None:
     page.write_text(PAGE.replace(right, wrong))
-    assert any(told in difference for difference in blocks.run(page, tmp_path, 20))
+    assert any(told in difference for difference in blocks.run(blocks.steps_of(page), tmp_path, 20))
 
 
 def test_what_is_not_run_has_a_reason(page: Path) -> None:

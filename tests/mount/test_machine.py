@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakesysfs.fuse.mount_table import mounted_at
+from tests import blocks
 
 pytestmark = pytest.mark.mount
 
@@ -74,34 +74,12 @@ def mem_total(mnt: Path) -> int:
 
 def test_the_readmes_first_screen(tmp_path: Path) -> None:
     """The lines to try print what the README says they do (process ids apart)."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = readme.partition("```console\n")[2].partition("```")[0]
-    commands: list[str] = []
-    expected: list[str] = []
-    for line in block.splitlines():
-        if line.startswith("$ "):
-            commands.append(line[2:])
-        else:
-            expected.append(line)
-    assert commands.pop() == "./mount.sh --unmount"
+    *steps, last = blocks.steps_of(ROOT / "README.md")
+    assert last.command == "./mount.sh --unmount"
+    assert len(steps) > 10
     with mounted(tmp_path / "mnt"):
-        script = "\n".join(commands)
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-
-    def normal(line: str) -> str:
-        line = re.sub(r"^bash: line \d+: ", "bash: ", line)
-        return re.sub(r"^\d+ bash ", "PID bash ", line)
-
-    assert [normal(line) for line in done.stdout.splitlines()] == [normal(line) for line in expected]
+        differences = blocks.run(steps, tmp_path, 60)
+    assert not differences, "\n\n".join(differences)
 
 
 def test_unplug_takes_blocks_node_tier_and_memory(mnt: Path) -> None:

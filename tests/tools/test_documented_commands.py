@@ -35,5 +35,5 @@ def _tools(page: Path) -> list[str]:
 )
 def test_commands_of_a_page(page: Path, tmp_path: Path) -> None:
     need(*_tools(page))
-    differences = blocks.run(page, tmp_path, 2 * PATIENCE_SECONDS)
+    differences = blocks.run(blocks.steps_of(page), tmp_path, 2 * PATIENCE_SECONDS)
     assert not differences, "\n\n".join(differences)

@@ -6,6 +6,8 @@ import ast
 import errno
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -123,3 +125,63 @@ def test_every_error_is_explained() -> None:
         if len(piece) >= EXPLAINED and not any(part in PAGE for part in _parts(piece)) and piece not in NOT_ON_THE_PAGE
     ]
     assert not missing, "write what to do about these into docs/troubleshooting.md:\n" + "\n".join(missing)
+
+
+PRINTED = {
+    "mount /": "MNT: this would hide the whole system",
+    "mount file": "MNT: not a directory",
+    "mount absent": "MNT: No such file or directory; make it with",
+    "mount mnt --kernel 6.1": "unknown kernel 'NAME' (choose from",
+    "mount mnt --machine nosuch": "NAME: neither a built-in machine (NAMES, oracle-...) nor a file",
+    "umount mnt": "MNT: no fakesysfs is mounted here",
+    "check empty.toml": "FILE: the file is empty; expected at least block_size and [[node]]",
+    "check no.toml": "FILE: not TOML: REASON",
+    "check size.toml": "FILE: KEY = VALUE: expected one of",
+    "check key.toml": "FILE: KEY: unknown key, expected one of",
+    "check node.toml": "FILE: KEY: missing",
+    "check base.toml": "FILE: extends = VALUE: expected the name of a built-in machine",
+    "run --rules none -- true": "--rules goes with --udev",
+    "run --udev --host-network -- true": (
+        "--udev does not go with --host-network: uevents are sent in a private network only"
+    ),
+    "run --at mnt -- true": "MNT: no fakesysfs is mounted here; SUGGESTION",
+    "run --udev --rules file -- true": "FILE: udev reads only files that end in .rules",
+    "run --udev --rules mnt -- true": "DIR: no file in this directory ends in .rules",
+    "run --udev --rules absent -- true": "FILE: no such file or directory",
+    "replay --kernel 6.1 RECORDINGS": "no recording of kernel 'NAME' (choose from",
+}
+"""Wrong commands, and the heading that has what they print."""
+
+FILES = {
+    "file": "",
+    "empty.toml": "",
+    "no.toml": "block_size",
+    "size.toml": 'extends = "tiny"\n[memory_hotplug]\nonline_type = "on"\n',
+    "key.toml": 'extends = "tiny"\nblocksize = 1\n',
+    "node.toml": 'block_size = "128M"\n',
+    "base.toml": 'extends = "nosuch"\n',
+}
+
+
+@pytest.mark.mount
+@pytest.mark.parametrize("command", PRINTED)
+def test_a_wrong_command_prints_a_heading(tmp_path: Path, command: str) -> None:
+    if "udev" in command and not Path("/lib/systemd/systemd-udevd").exists():
+        pytest.skip("systemd-udevd is not installed")
+    (tmp_path / "mnt").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    arguments = command.replace("RECORDINGS", str(ROOT / "tests" / "sessions")).split()
+    done = subprocess.run(
+        [sys.executable, "-m", "fakesysfs", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in {1, 2}
+    heading = PRINTED[command]
+    assert heading in HEADINGS
+    pattern = re.sub(r"(?<![\w/])(?!TOML)[A-Z]{2,}(?!\w)", ".+?", re.escape(heading)).replace(r"\.\.\.", ".*?")
+    assert re.match(rf"fakesysfs(?: \w+)?: {pattern}", done.stderr), done.stderr

@@ -1,4 +1,4 @@
-"""Write what is generated from tables: docs/abi.md, docs/kernels.md, docs/machines.md, and what is counted.
+"""Write what is generated from tables: docs/abi.md, cli.md, kernels.md, machines.md, and what is counted.
 
     .venv/bin/python scripts/generate_docs.py
 
@@ -7,8 +7,11 @@ A test holds that the pages are what this would write.
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
+import os
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from fakesysfs import cli as commands
 from fakesysfs.control.blocks import CONTROL_BLOCK
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.dax.kmem import Kmem
@@ -27,6 +31,7 @@ from fakesysfs.kernfs.declare import Attribute, DeviceNode, DeviceNodes, Entry, 
 from fakesysfs.machine import builtin, describe, load
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
+from fakesysfs.replay import cli as replay_command
 from fakesysfs.replay import model_target
 from fakesysfs.replay.cli import counted
 from fakesysfs.replay.recording import Snapshot, find
@@ -37,6 +42,8 @@ from fakesysfs.sysroot import Sysroot
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PROSE_WIDTH = 100
+ABI_WIDTH = 76
+"""Behind two tabs."""
 
 PATTERNS = {
     memory.MEMORY_BLOCK: "/sys/devices/system/memory/memoryN",
@@ -109,7 +116,8 @@ def abi() -> str:
             if path in seen or not doc:
                 continue
             seen.add(path)
-            parts.append(f"What:\t\t{path}\nMode:\t\t{mode}\nDescription:\n\t\t{doc}\n")
+            description = "\n\t\t".join(textwrap.wrap(doc, ABI_WIDTH, break_on_hyphens=False))
+            parts.append(f"What:\t\t{path}\nMode:\t\t{mode}\nDescription:\n\t\t{description}\n")
     return "\n".join([*parts, "```", ""])
 
 
@@ -283,8 +291,90 @@ def evidence() -> str:
     return json.dumps(counts, indent=2) + "\n"
 
 
+def cli() -> str:
+    """docs/cli.md: every command with its arguments, from the parsers that read them."""
+    for variable in ("FAKESYSFS_MACHINE", "FAKESYSFS_KERNEL"):
+        os.environ.pop(variable, None)  # they change defaults
+    parser = commands._parser()  # noqa: SLF001  nobody else needs it
+    parts = [
+        "# Command line\n",
+        "`scripts/generate_docs.py` writes this page from the parsers of the commands.",
+        "[commands.md](commands.md) has the scripts of a checkout, the environment and the exit statuses.\n",
+        "| command | what it does |",
+        "|---|---|",
+    ]
+    (subcommands,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001  argparse has no other way to its arguments
+    parts += [
+        f"| [`fakesysfs {choice.dest}`](#fakesysfs-{choice.dest}) | {_sentence(choice.help or '')} |"
+        for choice in subcommands._choices_actions  # noqa: SLF001  the same
+    ]
+    parts += ["", _options(parser), "", "Each command has `--help`."]
+    for name, found in subcommands.choices.items():
+        command = replay_command._parser() if name == "replay" else found  # noqa: SLF001  nobody else needs it
+        parts += ["", f"## fakesysfs {name}", "", _paragraph(_sentence(command.description or "")), ""]
+        parts += ["```text", f"fakesysfs {name}{_usage(command)}", "```"]
+        if options := _options(command):
+            parts += ["", options]
+        about, _, example = re.sub(r"\bexample: ", "Example: ", command.epilog or "").partition("Example: ")
+        if about.strip():
+            parts += ["", _paragraph(about)]
+        if example:
+            parts += ["", f"Example: `{example}`"]
+    return "\n".join([*parts, ""])
+
+
+def _paragraph(text: str) -> str:
+    """Wrapped, but not inside of code."""
+    whole = re.sub("`[^`]*`", lambda code: code[0].replace(" ", "\0"), " ".join(text.split()))
+    return textwrap.fill(whole, PROSE_WIDTH, break_on_hyphens=False, break_long_words=False).replace("\0", " ")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Without --help and the list of commands, positional ones first."""
+    actions = [
+        action
+        for action in parser._actions  # noqa: SLF001  argparse has no other way to them
+        if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction)  # noqa: SLF001  the same
+        and action.help != argparse.SUPPRESS
+    ]
+    return sorted(actions, key=lambda action: bool(action.option_strings))
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    """Not argparse's own: its form depends on Python's version and on the terminal's width."""
+    text = " [OPTION...]" if any(action.option_strings for action in _arguments(parser)) else ""
+    forms = {None: "{}", "?": "[{}]", "*": "[{}...]", "+": "{}...", argparse.REMAINDER: "[-- {}...]"}
+    for action in _arguments(parser):
+        if not action.option_strings:
+            text += " " + forms[action.nargs].format(action.metavar or action.dest.upper())  # type: ignore[index]
+    return text
+
+
+def _options(parser: argparse.ArgumentParser) -> str:
+    """A table of the arguments that have something to say."""
+    rows = []
+    for action in _arguments(parser):
+        value = ""
+        if action.nargs != 0:
+            value = str(
+                action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
+            )
+        names = [f"`{name}{f' {value}' * bool(action.nargs != 0)}`" for name in action.option_strings] or [f"`{value}`"]
+        if not action.help:
+            continue
+        cells = (", ".join(names), action.help % {**vars(action), "prog": parser.prog})
+        rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(["| argument | meaning |", "|---|---|", *rows]) if rows else ""
+
+
+def _sentence(text: str) -> str:
+    """With a full stop and, unless it begins with code, a capital."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
 PAGES = {
     "abi.md": abi,
+    "cli.md": cli,
     "kernels.md": kernels,
     "machines.md": machines,
     "../fakesysfs/evidence.json": evidence,

@@ -11,6 +11,6 @@ while IFS= read -r -d '' file; do
     if [[ $line =~ ^(\#\!.*[/ ](ba)?sh|\#\ shellcheck\ shell=.*)$ ]]; then
         scripts+=("$file")
     fi
-done < <(find . \( -name '.?*' ! -name .ci -o -name mnt -o -name recordings -o -name __pycache__ \) -prune \
+done < <(find . \( -name '.?*' ! -name .ci -o -name mnt -o -name recordings -o -name __pycache__ -o -path ./site \) -prune \
     -o -type f -size -64k -print0)
 exec .venv/bin/shellcheck --external-sources "${scripts[@]}"

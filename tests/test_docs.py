@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from fakesysfs.kernel.profile import PROFILES
+from tests import blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 SERIES = (ROOT / "docs" / "series.md").read_text(encoding="utf-8")
@@ -20,7 +21,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 KERNEL = (ROOT / "docs" / "KERNEL.md").read_text(encoding="utf-8")
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md")])
 PROSE_WIDTH = 100
 CELL_WIDTH = 200
 """Of a cell of a table, code apart: it is no paragraph."""
@@ -74,7 +75,7 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["abi.md", "kernels.md", "machines.md", "../fakesysfs/evidence.json"])
+@pytest.mark.parametrize("name", ["abi.md", "cli.md", "kernels.md", "machines.md", "../fakesysfs/evidence.json"])
 def test_generated_pages_are_up_to_date(name: str) -> None:
     """Run scripts/generate_docs.py after a change of the tables."""
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == _script("generate_docs").PAGES[name]()
@@ -185,3 +186,37 @@ def test_references_to_the_rules_lead_to_sections() -> None:
                 assert row in rows, f"{path}: row {row!r}"
                 seen += 1
     assert seen > 100
+
+
+# Blocks of code ------------------------------------------------------------------------------------------------------
+
+LANGUAGES = {"", "console", "mermaid", "python", "sh", "text", "toml"}
+"""A command has one of the languages that are run (tests/blocks.py), whatever shell it is for."""
+
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_are_run_or_say_why_not(page: Path) -> None:
+    """By tests/tools/test_documented_commands.py, or by the test that the page names."""
+    found = list(blocks.blocks_of(page))
+    assert {block.language for block in found} <= LANGUAGES
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"^(?![-*\d ]).*\n\n {4}\S", text, re.MULTILINE), "fence commands: indented ones are not seen"
+    not_run = [block for block in found if block.not_run is not None]
+    assert all(block.is_command for block in not_run), "only commands are run"
+    assert [block.line for block in not_run if len((block.not_run or "").split()) < LEAST_WORDS] == []
+    assert len(not_run) == text.count("<!-- not run"), "a mark that stands before no block"
+    for block in found:
+        assert block.run_by is None or (ROOT / block.run_by).is_file()
+
+
+LEAST_WORDS = 4
+"""Of a reason."""
+
+
+def test_most_commands_are_run() -> None:
+    commands = [block for page in DOCS for block in blocks.blocks_of(page) if block.is_command]
+    run = [block for block in commands if block.not_run is None]
+    assert len(run) >= 30
+    assert len(run) > 3 * (len(commands) - len(run))

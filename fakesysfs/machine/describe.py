@@ -426,8 +426,10 @@ def builtin() -> dict[str, str]:
     }
 
 
-def load(name_or_path: str) -> MachineDescription:
+def load(name_or_path: str, directory: str = "") -> MachineDescription:
     """A built-in machine by name, or the machine that a file describes.
+
+    A relative path begins at `directory`, or at the working directory if that is empty.
 
     Raises `MachineError` for an error in the file, and for a file that cannot be read.
     """
@@ -435,12 +437,12 @@ def load(name_or_path: str) -> MachineDescription:
     if name_or_path in files:
         text = files[name_or_path].read_text()
         return _parse(name_or_path, text, f"machine {name_or_path}")
-    path = Path(name_or_path)
-    if "/" not in name_or_path and not name_or_path.endswith(".toml") and not path.exists():
+    path, file = Path(name_or_path), Path(directory, name_or_path)
+    if "/" not in name_or_path and not name_or_path.endswith(".toml") and not file.exists():
         known = ", ".join(name for name in sorted(files) if not name.startswith("oracle-"))
         raise MachineError(f"unknown machine {name_or_path!r} (choose from {known}, oracle-..., or name a TOML file)")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise MachineError(f"{path}: not TOML: not UTF-8 text") from None
     except OSError as error:

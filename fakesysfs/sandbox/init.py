@@ -155,7 +155,7 @@ class _Init:
         if run.plan.network:
             _loopback_up()
         if self._server is not None:
-            status, why = server.read_answer(self._server)
+            status, why = server.read_answer(self._server, run.directory)
             if status:
                 raise MountError(why, status)
         else:

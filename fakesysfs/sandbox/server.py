@@ -104,14 +104,17 @@ def start(fake: Fake, point: str, *, private: bool, outside: int | None = None) 
     return Server(pid, fake, open(writer, "wb"), open(reader, "rb"))  # noqa: PTH123
 
 
-def read_answer(server: Server) -> tuple[int, str]:
-    """Send it its machine; wait until it serves or gives up. Returns 0, or an exit status and the reason."""
+def read_answer(server: Server, directory: str = "") -> tuple[int, str]:
+    """Send it its machine; wait until it serves or gives up. Returns 0, or an exit status and the reason.
+
+    `directory`: where the user is, if the caller has left it; the name of a machine's file may be relative to it.
+    """
     from fakesysfs import machine  # noqa: PLC0415  while the server starts there is time for it
 
     # The server may be dead already; then there is no answer either.
     with contextlib.suppress(BrokenPipeError), server.machine as to_server:
         try:
-            loaded = machine.load(server.fake.machine)
+            loaded = machine.load(server.fake.machine, directory)
         except machine.MachineError as error:
             return 2, str(error)
         pickle.dump(_CheckedMachine(loaded.text, loaded.setup()), to_server)

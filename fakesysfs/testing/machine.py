@@ -110,12 +110,12 @@ class _Running(Controls):
             sched.run(self._outside.write(self._outside.open(path, os.O_WRONLY), data.encode()))
 
     def ls(self, path: StrPath) -> list[str]:
-        """See Controls."""
+        """The names in a directory, in the kernel's order. Raises OSError."""
         with _AsOSError(path):
             return self._files.listdir(os.fspath(path))
 
     def stat(self, path: StrPath, *, follow_symlinks: bool = True) -> os.stat_result:
-        """See Controls."""
+        """As os.stat. Raises OSError."""
         with _AsOSError(path):
             found = (self._files.stat if follow_symlinks else self._files.lstat)(os.fspath(path))
         times = (found.atime_ns, found.mtime_ns, found.ctime_ns)
@@ -126,7 +126,7 @@ class _Running(Controls):
         )
 
     def readlink(self, path: StrPath) -> str:
-        """See Controls."""
+        """The target of a symbolic link. Raises OSError."""
         with _AsOSError(path):
             return self._files.readlink(os.fspath(path))
 

@@ -160,15 +160,15 @@ class MountedMachine(Controls):
             os.close(descriptor)
 
     def ls(self, path: StrPath) -> list[str]:
-        """See Controls."""
+        """The names in a directory, in the kernel's order. Raises OSError."""
         return os.listdir(self._outside(path))  # noqa: PTH208  names are wanted
 
     def stat(self, path: StrPath, *, follow_symlinks: bool = True) -> os.stat_result:
-        """See Controls."""
+        """As os.stat. Raises OSError."""
         return os.stat(self._outside(path), follow_symlinks=follow_symlinks)  # noqa: PTH116  as in process
 
     def readlink(self, path: StrPath) -> str:
-        """See Controls."""
+        """The target of a symbolic link. Raises OSError."""
         return os.readlink(self._outside(path))  # noqa: PTH115  a string is wanted
 
     # Waiting -------------------------------------------------------------------------------------------------------

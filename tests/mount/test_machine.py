@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 from fakesysfs.fuse.mount_table import mounted_at
 from fakesysfs.ops.errors import NAMES
+from tests import blocks
 
 pytestmark = pytest.mark.mount
 
@@ -80,42 +80,21 @@ def mem_total(mnt: Path) -> int:
     return int(line.split()[1])
 
 
-CONSOLE = re.findall(
-    r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-)
-
-
-@pytest.mark.parametrize("block", CONSOLE)
-def test_the_readmes_console(tmp_path: Path, block: str) -> None:
-    """The lines print what the README says they do (process ids apart)."""
-    commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
-    expected = [line for line in block.splitlines() if not line.startswith("$ ")]
-    assert commands[-1] == "./mount.sh --unmount"
-    if not any(command.startswith("./mount.sh mnt") for command in commands):
-        commands.insert(0, "./mount.sh > /dev/null")  # as the README says before
+def test_the_readmes_commands(tmp_path: Path) -> None:
+    """They print what the README says they do (process ids apart)."""
+    steps = blocks.steps_of(ROOT / "README.md")
+    assert len(steps) > 20
+    assert steps[-1].command == "./mount.sh --unmount"
+    # The checkout's own has its mountpoint there, and the steps are run elsewhere.
     script = tmp_path / "mount.sh"
     script.write_text(
         f'#!/bin/sh\n[ $# -gt 0 ] || set -- mnt\n[ "$*" != --unmount ] || set -- "$@" mnt\nexec {ROOT}/mount.sh "$@"\n'
     )
     script.chmod(0o755)
-    (tmp_path / "mnt").mkdir()
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(commands)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "LC_ALL": "C", "XDG_STATE_HOME": str(tmp_path / "state")},
-    )
-
-    def normal(line: str) -> str:
-        line = re.sub(r"^bash: line \d+: ", "bash: ", line)
-        return re.sub(r"^\d+ bash ", "PID bash ", line)
-
     try:
-        assert [normal(line) for line in done.stdout.splitlines()] == [normal(line) for line in expected]
+        differences = blocks.run(steps, tmp_path, 60)
+        assert not differences, "\n\n".join(differences)
+        assert not mounted_at(str(tmp_path / "mnt"))
     finally:
         subprocess.run([script, "--unmount"], cwd=tmp_path, stderr=subprocess.DEVNULL, check=False)
 

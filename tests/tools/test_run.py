@@ -115,6 +115,15 @@ def test_a_machine_from_a_pipe(run: Runner) -> None:
     assert (done.returncode, done.stdout) == (0, text), done.stderr
 
 
+def test_a_machine_by_a_path_from_where_the_user_is(run: Runner, tmp_path: Path) -> None:
+    """The init has left that directory before it reads the machine."""
+    (tmp_path / "own.toml").write_text('extends = "tiny"\ntitle = "mine"\n')
+    show = ["--", "sh", "-c", "cat $FAKESYSFS_CONTROL/machine.toml"]
+    line = run.line("--machine", "own.toml", *show)
+    done = subprocess.run(line, cwd=tmp_path, env=run.environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, 'extends = "tiny"\ntitle = "mine"\n'), done.stderr
+
+
 def test_a_server_that_nobody_wants_any_more() -> None:
     """As when the machine is wrong and that was found out before the server could ask."""
     script = """

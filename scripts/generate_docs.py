@@ -295,7 +295,7 @@ def cli() -> str:
     """docs/cli.md: every command with its arguments, from the parsers that read them."""
     for variable in ("FAKESYSFS_MACHINE", "FAKESYSFS_KERNEL"):
         os.environ.pop(variable, None)  # they change defaults
-    parser = commands._parser()  # noqa: SLF001  nobody else needs it
+    parser = commands.make_parser()
     parts = [
         "# Command line\n",
         "`scripts/generate_docs.py` writes this page from the parsers of the commands.",
@@ -310,7 +310,7 @@ def cli() -> str:
     ]
     parts += ["", _options(parser), "", "Each command has `--help`."]
     for name, found in subcommands.choices.items():
-        command = replay_command._parser() if name == "replay" else found  # noqa: SLF001  nobody else needs it
+        command = replay_command.make_parser() if name == "replay" else found
         parts += ["", f"## fakesysfs {name}", "", _paragraph(_sentence(command.description or "")), ""]
         parts += ["```text", f"fakesysfs {name}{_usage(command)}", "```"]
         if options := _options(command):

@@ -78,7 +78,9 @@ def test_the_source_distribution_has_every_file_of_the_repository(unpacked: Path
 
 
 def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
+    data = f"fakesysfs-{fakesysfs.__version__}.data/data"
     expected = {name for name in tracked() if name.startswith("fakesysfs/")}
+    expected |= {f"{data}/{name}" for name in tracked() if name.startswith("share/")}
     with zipfile.ZipFile(wheel) as archive:
         assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected
     assert wheel.name == f"fakesysfs-{fakesysfs.__version__}-py3-none-any.whl", "for every Python and machine"
@@ -165,7 +167,7 @@ def test_the_metadata_of_a_release(metadata: Message) -> None:
     versions = [name.rpartition(" ")[2] for name in classifiers if re.search(r":: 3\.\d+$", name)]
     assert f">={versions[0]}" == metadata["Requires-Python"]
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"mount", "test"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"docs", "mount", "test"}
 
 
 def test_the_set_up_finds_what_builds_the_package() -> None:

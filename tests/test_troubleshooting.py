@@ -41,7 +41,7 @@ ERRORS = {
 PLACES = ("cli.py", "pytest_plugin.py", "fuse/*.py", "sandbox/*.py", "machine/*.py", "testing/*.py", "replay/cli.py")
 
 NOT_ON_THE_PAGE = {
-    ": not TOML (not UTF-8 text)": "the page has the heading `not TOML`",
+    ": not TOML: not UTF-8 text": "the page has the heading `not TOML`",
 }
 """Pieces of errors that need no heading, and why."""
 
@@ -129,10 +129,10 @@ def test_every_error_is_explained() -> None:
 
 PRINTED = {
     "mount /": "MNT: this would hide the whole system",
-    "mount file": "MNT: not a directory",
+    "mount file": "MNT: Not a directory",
     "mount absent": "MNT: No such file or directory; make it with",
     "mount mnt --kernel 6.1": "unknown kernel 'NAME' (choose from",
-    "mount mnt --machine nosuch": "NAME: neither a built-in machine (NAMES, oracle-...) nor a file",
+    "mount mnt --machine nosuch": "unknown machine 'NAME' (choose from NAMES, oracle-..., or name a TOML file)",
     "umount mnt": "MNT: no fakesysfs is mounted here",
     "check empty.toml": "FILE: the file is empty; expected at least block_size and [[node]]",
     "check no.toml": "FILE: not TOML: REASON",
@@ -140,14 +140,12 @@ PRINTED = {
     "check key.toml": "FILE: KEY: unknown key, expected one of",
     "check node.toml": "FILE: KEY: missing",
     "check base.toml": "FILE: extends = VALUE: expected the name of a built-in machine",
-    "run --rules none -- true": "--rules goes with --udev",
-    "run --udev --host-network -- true": (
-        "--udev does not go with --host-network: uevents are sent in a private network only"
-    ),
-    "run --at mnt -- true": "MNT: no fakesysfs is mounted here; SUGGESTION",
+    "run --rules none -- true": "--rules needs --udev: give both",
+    "run --udev --host-network -- true": "--udev needs the private network, where uevents are sent: leave out --host-network",
+    "run --at mnt -- true": "MNT: no fakesysfs is mounted here;",
     "run --udev --rules file -- true": "FILE: udev reads only files that end in .rules",
     "run --udev --rules mnt -- true": "DIR: no file in this directory ends in .rules",
-    "run --udev --rules absent -- true": "FILE: no such file or directory",
+    "run --udev --rules absent -- true": "FILE: No such file or directory",
     "replay --kernel 6.1 RECORDINGS": "no recording of kernel 'NAME' (choose from",
 }
 """Wrong commands, and the heading that has what they print."""

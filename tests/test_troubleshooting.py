@@ -141,7 +141,9 @@ PRINTED = {
     "check node.toml": "FILE: KEY: missing",
     "check base.toml": "FILE: extends = VALUE: expected the name of a built-in machine",
     "run --rules none -- true": "--rules needs --udev: give both",
-    "run --udev --host-network -- true": "--udev needs the private network, where uevents are sent: leave out --host-network",
+    "run --udev --host-network -- true": (
+        "--udev needs the private network, where uevents are sent: leave out --host-network"
+    ),
     "run --at mnt -- true": "MNT: no fakesysfs is mounted here;",
     "run --udev --rules file -- true": "FILE: udev reads only files that end in .rules",
     "run --udev --rules mnt -- true": "DIR: no file in this directory ends in .rules",

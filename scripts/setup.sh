@@ -89,6 +89,8 @@ make_set_up() { # base|test
     [[ $1 == base ]] || extras+=",$1"
     if link_pyfuse3; then
         how=", beside this system's pyfuse3"
+    elif compgen -G "$venv/lib/python3*/site-packages/pyfuse3" >/dev/null; then
+        how=""
     fi
     step "installing fakesysfs and what it needs into it$how" \
         "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --editable "${checkout}[$extras]"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.served import Served
+from tests.tools.conftest import need_poll
 
 pytestmark = pytest.mark.mount
 
@@ -186,6 +187,7 @@ def test_sync_and_lock_succeed(mount: Served) -> None:
 
 
 def test_poll(mount: Served) -> None:
+    need_poll()
     file = os.open(mount / "value", os.O_RDONLY)
     poll = select.poll()
     poll.register(file, select.POLLIN | select.POLLPRI)

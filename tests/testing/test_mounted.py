@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fakesysfs.testing import MountedMachine
-from tests.tools.conftest import need
+from tests.tools.conftest import need, need_poll
 
 pytestmark = pytest.mark.mount
 
@@ -147,8 +147,7 @@ def _block(machine: MountedMachine) -> str:
 @pytest.mark.parametrize("name", ["uevents_follow", "uevents_new", "kmsg_follow", "dev_kmsg"])
 def test_poll_tells_when_there_is_more(tmp_path: Path, name: str) -> None:
     """So select(2) and event loops can wait for it."""
-    if not hasattr(pytest.importorskip("pyfuse3"), "PollHandle"):
-        pytest.skip("pyfuse3 before 3.5 does not hear of poll(2)")
+    need_poll()
     with MountedMachine(tmp_path) as machine, open(machine.control / name, "rb", buffering=0) as file:
         os.set_blocking(file.fileno(), False)
         poll = select.poll()

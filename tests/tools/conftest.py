@@ -40,6 +40,12 @@ def need(*tools: str) -> None:
         pytest.skip(why)
 
 
+def need_poll() -> None:
+    """Skip where the server does not hear of poll(2), and the host answers it by itself."""
+    if not hasattr(pytest.importorskip("pyfuse3"), "PollHandle"):
+        pytest.skip("pyfuse3 before 3.5 does not hear of poll(2)")
+
+
 def eventually(holds: Callable[[], object], what: str = "it") -> None:
     """Return as soon as it holds; fail if it does not within reason."""
     end = time.monotonic() + PATIENCE_SECONDS

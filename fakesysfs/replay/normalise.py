@@ -25,13 +25,15 @@ class Context:
     """The command loads or unloads modules."""
     counters: bool = False
     """The command reads vmstat, zoneinfo or numastat."""
+    other_configuration: bool = False
+    """A real kernel of another configuration answers: ENVELOPE holds too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
     """One allowed difference.
 
-    `stream`: dmesg, uevents, iomem (lists of lines), text (output of commands), stderr.
+    `stream`: dmesg, uevents, iomem (lists of lines), names (of a directory), text (output of commands), stderr.
     """
 
     name: str
@@ -42,7 +44,7 @@ class Normalisation:
 
 def normalise(stream: str, value: Value, context: Context) -> Value:
     """`value` without what may differ."""
-    for normalisation in NORMALISATIONS:
+    for normalisation in (*NORMALISATIONS, *ENVELOPE) if context.other_configuration else NORMALISATIONS:
         if normalisation.stream == stream:
             value = normalisation.apply(value, context)
     return value
@@ -110,10 +112,14 @@ _FOUR_GIB = 1 << 32
 
 def _recorded_iomem(lines: list[str], _context: Context) -> list[str]:
     kept = []
+    within: int | None = None  # the indentation of the PCI bus whose devices follow
     for line in lines:
         found = _IOMEM_LINE.fullmatch(line)
+        indentation = len(found[1]) if found else 0
+        if within is None or indentation <= within:
+            within = indentation if found and "PCI" in found[4] else None
         high = found is not None and int(found[2], 16) >= _FOUR_GIB
-        if found is None or ("PCI" not in found[4] and (high or _IOMEM_NAMES.search(found[4]))):
+        if found is None or (within is None and (high or _IOMEM_NAMES.search(found[4]))):
             kept.append(line)
     return kept
 
@@ -148,6 +154,9 @@ def _without_counters(text: str, context: Context) -> str:
         return text
     return "".join(line for line in text.splitlines(keepends=True) if not _COUNTER.search(line.rstrip("\n")))
 
+
+_OPTIONAL_NAMES = frozenset({"crash_hotplug", "hard_offline_page", "power", "soft_offline_page"})
+_MAJOR = re.compile(r"^MAJOR=\d+$", re.MULTILINE)
 
 _COLUMNS = re.compile(
     r"(?:Memory block size|Total (?:online|offline) memory): +\S+"  # lsmem
@@ -240,6 +249,29 @@ NORMALISATIONS = (
     ),
 )
 """The declared list."""
+
+ENVELOPE = (
+    Normalisation(
+        "dax major",
+        "uevents",
+        "the kernel hands out the majors of character devices: it depends on the drivers that are built in",
+        lambda uevents, _context: [[_MAJOR.sub("MAJOR=<n>", line) for line in event] for event in uevents],
+    ),
+    Normalisation("dax major", "text", "see uevents", lambda text, _context: _MAJOR.sub("MAJOR=<n>", text)),
+    Normalisation(
+        "names of other options",
+        "names",
+        "CONFIG_PM, CONFIG_CRASH_HOTPLUG and CONFIG_MEMORY_FAILURE are off in the recorded small configuration",
+        lambda names, _context: [name for name in names if name not in _OPTIONAL_NAMES],
+    ),
+    Normalisation(
+        "demotion targets",
+        "dmesg",
+        "CONFIG_NUMA_MIGRATION is off in the recorded small configuration",
+        _without(r"<6>Demotion targets for Node "),
+    ),
+)
+"""What may differ, too, where a distribution's kernel replays the recording of a small configuration."""
 
 STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
 """The exit status of such a command line depends on the guest's whole log since boot."""

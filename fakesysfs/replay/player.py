@@ -74,7 +74,8 @@ class Player:
         self.descriptors = raw.Descriptors(target)
         self.early = raw.early_opens(self.operations)
         profile = PROFILES.get(session.header["profile"])
-        self.context = Context()
+        distribution = session.header["profile"].endswith("-distribution")
+        self.context = Context(other_configuration=target.real_kernel and not distribution)
         self.messages = Comparison(self.context, profile is not None and profile.leak_frees_name)
         self.blocks: probes.BlockTable | None = None
         self.processes: dict[int, Process] = {}
@@ -206,10 +207,14 @@ class Player:
             got: list[str] | None = sorted(self.target.ls(operation["path"]))
         except OSError:
             got = None
-        return compared(_names(operation["names"], got))
+        expected, found = (names and normalise("names", names, self.context) for names in (operation["names"], got))
+        return compared(_names(expected, found))
 
     def _order(self, operation: Operation) -> Verdict:
-        return compared(difference("order of readdir", operation["names"], self.target.ls(operation["path"])))
+        expected, got = (
+            normalise("names", names, self.context) for names in (operation["names"], self.target.ls(operation["path"]))
+        )
+        return compared(difference("order of readdir", expected, got))
 
     # Probes --------------------------------------------------------------------------------------------------------
 
@@ -386,6 +391,7 @@ class Player:
     # Help ----------------------------------------------------------------------------------------------------------
 
     def _drained(self, operation: Operation, *, last: bool = True) -> list[str]:
+        self.target.await_messages(len(operation.get("uevents", ())), len(operation.get("dmesg", ())))
         return self.messages.compare(operation, self.target.drain(), last=last)
 
     def _unless_after_race(self, verdict: Verdict) -> Verdict:

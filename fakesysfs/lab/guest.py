@@ -30,7 +30,10 @@ BOOT_SECONDS = 120
 KVM_SECONDS = 15
 """A guest that does not boot with KVM within so long is booted without."""
 
-_KERNEL_ARGUMENTS = ("console=ttyS0", "panic=-1", "quiet", "log_buf_len=4M", "printk.devkmsg=on", "tsc=reliable")
+_KERNEL_ARGUMENTS = (
+    "console=ttyS0", "panic=-1", "quiet", "log_buf_len=4M", "printk.devkmsg=on", "tsc=reliable", "nokaslr"
+)  # fmt: skip
+"""Without KASLR the same blocks are unmovable in each boot. The clock jumps when a state is restored."""
 _KVM = Path("/dev/kvm")
 
 
@@ -111,7 +114,7 @@ def _boot(guest: Guest, image: KernelImage, kind: str) -> Booted:
             return _start(guest, image, kind, _as_it_is, (), restored=False)
         except LabError as error:
             last = error
-    raise LabError(f"the guest {guest.name} does not boot, in {ATTEMPTS} attempts: {last}")
+    raise LabError(f"the guest {guest.name} does not boot (attempts: {ATTEMPTS}): {last}")
 
 
 def _as_it_is(_qemu: Qemu) -> None:

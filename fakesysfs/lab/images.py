@@ -30,8 +30,8 @@ MIN_QEMU = (9, 0)
 """The first QEMU with mapped-ram, which restores a guest in a second; older ones also lack volatile CXL memory."""
 
 TOOLS = (
-    "bash", "coreutils", "cxl", "daxctl", "debianutils", "findutils", "grep", "kmod", "libc-bin", "mawk", "ndctl",
-    "numactl", "sed", "util-linux", "util-linux-extra",
+    "bash", "coreutils", "cxl", "dash", "daxctl", "debianutils", "findutils", "grep", "kmod", "libc-bin", "mawk",
+    "ndctl", "numactl", "sed", "util-linux", "util-linux-extra",
 )  # fmt: skip
 """The guest's programs: those that recorded command lines start."""
 

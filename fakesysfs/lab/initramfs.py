@@ -16,16 +16,18 @@ from fakesysfs.lab.images import KernelImage, by_own_loader
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 _SOFT_DEPENDS = re.compile(rb"\0softdep=pre: ([^\0]*)\0")
 _LEFT_OUT = ("usr/share", "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl-base", "var", "etc/pam.d")
-_ROOT_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+"""What the guest needs nothing of. Without their files in pam.d, su and its like use `other`."""
+_MERGED = ("bin", "sbin", "lib", "lib64")
 _CONSOLE = (5, 1)
+_PAM = (b"auth", b"account", b"password", b"session")
 _COMPRESSED = {".xz": lzma.decompress}
 
 
 def build(image: KernelImage, modules: Iterable[str], agent: bytes, tools: Path) -> bytes:
     """The archive. `agent` is the init, `tools` a root folder. Raises LabError."""
     archive = Archive()
-    for name, target in _ROOT_LINKS.items():
-        archive.add_link(name, target)
+    for name in _MERGED:
+        archive.add_link(name, f"usr/{name}")
     for name in ("proc", "sys", "dev", "run", "tmp", "root", "etc"):
         archive.add_directory(name)
     archive.add_device("dev/console", *_CONSOLE)
@@ -34,6 +36,7 @@ def build(image: KernelImage, modules: Iterable[str], agent: bytes, tools: Path)
         "etc/passwd", b"root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
     )
     archive.add_file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")
+    archive.add_file("etc/pam.d/other", b"".join(b"%s required pam_permit.so\n" % kind for kind in _PAM))
     _add_tools(archive, tools)
     with tempfile.TemporaryDirectory() as work:
         stage_modules(image, modules, Path(work), tools)
@@ -44,13 +47,13 @@ def build(image: KernelImage, modules: Iterable[str], agent: bytes, tools: Path)
 def _add_tools(archive: Archive, tools: Path) -> None:
     for path in sorted(tools.rglob("*")):
         name = str(path.relative_to(tools))
-        if name.startswith(_LEFT_OUT) or name in _ROOT_LINKS:
+        if name.startswith(_LEFT_OUT) or name.split("/", maxsplit=1)[0] in _MERGED:
             continue
         if path.is_symlink():
             archive.add_link(name, str(path.readlink()))
         elif path.is_file():
             archive.add_file(name, path.read_bytes(), 0o755)
-    archive.add_link("usr/bin/sh", "bash")
+    archive.add_link("usr/bin/sh", "dash")
     archive.add_link("usr/bin/awk", "mawk")
 
 

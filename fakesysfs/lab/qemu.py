@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -29,6 +30,12 @@ class QemuError(LabError):
     """QEMU has ended, or refuses a command."""
 
 
+def _ends_with_parent() -> tuple[str, ...]:
+    """The words before a command that end it when this process is killed."""
+    setpriv = shutil.which("setpriv")
+    return () if setpriv is None else (setpriv, "--pdeathsig", "KILL")
+
+
 class Qemu:
     """A running QEMU. It ends with this process."""
 
@@ -46,11 +53,11 @@ class Qemu:
             "-chardev", f"socket,id=agent,fd={its_agent.fileno()}",
             "-device", "virtio-serial-pci,disable-modern=on,disable-legacy=off",
             "-device", "virtserialport,chardev=agent,name=agent",
-            "-chardev", f"socket,id=monitor,fd={its_monitor.fileno()}", "-mon", "chardev=monitor,mode=control",
+            "-chardev", f"socket,id=monitor,fd={its_monitor.fileno()}", "-qmp", "chardev:monitor",
         ]  # fmt: skip
         try:
             self.process = subprocess.Popen(
-                [*program.words, *arguments, *common],
+                [*_ends_with_parent(), *program.words, *arguments, *common],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

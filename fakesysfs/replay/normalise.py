@@ -33,7 +33,8 @@ class Context:
 class Normalisation:
     """One allowed difference.
 
-    `stream`: dmesg, uevents, iomem (lists of lines), names (of a directory), text (output of commands), stderr.
+    `stream`: dmesg, uevents, iomem (lists of lines), names (of a directory), text (output of commands),
+    stderr, tainted.
     """
 
     name: str
@@ -156,6 +157,10 @@ def _without_counters(text: str, context: Context) -> str:
 
 
 _OPTIONAL_NAMES = frozenset({"crash_hotplug", "hard_offline_page", "power", "soft_offline_page"})
+_LISTED_POWER = re.compile(r"^(?:d\S+ +\d+ .* )?power\n", re.MULTILINE)
+_LINKS = re.compile(r"^(d[rwx-]{9}) +\d+ ", re.MULTILINE)
+_NODE_SIZE = re.compile(r"^(node [013] size:) \d+ MB$", re.MULTILINE)
+_TAINT_OOT_MODULE = 1 << 12
 _MAJOR = re.compile(r"^MAJOR=\d+$", re.MULTILINE)
 
 _COLUMNS = re.compile(
@@ -259,10 +264,34 @@ ENVELOPE = (
     ),
     Normalisation("dax major", "text", "see uevents", lambda text, _context: _MAJOR.sub("MAJOR=<n>", text)),
     Normalisation(
+        "out-of-tree module",
+        "dmesg",
+        "the recorded kernels had notifier_error_inject built apart; a distribution's has it in tree",
+        _without(r"<4>notifier_error_inject: loading out-of-tree module taints kernel\.$"),
+    ),
+    Normalisation(
+        "out-of-tree module",
+        "tainted",
+        "see dmesg",
+        lambda value, _context: str(int(value) & ~_TAINT_OOT_MODULE),
+    ),
+    Normalisation(
         "names of other options",
         "names",
         "CONFIG_PM, CONFIG_CRASH_HOTPLUG and CONFIG_MEMORY_FAILURE are off in the recorded small configuration",
         lambda names, _context: [name for name in names if name not in _OPTIONAL_NAMES],
+    ),
+    Normalisation(
+        "names of other options",
+        "text",
+        "see names: directories have one more subdirectory, `power`",
+        lambda text, _context: _LINKS.sub(r"\1 <links> ", _LISTED_POWER.sub("", text)),
+    ),
+    Normalisation(
+        "memory of a node",
+        "text",
+        "numactl -H: the memory that the kernel itself takes at boot depends on what is built in",
+        lambda text, _context: _NODE_SIZE.sub(r"\1 <n> MB", text),
     ),
     Normalisation(
         "demotion targets",
@@ -273,6 +302,12 @@ ENVELOPE = (
 )
 """What may differ, too, where a distribution's kernel replays the recording of a small configuration."""
 
+
+def depends_on_an_option(path: str) -> bool:
+    """Whether the recorded small configuration lacks a path only because of an option."""
+    return not _OPTIONAL_NAMES.isdisjoint(path.split("/"))
+
+
 STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
 """The exit status of such a command line depends on the guest's whole log since boot."""
 
@@ -282,6 +317,13 @@ OUTPUT_NOT_COMPARED = frozenset(
 """Commands whose output depends on the guest (FORMAT.md, Exceptions, `sh`).
 
 Only their exit status is compared.
+"""
+
+
+OUTPUT_OF_NEWER_TOOLS = frozenset({"lsmem"})
+"""Commands whose output is not compared either where a real kernel's guest runs newer tools.
+
+lsmem of util-linux 2.41 prints other columns and one more line, which shifts what `tail` leaves.
 """
 
 

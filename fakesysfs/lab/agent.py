@@ -243,7 +243,7 @@ class Child:
     path: str
 
 
-class SilentError(Exception):
+class SilentError(LabError):
     """The guest does not answer: it has crashed, or its agent sleeps in a system call for ever."""
 
 

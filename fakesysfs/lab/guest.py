@@ -105,6 +105,14 @@ def _boot_and_save(guest: Guest, image: KernelImage, kind: str, state: Path) -> 
     with _boot(guest, image, kind) as booted:
         say(f"it answers after {booted.seconds:.1f} seconds; its state is kept in {state}")
         booted._qemu.save(state)  # noqa: SLF001  its own module
+    for older in _older_states(state):
+        older.unlink(missing_ok=True)
+
+
+def _older_states(state: Path) -> list[Path]:
+    """The states of the same guest and kernel from before its description, its tools or QEMU changed."""
+    guest = state.name.rpartition("-")[0]
+    return [path for path in state.parent.glob("*.state") if path != state and path.name.rpartition("-")[0] == guest]
 
 
 def _boot(guest: Guest, image: KernelImage, kind: str) -> Booted:

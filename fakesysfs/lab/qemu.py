@@ -110,8 +110,7 @@ class Qemu:
 
     def save(self, path: Path) -> None:
         """Write the guest's state to a file. The guest stays stopped. Raises QemuError."""
-        part = path.with_suffix(".part")
-        part.unlink(missing_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
         self.command("stop")
         self._prepare_migration()
         self.command("migrate", uri=f"file:{part}")

@@ -41,6 +41,7 @@ from fakesysfs.replay.report import Kind, Report, Verdict, by_kernel, groups, no
 from fakesysfs.replay.target import NotSupportedError, Target
 
 _WRONG_USE = 2
+_NOT_POSSIBLE = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.on == "kernel":
         try:
             recordings = _for_kernels(recordings, arguments.kernel_image)
-        except LabError as error:
-            return _wrong_use(str(error))
+        except (LabError, NotSupportedError) as error:
+            return _wrong_use(str(error), _NOT_POSSIBLE)
     jobs = arguments.jobs or (1 if arguments.on == "kernel" else 2 * (os.cpu_count() or 1))
     with contextlib.closing(_replay_all(recordings, arguments.on, jobs, arguments.kernel_image)) as replayed:
         for report in replayed:
@@ -93,9 +94,9 @@ def _print(lines: Iterator[str] | list[str]) -> None:
         print(line, flush=True)  # noqa: T201  what a command does
 
 
-def _wrong_use(text: str) -> int:
+def _wrong_use(text: str, status: int = _WRONG_USE) -> int:
     print(f"fakesysfs replay: {text}", file=sys.stderr)  # noqa: T201  what a command does
-    return _WRONG_USE
+    return status
 
 
 def _recordings(places: list[Path], kernels: list[str] | None) -> list[Session | Snapshot]:

@@ -76,9 +76,8 @@ _STATFS = struct.Struct("<qqqqqqqqqq")
 _DIRENT = struct.Struct("<QqHB")
 
 
-def machine_of(profile: str, variant: str) -> Guest:
+def guest_of(variant: str) -> Guest:
     """The guest that a session's variant names. Raises NotSupportedError."""
-    del profile
     found = GUESTS.get(variant)
     if found is None:
         raise NotSupportedError(f"the lab has no guest {variant!r} (choose from {', '.join(GUESTS)})")
@@ -97,7 +96,7 @@ def image_of(profile: str, name: str | None = None) -> KernelImage:
 
 def replay_on(profile: str, variant: str, replay: Callable[[KernelTarget], T], image: str | None = None) -> T:
     """Boot the guest and call `replay`. Raises NotSupportedError and LabError."""
-    with guest.boot(machine_of(profile, variant), image_of(profile, image)) as booted:
+    with guest.boot(guest_of(variant), image_of(profile, image)) as booted:
         return replay(KernelTarget(booted.agent))
 
 

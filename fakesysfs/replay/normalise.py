@@ -156,7 +156,7 @@ def _without_counters(text: str, context: Context) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not _COUNTER.search(line.rstrip("\n")))
 
 
-_OPTIONAL_NAMES = frozenset({"crash_hotplug", "hard_offline_page", "power", "soft_offline_page"})
+_OPTIONAL_NAMES = frozenset({"crash_hotplug", "hard_offline_page", "memory_failure", "power", "soft_offline_page"})
 _LISTED_POWER = re.compile(r"^(?:d\S+ +\d+ .* )?power\n", re.MULTILINE)
 _LINKS = re.compile(r"^(d[rwx-]{9}) +\d+ ", re.MULTILINE)
 _NODE_SIZE = re.compile(r"^(node [013] size:) \d+ MB$", re.MULTILINE)

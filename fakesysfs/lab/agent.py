@@ -171,7 +171,7 @@ class Number(Enum):
     GETDENTS64 = 217
     SET_MEMPOLICY = 238
     VMSPLICE = 278
-    FINIT_MODULE = 313
+    MEMBARRIER = 324
 
 
 def call(name: str, *arguments: Argument, flags: int = 0) -> Call:

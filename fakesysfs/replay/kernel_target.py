@@ -280,6 +280,8 @@ class KernelTarget(Target):
     def write_file(self, path: str, data: bytes, flags: int, offset: int | None = None) -> Outcome:
         """See Target. One batch."""
         calls = [call("open", path, flags, 0o666), _write(Result(0), data, offset), call("close", Result(0))]
+        if path.endswith("/delete"):
+            calls += _GRACE_PERIODS
         return _outcome(self.agent.run(calls, PATIENCE_SECONDS))
 
     def call(self, name: str, *arguments: Value) -> Value:
@@ -347,6 +349,10 @@ class KernelTarget(Target):
         """See Target. The alarms come one after the other, each once nothing else happens."""
         assert isinstance(process, KernelProcess)
         while not _until(lambda: process.finished, 2 * QUIET_SECONDS):
+            before = len(self._received.uevents)
+            self._receive()
+            if len(self._received.uevents) > before:
+                continue
             waiting = [other for other in self._processes if other.alarm and not other.finished]
             if not waiting:
                 return _until(lambda: process.finished, PATIENCE_SECONDS)
@@ -447,6 +453,13 @@ class KernelTarget(Target):
 
 _BATCH = 3000
 _ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb")
+
+
+_GRACE_PERIODS = [call("membarrier", 1, 0, 0)] * 2
+"""MEMBARRIER_CMD_GLOBAL waits for RCU, in whose callback a deleted device gives its minor back.
+
+Recorders were slow enough for it.
+"""
 
 
 def _moved(argument: Argument, start: int) -> Argument:

@@ -33,8 +33,8 @@ class Context:
 class Normalisation:
     """One allowed difference.
 
-    `stream`: dmesg, uevents, iomem (lists of lines), names (of a directory), text (output of commands),
-    stderr, tainted.
+    `stream`: dmesg, uevents, iomem (lists of lines), names (of a directory), data (of a
+    file), text (output of commands), stderr, tainted.
     """
 
     name: str
@@ -159,7 +159,9 @@ def _without_counters(text: str, context: Context) -> str:
 _OPTIONAL_NAMES = frozenset({"crash_hotplug", "hard_offline_page", "memory_failure", "power", "soft_offline_page"})
 _LISTED_POWER = re.compile(r"^(?:d\S+ +\d+ .* )?power\n", re.MULTILINE)
 _LINKS = re.compile(r"^(d[rwx-]{9}) +\d+ ", re.MULTILINE)
-_NODE_SIZE = re.compile(r"^(node [013] size:) \d+ MB$", re.MULTILINE)
+_NODE_SIZE = re.compile(r"^(node [013] size:|Node [013] MemTotal:) +\d+ [kM]B$", re.MULTILINE)
+_ZONE_AT_BOOT = re.compile(r"^(Node [013], zone .*\n(?:(?!Node )(?! *managed ).*\n)*) *managed +\d+\n", re.MULTILINE)
+_MEMTOTAL = re.compile(r"^(MemTotal:       ) *(\d+) kB$", re.MULTILINE)
 _TAINT_OOT_MODULE = 1 << 12
 _MAJOR = re.compile(r"^MAJOR=\d+$", re.MULTILINE)
 
@@ -175,6 +177,10 @@ def _narrow_columns(text: str, _context: Context) -> str:
 
 def _module_chatter(text: str, context: Context) -> str:
     return "" if context.module_command else text
+
+
+def _without_managed(text: str, _context: Context) -> str:
+    return _ZONE_AT_BOOT.sub(r"\1", text)
 
 
 NORMALISATIONS = (
@@ -262,6 +268,7 @@ ENVELOPE = (
         "the kernel hands out the majors of character devices: it depends on the drivers that are built in",
         lambda uevents, _context: [[_MAJOR.sub("MAJOR=<n>", line) for line in event] for event in uevents],
     ),
+    Normalisation("dax major", "data", "see uevents", lambda text, _context: _MAJOR.sub("MAJOR=<n>", text)),
     Normalisation("dax major", "text", "see uevents", lambda text, _context: _MAJOR.sub("MAJOR=<n>", text)),
     Normalisation(
         "out-of-tree module",
@@ -290,9 +297,10 @@ ENVELOPE = (
     Normalisation(
         "memory of a node",
         "text",
-        "numactl -H: the memory that the kernel itself takes at boot depends on what is built in",
-        lambda text, _context: _NODE_SIZE.sub(r"\1 <n> MB", text),
+        "numactl -H, meminfo: the memory that the kernel itself takes at boot depends on what is built in",
+        lambda text, _context: _NODE_SIZE.sub(r"\1 <n>", text),
     ),
+    Normalisation("memory of a zone", "text", "zoneinfo: see memory of a node", _without_managed),
     Normalisation(
         "demotion targets",
         "dmesg",
@@ -325,6 +333,14 @@ OUTPUT_OF_NEWER_TOOLS = frozenset({"lsmem"})
 
 lsmem of util-linux 2.41 prints other columns and one more line, which shifts what `tail` leaves.
 """
+
+
+def from_other_boot(text: str, boot: int, other_boot: int) -> str:
+    """A text with MemTotal as if it had been `boot` kB and not `other_boot` at boot.
+
+    What the kernel itself takes at boot depends on what is built in; the change since then does not.
+    """
+    return _MEMTOTAL.sub(lambda found: f"{found[1]}{int(found[2]) + boot - other_boot:>8} kB", text)
 
 
 class VersionDifference(NamedTuple):

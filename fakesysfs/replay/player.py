@@ -23,6 +23,7 @@ from fakesysfs.replay.normalise import (
     Context,
     depends_on_an_option,
     for_command,
+    from_other_boot,
     normalise,
     version_differences,
 )
@@ -79,7 +80,11 @@ class Player:
         profile = PROFILES.get(session.header["profile"])
         distribution = session.header["profile"].endswith("-distribution")
         self.context = Context(other_configuration=target.real_kernel and not distribution)
-        self.messages = Comparison(self.context, profile is not None and profile.leak_frees_name)
+        self.messages = Comparison(
+            self.context,
+            profile is not None and profile.leak_frees_name,
+            bursts_compared=not target.real_kernel,
+        )
         self.blocks: probes.BlockTable | None = None
         self.processes: dict[int, Process] = {}
         self.stuck_offlines: dict[int, concurrent.StuckOffline] = {}
@@ -184,7 +189,9 @@ class Player:
     def _read(self, operation: Operation) -> Verdict:
         kind, got = self.target.read_result(operation["path"], operation.get("n", 65536), operation["off"])
         got = got.decode("latin-1") if isinstance(got, bytes) else got
-        return self._unless_after_race(compared(difference("read", _recorded_outcome(operation, "data"), (kind, got))))
+        recorded, expected = _recorded_outcome(operation, "data")
+        expected, got = (normalise("data", value, self.context) for value in (expected, got))
+        return self._unless_after_race(compared(difference("read", (recorded, expected), (kind, got))))
 
     def _stat(self, operation: Operation) -> Verdict:
         path = operation["path"]
@@ -275,7 +282,7 @@ class Player:
             for key, stream, got in (("stdout", "text", result.stdout), ("stderr", "stderr", result.stderr)):
                 if key not in differing:
                     expected = normalise(stream, operation[key], self.context)
-                    found = normalise(stream, got, self.context)
+                    found = normalise(stream, self._as_recorded(got), self.context)
                     differences += difference(key, expected.split("\n"), found.split("\n"))
         if "messages" in differing:
             self.messages.observe(operation)
@@ -287,6 +294,12 @@ class Player:
             without = f"{', '.join(sorted(differing))} of {verbs}"
             return Verdict(Kind.IN_PART, f"{without}: {result.stands_in} stands in for {operation['tool']}")
         return compared(differences)
+
+    def _as_recorded(self, text: str) -> str:
+        """The output of a command, on a kernel of another configuration with the recorded MemTotal at boot."""
+        if not self.context.other_configuration or self.memtotal_expected is None or self.memtotal_got is None:
+            return text
+        return from_other_boot(text, self.memtotal_expected, self.memtotal_got)
 
     # Single calls --------------------------------------------------------------------------------------------------
 

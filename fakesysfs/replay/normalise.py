@@ -156,7 +156,9 @@ def _without_counters(text: str, context: Context) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not _COUNTER.search(line.rstrip("\n")))
 
 
-_OPTIONAL_NAMES = frozenset({"crash_hotplug", "hard_offline_page", "memory_failure", "power", "soft_offline_page"})
+_OPTIONAL_NAMES = frozenset(
+    {"crash_hotplug", "hard_offline_page", "memory_failure", "power", "soft_offline_page", "x86"}
+)
 _LISTED_POWER = re.compile(r"^(?:d\S+ +\d+ .* )?power\n", re.MULTILINE)
 _LINKS = re.compile(r"^(d[rwx-]{9}) +\d+ ", re.MULTILINE)
 _NODE_SIZE = re.compile(r"^(node [013] size:|Node [013] MemTotal:) +\d+ [kM]B$", re.MULTILINE)
@@ -285,7 +287,7 @@ ENVELOPE = (
     Normalisation(
         "names of other options",
         "names",
-        "CONFIG_PM, CONFIG_CRASH_HOTPLUG and CONFIG_MEMORY_FAILURE are off in the recorded small configuration",
+        "CONFIG_PM, _CRASH_HOTPLUG, _MEMORY_FAILURE and _X86_SGX are off in the recorded small configuration",
         lambda names, _context: [name for name in names if name not in _OPTIONAL_NAMES],
     ),
     Normalisation(
@@ -332,6 +334,13 @@ OUTPUT_OF_NEWER_TOOLS = frozenset({"lsmem"})
 """Commands whose output is not compared either where a real kernel's guest runs newer tools.
 
 lsmem of util-linux 2.41 prints other columns and one more line, which shifts what `tail` leaves.
+"""
+
+
+CUT_LISTING = re.compile(r"\bfind /sys[^|]*\| head\b")
+"""A command line whose output is not compared on a kernel of another configuration.
+
+The further names shift what `head` leaves.
 """
 
 

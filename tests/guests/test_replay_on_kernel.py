@@ -9,7 +9,9 @@ import pytest
 from fakesysfs.lab import guest, images
 from fakesysfs.lab.archive import LabError
 from fakesysfs.lab.images import KernelImage
-from fakesysfs.replay import cli, kernel_target
+from fakesysfs.replay import cli, kernel_target, raw
+from fakesysfs.replay.model_target import ModelTarget, boot
+from fakesysfs.replay.recording import Operation
 from fakesysfs.replay.target import NotSupportedError
 
 SESSIONS = Path(__file__).parents[1] / "recordings/sessions"
@@ -67,3 +69,33 @@ def test_the_accelerator_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     guest.accelerator.cache_clear()
     assert guest.accelerator(KernelImage("7.3-1", Path("/nothing"))) == "tcg"
     guest.accelerator.cache_clear()
+
+
+def test_descriptors_are_closed_after_their_last_use() -> None:
+    """The recorder closed them without a line. An open file of debugfs holds its module."""
+    closed = []
+
+    class Target(ModelTarget):
+        def close(self, descriptor: int) -> None:
+            closed.append(descriptor)
+            super().close(descriptor)
+
+    def calls(*made: tuple[str, list[object], object]) -> Operation:
+        return {"op": "raw", "calls": [{"fn": fn, "args": args, "ret": ret} for fn, args, ret in made]}
+
+    path = "/sys/devices/system/memory/auto_online_blocks"
+    operations = [
+        calls(("open", [path, 0], "fd1"), ("open", [path, 0], "fd2")),
+        calls(("read", ["fd2", 9], "offline\n")),
+        calls(("open", ["/proc/self/fd/7", 0], "fd3")),
+    ]
+    last = raw.last_uses(operations)
+    assert last == {"fd1": 2, "fd2": 1, "fd3": 2}
+    descriptors = raw.Descriptors(Target(boot("7.3", "default")))
+    left = []
+    for index, operation in enumerate(operations):
+        assert [line for call in operation["calls"] for line in descriptors.perform(call)] == []
+        descriptors.close_unused(index, last)
+        left.append(sorted(descriptors.numbers))
+    assert left == [["fd1", "fd2"], ["fd1"], []]
+    assert len(closed) == 3

@@ -82,6 +82,8 @@ def command_line(guest: Guest) -> str:
 
 def boot(guest: Guest, image: KernelImage) -> Booted:
     """Start a guest: from its saved state, or by a boot whose state is saved. Raises LabError."""
+    if not guest.restorable:
+        return boot_afresh(guest, image)
     chosen = accelerator(image)
     state = _states() / f"{_identity(guest, image, chosen)}.state"
     if not state.is_file():

@@ -37,6 +37,8 @@ class Guest:
     machine: str = "q35"
     devices: tuple[str, ...] = ()
     """Further arguments of QEMU."""
+    restorable: bool = True
+    """Whether QEMU saves all of its state. It does not save that of CXL devices."""
     modules: tuple[str, ...] = field(
         default=(
             "device_dax", "dax_hmem", "kmem", "fsdev_dax", "dax_cxl", "dax_pmem", "nd_e820", "nd_pmem", "libnvdimm",
@@ -136,6 +138,7 @@ CXL = Guest(
         "-device", "cxl-type3,bus=rp13,volatile-memdev=vmem0,id=mem0",
         "-M", "cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G",
     ),
+    restorable=False,
     modules=(*DISTRIBUTION.modules, "cxl_acpi", "cxl_mem", "cxl_pci", "cxl_pmem"),
 )  # fmt: skip
 """A machine with one volatile CXL memory device of 1 GiB behind one root port."""

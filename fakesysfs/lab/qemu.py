@@ -51,7 +51,7 @@ class Qemu:
         common = [
             "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",
             "-chardev", f"socket,id=agent,fd={its_agent.fileno()}",
-            "-device", "virtio-serial-pci,disable-modern=on,disable-legacy=off",
+            "-device", "virtio-serial-pci,bus=pcie.0,disable-modern=on,disable-legacy=off",
             "-device", "virtserialport,chardev=agent,name=agent",
             "-chardev", f"socket,id=monitor,fd={its_monitor.fileno()}", "-qmp", "chardev:monitor",
         ]  # fmt: skip

@@ -66,4 +66,5 @@ def test_an_hmat_needs_initiators() -> None:
 
 def test_the_cxl_machine_has_its_modules() -> None:
     assert "q35,cxl=on" in CXL.qemu_arguments()
+    assert not CXL.restorable
     assert {"cxl_acpi", "cxl_mem", "cxl_pci", "dax_cxl"} <= set(CXL.modules)

@@ -38,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from fakesysfs import replay  # noqa: PLC0415
 
         return replay.main(arguments[1:])
+    if arguments[:1] == ["record"]:
+        from fakesysfs.replay import record  # noqa: PLC0415
+
+        return record.main(arguments[1:])
     if arguments[:1] in (["run"], ["mount"]) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Ctrl-C during the start ends this process by the signal.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -132,6 +136,7 @@ def make_parser() -> argparse.ArgumentParser:
     check.add_argument("file", metavar="FILE", help="a TOML file, or the name of a built-in machine")
 
     commands.add_parser("replay", help="replay recorded sessions; see `fakesysfs replay --help`", add_help=False)
+    commands.add_parser("record", help="record a real kernel; see `fakesysfs record --help`", add_help=False)
     return parser
 
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Self
 
 from fakesysfs.fuse.mount import MountError, check_library
+from fakesysfs.lab.archive import LabError
 from fakesysfs.replay import (
     bash,
     daxctl_versions,
     isolated,
+    kernel_target,
     model_target,
     mount_target,
     player,
@@ -40,6 +42,7 @@ from fakesysfs.replay.report import Kind, Report, Verdict, by_kernel, groups, no
 from fakesysfs.replay.target import NotSupportedError, Target
 
 _WRONG_USE = 2
+_NOT_POSSIBLE = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,8 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _wrong_use(f"--on mount needs a mount: {why}")
     reports: list[Report] = []
     began = time.monotonic()
+    if arguments.on == "kernel":
+        try:
+            recordings = _for_kernels(recordings, arguments.kernel_image)
+        except (LabError, NotSupportedError) as error:
+            return _wrong_use(str(error), _NOT_POSSIBLE)
+    jobs = arguments.jobs or (1 if arguments.on == "kernel" else 2 * (os.cpu_count() or 1))
     with (
-        contextlib.closing(_replay_all(recordings, arguments.on, arguments.jobs)) as replayed,
+        contextlib.closing(_replay_all(recordings, arguments.on, jobs, arguments.kernel_image)) as replayed,
         _Progress(len(recordings)) as progress,
     ):
         progress.show(0)
@@ -106,6 +115,22 @@ _CLEAR_TO_END = "\x1b[K"
 """Control sequence EL: to the end of the line."""
 
 
+def _for_kernels(recordings: list[Session | Snapshot], image: str | None) -> list[Session | Snapshot]:
+    """The recordings that can be replayed on a packaged kernel, which are then there. Says what is left out.
+
+    Raises LabError.
+    """
+    kept = [recording for recording in recordings if image or recording.header["profile"] in kernel_target.SERIES]
+    left_out = sorted({recording.header["profile"] for recording in recordings} - {r.header["profile"] for r in kept})
+    if left_out:
+        _print([f"not run: no distribution packages the kernel {' or '.join(left_out)}"])
+    if not kept:
+        raise LabError("no recording is left to replay on a real kernel")
+    for kernel in sorted({kernel_target.image_of(recording.header["profile"], image) for recording in kept}, key=str):
+        _print([f"kernel: {kernel}"])
+    return kept
+
+
 def _print(lines: Iterator[str] | list[str]) -> None:
     for line in lines:
         print(line, flush=True)  # noqa: T201  what a command does
@@ -115,9 +140,9 @@ def _complain(text: str) -> None:
     print(f"fakesysfs replay: {text}", file=sys.stderr)  # noqa: T201  what a command does
 
 
-def _wrong_use(text: str) -> int:
+def _wrong_use(text: str, status: int = _WRONG_USE) -> int:
     _complain(text)
-    return _WRONG_USE
+    return status
 
 
 def _recordings(places: list[Path], kernels: list[str] | None) -> list[Session | Snapshot]:
@@ -135,11 +160,12 @@ def _recordings(places: list[Path], kernels: list[str] | None) -> list[Session |
     return [recording for recording in recordings if not kernels or recording.header["profile"] in kernels]
 
 
-def replay(recording: Session | Snapshot, on: str = "model") -> Report:
+def replay(recording: Session | Snapshot, on: str = "model", image: str | None = None) -> Report:
     """Replay one session or snapshot on a machine of its own.
 
-    `on` is `model` or `mount`. A session that needs a shell has a mount on the model too: bash and
-    the tools act on the same model. Without FUSE the session ends where it needs the shell.
+    `on` is `model`, `mount` or `kernel`; `image` names the kernel that boots. A session that needs a
+    shell has a mount on the model too: bash and the tools act on the same model. Without FUSE the
+    session ends where it needs the shell.
     """
     if isinstance(recording, Snapshot):
         recipe = recipe_of(recording.header)
@@ -162,11 +188,13 @@ def replay(recording: Session | Snapshot, on: str = "model") -> Report:
         if on == "mount":
             as_root = os.geteuid() == 0
             return _in_namespaces(partial(mount_target.replay_on, profile, variant, on_target, as_root=as_root))
+        if on == "kernel":
+            return kernel_target.replay_on(profile, variant, on_target, image)
         no_mount = isolated.why_not() if bash.needs_shell(operations) else None
         if bash.needs_shell(operations) and no_mount is None:
             return _in_namespaces(partial(served_model.replay_on, profile, variant, on_target))
         return on_target(model_target.ModelTarget(model_target.boot(profile, variant), no_mount))
-    except (NotSupportedError, MountError, isolated.ChildError) as error:
+    except (NotSupportedError, MountError, LabError, isolated.ChildError) as error:
         return _failed(recording, str(error))
     except Exception as error:  # noqa: BLE001  a bug of the model is a finding, not the end of the report
         return _failed(recording, f"the machine does not boot: {type(error).__name__}: {error}")
@@ -186,13 +214,15 @@ def _in_namespaces(replay_on: Callable[[], tuple[Report, list[str]]]) -> Report:
     return report
 
 
-def _replay_all(recordings: Sequence[Session | Snapshot], on: str, jobs: int) -> Generator[Report, None, None]:
+def _replay_all(
+    recordings: Sequence[Session | Snapshot], on: str, jobs: int, image: str | None = None
+) -> Generator[Report, None, None]:
     """Replay `jobs` recordings at the same time, each in a child process.
 
     Yields reports in the given order.
     """
     _prepare_for_children(on)
-    children = isolated.in_order((partial(replay, recording, on) for recording in recordings), jobs)
+    children = isolated.in_order((partial(replay, recording, on, image) for recording in recordings), jobs)
     for recording, child in zip(recordings, children, strict=True):
         try:
             yield child.result()
@@ -245,17 +275,24 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="print every operation that was not reproduced")
     parser.add_argument(
         "--on",
-        choices=("model", "mount"),
+        choices=("model", "mount", "kernel"),
         default="model",
-        help="model: call the model directly (default); mount: make system calls on a FUSE mount",
+        help="""model: call the model directly (default); mount: make system calls on a FUSE mount; kernel: boot the
+        real kernel in QEMU and make system calls there""",
+    )
+    parser.add_argument(
+        "--kernel-image",
+        metavar="SERIES|DIR",
+        help="""with --on kernel: boot this kernel for all recordings, the newest of a series in Debian (7.3), or
+        that of a folder /usr/lib/modules/RELEASE with its vmlinuz (default: the series of each recording)""",
     )
     parser.add_argument(
         "-j",
         "--jobs",
         type=_jobs,
         metavar="N",
-        default=2 * (os.cpu_count() or 1),
-        help="replay N recordings at the same time (default: twice the CPUs, because sessions often wait)",
+        help="""replay N recordings at the same time (default: twice the CPUs, because sessions often wait; 1 with
+        --on kernel)""",
     )
     parser.add_argument(
         "--kernel", action="append", metavar="PROFILE", help="replay only recordings of this kernel; may be repeated"

@@ -25,13 +25,16 @@ class Context:
     """The command loads or unloads modules."""
     counters: bool = False
     """The command reads vmstat, zoneinfo or numastat."""
+    other_configuration: bool = False
+    """A real kernel of another configuration answers: ENVELOPE holds too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
     """One allowed difference.
 
-    `stream`: dmesg, uevents, iomem (lists of lines), text (output of commands), stderr.
+    `stream`: dmesg, uevents, iomem (lists of lines), names (of a directory), data (of a
+    file), text (output of commands), stderr, tainted.
     """
 
     name: str
@@ -42,7 +45,7 @@ class Normalisation:
 
 def normalise(stream: str, value: Value, context: Context) -> Value:
     """`value` without what may differ."""
-    for normalisation in NORMALISATIONS:
+    for normalisation in (*NORMALISATIONS, *ENVELOPE) if context.other_configuration else NORMALISATIONS:
         if normalisation.stream == stream:
             value = normalisation.apply(value, context)
     return value
@@ -110,10 +113,14 @@ _FOUR_GIB = 1 << 32
 
 def _recorded_iomem(lines: list[str], _context: Context) -> list[str]:
     kept = []
+    within: int | None = None  # the indentation of the PCI bus whose devices follow
     for line in lines:
         found = _IOMEM_LINE.fullmatch(line)
+        indentation = len(found[1]) if found else 0
+        if within is None or indentation <= within:
+            within = indentation if found and "PCI" in found[4] else None
         high = found is not None and int(found[2], 16) >= _FOUR_GIB
-        if found is None or ("PCI" not in found[4] and (high or _IOMEM_NAMES.search(found[4]))):
+        if found is None or (within is None and (high or _IOMEM_NAMES.search(found[4]))):
             kept.append(line)
     return kept
 
@@ -149,6 +156,17 @@ def _without_counters(text: str, context: Context) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not _COUNTER.search(line.rstrip("\n")))
 
 
+_OPTIONAL_NAMES = frozenset(
+    {"crash_hotplug", "hard_offline_page", "memory_failure", "power", "soft_offline_page", "x86"}
+)
+_LISTED_POWER = re.compile(r"^(?:d\S+ +\d+ .* )?power\n", re.MULTILINE)
+_LINKS = re.compile(r"^(d[rwx-]{9}) +\d+ ", re.MULTILINE)
+_NODE_SIZE = re.compile(r"^(node [013] size:|Node [013] MemTotal:) +\d+ [kM]B$", re.MULTILINE)
+_ZONE_AT_BOOT = re.compile(r"^(Node [013], zone .*\n(?:(?!Node )(?! *managed ).*\n)*) *managed +\d+\n", re.MULTILINE)
+_MEMTOTAL = re.compile(r"^(MemTotal:       ) *(\d+) kB$", re.MULTILINE)
+_TAINT_OOT_MODULE = 1 << 12
+_MAJOR = re.compile(r"^MAJOR=\d+$", re.MULTILINE)
+
 _COLUMNS = re.compile(
     r"(?:Memory block size|Total (?:online|offline) memory): +\S+"  # lsmem
     r"|node(?: +\d+)+ *| +\d+:(?: +\d+)+ *"  # numactl -H
@@ -161,6 +179,10 @@ def _narrow_columns(text: str, _context: Context) -> str:
 
 def _module_chatter(text: str, context: Context) -> str:
     return "" if context.module_command else text
+
+
+def _without_managed(text: str, _context: Context) -> str:
+    return _ZONE_AT_BOOT.sub(r"\1", text)
 
 
 NORMALISATIONS = (
@@ -241,6 +263,61 @@ NORMALISATIONS = (
 )
 """The declared list."""
 
+ENVELOPE = (
+    Normalisation(
+        "dax major",
+        "uevents",
+        "the kernel hands out the majors of character devices: it depends on the drivers that are built in",
+        lambda uevents, _context: [[_MAJOR.sub("MAJOR=<n>", line) for line in event] for event in uevents],
+    ),
+    Normalisation("dax major", "data", "see uevents", lambda text, _context: _MAJOR.sub("MAJOR=<n>", text)),
+    Normalisation("dax major", "text", "see uevents", lambda text, _context: _MAJOR.sub("MAJOR=<n>", text)),
+    Normalisation(
+        "out-of-tree module",
+        "dmesg",
+        "the recorded kernels had notifier_error_inject built apart; a distribution's has it in tree",
+        _without(r"<4>notifier_error_inject: loading out-of-tree module taints kernel\.$"),
+    ),
+    Normalisation(
+        "out-of-tree module",
+        "tainted",
+        "see dmesg",
+        lambda value, _context: str(int(value) & ~_TAINT_OOT_MODULE),
+    ),
+    Normalisation(
+        "names of other options",
+        "names",
+        "CONFIG_PM, _CRASH_HOTPLUG, _MEMORY_FAILURE and _X86_SGX are off in the recorded small configuration",
+        lambda names, _context: [name for name in names if name not in _OPTIONAL_NAMES],
+    ),
+    Normalisation(
+        "names of other options",
+        "text",
+        "see names: directories have one more subdirectory, `power`",
+        lambda text, _context: _LINKS.sub(r"\1 <links> ", _LISTED_POWER.sub("", text)),
+    ),
+    Normalisation(
+        "memory of a node",
+        "text",
+        "numactl -H, meminfo: the memory that the kernel itself takes at boot depends on what is built in",
+        lambda text, _context: _NODE_SIZE.sub(r"\1 <n>", text),
+    ),
+    Normalisation("memory of a zone", "text", "zoneinfo: see memory of a node", _without_managed),
+    Normalisation(
+        "demotion targets",
+        "dmesg",
+        "CONFIG_NUMA_MIGRATION is off in the recorded small configuration",
+        _without(r"<6>Demotion targets for Node "),
+    ),
+)
+"""What may differ, too, where a distribution's kernel replays the recording of a small configuration."""
+
+
+def depends_on_an_option(path: str) -> bool:
+    """Whether the recorded small configuration lacks a path only because of an option."""
+    return not _OPTIONAL_NAMES.isdisjoint(path.split("/"))
+
+
 STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
 """The exit status of such a command line depends on the guest's whole log since boot."""
 
@@ -251,6 +328,28 @@ OUTPUT_NOT_COMPARED = frozenset(
 
 Only their exit status is compared.
 """
+
+
+OUTPUT_OF_NEWER_TOOLS = frozenset({"lsmem"})
+"""Commands whose output is not compared either where a real kernel's guest runs newer tools.
+
+lsmem of util-linux 2.41 prints other columns and one more line, which shifts what `tail` leaves.
+"""
+
+
+CUT_LISTING = re.compile(r"\bfind /sys[^|]*\| head\b")
+"""A command line whose output is not compared on a kernel of another configuration.
+
+The further names shift what `head` leaves.
+"""
+
+
+def from_other_boot(text: str, boot: int, other_boot: int) -> str:
+    """A text with MemTotal as if it had been `boot` kB and not `other_boot` at boot.
+
+    What the kernel itself takes at boot depends on what is built in; the change since then does not.
+    """
+    return _MEMTOTAL.sub(lambda found: f"{found[1]}{int(found[2]) + boot - other_boot:>8} kB", text)
 
 
 class VersionDifference(NamedTuple):

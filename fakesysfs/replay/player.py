@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +17,14 @@ from fakesysfs.replay import concurrent, probes, raw
 from fakesysfs.replay.bash import command_names, unquoted
 from fakesysfs.replay.messages import ENDS_TOGETHER, Comparison
 from fakesysfs.replay.normalise import (
+    CUT_LISTING,
     OUTPUT_NOT_COMPARED,
+    OUTPUT_OF_NEWER_TOOLS,
     STATUS_NOT_COMPARED,
     Context,
+    depends_on_an_option,
     for_command,
+    from_other_boot,
     normalise,
     version_differences,
 )
@@ -73,9 +78,15 @@ class Player:
         self.index = 0
         self.descriptors = raw.Descriptors(target)
         self.early = raw.early_opens(self.operations)
+        self.last_uses = raw.last_uses(self.operations)
         profile = PROFILES.get(session.header["profile"])
-        self.context = Context()
-        self.messages = Comparison(self.context, profile is not None and profile.leak_frees_name)
+        distribution = session.header["profile"].endswith("-distribution")
+        self.context = Context(other_configuration=target.real_kernel and not distribution)
+        self.messages = Comparison(
+            self.context,
+            profile is not None and profile.leak_frees_name,
+            bursts_compared=not target.real_kernel,
+        )
         self.blocks: probes.BlockTable | None = None
         self.processes: dict[int, Process] = {}
         self.stuck_offlines: dict[int, concurrent.StuckOffline] = {}
@@ -139,6 +150,8 @@ class Player:
         for call in self.early.get(self.index, ()):
             self.descriptors.perform(call)
         verdict, rest = self._handle(handler, operation)
+        if self.target.real_kernel:
+            self.descriptors.close_unused(self.index, self.last_uses)
         if kind == "write":
             self.after_race = False
         if verdict.kind is Kind.MISMATCH and self.target.through_mount:
@@ -180,17 +193,23 @@ class Player:
     def _read(self, operation: Operation) -> Verdict:
         kind, got = self.target.read_result(operation["path"], operation.get("n", 65536), operation["off"])
         got = got.decode("latin-1") if isinstance(got, bytes) else got
-        return self._unless_after_race(compared(difference("read", _recorded_outcome(operation, "data"), (kind, got))))
+        recorded, expected = _recorded_outcome(operation, "data")
+        expected, got = (normalise("data", value, self.context) for value in (expected, got))
+        return self._unless_after_race(compared(difference("read", (recorded, expected), (kind, got))))
 
     def _stat(self, operation: Operation) -> Verdict:
         path = operation["path"]
+        if self.context.other_configuration and depends_on_an_option(path):
+            return NOTHING_TO_COMPARE
         try:
             status = self.target.stat(path)
         except OSError as error:
             return compared(difference("stat", operation.get("errno", "success"), errno_name(error.errno)))
         if "errno" in operation:
             return compared(difference("stat", operation["errno"], "success"))
-        got: dict[str, Any] = {"mode": oct(status.mode), "size": status.size, "nlink": status.nlink}
+        got: dict[str, Any] = {"mode": oct(status.mode), "size": status.size}
+        if not (self.context.other_configuration and stat.S_ISDIR(status.mode)):  # it has `power`, too
+            got["nlink"] = status.nlink
         if self.target.owner_is_root:
             got |= {"uid": status.uid, "gid": status.gid}
         if "target" in operation:
@@ -206,10 +225,14 @@ class Player:
             got: list[str] | None = sorted(self.target.ls(operation["path"]))
         except OSError:
             got = None
-        return compared(_names(operation["names"], got))
+        expected, found = (names and normalise("names", names, self.context) for names in (operation["names"], got))
+        return compared(_names(expected, found))
 
     def _order(self, operation: Operation) -> Verdict:
-        return compared(difference("order of readdir", operation["names"], self.target.ls(operation["path"])))
+        expected, got = (
+            normalise("names", names, self.context) for names in (operation["names"], self.target.ls(operation["path"]))
+        )
+        return compared(difference("order of readdir", expected, got))
 
     # Probes --------------------------------------------------------------------------------------------------------
 
@@ -241,7 +264,10 @@ class Player:
         return compared([line for key in got for line in difference(key, operation[key], got[key])])
 
     def _tainted(self, operation: Operation) -> Verdict:
-        return compared(difference("tainted", operation["v"], probes.tainted(self.target)))
+        expected, got = (
+            normalise("tainted", str(value), self.context) for value in (operation["v"], probes.tainted(self.target))
+        )
+        return compared(difference("tainted", expected, got))
 
     # Commands ------------------------------------------------------------------------------------------------------
 
@@ -254,12 +280,12 @@ class Player:
         if not STATUS_NOT_COMPARED.search(unquoted(command)) and "exit status" not in differing:
             differences += difference("exit status", operation["rc"], result.rc)
         names = command_names(command)
-        if not names & OUTPUT_NOT_COMPARED and "--version" not in command:
+        if self._compares_output(command, names):
             for_command(self.context, command, names)
             for key, stream, got in (("stdout", "text", result.stdout), ("stderr", "stderr", result.stderr)):
                 if key not in differing:
                     expected = normalise(stream, operation[key], self.context)
-                    found = normalise(stream, got, self.context)
+                    found = normalise(stream, self._as_recorded(got), self.context)
                     differences += difference(key, expected.split("\n"), found.split("\n"))
         if "messages" in differing:
             self.messages.observe(operation)
@@ -271,6 +297,18 @@ class Player:
             without = f"{', '.join(sorted(differing))} of {verbs}"
             return Verdict(Kind.IN_PART, f"{without}: {result.stands_in} stands in for {operation['tool']}")
         return compared(differences)
+
+    def _compares_output(self, command: str, names: set[str]) -> bool:
+        if self.context.other_configuration and CUT_LISTING.search(command):
+            return False
+        not_compared = OUTPUT_NOT_COMPARED | (OUTPUT_OF_NEWER_TOOLS if self.target.real_kernel else frozenset())
+        return not names & not_compared and "--version" not in command
+
+    def _as_recorded(self, text: str) -> str:
+        """The output of a command, on a kernel of another configuration with the recorded MemTotal at boot."""
+        if not self.context.other_configuration or self.memtotal_expected is None or self.memtotal_got is None:
+            return text
+        return from_other_boot(text, self.memtotal_expected, self.memtotal_got)
 
     # Single calls --------------------------------------------------------------------------------------------------
 
@@ -386,6 +424,7 @@ class Player:
     # Help ----------------------------------------------------------------------------------------------------------
 
     def _drained(self, operation: Operation, *, last: bool = True) -> list[str]:
+        self.target.await_messages(len(operation.get("uevents", ())), len(operation.get("dmesg", ())))
         return self.messages.compare(operation, self.target.drain(), last=last)
 
     def _unless_after_race(self, verdict: Verdict) -> Verdict:

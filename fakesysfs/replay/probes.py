@@ -17,22 +17,22 @@ BlockTable = dict[str, list[str]]
 """Block number (text) -> [state, online, valid_zones, "nodeA[,nodeB]"], as in `blocks`."""
 
 
-def _attribute(target: Target, path: str) -> str:
-    _, got = target.read_result(path, 65536)
-    return got.decode("latin-1").rstrip("\n") if isinstance(got, bytes) else f"E:{got}"
+_ATTRIBUTES = ("state", "online", "valid_zones")
 
 
 def blocks(target: Target) -> BlockTable:
     """The table of all memory blocks."""
+    numbers = [found[1] for name in target.ls(_MEMORY) if (found := _BLOCK.fullmatch(name))]
+    directories = [f"{_MEMORY}/memory{number}" for number in numbers]
+    listed = target.ls_all(directories)
+    read = target.read_results([f"{directory}/{name}" for directory in directories for name in _ATTRIBUTES])
+    values = iter([got.decode("latin-1").rstrip("\n") if isinstance(got, bytes) else f"E:{got}" for _, got in read])
     table: BlockTable = {}
-    for name in target.ls(_MEMORY):
-        found = _BLOCK.fullmatch(name)
-        if found is None:
-            continue
-        directory = f"{_MEMORY}/{name}"
-        nodes = sorted(entry for entry in target.ls(directory) if _NODE.fullmatch(entry))
-        values = [_attribute(target, f"{directory}/{attribute}") for attribute in ("state", "online", "valid_zones")]
-        table[found[1]] = [*values, ",".join(nodes)]
+    for number, names in zip(numbers, listed, strict=True):
+        if isinstance(names, OSError):
+            raise names
+        nodes = sorted(name for name in names if _NODE.fullmatch(name))
+        table[number] = [*(next(values) for _ in _ATTRIBUTES), ",".join(nodes)]
     return table
 
 

@@ -61,6 +61,11 @@ class Descriptors:
             )
             self.paths[name] = path
 
+    def close_unused(self, index: int, last_uses: dict[str, int]) -> None:
+        """Close what no line after `index` uses, as the recorder did. An open file holds its module."""
+        for name in [name for name in self.numbers if last_uses.get(name, index) <= index]:
+            self.target.close(self.numbers.pop(name))
+
     def perform(self, call: Call) -> list[str]:
         """Make one system call. Returns the differences from the recording."""
         what = f"{call['fn']}({', '.join(map(repr, call['args']))})"
@@ -155,6 +160,19 @@ def early_opens(operations: list[Operation]) -> dict[int, list[Call]]:
             if call["fn"] == "open" and following.get("errno") == "ENODEV" and unbind is not None:
                 early.setdefault(unbind, []).append(call)
     return early
+
+
+def last_uses(operations: list[Operation]) -> dict[str, int]:
+    """Name of a descriptor -> index of the last operation that uses it."""
+    found: dict[str, int] = {}
+    for index, operation in enumerate(operations):
+        for call in operation.get("calls", ()):
+            for word in (call.get("ret"), *call["args"][:1]):
+                if isinstance(word, str) and _OWN_DESCRIPTOR.fullmatch(word):
+                    found[_REOPENED] = index
+                elif isinstance(word, str) and _DESCRIPTOR.fullmatch(word):
+                    found[word] = index
+    return found
 
 
 # Labels -----------------------------------------------------------------------------------------------------------

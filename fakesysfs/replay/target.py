@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno as codes
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -125,6 +126,8 @@ class Target(ABC):
     through_mount: bool
     """System calls go through a FUSE mount, which hides some answers (FORMAT.md, "Not reachable").
     """
+    real_kernel: bool = False
+    """A real kernel answers, whose configuration differs from the recorded one's."""
     owner_is_root: bool
     """Whether uid and gid can be compared."""
 
@@ -196,6 +199,12 @@ class Target(ABC):
     def drain(self) -> Messages:
         """The messages since the last drain."""
 
+    def await_messages(self, uevents: int, lines: int) -> None:  # noqa: B027  most targets need not wait
+        """Wait until processes in the background have sent so many uevents, and log lines.
+
+        Only a real kernel does: the others answer when a process waits.
+        """
+
     @abstractmethod
     def fixture(self, what: str, node: int | None) -> None:
         """Do something to the machine that no system call does.
@@ -245,6 +254,20 @@ class Target(ABC):
             return "errno", errno_name(error.errno)
         finally:
             self.close(descriptor)
+
+    def ls_all(self, paths: Sequence[str]) -> list[list[str] | OSError]:
+        """`ls` of each path, or the error."""
+        found: list[list[str] | OSError] = []
+        for path in paths:
+            try:
+                found.append(self.ls(path))
+            except OSError as error:
+                found.append(error)
+        return found
+
+    def read_results(self, paths: Sequence[str], size: int = 65536) -> list[tuple[str, bytes | str]]:
+        """`read_result` of each path."""
+        return [self.read_result(path, size) for path in paths]
 
     def _read_to_end(self, descriptor: int) -> bytes:
         parts = []

@@ -1,0 +1,164 @@
+"""Guests: the memory layouts that sessions are recorded on, as descriptions, and as QEMU's arguments.
+
+tests/recordings/machine.json describes the recorded guest as a session sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A NUMA node: its memory in bytes, and its CPUs as QEMU writes them (`0-1`)."""
+
+    memory: int
+    cpus: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A machine to boot.
+
+    QEMU puts the memory of the nodes one after the other, with a hole from 2 to 4 GiB.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    distances: tuple[tuple[int, ...], ...] = ()
+    """Of each node to each, or empty for the default: 10 and 20."""
+    kernel_arguments: tuple[str, ...] = ()
+    """Words of the kernel's command line: soft-reserved memory, policies."""
+    cpu: str = "max,hypervisor=off"
+    """QEMU's CPU. A CXL region cannot be committed where the kernel sees a hypervisor."""
+    machine: str = "q35"
+    devices: tuple[str, ...] = ()
+    """Further arguments of QEMU."""
+    restorable: bool = True
+    """Whether QEMU saves all of its state. It does not save that of CXL devices."""
+    modules: tuple[str, ...] = field(
+        default=(
+            "device_dax", "dax_hmem", "kmem", "fsdev_dax", "dax_cxl", "dax_pmem", "nd_e820", "nd_pmem", "libnvdimm",
+            "memory-notifier-error-inject",
+        )
+    )  # fmt: skip
+    """The modules in its initramfs, apart from what they depend on. Nothing is loaded at boot."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all nodes."""
+        return sum(node.memory for node in self.nodes)
+
+    def qemu_arguments(self) -> list[str]:
+        """QEMU's arguments for machine, CPU, memory and nodes."""
+        cpus = sum(_count(node.cpus) for node in self.nodes)
+        words = ["-machine", self.machine, "-cpu", self.cpu, "-smp", str(cpus), "-m", f"{self.memory // MIB}M"]
+        for number, node in enumerate(self.nodes):
+            words += ["-object", f"memory-backend-ram,id=node{number},size={node.memory // MIB}M"]
+            with_cpus = f",cpus={node.cpus}" if node.cpus else ""
+            initiator = ",initiator=0" if "hmat=on" in self.machine else ""
+            words += ["-numa", f"node,nodeid={number},memdev=node{number}{with_cpus}{initiator}"]
+        for source, row in enumerate(self.distances):
+            for destination, distance in enumerate(row):
+                if source != destination:
+                    words += ["-numa", f"dist,src={source},dst={destination},val={distance}"]
+        return [*words, *self.devices]
+
+    def with_arguments(self, name: str, *words: str) -> Guest:
+        """The same guest with further words on the kernel's command line."""
+        return replace(self, name=name, kernel_arguments=(*self.kernel_arguments, *words))
+
+
+def _count(cpus: str) -> int:
+    if not cpus:
+        return 0
+    first, _, last = cpus.partition("-")
+    return int(last or first) - int(first) + 1
+
+
+def soft_reserved(start: int, size: int) -> str:
+    """The word that makes a range of RAM soft-reserved, as EFI's attribute SP does."""
+    return f"memmap={_size(size)}%{start:#x}-1+0xefffffff"
+
+
+def legacy_pmem(start: int, size: int) -> str:
+    """The word that makes a range of RAM persistent memory."""
+    return f"memmap={_size(size)}!{start:#x}"
+
+
+def _size(size: int) -> str:
+    return f"{size // MIB}M" if size % GIB else f"{size // GIB}G"
+
+
+_ORACLE_MEMORY = (
+    soft_reserved(0x180000000, 4 * GIB),
+    soft_reserved(0x282000000, 600 * MIB),
+    legacy_pmem(0x2B0000000, 256 * MIB),
+)
+
+DISTRIBUTION = Guest(
+    "distribution",
+    (Node(3 * GIB, "0-1"), Node(GIB), Node(4 * GIB), Node(GIB)),
+    ((10, 15, 20, 25), (15, 10, 20, 25), (20, 20, 10, 30), (25, 25, 30, 10)),
+    _ORACLE_MEMORY,
+)
+"""The recorded guest with a distribution's kernel as it comes."""
+
+_DEFAULT = DISTRIBUTION.with_arguments("default", "memhp_default_state=offline")
+"""The recorded guest with the policy of the recorded kernels of a small configuration."""
+
+_HMAT = replace(
+    _DEFAULT,
+    name="hmat",
+    distances=(),
+    machine="q35,hmat=on",
+    devices=tuple(
+        word
+        for target, (latency, bandwidth) in enumerate(((5, 200), (10, 100), (20, 50), (30, 40)))
+        for word in (
+            "-numa",
+            f"hmat-lb,initiator=0,target={target},hierarchy=memory,data-type=access-latency,latency={latency}",
+            "-numa",
+            f"hmat-lb,initiator=0,target={target},hierarchy=memory,data-type=access-bandwidth,bandwidth={bandwidth}M",
+        )
+    ),
+)
+
+CXL = Guest(
+    "cxl",
+    (Node(2 * GIB, "0-1"),),
+    machine="q35,cxl=on",
+    devices=(
+        "-object", "memory-backend-ram,id=vmem0,share=on,size=1G",
+        "-device", "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1",
+        "-device", "cxl-rp,port=0,bus=cxl.1,id=rp13,chassis=0,slot=2",
+        "-device", "cxl-type3,bus=rp13,volatile-memdev=vmem0,id=mem0",
+        "-M", "cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G",
+    ),
+    restorable=False,
+    modules=(*DISTRIBUTION.modules, "cxl_acpi", "cxl_mem", "cxl_pci", "cxl_pmem"),
+)  # fmt: skip
+"""A machine with one volatile CXL memory device of 1 GiB behind one root port."""
+
+GUESTS = {
+    guest.name: guest
+    for guest in (
+        DISTRIBUTION,
+        _DEFAULT,
+        replace(_DEFAULT, name="region_idle"),
+        replace(_DEFAULT, name="pmem"),
+        _HMAT,
+        _DEFAULT.with_arguments("memmap_on_memory", "memory_hotplug.memmap_on_memory=1"),
+        _DEFAULT.with_arguments("slab_debug", "slab_debug=FPU"),
+        *(
+            DISTRIBUTION.with_arguments(f"{prefix}-policy-{policy}", f"memhp_default_state={policy}")
+            for prefix in ("boot", "distribution")
+            for policy in ("offline", "online", "online_kernel", "online_movable")
+        ),
+        CXL,
+    )
+}
+"""Name -> guest: the variants of tests/recordings/machine.json, and the CXL machine."""

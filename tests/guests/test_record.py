@@ -1,0 +1,115 @@
+"""Scripts, and what is recorded of them. The model stands for the kernel: what it answers, it replays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.lab.images import KernelImage
+from fakesysfs.replay import player, record
+from fakesysfs.replay.model_target import ModelTarget, boot
+from fakesysfs.replay.record import Recorder, ScriptError, parse
+from fakesysfs.replay.recording import Operation, Session, load
+from fakesysfs.replay.report import Kind
+from fakesysfs.replay.target import NotSupportedError
+
+SCRIPT = r"""
+# unplug and plug again
+sh modprobe device_dax; modprobe dax_hmem; modprobe kmem
+blocks
+read /sys/bus/dax/devices/dax0.0/state
+write /sys/bus/dax/devices/dax0.0/state unplugged
+blocks
+bytes /sys/bus/dax/devices/dax0.0/state 'onlin\0e'
+write /sys/nothing x
+write /sys/bus/dax/devices/dax0.0/state online_movable
+stat /sys/bus/dax/devices/dax0.0
+ls /sys/bus/dax/devices
+iomem
+memtotal
+tiers
+tainted
+fixture pin 2
+start 1 /sys/bus/dax/devices/dax0.0/state unplugged
+poll 1
+signal 1
+end 1
+fixture unpin
+collect
+"""
+
+
+def _session(tmp_path: Path, lines: list[Operation]) -> Session:
+    header = {"op": "header", "profile": "7.3", "name": "x", "variant": "default"}
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in [header, *lines]), encoding="utf-8")
+    session = load(path)
+    assert isinstance(session, Session)
+    return session
+
+
+def test_what_is_recorded_is_replayed(tmp_path: Path) -> None:
+    lines = list(Recorder(ModelTarget(boot("7.3", "default"))).record(list(parse(SCRIPT))))
+    session = _session(tmp_path, lines)
+    report = player.replay(session, ModelTarget(boot("7.3", "default")), None)
+    assert list(report.details()) == []
+    assert report.count(Kind.REPRODUCED) == len(lines) - 1
+    again = list(Recorder(ModelTarget(boot("7.3", "default"))).record(session.operations))
+    assert again == lines
+
+
+def test_answers_are_in_the_recordings_form() -> None:
+    lines = list(Recorder(ModelTarget(boot("7.3", "default"))).record(list(parse(SCRIPT))))
+    by_number = {line["i"]: line for line in lines}
+    assert by_number[1] == {"op": "note", "i": 1, "text": "unplug and plug again"}
+    assert (by_number[3]["full"], by_number[6]["full"]) == (True, False)
+    assert by_number[5]["ret"] == len("unplugged\n")
+    assert by_number[6]["blocks"]["48"] is None
+    assert by_number[7]["data"] == "onlin\0e"
+    assert by_number[7]["errno"] == "EINVAL"
+    assert by_number[8]["open_errno"] == "ENOENT"
+    assert all("SEQNUM" not in text for event in by_number[5]["uevents"] for text in event)
+    (end,) = [line for line in lines if line["op"] == "async_end"]
+    assert end["exit"] == -9
+    assert "<4>migrating pfn <pfn> failed ret:200" in end["dmesg"]
+    assert len(end["dmesg"]) == len(set(end["dmesg"]))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("frobnicate x", "line 1: 'frobnicate x' is no operation"),
+        ("write /sys/x", "write takes 2 words"),
+        ("read", "read takes 1 words"),
+        ("write /sys/x 'open", "No closing quotation"),
+        ("poll one", "invalid literal"),
+    ],
+)
+def test_a_wrong_line_is_named(line: str, reason: str) -> None:
+    with pytest.raises(ScriptError, match=reason):
+        list(parse(line))
+
+
+def test_an_operation_that_cannot_be_recorded_is_named() -> None:
+    with pytest.raises(NotSupportedError, match="operation 1: race cannot be recorded"):
+        list(Recorder(ModelTarget(boot("7.3", "default"))).record([{"op": "race"}]))
+
+
+def test_the_command_refuses_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert record.main([str(tmp_path / "nothing")]) == 2
+    (tmp_path / "script").write_text("nonsense\n", encoding="ascii")
+    assert record.main([str(tmp_path / "script")]) == 2
+    assert record.main(["--kernel-image", str(tmp_path), str(tmp_path / "script")]) == 2
+    (tmp_path / "script").write_text("blocks\n", encoding="ascii")
+    assert record.main(["--kernel-image", f"{tmp_path}/", str(tmp_path / "script")]) == 1
+    said = capsys.readouterr().err
+    assert "No such file" in said
+    assert "'nonsense' is no operation" in said
+    assert "has no vmlinuz" in said
+
+
+def test_the_series_of_a_kernel_is_the_profile() -> None:
+    assert KernelImage("7.3~rc7-1~exp1", Path("/x/7.3-amd64")).series == "7.3"
+    assert KernelImage("7.2.13-1", Path("/x/7.2.13+deb14-amd64")).series == "7.2"

@@ -21,7 +21,7 @@ from fakesysfs.lab.agent import Agent, SilentError
 from fakesysfs.lab.archive import LabError, cache_folder, say
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.lab.machines import MIB, Guest, Node
-from fakesysfs.lab.qemu import Qemu
+from fakesysfs.lab.qemu import DEVICES, Qemu
 
 ATTEMPTS = 3
 """Under TCG about one boot of seven dies early, in a race with code that is being patched."""
@@ -174,7 +174,7 @@ def _last_lines(console: IO[bytes]) -> str:
 
 def _initramfs(guest: Guest, image: KernelImage) -> Path:
     program = agent.program(cache_folder())
-    parts = [image.version, *guest.modules, images.guest_tools().name]
+    parts = [*_build(image), *guest.modules, images.guest_tools().name]
     key = hashlib.sha256("\0".join(parts).encode() + program).hexdigest()[:16]
     path = _states() / f"initramfs-{image.version}-{key}.cpio"
     if not path.is_file():
@@ -185,11 +185,17 @@ def _initramfs(guest: Guest, image: KernelImage) -> Path:
     return path
 
 
+def _build(image: KernelImage) -> tuple[str, ...]:
+    """What differs between two builds of a kernel in one folder."""
+    status = image.vmlinuz.stat()
+    return str(image.vmlinuz), str(status.st_size), str(status.st_mtime_ns)
+
+
 def _identity(guest: Guest, image: KernelImage, kind: str) -> str:
     """A name for the state of a guest after boot."""
     parts = [
-        *images.qemu().words, *guest.qemu_arguments(), kind, command_line(guest), str(_initramfs(guest, image)),
-        str(image.vmlinuz),
+        *images.qemu().words, *DEVICES, *guest.qemu_arguments(), kind, command_line(guest),
+        str(_initramfs(guest, image)), *_build(image),
     ]  # fmt: skip
     return f"{image.version}-{guest.name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -167,9 +168,13 @@ def _wait_for_agent(qemu: Qemu, seconds: float) -> None:
 
 
 def _last_lines(console: IO[bytes]) -> str:
-    text = Path(console.name).read_text(encoding="utf-8", errors="replace")
+    """What a guest that has died said: why, or else its last lines."""
+    lines = Path(console.name).read_text(encoding="utf-8", errors="replace").strip().split("\n")
     console.close()
-    return " | ".join(text.strip().split("\n")[-5:])
+    return " | ".join([line.strip() for line in lines if _REASON.search(line)][:3] or lines[-5:])
+
+
+_REASON = re.compile(r"Kernel panic|Oops|BUG:")
 
 
 def _initramfs(guest: Guest, image: KernelImage) -> Path:

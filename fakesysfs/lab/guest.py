@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from fakesysfs.lab.agent import Agent, SilentError
 from fakesysfs.lab.archive import LabError, cache_folder, say
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.lab.machines import MIB, Guest, Node
-from fakesysfs.lab.qemu import Qemu
+from fakesysfs.lab.qemu import DEVICES, Qemu
 
 ATTEMPTS = 3
 """Under TCG about one boot of seven dies early, in a race with code that is being patched."""
@@ -167,14 +168,18 @@ def _wait_for_agent(qemu: Qemu, seconds: float) -> None:
 
 
 def _last_lines(console: IO[bytes]) -> str:
-    text = Path(console.name).read_text(encoding="utf-8", errors="replace")
+    """What a guest that has died said: why, or else its last lines."""
+    lines = Path(console.name).read_text(encoding="utf-8", errors="replace").strip().split("\n")
     console.close()
-    return " | ".join(text.strip().split("\n")[-5:])
+    return " | ".join([line.strip() for line in lines if _REASON.search(line)][:3] or lines[-5:])
+
+
+_REASON = re.compile(r"Kernel panic|Oops|BUG:")
 
 
 def _initramfs(guest: Guest, image: KernelImage) -> Path:
     program = agent.program(cache_folder())
-    parts = [image.version, *guest.modules, images.guest_tools().name]
+    parts = [*_build(image), *guest.modules, images.guest_tools().name]
     key = hashlib.sha256("\0".join(parts).encode() + program).hexdigest()[:16]
     path = _states() / f"initramfs-{image.version}-{key}.cpio"
     if not path.is_file():
@@ -185,11 +190,17 @@ def _initramfs(guest: Guest, image: KernelImage) -> Path:
     return path
 
 
+def _build(image: KernelImage) -> tuple[str, ...]:
+    """What differs between two builds of a kernel in one folder."""
+    status = image.vmlinuz.stat()
+    return str(image.vmlinuz), str(status.st_size), str(status.st_mtime_ns)
+
+
 def _identity(guest: Guest, image: KernelImage, kind: str) -> str:
     """A name for the state of a guest after boot."""
     parts = [
-        *images.qemu().words, *guest.qemu_arguments(), kind, command_line(guest), str(_initramfs(guest, image)),
-        str(image.vmlinuz),
+        *images.qemu().words, *DEVICES, *guest.qemu_arguments(), kind, command_line(guest),
+        str(_initramfs(guest, image)), *_build(image),
     ]  # fmt: skip
     return f"{image.version}-{guest.name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
 

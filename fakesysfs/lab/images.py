@@ -96,8 +96,14 @@ def _image(folder: Path) -> KernelImage:
     return KernelImage(folder.name, releases[0].parent)
 
 
+@functools.cache
+def _archive() -> Archive:
+    """One for all that this process fetches: an index is read once."""
+    return Archive()
+
+
 def _fetch_kernel(series: str) -> KernelImage:
-    archive = Archive()
+    archive = _archive()
     binary, modules = newest_kernel(archive, series)
     folder = cache_folder() / "kernels" / binary.version
     if not folder.is_dir():
@@ -137,7 +143,7 @@ def _packages(name: str, packages: tuple[str, ...]) -> Path:
     """The folder with Debian's packages of a set, fetched if it is not there."""
     folder = cache_folder() / f"{name}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}"
     if not folder.is_dir():
-        archive = Archive()
+        archive = _archive()
         archive.unpack(archive.index("unstable").with_dependencies(packages, _NOT_NEEDED), folder)
     return folder
 

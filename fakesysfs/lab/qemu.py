@@ -22,6 +22,16 @@ from fakesysfs.lab.agent import Agent
 from fakesysfs.lab.archive import LabError
 from fakesysfs.lab.images import Program
 
+DEVICES = (
+    "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",
+    "-device", "virtio-serial-pci,bus=pcie.0,disable-modern=on,disable-legacy=off",
+    "-device", "virtserialport,chardev=agent,name=agent",
+)  # fmt: skip
+"""What every guest has.
+
+The port's device is a legacy one: without a 64-bit BAR, /proc/iomem has no line of it from 4 GiB up.
+"""
+
 _POLL_SECONDS = 0.02
 _MONITOR_SECONDS = 120
 
@@ -40,24 +50,17 @@ class Qemu:
     """A running QEMU. It ends with this process."""
 
     def __init__(self, program: Program, arguments: Sequence[str], console: IO[bytes]) -> None:
-        """`console`: gets what the guest writes to its first serial port, and QEMU's own errors.
-
-        The port's device is a legacy one: without a 64-bit BAR, /proc/iomem has no line of it from
-        4 GiB up.
-        """
+        """`console`: gets what the guest writes to its first serial port, and QEMU's own errors."""
         self.console = console
         agent, its_agent = socket.socketpair()
         monitor, its_monitor = socket.socketpair()
-        common = [
-            "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio",
+        ports = [
             "-chardev", f"socket,id=agent,fd={its_agent.fileno()}",
-            "-device", "virtio-serial-pci,bus=pcie.0,disable-modern=on,disable-legacy=off",
-            "-device", "virtserialport,chardev=agent,name=agent",
             "-chardev", f"socket,id=monitor,fd={its_monitor.fileno()}", "-qmp", "chardev:monitor",
         ]  # fmt: skip
         try:
             self.process = subprocess.Popen(
-                [*_ends_with_parent(), *program.words, *arguments, *common],
+                [*_ends_with_parent(), *program.words, *arguments, *ports, *DEVICES],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

@@ -425,7 +425,8 @@ class Player:
 
     def _drained(self, operation: Operation, *, last: bool = True) -> list[str]:
         self.target.await_messages(len(operation.get("uevents", ())), len(operation.get("dmesg", ())))
-        return self.messages.compare(operation, self.target.drain(), last=last)
+        ordered = not (self.target.real_kernel and operation["op"] in ENDS_TOGETHER)
+        return self.messages.compare(operation, self.target.drain(), last=last, ordered=ordered)
 
     def _unless_after_race(self, verdict: Verdict) -> Verdict:
         """After a race of different words anything may be there, until the next write."""

@@ -145,7 +145,7 @@ def test_unpacked_kernels_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         folder = archive.cache_folder() / "kernels" / version / "usr/lib/modules/7.3-amd64"
         folder.mkdir(parents=True)
         (folder / "vmlinuz").touch()
-    monkeypatch.setattr(images, "Archive", None)  # a look at the archive fails
+    monkeypatch.setattr(images, "_archive", None)  # a look at the archive fails
     image = images.kernel_image("7.3")
     assert (image.version, image.release, image.series) == ("7.3~rc10-1", "7.3-amd64", "7.3")
     assert image.vmlinuz.is_file()

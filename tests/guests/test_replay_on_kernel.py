@@ -64,6 +64,19 @@ def test_older_states_of_the_same_guest_are_found(tmp_path: Path) -> None:
     assert [path.stem for path in found] == ["7.3-1-default-aa"]
 
 
+def test_another_build_or_guest_has_another_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "qemu", lambda: images.Program(("qemu",)))
+    monkeypatch.setattr(guest, "_initramfs", lambda *_: tmp_path / "initramfs")
+    (tmp_path / "vmlinuz").write_bytes(b"one")
+    image = KernelImage("7.3-1", tmp_path)
+    default, pmem = kernel_target.guest_of("default"), kernel_target.guest_of("boot-policy-online")
+    first = guest._identity(default, image, "tcg")
+    assert first == guest._identity(default, image, "tcg")
+    assert len({first, guest._identity(pmem, image, "tcg"), guest._identity(default, image, "kvm")}) == 3
+    (tmp_path / "vmlinuz").write_bytes(b"another")
+    assert guest._identity(default, image, "tcg") != first
+
+
 def test_the_accelerator_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKESYSFS_LAB_ACCELERATOR", "tcg")
     guest.accelerator.cache_clear()

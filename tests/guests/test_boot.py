@@ -1,7 +1,7 @@
 """A real kernel boots, answers the recorded sessions, and what is recorded of it replays on the model.
 
-Takes minutes and fetches 300 MB once. It is skipped, because of the reason that it gives, where the
-lab has no network or no compiler.
+Takes minutes. A test fetches nothing: it is skipped, because of the reason that it gives, where no
+kernel is in the cache folder (`tests/lab fetch` puts them there, 300 MB) or the lab cannot work.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ SESSIONS = Path(__file__).parents[1] / "recordings/sessions"
 
 @pytest.fixture(scope="module", params=images.SERIES)
 def image(request: pytest.FixtureRequest) -> KernelImage:
+    if not images.unpacked_kernels(request.param):
+        pytest.skip(f"because no kernel {request.param} is in the cache folder: run `tests/lab fetch {request.param}`")
     try:
         found = images.kernel_image(request.param)
         images.qemu()

@@ -286,7 +286,7 @@ def evidence() -> str:
         for path in find([ROOT / "tests" / folder]):
             recording = recording_of(path)
             what = "recorded paths" if isinstance(recording, Snapshot) else sessions
-            kernel = model_target.machine_and_kernel(recording.header["profile"], "default")[1]
+            kernel = model_target.machine_and_kernel(recording.header["profile"], "default").kernel.name
             counts[kernel][what] = counts[kernel].get(what, 0) + len(list(counted(recording)))
     return json.dumps(counts, indent=2) + "\n"
 

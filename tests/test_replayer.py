@@ -19,7 +19,7 @@ import pytest
 from fakesysfs.ops.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
 from fakesysfs.replay import cli, concurrent, daxctl_versions, isolated, player, raw, recipes, snapshots
 from fakesysfs.replay.messages import Comparison, Stream
-from fakesysfs.replay.model_target import ModelTarget, boot
+from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
 from fakesysfs.replay.normalise import (
     NORMALISATIONS,
     Context,
@@ -37,7 +37,7 @@ from fakesysfs.replay.recording import (
     find,
     load,
 )
-from fakesysfs.replay.report import Kind, Report, Verdict, not_compared, total
+from fakesysfs.replay.report import Kind, Line, Report, Verdict, by_kernel, not_compared, totals
 from fakesysfs.replay.target import (
     FileStatus,
     Messages,
@@ -506,7 +506,7 @@ RECORDED_BUS = ["drivers_probe", "devices", "drivers", "drivers_autoprobe", "uev
 @pytest.fixture
 def loaded_guest() -> Iterator[ModelTarget]:
     """The recorded guest with its two regions, on kmem."""
-    target = ModelTarget(boot("7.2", "default"))
+    target = ModelTarget(boot(machine_and_kernel("7.2", "default")))
     target.sh("modprobe dax_hmem; modprobe kmem", None)
     yield target
     target.end()
@@ -579,7 +579,7 @@ def test_a_session_that_fits_is_reproduced() -> None:
     report = replayed(LINES)
     assert list(report.details()) == []
     assert report.summary() == "7.3/toy: 13 of 13 operations reproduced"
-    assert total([report, report]) == "total: 26 of 26 operations reproduced"
+    assert list(totals([report, report])) == ["total: 26 of 26 operations reproduced"]
 
 
 @pytest.mark.parametrize(
@@ -870,6 +870,28 @@ def test_a_write_that_never_came_back_need_not_come_back() -> None:
         assert [line.verdict.kind for line in report.lines] == [Kind.REPRODUCED, kind]
 
 
+def test_paths_recorded_and_specified_operations_are_counted_apart() -> None:
+    good, bad = Verdict(Kind.REPRODUCED), Verdict(Kind.MISMATCH, "differs")
+    reports = [
+        Report("snapshot 7.2/a", "paths", [Line("/p", "file", good), Line("/q", "file", bad)]),
+        Report("7.2/a", lines=[Line("i=1", "read", good)]),
+        Report("hotplug-v3/a", lines=[Line("i=1", "read", good)]),
+    ]
+    assert reports[0].summary() == "snapshot 7.2/a: 1 of 2 paths reproduced"
+    assert list(totals(reports)) == [
+        "snapshots: 1 of 2 paths reproduced",
+        "recorded: 1 of 1 operations reproduced",
+        "specified: 1 of 1 operations reproduced",
+        "total: 2 of 2 operations reproduced",
+    ]
+    assert list(totals(reports[:1])) == ["total: 1 of 2 paths reproduced"]
+    assert list(by_kernel(reports)) == [
+        "  7.2: 1 of 2 paths reproduced",
+        "  7.2: 1 of 1 operations reproduced",
+        "  hotplug-v3: 1 of 1 operations reproduced",
+    ]
+
+
 def test_a_report_names_what_differs() -> None:
     report = Report("x")
     report.add("i=1", "read /a", Verdict(Kind.MISMATCH, "", ("expected 1, got 2",)))
@@ -894,10 +916,10 @@ def test_a_process_that_is_killed_is_a_report(
     recorded(tmp_path, "a", "b", "c")
     replay = cli.replay
 
-    def killed_in_b(recording: Session | Snapshot, on: str) -> Report:
+    def killed_in_b(recording: Session | Snapshot, place: cli.Place) -> Report:
         if recording.name == "7.3/b":
             os.kill(os.getpid(), signal.SIGKILL)
-        return replay(recording, on)
+        return replay(recording, place)
 
     monkeypatch.setattr(cli, "replay", killed_in_b)
     assert cli.main(["-v", "--jobs", "2", str(tmp_path)]) == 1
@@ -1002,6 +1024,40 @@ def test_wrong_use_is_one_sentence(
     recorded(tmp_path, "a")
     assert cli.main([*arguments, str(tmp_path)]) == 2
     assert capsys.readouterr() == ("", f"fakesysfs replay: {why}\n")
+
+
+def test_another_machine_replays_a_recording_of_a_plain_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No machine.json, no `sessions/`, and a variant that no built-in machine has."""
+    nodes = "/sys/devices/system/node/online"
+    header = {"op": "header", "profile": "7.3", "name": "a", "variant": "mine"}
+    read = {"op": "read", "path": nodes, "off": None, "data": "0-1\n"}
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(read)}\n")
+    machine = tmp_path / "mine.toml"
+    machine.write_text(
+        'block_size = "128M"\n[[node]]\nid = 0\ncpus = "0"\nmemory = [{ start = "0", size = "1G" }]\n'
+        '[[node]]\nid = 1\nmemory = [{ start = "4G", size = "1G" }]\n'
+    )
+    assert cli.main(["-v", str(tmp_path)]) == 1
+    assert "--machine FILE replays on another machine" in capsys.readouterr().out
+    assert cli.main(["--machine", str(machine), str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith("total: 1 of 1 operations reproduced\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--machine", "moon"], "unknown machine 'moon' (choose from "),
+        (["--machine", "tiny", "--on", "kernel"], "--machine describes a fake: it cannot be used with --on kernel"),
+    ],
+)
+def test_a_machine_that_cannot_be_used_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    recorded(tmp_path, "a")
+    assert cli.main([*arguments, str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"fakesysfs replay: {why}")
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "many"])

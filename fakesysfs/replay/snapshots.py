@@ -55,7 +55,7 @@ def is_compared(path: str) -> bool:
 
 def replay(snapshot: Snapshot, operations: list[Operation], target: Target) -> Report:
     """Replay `operations` on a freshly booted machine, and compare all paths with the snapshot."""
-    report = Report(snapshot.name)
+    report = Report(snapshot.name, "paths")
     not_run: Verdict | None = None
     for operation in operations:
         try:

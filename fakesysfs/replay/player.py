@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 from fakesysfs.kernel.profile import PROFILES
-from fakesysfs.replay import concurrent, probes, raw
+from fakesysfs.replay import bash, concurrent, probes, raw
 from fakesysfs.replay.bash import command_names, unquoted
 from fakesysfs.replay.messages import ENDS_TOGETHER, Comparison
 from fakesysfs.replay.normalise import (
     CUT_LISTING,
     OUTPUT_NOT_COMPARED,
     OUTPUT_OF_NEWER_TOOLS,
+    PATHS_NOT_COMPARED,
     STATUS_NOT_COMPARED,
     Context,
     depends_on_an_option,
@@ -273,15 +274,17 @@ class Player:
 
     def _sh(self, operation: Operation) -> Verdict:
         command = operation["cmd"]
-        result = self.target.sh(command, operation.get("tool"))
+        split = len(bash.parts(command)) > 1 and not self._compares_output(command)
+        result = self.target.sh(bash.with_marks(command) if split else command, operation.get("tool"))
         unlike = version_differences(command, operation["tool"], result.stands_in) if result.stands_in else []
         differing = frozenset[str]().union(*(difference.parts for difference in unlike))
         differences = []
         if not STATUS_NOT_COMPARED.search(unquoted(command)) and "exit status" not in differing:
             differences += difference("exit status", operation["rc"], result.rc)
-        names = command_names(command)
-        if self._compares_output(command, names):
-            for_command(self.context, command, names)
+        for_command(self.context, command, command_names(command))
+        if split and "stdout" not in differing:
+            differences += self._part_differences(command, operation["stdout"], result.stdout)
+        elif self._compares_output(command):
             for key, stream, got in (("stdout", "text", result.stdout), ("stderr", "stderr", result.stderr)):
                 if key not in differing:
                     expected = normalise(stream, operation[key], self.context)
@@ -298,11 +301,29 @@ class Player:
             return Verdict(Kind.IN_PART, f"{without}: {result.stands_in} stands in for {operation['tool']}")
         return compared(differences)
 
-    def _compares_output(self, command: str, names: set[str]) -> bool:
+    def _part_differences(self, command: str, recorded: str, marked: str) -> list[str]:
+        """Compare the output of the commands of a line whose output is compared. In between anything may stand."""
+        own = marked.split("\0")
+        expected = normalise("text", recorded, self.context)
+        pattern, shown = "", []
+        for part, text in zip(bash.parts(command), [*own, *[""] * len(bash.parts(command))], strict=False):
+            if self._compares_output(part):
+                found = normalise("text", self._as_recorded(text), self.context)
+                pattern += re.escape(found)
+                shown.append(found)
+            else:
+                pattern += "(?:.*\n)*"
+        if re.fullmatch(pattern, expected):
+            return []
+        return difference("stdout in parts", expected.split("\n"), "".join(shown).split("\n"))
+
+    def _compares_output(self, command: str) -> bool:
         if self.context.other_configuration and CUT_LISTING.search(command):
             return False
-        not_compared = OUTPUT_NOT_COMPARED | (OUTPUT_OF_NEWER_TOOLS if self.target.real_kernel else frozenset())
-        return not names & not_compared and "--version" not in command
+        not_compared = {*OUTPUT_NOT_COMPARED, *(OUTPUT_OF_NEWER_TOOLS if self.target.real_kernel else ())}
+        if PATHS_NOT_COMPARED.search(command) or "--version" in command:
+            return False
+        return not command_names(command) & not_compared
 
     def _as_recorded(self, text: str) -> str:
         """The output of a command, on a kernel of another configuration with the recorded MemTotal at boot."""

@@ -10,20 +10,21 @@ the replayer, which is left out. The exit status is 0 if something fails for eac
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import enum
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fakesysfs.kernel import profile as profiles
-from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile
+from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile, Unbind
 from fakesysfs.replay import bash, cli, model_target, normalise
 from fakesysfs.replay.normalise import NORMALISATIONS, Context, Normalisation
 from fakesysfs.replay.recording import Session, Snapshot, find, load
@@ -62,11 +63,29 @@ def mutations() -> Iterator[Mutation]:
     """All mutations, in the order of the table."""
     for name, profile in PROFILES.items():
         for field in Profile.__dataclass_fields__:
-            if field not in DESCRIPTIVE:
+            if field not in DESCRIPTIVE and not without_effect(profile, field):
                 for what, value in _other_values(field, getattr(profile, field)):
                     yield Mutation(name, what, changed=replace(profile, **{field: value}))
     for entry in NORMALISATIONS:
         yield Mutation(NORMALISATION, f"{entry.name} ({entry.stream})", left_out=entry)
+
+
+WITHOUT_EFFECT: tuple[tuple[str, Callable[[Profile], bool], str], ...] = (
+    ("unplug_", lambda profile: profile.attribute is None, "without the attribute nothing unplugs"),
+    (
+        "reservation",
+        lambda profile: profile.attribute is None,
+        "without the attribute memory stays plugged while bound",
+    ),
+    ("unplug_counts_skipped_ranges", lambda profile: profile.unplug_all_ranges_at_once, "no range is counted"),
+    ("leak_", lambda profile: profile.unbind is not Unbind.WARN_UNLESS_OFFLINE, "unbind leaks each range by itself"),
+)
+"""How the field begins, where its value has no effect, and why."""
+
+
+def without_effect(profile: Profile, field: str) -> str | None:
+    """Why a field has no effect on a kernel, or None."""
+    return next((why for begin, holds, why in WITHOUT_EFFECT if field.startswith(begin) and holds(profile)), None)
 
 
 def _other_values(field: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -208,6 +227,7 @@ def table() -> dict[str, dict[str, str | None]]:
 def _lines(jobs: int, only: str, *, find_new: bool, trusted: bool) -> Iterator[tuple[Mutation, str | None]]:
     """Each mutation and what fails, None where nothing does."""
     of_all, known = recordings(), table()
+    found = collections.Counter(name for rows in known.values() for name in rows.values())
     for mutation in mutations():
         if only not in f"{mutation.of} {mutation.what}":
             continue
@@ -218,7 +238,11 @@ def _lines(jobs: int, only: str, *, find_new: bool, trusted: bool) -> Iterator[t
         elif mutation.what in rows and noticed_by is None:
             yield mutation, None
         else:
-            yield mutation, first_failing(mutation, those_of(mutation, of_all), jobs) if find_new else None
+            # what noticed other mutations comes first
+            candidates = sorted(those_of(mutation, of_all), key=lambda recording: -found[recording.name])
+            noticed_by = first_failing(mutation, candidates, jobs) if find_new else None
+            found[noticed_by] += 1
+            yield mutation, noticed_by
 
 
 def main() -> int:

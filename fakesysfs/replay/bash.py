@@ -80,7 +80,7 @@ def parts(command: str) -> list[str]:
 
 
 def with_marks(command: str) -> str:
-    """A line that writes a NUL byte to its standard output after each part but the last, and does the same otherwise."""
+    """A line that does the same, and writes a NUL byte to its standard output after each part but the last."""
     keep_status = r"{ _status=$?; printf '\0'; (exit $_status); }"
     return f"; {keep_status}; ".join(parts(command))
 

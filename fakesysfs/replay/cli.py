@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import json
 import os
 import re
 import sys
@@ -32,7 +33,6 @@ from fakesysfs.replay import (
 )
 from fakesysfs.replay.recipes import recipe_of
 from fakesysfs.replay.recording import (
-    INFORMATIVE,
     RecordingError,
     Session,
     Snapshot,
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RecordingError, MachineError) as error:
         return _wrong_use(str(error))
     place = Place(arguments.on, arguments.kernel_image, machine)
+    if arguments.note is not None and arguments.on != "kernel":
+        return _wrong_use("--note is for --on kernel: it names the build of a real kernel")
     if arguments.on == "mount":
         try:
             check_library()
@@ -88,7 +90,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.verbose:
         _print([*groups(reports), *by_kernel(reports), f"  in {time.monotonic() - began:.0f} seconds"])
     _print([*not_compared(reports), *totals(reports)])
+    if arguments.note is not None:
+        _note(arguments.note, reports, arguments.kernel_image)
     return 1 if any(report.count(Kind.MISMATCH) for report in reports) else 0
+
+
+def _note(path: Path, reports: list[Report], image: str | None) -> None:
+    """Write which build of a real kernel agreed, and when. Replaces what the file says of the same build."""
+    rows: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    kernels: dict[str, list[Report]] = {}
+    for report in reports:
+        kernels.setdefault(report.kernel, []).append(report)
+    for kernel, its in kernels.items():
+        build = str(kernel_target.image_of(kernel, image))
+        row: dict[str, object] = {
+            "kernel": kernel.removesuffix("-distribution"),
+            "recordings": kernel,
+            "build": build,
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "reproduced": sum(report.reproduced for report in its),
+            "counted": sum(report.counted for report in its),
+        }
+        rows = [other for other in rows if (other["recordings"], other["build"]) != (kernel, build)]
+        rows.append(row)
+    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 class _Progress:
@@ -285,9 +310,8 @@ def counted(recording: Session | Snapshot) -> Iterator[tuple[str, str]]:
             if snapshots.is_compared(path):
                 yield path, entry.get("type", "absent")
     else:
-        for number, operation in enumerate(recording.operations, 1):
-            if operation["op"] not in INFORMATIVE:
-                yield f"i={number}", player.describe(operation)
+        for index, operation in player.compared_operations(recording.operations):
+            yield f"i={index + 1}", player.describe(operation)
 
 
 def _jobs(text: str) -> int:
@@ -318,6 +342,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="SERIES|DIR",
         help="""with --on kernel: boot this kernel for all recordings, the newest of a series in Debian (7.3), or
         that of a folder /usr/lib/modules/RELEASE with its vmlinuz (default: the series of each recording)""",
+    )
+    parser.add_argument(
+        "--note",
+        type=Path,
+        metavar="FILE",
+        help="""with --on kernel: note in this JSON file which build reproduced how much, and when; docs/proof.md is
+        written from docs/data/real-kernels.json""",
     )
     parser.add_argument(
         "--machine",

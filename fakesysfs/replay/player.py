@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fakesysfs.kernel.profile import PROFILES
@@ -438,8 +438,7 @@ class Player:
     def _race(self, operation: Operation) -> Verdict:
         differences = concurrent.race_differences(self.target, operation)
         self.target.drain()
-        words = [sorted(data) for _, _, data in operation["writers"]]
-        self.after_race = any(words[0] != other for other in words[1:])
+        self.after_race = _is_open(operation)
         return compared(differences)
 
     # Help ----------------------------------------------------------------------------------------------------------
@@ -506,6 +505,41 @@ def _bug(error: Exception) -> str:
         trace = trace.tb_next
     place = f" at {trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else ""
     return f"exception {type(error).__name__}: {error}{place}"
+
+
+def compared_operations(operations: list[Operation]) -> Iterator[tuple[int, Operation]]:
+    """The operations of a session whose answer is compared, with their indexes.
+
+    The same as those that a whole replay gives a verdict other than INFORMATIVE.
+    """
+    after_race = False
+    background = 0
+    for index, operation in enumerate(operations):
+        kind = operation["op"]
+        if kind == "write":
+            after_race = False
+        starts = kind == "bg" and any(pattern.search(operation["cmd"]) for pattern, _, _ in _BACKGROUND_FIXTURES)
+        background += starts
+        idle = (
+            kind in INFORMATIVE
+            or (kind == "timed" and not operation.get("calls"))
+            or (kind == "bg" and not starts)
+            or (kind == "bg_kill" and not background)
+            or (kind == "pinned" and concurrent.pinned_index(operations, max(index - 1, 0)) != index)
+            or (after_race and kind in {"read", "blocks", "iomem"})
+        )
+        if kind == "bg_kill":
+            background = 0
+        if kind == "race":
+            after_race = _is_open(operation)
+        if not idle:
+            yield index, operation
+
+
+def _is_open(race: Operation) -> bool:
+    """Whether a race of different words leaves the machine in a state that the recording does not determine."""
+    words = [sorted(data) for _, _, data in race["writers"]]
+    return any(words[0] != other for other in words[1:])
 
 
 _FIRST_KERNEL_ERRNO = 512

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import json
 import multiprocessing
 import os
 import random
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +19,13 @@ from typing import Any
 import pytest
 
 from fakesysfs.ops.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
-from fakesysfs.replay import cli, concurrent, daxctl_versions, isolated, player, raw, recipes, snapshots
+from fakesysfs.replay import bash, cli, concurrent, daxctl_versions, isolated, player, raw, recipes, snapshots
 from fakesysfs.replay.messages import Comparison, Stream
 from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
 from fakesysfs.replay.normalise import (
     NORMALISATIONS,
     Context,
+    Normalisation,
     for_command,
     normalise,
     version_differences,
@@ -86,6 +89,29 @@ def test_every_snapshot_has_a_recipe_and_compared_paths() -> None:
         if isinstance(recording, Snapshot):
             assert recipes.recipe_of(recording.header) is not None, recording.name
             assert sum(map(snapshots.is_compared, recording.entries)) > 400
+
+
+def test_what_a_session_compares_is_known_before_it_is_replayed() -> None:
+    lines = [
+        {"op": "note"},
+        {"op": "timed", "label": "x"},
+        {"op": "race", "writers": [["a", "/a", ["1"]], ["b", "/b", ["2"]]]},
+        {"op": "read", "path": "/a"},
+        {"op": "write", "path": "/a"},
+        {"op": "read", "path": "/a"},
+        {"op": "bg", "cmd": "sleep 9"},
+        {"op": "bg_kill"},
+        {"op": "bg", "cmd": "numactl --membind=2 x fixture:kalloc"},
+        {"op": "bg_kill"},
+    ]
+    assert [index for index, _ in player.compared_operations(lines)] == [2, 4, 5, 8, 9]
+
+
+@needs_recordings
+def test_each_path_that_is_not_compared_is_recorded() -> None:
+    paths = {path for recording in recordings() if isinstance(recording, Snapshot) for path in recording.entries}
+    unused = [pattern for pattern, _ in snapshots.NOT_COMPARED if not fnmatch.filter(paths, pattern)]
+    assert unused == []
 
 
 @needs_recordings
@@ -215,6 +241,93 @@ def test_what_may_differ_is_equal(stream: str, left: object, right: object) -> N
 )
 def test_what_must_not_differ_stays_different(stream: str, left: object, right: object) -> None:
     assert normalise(stream, left, Context()) != normalise(stream, right, Context())
+
+
+BUILT_1, WARNED = "<6>Built 4 zonelists. Total pages: 1", "<4>WARNING: drivers/dax/kmem.c:{} at f [kmem]"
+DUMP, MOVING = "<4>page dumped because: unmovable page", "<4>migrating pfn 1 failed ret:200"
+ADDED, FILE = ["add@/devices/a", "ACTION=add"], "-rw-r--r-- 1 root root 4096 {} align\n"
+HIDDEN: dict[tuple[str, str], tuple[object, object, object]] = {
+    ("total pages", "dmesg"): ([BUILT_1], [BUILT_1.replace(": 1", ": 2")], [BUILT_1.replace("4", "3")]),
+    ("migration bursts", "dmesg"): ([MOVING], [], [MOVING, DUMP]),
+    ("dumps", "dmesg"): ([DUMP], [DUMP] * 3, []),
+    ("line of a WARN", "dmesg"): ([WARNED.format(3)], [WARNED.format(4)], [WARNED.format(3).replace("kmem", "bus")]),
+    ("nd bus", "dmesg"): (["<6>nd_pmem pfn0.1: x"], [], ["<6>kmem dax0.0: x"]),
+    ("SEQNUM", "uevents"): ([[*ADDED, "SEQNUM=1"]], [[*ADDED, "SEQNUM=2"]], [[*ADDED, "DRIVER=kmem"]]),
+    ("modules", "uevents"): ([["add@/module/kmem"]], [], [["add@/bus/dax/drivers/kmem"]]),
+    ("nd bus", "uevents"): ([["add@/bus/nd/drivers/nd_pmem"]], [], [["add@/bus/dax/drivers/kmem"]]),
+    ("iomem lines", "iomem"): ([PCI, RAM], [RAM], [RAM.replace("1", "2")]),
+    ("freed names", "iomem"): ([f"{RAM[:-10]}dax0.0"], [f"{RAM[:-10]}kkkk"], [RAM]),
+    ("low iomem", "text"): (f"{PCI}\n{RAM}", RAM, PCI),
+    ("dates of ls", "text"): (FILE.format("Nov 22 10:29"), FILE.format("Jan  1 00:00"), FILE.format("4")),
+    ("free memory", "text"): ("node 0 free: 1 MB\n", "", "node 0 size: 1 MB\n"),
+    ("columns", "text"): ("node   0   1 \n", "node     0    1 \n", "node   0   2 \n"),
+    ("used memory", "text"): ("Buffers:  3 kB\n", "", "MemTotal:  3 kB\n"),
+    ("counters", "text"): ("nr_free_pages 5\n", "", "nr_memmap_pages 5\n"),
+    ("modules' messages", "stderr"): ("modprobe: FATAL", "", None),
+}
+"""Each entry: an answer, another one that is equal with it, and one that must stay different."""
+
+
+@pytest.mark.parametrize("entry", NORMALISATIONS, ids=lambda entry: f"{entry.name} ({entry.stream})")
+def test_each_normalisation_hides_something_but_not_a_changed_answer(entry: Normalisation) -> None:
+    left, right, altered = HIDDEN[entry.name, entry.stream]
+    everything = Context(names_freed=True, module_command=True, counters=True)
+    assert left != right
+    assert entry.apply(left, everything) == entry.apply(right, everything)
+    if altered is None:  # it hides all of its stream, of the commands that load modules and of no other
+        assert entry.apply(left, Context()) == left
+    else:
+        assert entry.apply(altered, everything) != entry.apply(left, everything)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "own", "agree"),
+    [
+        ("rc=0\nmodule 4096 1\n", "rc=0\nmodule 8192 0\n", True),
+        ("rc=0\nmodule 4096 1\n", "rc=1\nmodule 4096 1\n", False),
+        ("rc=0\n", "rc=0\nmodule 4096 1\n", True),
+        ("", "rc=0\n", False),
+    ],
+)
+def test_of_a_line_of_several_commands_only_the_output_that_depends_on_the_guest_is_left_out(
+    recorded: str, own: str, *, agree: bool
+) -> None:
+    """`echo` is compared, `lsmod` is not."""
+
+    class Shell(Quiet):
+        def sh(self, command: str, tool: str | None) -> ShellResult:
+            del tool
+            first, _, rest = own.partition("\n")
+            assert command.startswith("echo rc=0; ")
+            return ShellResult(0, f"{first}\n\0{rest}", "")
+
+    line = {"op": "sh", "cmd": "echo rc=0; lsmod | grep inject", "rc": 0, "stdout": recorded, "stderr": ""}
+    session = Session(Path("x"), {"profile": "7.3", "name": "toy", "variant": "default"}, [line])
+    assert player.replay(session, Shell({}), None).reproduced == agree
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("a; b | c; d", ["a", "b | c", "d"]),
+        ("grep ';' x; echo \"a; b\"", ["grep ';' x", 'echo "a; b"']),
+        ("for i in 1 2; do a; done; b", ["for i in 1 2; do a; done; b"]),
+        ("(a; b); c", ["(a; b); c"]),
+    ],
+)
+def test_the_parts_of_a_line(command: str, parts: list[str]) -> None:
+    assert bash.parts(command) == parts
+
+
+@pytest.mark.parametrize("command", ["echo a; false; echo $?", "false; true", "true; false", "echo 'a;b'; exit 3"])
+def test_marks_change_neither_output_nor_status(command: str) -> None:
+    plain, marked = (
+        subprocess.run(["bash", "-c", line], capture_output=True, check=False)
+        for line in (command, bash.with_marks(command))
+    )
+    assert marked.stdout.replace(b"\0", b"") == plain.stdout
+    assert (marked.returncode, marked.stderr) == (plain.returncode, plain.stderr)
+    assert marked.stdout.count(b"\0") == len(bash.parts(command)) - 1
 
 
 def test_of_counters_only_what_the_machine_determines_is_compared() -> None:

@@ -32,7 +32,7 @@ from fakesysfs.machine import builtin, describe, load
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.replay import cli as replay_command
-from fakesysfs.replay import model_target
+from fakesysfs.replay import kernel_target, model_target, normalise, snapshots
 from fakesysfs.replay.cli import counted
 from fakesysfs.replay.recording import Snapshot, find
 from fakesysfs.replay.recording import load as recording_of
@@ -286,9 +286,67 @@ def evidence() -> str:
         for path in find([ROOT / "tests" / folder]):
             recording = recording_of(path)
             what = "recorded paths" if isinstance(recording, Snapshot) else sessions
-            kernel = model_target.machine_and_kernel(recording.header["profile"], "default")[1]
+            kernel = model_target.machine_and_kernel(recording.header["profile"], "default").kernel.name
             counts[kernel][what] = counts[kernel].get(what, 0) + len(list(counted(recording)))
     return json.dumps(counts, indent=2) + "\n"
+
+
+PROOF_BEGIN, PROOF_END = "<!-- begin: scripts/generate_docs.py -->", "<!-- end -->"
+REAL_KERNELS = DOCS / "data" / "real-kernels.json"
+"""What was run on which build of a real kernel, and when: `tests/replay --on kernel --note` writes it."""
+
+
+def proof() -> str:
+    """docs/proof.md: what is written there, with the generated part in its middle."""
+    page = (DOCS / "proof.md").read_text(encoding="utf-8")
+    before, _, rest = page.partition(PROOF_BEGIN)
+    _, _, after = rest.partition(PROOF_END)
+    return f"{before}{PROOF_BEGIN}\n\n{_proof_tables()}\n{PROOF_END}{after}"
+
+
+def _proof_tables() -> str:
+    counts: dict[str, dict[str, int]] = json.loads(evidence())
+    runs: list[dict[str, Any]] = json.loads(REAL_KERNELS.read_text(encoding="utf-8"))
+    kinds = ("recorded operations", "recorded paths", "specified operations")
+    parts = ["| kernel | " + " | ".join(kinds) + " |", "|---" * 4 + "|"]
+    for kernel, its in counts.items():
+        parts.append(f"| `{kernel}` | " + " | ".join(f"{its[kind]:,}" if kind in its else "" for kind in kinds) + " |")
+    sums = [sum(its.get(kind, 0) for its in counts.values()) for kind in kinds]
+    parts.append("| all | " + " | ".join(f"{number:,}" for number in sums) + " |")
+    parts += ["", "## Run again on a real kernel\n"]
+    parts.append(
+        _paragraph(
+            "`tests/replay --on kernel` does the recorded operations again on the packaged kernel of a"
+            " distribution ([the lab](lab.md)). A row that is empty says that nobody ran it yet."
+        )
+        + "\n"
+    )
+    parts += ["| kernel | build | date | operations agreed | what differs |", "|---|---|---|---|---|"]
+    for kernel in counts:
+        rows = [run for run in runs if run["kernel"] == kernel]
+        if kernel not in kernel_target.SERIES:
+            parts.append(f"| `{kernel}` | no distribution packages it | | | |")
+        elif not rows:
+            parts.append(f"| `{kernel}` | | | | |")
+        for run in rows:
+            agreed = f"{run['reproduced']:,} of {run['counted']:,}"
+            parts.append(f"| `{kernel}` | {run['build']} | {run['date']} | {agreed} | {run.get('differs', '')} |")
+    parts += ["", "## What may differ\n"]
+    parts.append("Both sides of each comparison lose this first:\n")
+    parts += _normalisations(normalise.NORMALISATIONS)
+    parts.append("\nOn a distribution's kernel, whose configuration is not the recorded one, this too:\n")
+    parts += _normalisations(normalise.ENVELOPE)
+    parts.append("\nThe output of these commands is not compared, their exit status is:\n")
+    parts += ["| command | why |", "|---|---|"]
+    parts += [f"| `{name}` | {why} |" for name, why in normalise.OUTPUT_NOT_COMPARED.items()]
+    parts.append("\nThese paths of snapshots are not compared:\n")
+    parts += ["| path | why |", "|---|---|", *(f"| `{path}` | {why} |" for path, why in snapshots.NOT_COMPARED), ""]
+    return "\n".join(parts)
+
+
+def _normalisations(entries: tuple[normalise.Normalisation, ...]) -> list[str]:
+    rows = [f"| {entry.name} | {entry.stream} | {entry.reason} |" for entry in entries]
+    return ["| what | where | why |", "|---|---|---|", *rows]
 
 
 def cli() -> str:
@@ -377,6 +435,7 @@ PAGES = {
     "cli.md": cli,
     "kernels.md": kernels,
     "machines.md": machines,
+    "proof.md": proof,
     "../fakesysfs/evidence.json": evidence,
 }
 

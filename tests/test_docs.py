@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,10 +76,26 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["abi.md", "cli.md", "kernels.md", "machines.md", "../fakesysfs/evidence.json"])
+@pytest.mark.parametrize(
+    "name", ["abi.md", "cli.md", "kernels.md", "machines.md", "proof.md", "../fakesysfs/evidence.json"]
+)
 def test_generated_pages_are_up_to_date(name: str) -> None:
     """Run scripts/generate_docs.py after a change of the tables."""
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == _script("generate_docs").PAGES[name]()
+
+
+def test_the_readme_counts_what_is_compared() -> None:
+    """The table below "How it is known to be right"."""
+    counts: dict[str, dict[str, int]] = json.loads((ROOT / "fakesysfs/evidence.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = {
+        "recorded operations": r"^\| ([\d,]+) operations in sessions \| real kernels",
+        "recorded paths": r"^\| ([\d,]+) paths in ",
+        "specified operations": r"^\| ([\d,]+) operations in sessions of `hotplug-v3`",
+    }
+    for kind, pattern in found.items():
+        (number,) = re.findall(pattern, readme, re.MULTILINE)
+        assert number == f"{sum(its.get(kind, 0) for its in counts.values()):,}", kind
 
 
 def test_the_readme_has_all_kernels() -> None:

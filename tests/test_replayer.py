@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import json
 import multiprocessing
 import os
 import random
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +19,13 @@ from typing import Any
 import pytest
 
 from fakesysfs.ops.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
-from fakesysfs.replay import cli, concurrent, daxctl_versions, isolated, player, raw, recipes, snapshots
+from fakesysfs.replay import bash, cli, concurrent, daxctl_versions, isolated, player, raw, recipes, snapshots
 from fakesysfs.replay.messages import Comparison, Stream
-from fakesysfs.replay.model_target import ModelTarget, boot
+from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
 from fakesysfs.replay.normalise import (
     NORMALISATIONS,
     Context,
+    Normalisation,
     for_command,
     normalise,
     version_differences,
@@ -37,7 +40,7 @@ from fakesysfs.replay.recording import (
     find,
     load,
 )
-from fakesysfs.replay.report import Kind, Report, Verdict, not_compared, total
+from fakesysfs.replay.report import Kind, Line, Report, Verdict, by_kernel, not_compared, totals
 from fakesysfs.replay.target import (
     FileStatus,
     Messages,
@@ -86,6 +89,29 @@ def test_every_snapshot_has_a_recipe_and_compared_paths() -> None:
         if isinstance(recording, Snapshot):
             assert recipes.recipe_of(recording.header) is not None, recording.name
             assert sum(map(snapshots.is_compared, recording.entries)) > 400
+
+
+def test_what_a_session_compares_is_known_before_it_is_replayed() -> None:
+    lines = [
+        {"op": "note"},
+        {"op": "timed", "label": "x"},
+        {"op": "race", "writers": [["a", "/a", ["1"]], ["b", "/b", ["2"]]]},
+        {"op": "read", "path": "/a"},
+        {"op": "write", "path": "/a"},
+        {"op": "read", "path": "/a"},
+        {"op": "bg", "cmd": "sleep 9"},
+        {"op": "bg_kill"},
+        {"op": "bg", "cmd": "numactl --membind=2 x fixture:kalloc"},
+        {"op": "bg_kill"},
+    ]
+    assert [index for index, _ in player.compared_operations(lines)] == [2, 4, 5, 8, 9]
+
+
+@needs_recordings
+def test_each_path_that_is_not_compared_is_recorded() -> None:
+    paths = {path for recording in recordings() if isinstance(recording, Snapshot) for path in recording.entries}
+    unused = [pattern for pattern, _ in snapshots.NOT_COMPARED if not fnmatch.filter(paths, pattern)]
+    assert unused == []
 
 
 @needs_recordings
@@ -215,6 +241,93 @@ def test_what_may_differ_is_equal(stream: str, left: object, right: object) -> N
 )
 def test_what_must_not_differ_stays_different(stream: str, left: object, right: object) -> None:
     assert normalise(stream, left, Context()) != normalise(stream, right, Context())
+
+
+BUILT_1, WARNED = "<6>Built 4 zonelists. Total pages: 1", "<4>WARNING: drivers/dax/kmem.c:{} at f [kmem]"
+DUMP, MOVING = "<4>page dumped because: unmovable page", "<4>migrating pfn 1 failed ret:200"
+ADDED, FILE = ["add@/devices/a", "ACTION=add"], "-rw-r--r-- 1 root root 4096 {} align\n"
+HIDDEN: dict[tuple[str, str], tuple[object, object, object]] = {
+    ("total pages", "dmesg"): ([BUILT_1], [BUILT_1.replace(": 1", ": 2")], [BUILT_1.replace("4", "3")]),
+    ("migration bursts", "dmesg"): ([MOVING], [], [MOVING, DUMP]),
+    ("dumps", "dmesg"): ([DUMP], [DUMP] * 3, []),
+    ("line of a WARN", "dmesg"): ([WARNED.format(3)], [WARNED.format(4)], [WARNED.format(3).replace("kmem", "bus")]),
+    ("nd bus", "dmesg"): (["<6>nd_pmem pfn0.1: x"], [], ["<6>kmem dax0.0: x"]),
+    ("SEQNUM", "uevents"): ([[*ADDED, "SEQNUM=1"]], [[*ADDED, "SEQNUM=2"]], [[*ADDED, "DRIVER=kmem"]]),
+    ("modules", "uevents"): ([["add@/module/kmem"]], [], [["add@/bus/dax/drivers/kmem"]]),
+    ("nd bus", "uevents"): ([["add@/bus/nd/drivers/nd_pmem"]], [], [["add@/bus/dax/drivers/kmem"]]),
+    ("iomem lines", "iomem"): ([PCI, RAM], [RAM], [RAM.replace("1", "2")]),
+    ("freed names", "iomem"): ([f"{RAM[:-10]}dax0.0"], [f"{RAM[:-10]}kkkk"], [RAM]),
+    ("low iomem", "text"): (f"{PCI}\n{RAM}", RAM, PCI),
+    ("dates of ls", "text"): (FILE.format("Nov 22 10:29"), FILE.format("Jan  1 00:00"), FILE.format("4")),
+    ("free memory", "text"): ("node 0 free: 1 MB\n", "", "node 0 size: 1 MB\n"),
+    ("columns", "text"): ("node   0   1 \n", "node     0    1 \n", "node   0   2 \n"),
+    ("used memory", "text"): ("Buffers:  3 kB\n", "", "MemTotal:  3 kB\n"),
+    ("counters", "text"): ("nr_free_pages 5\n", "", "nr_memmap_pages 5\n"),
+    ("modules' messages", "stderr"): ("modprobe: FATAL", "", None),
+}
+"""Each entry: an answer, another one that is equal with it, and one that must stay different."""
+
+
+@pytest.mark.parametrize("entry", NORMALISATIONS, ids=lambda entry: f"{entry.name} ({entry.stream})")
+def test_each_normalisation_hides_something_but_not_a_changed_answer(entry: Normalisation) -> None:
+    left, right, altered = HIDDEN[entry.name, entry.stream]
+    everything = Context(names_freed=True, module_command=True, counters=True)
+    assert left != right
+    assert entry.apply(left, everything) == entry.apply(right, everything)
+    if altered is None:  # it hides all of its stream, of the commands that load modules and of no other
+        assert entry.apply(left, Context()) == left
+    else:
+        assert entry.apply(altered, everything) != entry.apply(left, everything)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "own", "agree"),
+    [
+        ("rc=0\nmodule 4096 1\n", "rc=0\nmodule 8192 0\n", True),
+        ("rc=0\nmodule 4096 1\n", "rc=1\nmodule 4096 1\n", False),
+        ("rc=0\n", "rc=0\nmodule 4096 1\n", True),
+        ("", "rc=0\n", False),
+    ],
+)
+def test_of_a_line_of_several_commands_only_the_output_that_depends_on_the_guest_is_left_out(
+    recorded: str, own: str, *, agree: bool
+) -> None:
+    """`echo` is compared, `lsmod` is not."""
+
+    class Shell(Quiet):
+        def sh(self, command: str, tool: str | None) -> ShellResult:
+            del tool
+            first, _, rest = own.partition("\n")
+            assert command.startswith("echo rc=0; ")
+            return ShellResult(0, f"{first}\n\0{rest}", "")
+
+    line = {"op": "sh", "cmd": "echo rc=0; lsmod | grep inject", "rc": 0, "stdout": recorded, "stderr": ""}
+    session = Session(Path("x"), {"profile": "7.3", "name": "toy", "variant": "default"}, [line])
+    assert player.replay(session, Shell({}), None).reproduced == agree
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("a; b | c; d", ["a", "b | c", "d"]),
+        ("grep ';' x; echo \"a; b\"", ["grep ';' x", 'echo "a; b"']),
+        ("for i in 1 2; do a; done; b", ["for i in 1 2; do a; done; b"]),
+        ("(a; b); c", ["(a; b); c"]),
+    ],
+)
+def test_the_parts_of_a_line(command: str, parts: list[str]) -> None:
+    assert bash.parts(command) == parts
+
+
+@pytest.mark.parametrize("command", ["echo a; false; echo $?", "false; true", "true; false", "echo 'a;b'; exit 3"])
+def test_marks_change_neither_output_nor_status(command: str) -> None:
+    plain, marked = (
+        subprocess.run(["bash", "-c", line], capture_output=True, check=False)
+        for line in (command, bash.with_marks(command))
+    )
+    assert marked.stdout.replace(b"\0", b"") == plain.stdout
+    assert (marked.returncode, marked.stderr) == (plain.returncode, plain.stderr)
+    assert marked.stdout.count(b"\0") == len(bash.parts(command)) - 1
 
 
 def test_of_counters_only_what_the_machine_determines_is_compared() -> None:
@@ -506,7 +619,7 @@ RECORDED_BUS = ["drivers_probe", "devices", "drivers", "drivers_autoprobe", "uev
 @pytest.fixture
 def loaded_guest() -> Iterator[ModelTarget]:
     """The recorded guest with its two regions, on kmem."""
-    target = ModelTarget(boot("7.2", "default"))
+    target = ModelTarget(boot(machine_and_kernel("7.2", "default")))
     target.sh("modprobe dax_hmem; modprobe kmem", None)
     yield target
     target.end()
@@ -579,7 +692,7 @@ def test_a_session_that_fits_is_reproduced() -> None:
     report = replayed(LINES)
     assert list(report.details()) == []
     assert report.summary() == "7.3/toy: 13 of 13 operations reproduced"
-    assert total([report, report]) == "total: 26 of 26 operations reproduced"
+    assert list(totals([report, report])) == ["total: 26 of 26 operations reproduced"]
 
 
 @pytest.mark.parametrize(
@@ -870,6 +983,28 @@ def test_a_write_that_never_came_back_need_not_come_back() -> None:
         assert [line.verdict.kind for line in report.lines] == [Kind.REPRODUCED, kind]
 
 
+def test_paths_recorded_and_specified_operations_are_counted_apart() -> None:
+    good, bad = Verdict(Kind.REPRODUCED), Verdict(Kind.MISMATCH, "differs")
+    reports = [
+        Report("snapshot 7.2/a", "paths", [Line("/p", "file", good), Line("/q", "file", bad)]),
+        Report("7.2/a", lines=[Line("i=1", "read", good)]),
+        Report("hotplug-v3/a", lines=[Line("i=1", "read", good)]),
+    ]
+    assert reports[0].summary() == "snapshot 7.2/a: 1 of 2 paths reproduced"
+    assert list(totals(reports)) == [
+        "snapshots: 1 of 2 paths reproduced",
+        "recorded: 1 of 1 operations reproduced",
+        "specified: 1 of 1 operations reproduced",
+        "total: 2 of 2 operations reproduced",
+    ]
+    assert list(totals(reports[:1])) == ["total: 1 of 2 paths reproduced"]
+    assert list(by_kernel(reports)) == [
+        "  7.2: 1 of 2 paths reproduced",
+        "  7.2: 1 of 1 operations reproduced",
+        "  hotplug-v3: 1 of 1 operations reproduced",
+    ]
+
+
 def test_a_report_names_what_differs() -> None:
     report = Report("x")
     report.add("i=1", "read /a", Verdict(Kind.MISMATCH, "", ("expected 1, got 2",)))
@@ -894,10 +1029,10 @@ def test_a_process_that_is_killed_is_a_report(
     recorded(tmp_path, "a", "b", "c")
     replay = cli.replay
 
-    def killed_in_b(recording: Session | Snapshot, on: str, image: str | None) -> Report:
+    def killed_in_b(recording: Session | Snapshot, place: cli.Place) -> Report:
         if recording.name == "7.3/b":
             os.kill(os.getpid(), signal.SIGKILL)
-        return replay(recording, on, image)
+        return replay(recording, place)
 
     monkeypatch.setattr(cli, "replay", killed_in_b)
     assert cli.main(["-v", "--jobs", "2", str(tmp_path)]) == 1
@@ -987,6 +1122,7 @@ def test_without_fuse_a_snapshot_whose_recipe_needs_a_shell_is_not_run(monkeypat
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
+        (["--note", "x.json"], "--note is for --on kernel: it names the build of a real kernel"),
         (["--kernel", "7.9"], "no recording of kernel '7.9' (choose from 7.3)"),
         (["--on", "mount"], "--on mount needs a mount: no FUSE"),
     ],
@@ -1002,6 +1138,40 @@ def test_wrong_use_is_one_sentence(
     recorded(tmp_path, "a")
     assert cli.main([*arguments, str(tmp_path)]) == 2
     assert capsys.readouterr() == ("", f"fakesysfs replay: {why}\n")
+
+
+def test_another_machine_replays_a_recording_of_a_plain_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No machine.json, no `sessions/`, and a variant that no built-in machine has."""
+    nodes = "/sys/devices/system/node/online"
+    header = {"op": "header", "profile": "7.3", "name": "a", "variant": "mine"}
+    read = {"op": "read", "path": nodes, "off": None, "data": "0-1\n"}
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(read)}\n")
+    machine = tmp_path / "mine.toml"
+    machine.write_text(
+        'block_size = "128M"\n[[node]]\nid = 0\ncpus = "0"\nmemory = [{ start = "0", size = "1G" }]\n'
+        '[[node]]\nid = 1\nmemory = [{ start = "4G", size = "1G" }]\n'
+    )
+    assert cli.main(["-v", str(tmp_path)]) == 1
+    assert "--machine FILE replays on another machine" in capsys.readouterr().out
+    assert cli.main(["--machine", str(machine), str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith("total: 1 of 1 operations reproduced\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--machine", "moon"], "unknown machine 'moon' (choose from "),
+        (["--machine", "tiny", "--on", "kernel"], "--machine describes a fake: it cannot be used with --on kernel"),
+    ],
+)
+def test_a_machine_that_cannot_be_used_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    recorded(tmp_path, "a")
+    assert cli.main([*arguments, str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"fakesysfs replay: {why}")
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "many"])

@@ -93,14 +93,12 @@ class Profile:
     reserving: Reserving = Reserving.ALL_FIRST
     range_failure: RangeFailure = RangeFailure.SKIP_LATER
     unplug_all_ranges_at_once: bool = False
-    """Unplug offlines all ranges before it removes any, and a failure restores all blocks.
+    """Unplug offlines all ranges before it removes any; a failure restores all blocks and is returned.
 
-    Otherwise unplug works range by range.
+    Otherwise unplug works range by range: a failure is logged, and the write succeeds.
     """
     unplug_counts_skipped_ranges: bool = False
     """A range smaller than a block counts as not removed, so the device never becomes unplugged."""
-    unplug_reports_failure: bool = True
-    """A failed or partial unplug returns its errno. Otherwise it returns success."""
     unplug_failure_names_range: bool = False
     """What a failed unplug logs.
 
@@ -160,7 +158,6 @@ HOTPLUG_V3_AS_POSTED = Profile(
     reservation=Reservation.UNTIL_FIRST_UNPLUG,
     reserving=Reserving.ALL_FIRST_UNHEEDED,
     unplug_counts_skipped_ranges=True,
-    unplug_reports_failure=False,
     unplug_failure_names_range=True,
     unbind=Unbind.WARN_UNLESS_OFFLINE,
     leak_frees_name=True,

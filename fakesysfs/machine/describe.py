@@ -414,9 +414,13 @@ class MachineDescription:
             yield name, tuple(parameters)
 
 
-def _builtin_files() -> dict[str, Any]:
-    folder = Path(__file__).parent / "machines"
-    return {entry.name.removesuffix(".toml"): entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
+_PACKAGE = Path(__file__).parent.parent
+_FOLDERS = (_PACKAGE / "machine" / "machines", _PACKAGE / "replay" / "machines")
+"""The second holds the recorded guest and its variants: the replayer boots them, and `--machine` takes their names."""
+
+
+def _builtin_files() -> dict[str, Path]:
+    return {entry.stem: entry for folder in _FOLDERS for entry in folder.glob("*.toml")}
 
 
 def builtin() -> dict[str, str]:

@@ -71,6 +71,20 @@ def command_names(command: str) -> set[str]:
     return set(_COMMAND_NAME.findall(unquoted(command)))
 
 
+def parts(command: str) -> list[str]:
+    """The commands of a line that `;` separates outside quotes. One that has compound commands is one part."""
+    if re.search(r"\b(?:for|while|if|case|do|then)\b|[(){}&]", unquoted(command)):
+        return [command]
+    found = re.findall(r"(?:'[^']*'|\"[^\"]*\"|[^;'\"])+", command)
+    return [part.strip() for part in found]
+
+
+def with_marks(command: str) -> str:
+    """A line that does the same, and writes a NUL byte to its standard output after each part but the last."""
+    keep_status = r"{ _status=$?; printf '\0'; (exit $_status); }"
+    return f"; {keep_status}; ".join(parts(command))
+
+
 def has_other_users() -> bool:
     """Whether this user namespace has more than one user."""
     maps = Path("/proc/self/uid_map").read_text(encoding="ascii").split()

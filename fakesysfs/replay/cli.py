@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import json
 import os
 import re
 import sys
@@ -12,10 +13,13 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from fakesysfs.fuse.mount import MountError, check_library
+from fakesysfs.kernel.profile import Profile
 from fakesysfs.lab.archive import LabError
+from fakesysfs.machine import MachineError, builtin
+from fakesysfs.machine import load as load_machine
 from fakesysfs.replay import (
     bash,
     daxctl_versions,
@@ -29,7 +33,6 @@ from fakesysfs.replay import (
 )
 from fakesysfs.replay.recipes import recipe_of
 from fakesysfs.replay.recording import (
-    INFORMATIVE,
     RecordingError,
     Session,
     Snapshot,
@@ -38,7 +41,7 @@ from fakesysfs.replay.recording import (
     load,
     machine_facts,
 )
-from fakesysfs.replay.report import Kind, Report, Verdict, by_kernel, groups, not_compared, total
+from fakesysfs.replay.report import Kind, Report, Verdict, by_kernel, groups, not_compared, totals
 from fakesysfs.replay.target import NotSupportedError, Target
 
 _WRONG_USE = 2
@@ -50,8 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         recordings = _recordings(arguments.place, arguments.kernel)
-    except RecordingError as error:
+        machine = _machine_of(arguments)
+    except (RecordingError, MachineError) as error:
         return _wrong_use(str(error))
+    place = Place(arguments.on, arguments.kernel_image, machine)
+    if arguments.note is not None and arguments.on != "kernel":
+        return _wrong_use("--note is for --on kernel: it names the build of a real kernel")
     if arguments.on == "mount":
         try:
             check_library()
@@ -69,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _wrong_use(str(error), _NOT_POSSIBLE)
     jobs = arguments.jobs or (1 if arguments.on == "kernel" else 2 * (os.cpu_count() or 1))
     with (
-        contextlib.closing(_replay_all(recordings, arguments.on, jobs, arguments.kernel_image)) as replayed,
+        contextlib.closing(replay_all(recordings, place, jobs)) as replayed,
         _Progress(len(recordings)) as progress,
     ):
         progress.show(0)
@@ -82,8 +89,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress.show(len(reports))
     if arguments.verbose:
         _print([*groups(reports), *by_kernel(reports), f"  in {time.monotonic() - began:.0f} seconds"])
-    _print([*not_compared(reports), total(reports)])
+    _print([*not_compared(reports), *totals(reports)])
+    if arguments.note is not None:
+        _note(arguments.note, reports, arguments.kernel_image)
     return 1 if any(report.count(Kind.MISMATCH) for report in reports) else 0
+
+
+def _note(path: Path, reports: list[Report], image: str | None) -> None:
+    """Write which build of a real kernel agreed, and when. Replaces what the file says of the same build."""
+    rows: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    kernels: dict[str, list[Report]] = {}
+    for report in reports:
+        kernels.setdefault(report.kernel, []).append(report)
+    for kernel, its in kernels.items():
+        build = str(kernel_target.image_of(kernel, image))
+        row: dict[str, object] = {
+            "kernel": kernel.removesuffix("-distribution"),
+            "recordings": kernel,
+            "build": build,
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "reproduced": sum(report.reproduced for report in its),
+            "counted": sum(report.counted for report in its),
+        }
+        rows = [other for other in rows if (other["recordings"], other["build"]) != (kernel, build)]
+        rows.append(row)
+    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 class _Progress:
@@ -113,6 +143,17 @@ class _Progress:
 
 _CLEAR_TO_END = "\x1b[K"
 """Control sequence EL: to the end of the line."""
+
+
+def _machine_of(arguments: argparse.Namespace) -> str | None:
+    """The machine that replaces the recorded one, or None. Raises MachineError."""
+    if arguments.machine is None:
+        return None
+    if arguments.on == "kernel":
+        raise MachineError("--machine describes a fake: it cannot be used with --on kernel")
+    load_machine(arguments.machine)
+    path = Path(arguments.machine)
+    return str(arguments.machine) if arguments.machine in builtin() else str(path.resolve())
 
 
 def _for_kernels(recordings: list[Session | Snapshot], image: str | None) -> list[Session | Snapshot]:
@@ -160,12 +201,28 @@ def _recordings(places: list[Path], kernels: list[str] | None) -> list[Session |
     return [recording for recording in recordings if not kernels or recording.header["profile"] in kernels]
 
 
-def replay(recording: Session | Snapshot, on: str = "model", image: str | None = None) -> Report:
+class Place(NamedTuple):
+    """Where recordings are replayed."""
+
+    on: str = "model"
+    """`model`, `mount` or `kernel`."""
+    image: str | None = None
+    """The real kernel that boots; None is the one of each recording."""
+    machine: str | None = None
+    """The name or the file of the fake's machine; None is the one of each recording."""
+    kernel: Profile | None = None
+    """The kernel of the fake on the model; None is the one of each recording."""
+
+
+HERE = Place()
+"""The model, with the machine and the kernel of each recording."""
+
+
+def replay(recording: Session | Snapshot, place: Place = HERE) -> Report:
     """Replay one session or snapshot on a machine of its own.
 
-    `on` is `model`, `mount` or `kernel`; `image` names the kernel that boots. A session that needs a
-    shell has a mount on the model too: bash and the tools act on the same model. Without FUSE the
-    session ends where it needs the shell.
+    A session that needs a shell has a mount on the model too: bash and the tools act on the same
+    model. Without FUSE the session ends where it needs the shell.
     """
     if isinstance(recording, Snapshot):
         recipe = recipe_of(recording.header)
@@ -185,15 +242,18 @@ def replay(recording: Session | Snapshot, on: str = "model", image: str | None =
             target.end()
 
     try:
-        if on == "mount":
+        if place.on == "kernel":
+            return kernel_target.replay_on(profile, variant, on_target, place.image)
+        fake = model_target.machine_and_kernel(profile, variant, place.machine)
+        if place.kernel is not None:
+            fake = fake._replace(kernel=place.kernel)
+        if place.on == "mount":
             as_root = os.geteuid() == 0
-            return _in_namespaces(partial(mount_target.replay_on, profile, variant, on_target, as_root=as_root))
-        if on == "kernel":
-            return kernel_target.replay_on(profile, variant, on_target, image)
+            return _in_namespaces(partial(mount_target.replay_on, fake, on_target, as_root=as_root))
         no_mount = isolated.why_not() if bash.needs_shell(operations) else None
         if bash.needs_shell(operations) and no_mount is None:
-            return _in_namespaces(partial(served_model.replay_on, profile, variant, on_target))
-        return on_target(model_target.ModelTarget(model_target.boot(profile, variant), no_mount))
+            return _in_namespaces(partial(served_model.replay_on, fake, on_target))
+        return on_target(model_target.ModelTarget(model_target.boot(fake), no_mount))
     except (NotSupportedError, MountError, LabError, isolated.ChildError) as error:
         return _failed(recording, str(error))
     except Exception as error:  # noqa: BLE001  a bug of the model is a finding, not the end of the report
@@ -214,15 +274,13 @@ def _in_namespaces(replay_on: Callable[[], tuple[Report, list[str]]]) -> Report:
     return report
 
 
-def _replay_all(
-    recordings: Sequence[Session | Snapshot], on: str, jobs: int, image: str | None = None
-) -> Generator[Report, None, None]:
+def replay_all(recordings: Sequence[Session | Snapshot], place: Place, jobs: int) -> Generator[Report, None, None]:
     """Replay `jobs` recordings at the same time, each in a child process.
 
     Yields reports in the given order.
     """
-    _prepare_for_children(on)
-    children = isolated.in_order((partial(replay, recording, on, image) for recording in recordings), jobs)
+    _prepare_for_children(place.on)
+    children = isolated.in_order((partial(replay, recording, place) for recording in recordings), jobs)
     for recording, child in zip(recordings, children, strict=True):
         try:
             yield child.result()
@@ -239,7 +297,7 @@ def _prepare_for_children(on: str) -> None:
 
 def _failed(recording: Session | Snapshot, reason: str) -> Report:
     """A report in which every operation is a mismatch for one reason."""
-    report = Report(recording.name)
+    report = Report(recording.name, "paths" if isinstance(recording, Snapshot) else "operations")
     for place, what in counted(recording):
         report.add(place, what, Verdict(Kind.MISMATCH, reason))
     return report
@@ -252,9 +310,8 @@ def counted(recording: Session | Snapshot) -> Iterator[tuple[str, str]]:
             if snapshots.is_compared(path):
                 yield path, entry.get("type", "absent")
     else:
-        for number, operation in enumerate(recording.operations, 1):
-            if operation["op"] not in INFORMATIVE:
-                yield f"i={number}", player.describe(operation)
+        for index, operation in player.compared_operations(recording.operations):
+            yield f"i={index + 1}", player.describe(operation)
 
 
 def _jobs(text: str) -> int:
@@ -268,7 +325,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fakesysfs replay",
         description="""Replays recordings of real kernels and compares every answer. Prints a line for each recording
-        and a total. The exit status is 0 if every compared operation was reproduced, 1 if not, 2 for wrong use.""",
+        and the totals. The exit status is 0 if every compared operation was reproduced, 1 if not, 2 for wrong use.""",
         epilog="""Without FUSE a session ends at its first command that needs a shell: the rest is counted as `not run`.
         Example: fakesysfs replay -v --kernel 7.2 tests/recordings""",
     )
@@ -285,6 +342,19 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="SERIES|DIR",
         help="""with --on kernel: boot this kernel for all recordings, the newest of a series in Debian (7.3), or
         that of a folder /usr/lib/modules/RELEASE with its vmlinuz (default: the series of each recording)""",
+    )
+    parser.add_argument(
+        "--note",
+        type=Path,
+        metavar="FILE",
+        help="""with --on kernel: note in this JSON file which build reproduced how much, and when; docs/proof.md is
+        written from docs/data/real-kernels.json""",
+    )
+    parser.add_argument(
+        "--machine",
+        metavar="NAME|FILE",
+        help="""boot this machine for all recordings: a built-in one, or the one that a TOML file describes (default:
+        the recorded guest of each recording)""",
     )
     parser.add_argument(
         "-j",

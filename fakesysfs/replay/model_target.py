@@ -6,11 +6,11 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Coroutine
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from fakesysfs.kernel.profile import PROFILES, UnknownKernelError, find_profile
+from fakesysfs.kernel.profile import PROFILES, Profile, UnknownKernelError, find_profile
 from fakesysfs.kernfs import Caller, Stat
-from fakesysfs.machine import load
+from fakesysfs.machine import MachineError, load
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Answer, Preempt, Request, ask
 from fakesysfs.replay import bash
@@ -41,27 +41,35 @@ _RACE_SEED = 0x5EED
 _READ_SIZE = 65536
 
 
-def machine_and_kernel(profile: str, variant: str) -> tuple[str, str]:
-    """The names of the machine and the kernel that a recording is replayed on.
+class MachineAndKernel(NamedTuple):
+    """What a recording is replayed on."""
 
-    `variant` is a key of `variants` in machine.json. Raises NotSupportedError for an unknown kernel.
+    machine: str
+    """The name of a built-in machine, or the path of a machine file."""
+    kernel: Profile
+
+
+def machine_and_kernel(profile: str, variant: str, machine: str | None = None) -> MachineAndKernel:
+    """The machine and the kernel that a recording is replayed on.
+
+    `variant` is a key of `variants` in machine.json; `machine` replaces the machine that it names.
+    Raises NotSupportedError for an unknown kernel.
     """
-    machine = "oracle" if variant == "default" else f"oracle-{variant}"
+    recorded = "oracle" if variant == "default" else f"oracle-{variant}"
     kernel = profile if profile in PROFILES else profile.removesuffix("-distribution")
     try:
-        return machine, find_profile(kernel).name
+        return MachineAndKernel(machine or recorded, find_profile(kernel))
     except UnknownKernelError as error:
         raise NotSupportedError(str(error)) from None
 
 
-def boot(profile: str, variant: str) -> Sysroot:
-    """Boot the recorded guest. Raises NotSupportedError for an unknown kernel or machine."""
-    machine, kernel = machine_and_kernel(profile, variant)
+def boot(fake: MachineAndKernel) -> Sysroot:
+    """Boot the fake. Raises NotSupportedError for an unknown machine."""
     try:
-        description = load(machine)
-    except Exception as error:
-        raise NotSupportedError(f"machine {machine} cannot be loaded: {error}") from error
-    return Sysroot.boot(description, find_profile(kernel), whole_dev=True)
+        description = load(fake.machine)
+    except MachineError as error:
+        raise NotSupportedError(f"{error}; --machine FILE replays on another machine") from error
+    return Sysroot.boot(description, fake.kernel, whole_dev=True)
 
 
 class ModelProcess(Process):

@@ -28,7 +28,7 @@ from typing import NoReturn, TypeVar
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.replay import bash
 from fakesysfs.replay.isolated import Child
-from fakesysfs.replay.model_target import RACE_ROUNDS, machine_and_kernel
+from fakesysfs.replay.model_target import RACE_ROUNDS, MachineAndKernel
 from fakesysfs.replay.recording import Value
 from fakesysfs.replay.target import (
     BlockedError,
@@ -62,15 +62,14 @@ _SIGNALS = {Signal.SIGALRM: signal.SIGALRM, Signal.SIGKILL: signal.SIGKILL}
 _KMSG = re.compile(r"(<\d+>)\[ *\d+\.\d+\] (.*)")
 
 
-def replay_on(profile: str, variant: str, replay: Callable[[MountTarget], T], *, as_root: bool) -> tuple[T, list[str]]:
-    """Serve the recorded guest, show it at /sys, /dev and /proc, and call `replay`. Needs its own namespaces.
+def replay_on(fake: MachineAndKernel, replay: Callable[[MountTarget], T], *, as_root: bool) -> tuple[T, list[str]]:
+    """Serve the fake, show it at /sys, /dev and /proc, and call `replay`. Needs its own namespaces.
 
     Returns what `replay` returned, and the entries of the server's log. Raises MountError.
     """
-    machine, kernel = machine_and_kernel(profile, variant)
     view.prepare()
     with _standard_error() as log:
-        served = server.start(server.Fake(machine, kernel), view.MOUNTPOINT, private=True)
+        served = server.start(server.Fake(fake.machine, fake.kernel.name), view.MOUNTPOINT, private=True)
     try:
         status, why = server.read_answer(served)
         if status:

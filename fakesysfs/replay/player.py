@@ -9,17 +9,18 @@ from __future__ import annotations
 import ast
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fakesysfs.kernel.profile import PROFILES
-from fakesysfs.replay import concurrent, probes, raw
+from fakesysfs.replay import bash, concurrent, probes, raw
 from fakesysfs.replay.bash import command_names, unquoted
 from fakesysfs.replay.messages import ENDS_TOGETHER, Comparison
 from fakesysfs.replay.normalise import (
     CUT_LISTING,
     OUTPUT_NOT_COMPARED,
     OUTPUT_OF_NEWER_TOOLS,
+    PATHS_NOT_COMPARED,
     STATUS_NOT_COMPARED,
     Context,
     depends_on_an_option,
@@ -273,15 +274,17 @@ class Player:
 
     def _sh(self, operation: Operation) -> Verdict:
         command = operation["cmd"]
-        result = self.target.sh(command, operation.get("tool"))
+        split = len(bash.parts(command)) > 1 and not self._compares_output(command)
+        result = self.target.sh(bash.with_marks(command) if split else command, operation.get("tool"))
         unlike = version_differences(command, operation["tool"], result.stands_in) if result.stands_in else []
         differing = frozenset[str]().union(*(difference.parts for difference in unlike))
         differences = []
         if not STATUS_NOT_COMPARED.search(unquoted(command)) and "exit status" not in differing:
             differences += difference("exit status", operation["rc"], result.rc)
-        names = command_names(command)
-        if self._compares_output(command, names):
-            for_command(self.context, command, names)
+        for_command(self.context, command, command_names(command))
+        if split and "stdout" not in differing:
+            differences += self._part_differences(command, operation["stdout"], result.stdout)
+        elif self._compares_output(command):
             for key, stream, got in (("stdout", "text", result.stdout), ("stderr", "stderr", result.stderr)):
                 if key not in differing:
                     expected = normalise(stream, operation[key], self.context)
@@ -298,11 +301,29 @@ class Player:
             return Verdict(Kind.IN_PART, f"{without}: {result.stands_in} stands in for {operation['tool']}")
         return compared(differences)
 
-    def _compares_output(self, command: str, names: set[str]) -> bool:
+    def _part_differences(self, command: str, recorded: str, marked: str) -> list[str]:
+        """Compare the output of the commands of a line whose output is compared. In between anything may stand."""
+        own = marked.split("\0")
+        expected = normalise("text", recorded, self.context)
+        pattern, shown = "", []
+        for part, text in zip(bash.parts(command), [*own, *[""] * len(bash.parts(command))], strict=False):
+            if self._compares_output(part):
+                found = normalise("text", self._as_recorded(text), self.context)
+                pattern += re.escape(found)
+                shown.append(found)
+            else:
+                pattern += "(?:.*\n)*"
+        if re.fullmatch(pattern, expected):
+            return []
+        return difference("stdout in parts", expected.split("\n"), "".join(shown).split("\n"))
+
+    def _compares_output(self, command: str) -> bool:
         if self.context.other_configuration and CUT_LISTING.search(command):
             return False
-        not_compared = OUTPUT_NOT_COMPARED | (OUTPUT_OF_NEWER_TOOLS if self.target.real_kernel else frozenset())
-        return not names & not_compared and "--version" not in command
+        not_compared = {*OUTPUT_NOT_COMPARED, *(OUTPUT_OF_NEWER_TOOLS if self.target.real_kernel else ())}
+        if PATHS_NOT_COMPARED.search(command) or "--version" in command:
+            return False
+        return not command_names(command) & not_compared
 
     def _as_recorded(self, text: str) -> str:
         """The output of a command, on a kernel of another configuration with the recorded MemTotal at boot."""
@@ -417,8 +438,7 @@ class Player:
     def _race(self, operation: Operation) -> Verdict:
         differences = concurrent.race_differences(self.target, operation)
         self.target.drain()
-        words = [sorted(data) for _, _, data in operation["writers"]]
-        self.after_race = any(words[0] != other for other in words[1:])
+        self.after_race = _is_open(operation)
         return compared(differences)
 
     # Help ----------------------------------------------------------------------------------------------------------
@@ -486,6 +506,41 @@ def _bug(error: Exception) -> str:
         trace = trace.tb_next
     place = f" at {trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else ""
     return f"exception {type(error).__name__}: {error}{place}"
+
+
+def compared_operations(operations: list[Operation]) -> Iterator[tuple[int, Operation]]:
+    """The operations of a session whose answer is compared, with their indexes.
+
+    The same as those that a whole replay gives a verdict other than INFORMATIVE.
+    """
+    after_race = False
+    background = 0
+    for index, operation in enumerate(operations):
+        kind = operation["op"]
+        if kind == "write":
+            after_race = False
+        starts = kind == "bg" and any(pattern.search(operation["cmd"]) for pattern, _, _ in _BACKGROUND_FIXTURES)
+        background += starts
+        idle = (
+            kind in INFORMATIVE
+            or (kind == "timed" and not operation.get("calls"))
+            or (kind == "bg" and not starts)
+            or (kind == "bg_kill" and not background)
+            or (kind == "pinned" and concurrent.pinned_index(operations, max(index - 1, 0)) != index)
+            or (after_race and kind in {"read", "blocks", "iomem"})
+        )
+        if kind == "bg_kill":
+            background = 0
+        if kind == "race":
+            after_race = _is_open(operation)
+        if not idle:
+            yield index, operation
+
+
+def _is_open(race: Operation) -> bool:
+    """Whether a race of different words leaves the machine in a state that the recording does not determine."""
+    words = [sorted(data) for _, _, data in race["writers"]]
+    return any(words[0] != other for other in words[1:])
 
 
 _FIRST_KERNEL_ERRNO = 512

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.replay.recording import Value
 
 
@@ -63,6 +64,8 @@ class Report:
     """The report on one session or snapshot."""
 
     name: str
+    unit: str = "operations"
+    """What is counted: `operations` of a session, `paths` of a snapshot."""
     lines: list[Line] = field(default_factory=list)
 
     def add(self, place: object, what: str, verdict: Verdict) -> None:
@@ -73,6 +76,11 @@ class Report:
     def count(self, *kinds: Kind) -> int:
         """How many operations have a verdict of one of `kinds`."""
         return sum(line.verdict.kind in kinds for line in self.lines)
+
+    @property
+    def kernel(self) -> str:
+        """The kernel that was recorded, as in the name."""
+        return self.name.removeprefix("snapshot ").partition("/")[0]
 
     @property
     def reproduced(self) -> int:
@@ -86,9 +94,7 @@ class Report:
 
     def summary(self) -> str:
         """The line of this recording."""
-        extras = [f"{self.count(kind)} {kind.value}" for kind in _EXTRAS if self.count(kind)]
-        tail = f" ({', '.join(extras)})" if extras else ""
-        return f"{self.name}: {self.reproduced} of {self.counted} operations reproduced{tail}"
+        return f"{self.name}: {_sum([self], self.unit)}"
 
     def details(self) -> Iterator[str]:
         """Lines for every operation whose verdict is not REPRODUCED."""
@@ -100,33 +106,54 @@ class Report:
 
 
 def by_kernel(reports: list[Report]) -> Iterator[str]:
-    """A line for each kernel."""
-    kernels: dict[str, list[Report]] = {}
+    """A line for what is counted of each kernel."""
+    kernels: dict[tuple[str, str], list[Report]] = {}
     for report in reports:
-        kernels.setdefault(report.name.removeprefix("snapshot ").partition("/")[0], []).append(report)
-    for kernel, its in kernels.items():
-        yield f"  {kernel}: {total(its).removeprefix('total: ')}"
+        kernels.setdefault((report.kernel, report.unit), []).append(report)
+    for (kernel, unit), its in kernels.items():
+        yield f"  {kernel}: {_sum(its, unit)}"
 
 
-def total(reports: list[Report]) -> str:
-    """The last line."""
+def totals(reports: list[Report]) -> Iterator[str]:
+    """The last lines. Paths, recorded operations and specified operations are counted apart.
+
+    The very last one has all operations, or the paths where nothing but snapshots was replayed.
+    """
+    snapshots = [report for report in reports if report.unit == "paths"]
+    sessions = [report for report in reports if report.unit != "paths"]
+    specified = [report for report in sessions if is_specified(report.kernel)]
+    recorded = [report for report in sessions if not is_specified(report.kernel)]
+    if sessions and snapshots:
+        yield f"snapshots: {_sum(snapshots, 'paths')}"
+    if recorded and specified:
+        yield f"recorded: {_sum(recorded, 'operations')}"
+        yield f"specified: {_sum(specified, 'operations')}"
+    yield f"total: {_sum(sessions, 'operations') if sessions or not snapshots else _sum(snapshots, 'paths')}"
+
+
+def is_specified(kernel: str) -> bool:
+    """Whether the answers of a kernel follow from a text: no kernel gave them."""
+    return kernel in PROFILES and PROFILES[kernel].evidence == "specification"
+
+
+def _sum(reports: list[Report], unit: str) -> str:
     reproduced = sum(report.reproduced for report in reports)
     counted = sum(report.counted for report in reports)
     extras = [f"{number} {kind.value}" for kind in _EXTRAS if (number := sum(report.count(kind) for report in reports))]
     tail = f" ({', '.join(extras)})" if extras else ""
-    return f"total: {reproduced} of {counted} operations reproduced{tail}"
+    return f"{reproduced} of {counted} {unit} reproduced{tail}"
 
 
 def not_compared(reports: list[Report]) -> Iterator[str]:
     """A line for each reason why operations were not compared, or only in part."""
     reasons = collections.Counter(
-        (line.verdict.kind, line.verdict.reason)
+        (line.verdict.kind, line.verdict.reason, report.unit)
         for report in reports
         for line in report.lines
         if line.verdict.kind in _NOT_COMPARED
     )
-    for (kind, reason), number in sorted(reasons.items(), key=lambda item: (item[0][0].value, item[0][1])):
-        operations = "1 operation" if number == 1 else f"{number} operations"
+    for (kind, reason, unit), number in sorted(reasons.items(), key=lambda item: (item[0][0].value, *item[0][1:])):
+        operations = f"{number} {unit.removesuffix('s') if number == 1 else unit}"
         why = f"without {reason}" if kind is Kind.IN_PART else f"({reason})"
         yield f"{kind.value}: {operations} {why}"
 

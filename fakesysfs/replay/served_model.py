@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from fakesysfs.fuse.mount import MountError, import_pyfuse3
 from fakesysfs.replay import bash
-from fakesysfs.replay.model_target import ModelTarget, boot
+from fakesysfs.replay.model_target import MachineAndKernel, ModelTarget, boot
 from fakesysfs.replay.target import ShellResult
 from fakesysfs.sandbox import linux, view
 
@@ -61,15 +61,15 @@ class _Log(logging.Handler):
         self.entries.append(self.format(record))
 
 
-def replay_on(profile: str, variant: str, replay: Callable[[ServedModelTarget], T]) -> tuple[T, list[str]]:
-    """Mount the recorded guest at /sys, /dev and /proc and call `replay`. Needs its own namespaces and process.
+def replay_on(fake: MachineAndKernel, replay: Callable[[ServedModelTarget], T]) -> tuple[T, list[str]]:
+    """Mount the fake at /sys, /dev and /proc and call `replay`. Needs its own namespaces and process.
 
     Returns what `replay` returned, and the entries of the server's log. Raises MountError, NotSupportedError.
     """
     import_pyfuse3()
     from fakesysfs.fuse.session import serve  # noqa: PLC0415  needs pyfuse3
 
-    sysroot = boot(profile, variant)
+    sysroot = boot(fake)
     log = _Log()
     logging.getLogger().addHandler(log)
     view.prepare()

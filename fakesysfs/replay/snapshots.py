@@ -32,30 +32,48 @@ _MODULE_ENTRIES = frozenset({"drivers", "initstate", "parameters", "uevent"})
 
 _CHARACTER_DEVICES = "/sys/dev/char"
 
+_ND_BUS = "/sys/devices/platform/e820_pmem/ndbus0"
+_ND_REGION = f"{_ND_BUS}/region0"
+_NO_CONTROL_DEVICE = "the model has no control device for ndctl, and no firmware of DIMMs"
+_NO_SEEDS = "the model has the namespace of the nd bus, but no seeds of further ones"
+_NOT_MODELLED = "an attribute of the nd bus that no dax tool reads, and that the model lacks"
+
 NOT_COMPARED = (
-    ("/sys/bus/nd*", "the nd bus is outside the model"),
-    ("/sys/class/nd*", "the nd bus is outside the model"),
-    ("/sys/module/nd_*", "the nd bus is outside the model"),
-    ("/sys/module/libnvdimm*", "the nd bus is outside the model"),
     ("/proc/cmdline", "it is that of the recorded guest"),
+    ("/sys/class/nd", _NO_CONTROL_DEVICE),
+    ("/sys/class/nd/*", _NO_CONTROL_DEVICE),
+    (f"{_ND_BUS}/nd", _NO_CONTROL_DEVICE),
+    (f"{_ND_BUS}/nd/*", _NO_CONTROL_DEVICE),
+    (f"{_ND_BUS}/firmware*", _NO_CONTROL_DEVICE),
+    (f"{_ND_REGION}/*_seed", _NO_SEEDS),
+    (f"{_ND_REGION}/btt*", _NO_SEEDS),
+    (f"{_ND_REGION}/pfn*", _NO_SEEDS),
+    (f"{_ND_REGION}/dax0.[!0]*", _NO_SEEDS),
+    ("/sys/bus/nd/devices/btt*", _NO_SEEDS),
+    ("/sys/bus/nd/devices/pfn*", _NO_SEEDS),
+    ("/sys/bus/nd/devices/dax0.[!0]*", _NO_SEEDS),
+    (f"{_ND_REGION}/badblocks", _NOT_MODELLED),
+    (f"{_ND_REGION}/init_namespaces", _NOT_MODELLED),
+    (f"{_ND_REGION}/max_available_extent", _NOT_MODELLED),
+    (f"{_ND_REGION}/read_only", _NOT_MODELLED),
+    (f"{_ND_REGION}/namespace0.0/force_raw", _NOT_MODELLED),
+    (f"{_ND_REGION}/namespace0.0/holder_class", _NOT_MODELLED),
+    (f"{_ND_REGION}/dax0.0/uuid", "ndctl draws it at random"),
 )
 """Patterns of paths that are not compared, and why (FORMAT.md, Snapshots)."""
 
-_PMEM = "/sys/devices/platform/e820_pmem/"
-_PMEM_COMPARED = re.compile(r"/sys/devices/platform/e820_pmem/ndbus0/region0/dax0\.0/(dax0\.0|dax_region)(/|$)")
-_MODULE_DIRECTORY = re.compile(r"/sys/module/[^/]+$")
+_LINKS_NOT_COMPARED = re.compile(rf"/sys/module/[^/]+$|{_ND_BUS}(?:/region0)?$")
+"""Directories with subdirectories that are not recorded or not compared."""
 
 
 def is_compared(path: str) -> bool:
     """Whether a path is compared (FORMAT.md, Snapshots)."""
-    if any(fnmatch.fnmatchcase(path, pattern) for pattern, _ in NOT_COMPARED):
-        return False
-    return not path.startswith(_PMEM) or bool(_PMEM_COMPARED.match(path))
+    return not any(fnmatch.fnmatchcase(path, pattern) for pattern, _ in NOT_COMPARED)
 
 
 def replay(snapshot: Snapshot, operations: list[Operation], target: Target) -> Report:
     """Replay `operations` on a freshly booted machine, and compare all paths with the snapshot."""
-    report = Report(snapshot.name)
+    report = Report(snapshot.name, "paths")
     not_run: Verdict | None = None
     for operation in operations:
         try:
@@ -112,7 +130,7 @@ def _differences(target: Target, entry: dict[str, Any]) -> list[str]:
     }
     if target.owner_is_root:
         got |= {"uid": status.uid, "gid": status.gid}
-    if not _MODULE_DIRECTORY.match(path):
+    if not _LINKS_NOT_COMPARED.match(path):
         got["nlink"] = status.nlink
     differences = [line for key, value in got.items() for line in difference(key, entry[key], value)]
     if "target" in entry:

@@ -56,7 +56,7 @@ RECORDED = {"7.2": "7.2-distribution/01-boot.jsonl", "7.3": "7.3/08-transitions.
 
 
 def test_a_recorded_session_is_reproduced(image: KernelImage) -> None:
-    report = cli.replay(load(SESSIONS / RECORDED[image.series]), "kernel")
+    report = cli.replay(load(SESSIONS / RECORDED[image.series]), cli.Place("kernel"))
     assert [line for line in report.details() if "mismatch" in line] == []
 
 

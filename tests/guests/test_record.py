@@ -9,7 +9,7 @@ import pytest
 
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.replay import player, record
-from fakesysfs.replay.model_target import ModelTarget, boot
+from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
 from fakesysfs.replay.record import Recorder, ScriptError, parse
 from fakesysfs.replay.recording import Operation, Session, load
 from fakesysfs.replay.report import Kind
@@ -51,17 +51,17 @@ def _session(tmp_path: Path, lines: list[Operation]) -> Session:
 
 
 def test_what_is_recorded_is_replayed(tmp_path: Path) -> None:
-    lines = list(Recorder(ModelTarget(boot("7.3", "default"))).record(list(parse(SCRIPT))))
+    lines = list(Recorder(ModelTarget(boot(machine_and_kernel("7.3", "default")))).record(list(parse(SCRIPT))))
     session = _session(tmp_path, lines)
-    report = player.replay(session, ModelTarget(boot("7.3", "default")), None)
+    report = player.replay(session, ModelTarget(boot(machine_and_kernel("7.3", "default"))), None)
     assert list(report.details()) == []
     assert report.count(Kind.REPRODUCED) == len(lines) - 1
-    again = list(Recorder(ModelTarget(boot("7.3", "default"))).record(session.operations))
+    again = list(Recorder(ModelTarget(boot(machine_and_kernel("7.3", "default")))).record(session.operations))
     assert again == lines
 
 
 def test_answers_are_in_the_recordings_form() -> None:
-    lines = list(Recorder(ModelTarget(boot("7.3", "default"))).record(list(parse(SCRIPT))))
+    lines = list(Recorder(ModelTarget(boot(machine_and_kernel("7.3", "default")))).record(list(parse(SCRIPT))))
     by_number = {line["i"]: line for line in lines}
     assert by_number[1] == {"op": "note", "i": 1, "text": "unplug and plug again"}
     assert (by_number[3]["full"], by_number[6]["full"]) == (True, False)
@@ -94,7 +94,7 @@ def test_a_wrong_line_is_named(line: str, reason: str) -> None:
 
 def test_an_operation_that_cannot_be_recorded_is_named() -> None:
     with pytest.raises(NotSupportedError, match="operation 1: race cannot be recorded"):
-        list(Recorder(ModelTarget(boot("7.3", "default"))).record([{"op": "race"}]))
+        list(Recorder(ModelTarget(boot(machine_and_kernel("7.3", "default")))).record([{"op": "race"}]))
 
 
 def test_the_command_refuses_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from fakesysfs.lab import guest, images
 from fakesysfs.lab.archive import LabError
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.replay import cli, kernel_target, raw
-from fakesysfs.replay.model_target import ModelTarget, boot
+from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
 from fakesysfs.replay.recording import Operation
 from fakesysfs.replay.target import NotSupportedError
 
@@ -104,7 +104,7 @@ def test_descriptors_are_closed_after_their_last_use() -> None:
     ]
     last = raw.last_uses(operations)
     assert last == {"fd1": 2, "fd2": 1, "fd3": 2}
-    descriptors = raw.Descriptors(Target(boot("7.3", "default")))
+    descriptors = raw.Descriptors(Target(boot(machine_and_kernel("7.3", "default"))))
     left = []
     for index, operation in enumerate(operations):
         assert [line for call in operation["calls"] for line in descriptors.perform(call)] == []

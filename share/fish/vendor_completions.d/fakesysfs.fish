@@ -82,7 +82,7 @@ function _shtab_fakesysfs_using
 end
 
 set -g _shtab_fakesysfs_commands mount run umount list check replay record
-set -g _shtab_fakesysfs_opts_with_value --at --jobs --kernel --kernel-image --machine --mount --on --rules -j
+set -g _shtab_fakesysfs_opts_with_value --at --jobs --kernel --kernel-image --machine --mount --note --on --rules -j
 
 complete -c fakesysfs -e
 complete -c fakesysfs -f
@@ -119,6 +119,8 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -s h -l help -d 'show t
 complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -s v -l verbose -d 'print every operation that was not reproduced'
 complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -l on -xka "model mount kernel" -d 'model: call the model directly (default); mount: make system calls on a FUSE mount; kernel: boot the real kernel in QEMU and make system calls there'
 complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -l kernel-image -x -d 'with --on kernel: boot this kernel for all recordings, the newest of a series in Debian (7.3), or that of a folder /usr/lib/modules/RELEASE with its vmlinuz (default: the series of each recording)'
+complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -l note -xka "(_fakesysfs_toml_file)" -d 'with --on kernel: note in this JSON file which build reproduced how much, and when; docs/proof.md is written from docs/data/real-kernels.json'
+complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -l machine -xka "(_fakesysfs_machine_or_file)" -d 'boot this machine for all recordings: a built-in one, or the one that a TOML file describes (default: the recorded guest of each recording)'
 complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -s j -l jobs -x -d 'replay N recordings at the same time (default: twice the CPUs, because sessions often wait; 1 with --on kernel)'
 complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -l kernel -xka "hotplug-v3 hotplug-v3-as-posted 7.2 7.3" -d 'replay only recordings of this kernel; may be repeated'
 complete -c fakesysfs -n '_shtab_fakesysfs_using replay; and test $_shtab_fakesysfs_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'recordings to replay (default: tests/sessions and tests/recordings)'

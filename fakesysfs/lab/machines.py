@@ -151,6 +151,7 @@ GUESTS = {
         replace(_DEFAULT, name="region_idle"),
         replace(_DEFAULT, name="pmem"),
         _HMAT,
+        replace(_HMAT, name="distribution-hmat", kernel_arguments=DISTRIBUTION.kernel_arguments),
         _DEFAULT.with_arguments("memmap_on_memory", "memory_hotplug.memmap_on_memory=1"),
         _DEFAULT.with_arguments("slab_debug", "slab_debug=FPU"),
         *(

@@ -84,7 +84,7 @@ def guest_of(variant: str) -> Guest:
     return found
 
 
-SERIES = {"7.2": "7.2", "7.2-distribution": "7.2", "7.3": "7.3"}
+SERIES = {"7.2": "7.2", "7.2-distribution": "7.2", "7.3": "7.3", "7.3-distribution": "7.3"}
 
 
 def image_of(profile: str, name: str | None = None) -> KernelImage:

@@ -58,7 +58,8 @@ _BACKGROUND_FIXTURES = (
     (re.compile(r"--membind=(\d+) .*fixture:vmsplice_pin\b"), "pin", "unpin"),
     (re.compile(r"--membind=(\d+) .*fixture:kalloc\b"), "kernel-allocations", "kernel-allocations-released"),
 )
-_MEMTOTAL = "MemTotal_kB_at_boot"
+MEMTOTAL = "MemTotal_kB_at_boot"
+"""A key of machine.json and of its variants. The header of a session of the lab has its own."""
 
 
 def replay(session: Session, target: Target, facts: dict[str, Any] | None) -> Report:
@@ -95,7 +96,7 @@ class Player:
         self.pinned_node: int | None = None
         self.fixture_nodes: dict[str, int | None] = {}
         self.after_race = False
-        self.memtotal_expected = _recorded_memtotal(facts, session.header["variant"])
+        self.memtotal_expected = _recorded_memtotal(facts, session.header)
         self.memtotal_got: int | None = None
         self.handlers: dict[str, Callable[[Operation], Verdict]] = {
             "write": self._write, "read": self._read, "stat": self._stat, "ls": self._ls,
@@ -484,11 +485,12 @@ def _names(expected: list[str] | None, got: list[str] | None) -> list[str]:
     )
 
 
-def _recorded_memtotal(facts: dict[str, Any] | None, variant: str) -> int | None:
-    if facts is None:
-        return None
-    value = facts.get("variants", {}).get(variant, {}).get(_MEMTOTAL, facts.get(_MEMTOTAL))
-    return value if isinstance(value, int) else None
+def _recorded_memtotal(facts: dict[str, Any] | None, header: Operation) -> int | None:
+    variant = (facts or {}).get("variants", {}).get(header["variant"], {})
+    for place in (header, variant, facts or {}):
+        if isinstance(value := place.get(MEMTOTAL), int):
+            return value
+    return None
 
 
 def describe(operation: Operation) -> str:

@@ -22,6 +22,7 @@ from fakesysfs.lab import guest, images, machines
 from fakesysfs.lab.archive import LabError
 from fakesysfs.replay import kernel_target, probes
 from fakesysfs.replay.normalise import Context, normalise
+from fakesysfs.replay.player import MEMTOTAL
 from fakesysfs.replay.recording import INFORMATIVE, Operation, RecordingError, Session, load
 from fakesysfs.replay.target import (
     BlockedError,
@@ -129,7 +130,7 @@ class Recorder:
         self._processes: dict[int, Process] = {}
         self._acts: dict[str, Callable[[Operation], dict[str, Any]]] = {
             "write": self._write, "read": self._read, "stat": self._stat,
-            "ls": lambda operation: {"names": sorted(self._ls(operation))},
+            "ls": self._sorted_names,
             "readdir-raw-order": lambda operation: {"names": self._ls(operation)},
             "sh": self._sh, "blocks": self._table,
             "iomem": lambda _: {"lines": normalise("iomem", probes.iomem(target), Context())},
@@ -183,11 +184,16 @@ class Recorder:
             return {"errno": errno_name(error.errno)}
         return found
 
-    def _ls(self, operation: Operation) -> list[str]:
+    def _sorted_names(self, operation: Operation) -> dict[str, Any]:
+        names = self._ls(operation)
+        return {"names": names and sorted(names)}
+
+    def _ls(self, operation: Operation) -> list[str] | None:
+        """The names in a directory, or None if there is no such directory."""
         try:
             return self.target.ls(operation["path"])
         except OSError:
-            return []
+            return None
 
     def _sh(self, operation: Operation) -> dict[str, Any]:
         result = self.target.sh(operation["cmd"], operation.get("tool"))
@@ -272,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         image = images.kernel_image(arguments.kernel_image)
         with guest.boot(machines.GUESTS[arguments.machine], image) as booted:
             target = kernel_target.KernelTarget(booted.agent)
-            lines = [header(arguments.script.stem, booted), *Recorder(target).record(operations)]
+            lines = [header(arguments.script.stem, booted, target), *Recorder(target).record(operations)]
     except (LabError, NotSupportedError, NotRunError, BlockedError) as error:
         return _failed(str(error), 1)
     out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -280,13 +286,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def header(name: str, booted: guest.Booted) -> Operation:
-    """The first line of a recording: what booted, and how."""
+def header(name: str, booted: guest.Booted, target: Target) -> Operation:
+    """The first line of a recording: what booted, how, and with how much memory. `target` is the booted guest."""
     return {
-        "op": "header", "format": _FORMAT, "profile": booted.image.series, "name": name,
+        "op": "header", "format": _FORMAT, "profile": profile(booted), "name": name,
         "variant": booted.guest.name, "title": name, "kernel": str(booted.image),
         "cmdline": guest.command_line(booted.guest), "accelerator": booted.accelerator,
+        MEMTOTAL: probes.memtotal(target),
     }  # fmt: skip
+
+
+def profile(booted: guest.Booted) -> str:
+    """The name of the kernel in a recording: `7.3-distribution` where nothing is like the small configuration."""
+    name = booted.guest.name
+    return f"{booted.image.series}-distribution" if name.partition("-")[0] == "distribution" else booted.image.series
 
 
 def _operations(script: Path) -> list[Operation]:

@@ -1,0 +1,160 @@
+"""The differential: random operations on the model and on a real kernel. Exit status 1 for any difference.
+
+It has a generator and a shrinker of its own, not Hypothesis's: each attempt takes seconds, because it restores a guest,
+and a run goes on after a difference, which it counts but does not shrink a second time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fakesysfs.lab import images
+from fakesysfs.lab.archive import LabError, say
+from fakesysfs.lab.images import KernelImage
+from fakesysfs.lab.machines import GUESTS
+from tests.differential import compare
+from tests.differential.compare import Compared, DeadError
+from tests.differential.draw import Drawer, Step, script
+
+STEPS = 60
+"""Operations of one sequence. Each starts from the state after boot."""
+ATTEMPTS = 40
+"""How often a difference is tried again to find its shortest sequence."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run compared."""
+
+    operations: int = 0
+    answers: int = 0
+    differing: Counter[str] = field(default_factory=Counter)
+    """Signature of a difference -> sequences that had it."""
+    dead: int = 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until the number of operations is reached, or the time is up."""
+    arguments = _parser().parse_args(argv)
+    try:
+        image = images.kernel_image(arguments.kernel)
+        tally = differential(arguments, image)
+    except LabError as error:
+        say(str(error))
+        return 1
+    return 1 if tally.differing or tally.dead else 0
+
+
+def differential(arguments: argparse.Namespace, image: KernelImage) -> Tally:
+    """The run, with a line for each difference. Raises LabError."""
+    began = time.monotonic()
+    tally = Tally()
+    seed = arguments.seed
+    say(f"{image}, guest {arguments.machine}, first seed {seed}")
+    while tally.operations < arguments.operations and time.monotonic() - began < arguments.minutes * 60:
+        _one_sequence(seed, arguments, image, tally)
+        seed += 1
+    seconds = time.monotonic() - began
+    say(
+        f"{image}, guest {arguments.machine}, seeds {arguments.seed} to {seed - 1}: {tally.operations} operations, "
+        f"{tally.answers} answers compared, {sum(tally.differing.values())} sequences with a difference, "
+        f"{tally.dead} guests died; {seconds:.0f} seconds"
+    )
+    for text, number in tally.differing.most_common():
+        say(f"  {number} x {text}")
+    return tally
+
+
+def _one_sequence(seed: int, arguments: argparse.Namespace, image: KernelImage, tally: Tally) -> None:
+    profile = f"{image.series}-distribution"
+    chance = random.Random(seed)  # noqa: S311  no secret
+    steps = list(Drawer(chance, profile, arguments.machine).steps(STEPS))
+    name = f"seed-{seed}"
+    try:
+        found = compare.run(steps, name, arguments.machine, image)
+    except DeadError as error:
+        tally.dead += 1
+        _keep(arguments.output, f"{image.series}-{name}-dead.script", script(steps))
+        say(f"seed {seed}: {error}")
+        return
+    tally.operations += len(steps) - 1
+    tally.answers += found.report.counted
+    first = found.first
+    if first is None:
+        return
+    mark = compare.signature(first)
+    tally.differing[mark] += 1
+    if tally.differing[mark] > 1:
+        say(f"seed {seed}: again: {mark}")
+        return
+    say(f"seed {seed}: {first.place} {first.what}: {'; '.join(first.verdict.differences)}")
+    for other in found.others:
+        say(f"  and then {other.place} {other.what}: {'; '.join(other.verdict.differences)}")
+    if arguments.shrink:
+        found = _shrunk(found, name, arguments.machine, image)
+    text = script(found.until_first)
+    say(f"its shortest sequence ({len(found.until_first)} operations) as a script for `fakesysfs record`:\n{text}")
+    stem = f"{image.series}-{arguments.machine}-{name}"
+    _keep(arguments.output, f"{stem}.script", text)
+    _keep(arguments.output, f"{stem}.jsonl", "".join(json.dumps(line) + "\n" for line in found.lines))
+
+
+def _shrunk(found: Compared, name: str, variant: str, image: KernelImage) -> Compared:
+    """The shortest sequence with the same difference."""
+    assert found.first is not None
+    wanted = compare.signature(found.first)
+    best = found
+
+    def differs(steps: Sequence[Step]) -> bool:
+        nonlocal best
+        try:
+            tried = compare.run(steps, name, variant, image)
+        except DeadError:
+            return False
+        if tried.first is None or compare.signature(tried.first) != wanted:
+            return False
+        best = tried
+        return True
+
+    if differs(found.until_first):
+        compare.shortest(found.until_first, differs, ATTEMPTS)
+    else:
+        say(f"{name}: the difference does not come again: it depends on time")
+    return best
+
+
+def _keep(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tests/lab differential", description="Does random operations on the model and on a real kernel."
+    )
+    parser.add_argument("--kernel", metavar="SERIES|DIR", default=images.SERIES[-1], help="default: %(default)s")
+    parser.add_argument(
+        "--machine", choices=sorted(GUESTS), default="distribution", help="the guest (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the first sequence (default: %(default)s)")
+    parser.add_argument("--operations", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--minutes", type=float, default=60, help="at most so long (default: %(default)s)")
+    parser.add_argument(
+        "--no-shrink", dest="shrink", action="store_false", help="do not look for the shortest sequence"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("differential"), metavar="DIR", help="default: %(default)s, here"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -32,7 +32,7 @@ from fakesysfs.machine import builtin, describe, load
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.replay import cli as replay_command
-from fakesysfs.replay import kernel_target, model_target, normalise, snapshots
+from fakesysfs.replay import kernel_target, model_target, normalise, record, snapshots
 from fakesysfs.replay.cli import counted
 from fakesysfs.replay.recording import Snapshot, find
 from fakesysfs.replay.recording import load as recording_of
@@ -367,8 +367,9 @@ def cli() -> str:
         for choice in subcommands._choices_actions  # noqa: SLF001  the same
     ]
     parts += ["", _options(parser), "", "Each command has `--help`."]
+    own_parsers = {"replay": replay_command.make_parser, "record": record.make_parser}
     for name, found in subcommands.choices.items():
-        command = replay_command.make_parser() if name == "replay" else found
+        command = own_parsers[name]() if name in own_parsers else found
         parts += ["", f"## fakesysfs {name}", "", _paragraph(_sentence(command.description or "")), ""]
         parts += ["```text", f"fakesysfs {name}{_usage(command)}", "```"]
         if options := _options(command):

@@ -321,16 +321,16 @@ def _proof_tables() -> str:
         )
         + "\n"
     )
-    parts += ["| kernel | build | date | operations agreed | what differs |", "|---|---|---|---|---|"]
+    parts += ["| kernel | recordings | build | date | operations agreed |", "|---|---|---|---|---|"]
     for kernel in counts:
         rows = [run for run in runs if run["kernel"] == kernel]
         if kernel not in kernel_target.SERIES:
-            parts.append(f"| `{kernel}` | no distribution packages it | | | |")
+            parts.append(f"| `{kernel}` | | no distribution packages it | | |")
         elif not rows:
             parts.append(f"| `{kernel}` | | | | |")
         for run in rows:
             agreed = f"{run['reproduced']:,} of {run['counted']:,}"
-            parts.append(f"| `{kernel}` | {run['build']} | {run['date']} | {agreed} | {run.get('differs', '')} |")
+            parts.append(f"| `{kernel}` | {run['recordings']} | {run['build']} | {run['date']} | {agreed} |")
     parts += ["", "## What may differ\n"]
     parts.append("Both sides of each comparison lose this first:\n")
     parts += _normalisations(normalise.NORMALISATIONS)

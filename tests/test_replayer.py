@@ -894,10 +894,10 @@ def test_a_process_that_is_killed_is_a_report(
     recorded(tmp_path, "a", "b", "c")
     replay = cli.replay
 
-    def killed_in_b(recording: Session | Snapshot, on: str) -> Report:
+    def killed_in_b(recording: Session | Snapshot, on: str, image: str | None) -> Report:
         if recording.name == "7.3/b":
             os.kill(os.getpid(), signal.SIGKILL)
-        return replay(recording, on)
+        return replay(recording, on, image)
 
     monkeypatch.setattr(cli, "replay", killed_in_b)
     assert cli.main(["-v", "--jobs", "2", str(tmp_path)]) == 1

@@ -66,7 +66,7 @@ def test_a_kernel_that_differs_is_found_and_shrunk() -> None:
 
     def differs(part: Sequence[Step]) -> bool:
         again = recorded(part, "7.2-distribution", "7.3-distribution").first
-        return again is not None and compare.signature(again) == compare.signature(found.first)
+        return again is not None and compare.signature(again) == compare.signature(first)
 
     shortest = compare.shortest(found.until_first, differs, attempts=40)
     assert [step.act for step in shortest] == [load.act, written(UNPLUG, b"unplugged\n")]

@@ -88,7 +88,7 @@ def test_memtotal_at_boot_is_that_of_the_recording(own: int | None, kind: Kind, 
     if own is not None:
         session.header[player.MEMTOTAL] = own
     facts = {player.MEMTOTAL: 3_999_996}
-    report = player.replay(session, ModelTarget(boot("7.3", "default")), facts)
+    report = player.replay(session, ModelTarget(boot(machine_and_kernel("7.3", "default"))), facts)
     assert [line.verdict.kind for line in report.lines] == [kind]
 
 

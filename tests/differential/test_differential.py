@@ -60,7 +60,8 @@ def test_a_kernel_that_differs_is_found_and_shrunk() -> None:
     needless = [Step(written("/sys/devices/system/memory/memory81/state", b"offline"), (BLOCKS,)) for _ in range(3)]
     steps = [*needless, load, *needless, Step(written(UNPLUG, b"unplugged\n"), (BLOCKS,)), *needless]
     found = recorded(steps, "7.2-distribution", "7.3-distribution")
-    assert found.first is not None
+    first = found.first
+    assert first is not None
     assert found.first.what == f"write {UNPLUG} 'unplugged\\n'"
     assert found.until_first[-1] == Step(written(UNPLUG, b"unplugged\n"), ())
 

@@ -62,7 +62,7 @@ def test_a_kernel_that_differs_is_found_and_shrunk() -> None:
     found = recorded(steps, "7.2-distribution", "7.3-distribution")
     first = found.first
     assert first is not None
-    assert found.first.what == f"write {UNPLUG} 'unplugged\\n'"
+    assert first.what == f"write {UNPLUG} 'unplugged\\n'"
     assert found.until_first[-1] == Step(written(UNPLUG, b"unplugged\n"), ())
 
     def differs(part: Sequence[Step]) -> bool:

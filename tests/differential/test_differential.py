@@ -64,9 +64,11 @@ def test_a_kernel_that_differs_is_found_and_shrunk() -> None:
     assert found.first.what == f"write {UNPLUG} 'unplugged\\n'"
     assert found.until_first[-1] == Step(written(UNPLUG, b"unplugged\n"), ())
 
+    wanted = compare.signature(found.first)
+
     def differs(part: Sequence[Step]) -> bool:
         again = recorded(part, "7.2-distribution", "7.3-distribution").first
-        return again is not None and compare.signature(again) == compare.signature(found.first)
+        return again is not None and compare.signature(again) == wanted
 
     shortest = compare.shortest(found.until_first, differs, attempts=40)
     assert [step.act for step in shortest] == [load.act, written(UNPLUG, b"unplugged\n")]

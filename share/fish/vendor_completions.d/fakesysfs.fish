@@ -7,7 +7,7 @@
 # Custom Preamble
 
 function _fakesysfs_machine_or_file
-  printf '%s\n' cxl default hmem huge oracle oracle-boot-policy-offline oracle-boot-policy-online oracle-boot-policy-online_kernel oracle-boot-policy-online_movable oracle-distribution oracle-distribution-policy-offline oracle-distribution-policy-online_movable oracle-hmat oracle-memmap_on_memory oracle-pmem oracle-region_idle oracle-slab_debug pmem tiny
+  printf '%s\n' cxl default hmem huge oracle oracle-boot-policy-offline oracle-boot-policy-online oracle-boot-policy-online_kernel oracle-boot-policy-online_movable oracle-distribution oracle-distribution-hmat oracle-distribution-policy-offline oracle-distribution-policy-online_movable oracle-hmat oracle-memmap_on_memory oracle-pmem oracle-region_idle oracle-slab_debug pmem tiny
   _fakesysfs_toml_file
 end
 

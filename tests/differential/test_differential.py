@@ -60,14 +60,15 @@ def test_a_kernel_that_differs_is_found_and_shrunk() -> None:
     needless = [Step(written("/sys/devices/system/memory/memory81/state", b"offline"), (BLOCKS,)) for _ in range(3)]
     steps = [*needless, load, *needless, Step(written(UNPLUG, b"unplugged\n"), (BLOCKS,)), *needless]
     found = recorded(steps, "7.2-distribution", "7.3-distribution")
-    first = found.first
-    assert first is not None
-    assert first.what == f"write {UNPLUG} 'unplugged\\n'"
+    assert found.first is not None
+    assert found.first.what == f"write {UNPLUG} 'unplugged\\n'"
     assert found.until_first[-1] == Step(written(UNPLUG, b"unplugged\n"), ())
+
+    wanted = compare.signature(found.first)
 
     def differs(part: Sequence[Step]) -> bool:
         again = recorded(part, "7.2-distribution", "7.3-distribution").first
-        return again is not None and compare.signature(again) == compare.signature(first)
+        return again is not None and compare.signature(again) == wanted
 
     shortest = compare.shortest(found.until_first, differs, attempts=40)
     assert [step.act for step in shortest] == [load.act, written(UNPLUG, b"unplugged\n")]

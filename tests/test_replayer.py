@@ -209,6 +209,7 @@ def test_every_normalisation_gives_a_reason_and_a_stream() -> None:
             [["add@/a", "ACTION=add"]],
             [["add@/a", "ACTION=add", "SEQNUM=3"], ["add@/module/kmem", "ACTION=add"]],
         ),
+        ("dmesg", [], ["<4>nd_pmem namespace0.0: unable to guarantee persistence of writes"]),
         ("uevents", [], [["add@/x/ndbus0", "ACTION=add", "DEVPATH=/x/ndbus0", "SUBSYSTEM=nd"]]),
         ("iomem", [RAM], [PCI, RAM]),
         (

@@ -146,10 +146,10 @@ def test_clean_removes_what_no_boot_uses(image: KernelImage) -> None:
     assert len(used) == 9
     _kernel("7.3-1")
     (cache / "kernels/fetching.x").mkdir()
-    for folder in ("qemu-0", "tools-0", "fetching.x"):
-        (cache / folder / "usr").mkdir(parents=True)
-    for file in ("agent-0", "states/7.3-2-default-0.state", "states/x.1.part", "states/accelerator-0"):
-        (cache / file).touch()
+    for name in ("qemu-0", "tools-0", "fetching.x"):
+        (cache / name / "usr").mkdir(parents=True)
+    for name in ("agent-0", "states/7.3-2-default-0.state", "states/x.1.part", "states/accelerator-0"):
+        (cache / name).touch()
     (cache / "states/initramfs-7.3-2-0.cpio").touch()
     assert lab.main(["clean"]) == 0
     assert _everything() == used

@@ -61,7 +61,7 @@ def _clean(*, everything: bool) -> None:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path not in kept:
                 say(f"{path.relative_to(cache)} is removed")
-                if path.is_dir():
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)

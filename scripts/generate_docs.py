@@ -32,7 +32,7 @@ from fakesysfs.machine import builtin, describe, load
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.replay import cli as replay_command
-from fakesysfs.replay import kernel_target, model_target, normalise, snapshots
+from fakesysfs.replay import kernel_target, model_target, normalise, record, snapshots
 from fakesysfs.replay.cli import counted
 from fakesysfs.replay.recording import Snapshot, find
 from fakesysfs.replay.recording import load as recording_of
@@ -321,16 +321,16 @@ def _proof_tables() -> str:
         )
         + "\n"
     )
-    parts += ["| kernel | build | date | operations agreed | what differs |", "|---|---|---|---|---|"]
+    parts += ["| kernel | recordings | build | date | operations agreed |", "|---|---|---|---|---|"]
     for kernel in counts:
         rows = [run for run in runs if run["kernel"] == kernel]
         if kernel not in kernel_target.SERIES:
-            parts.append(f"| `{kernel}` | no distribution packages it | | | |")
+            parts.append(f"| `{kernel}` | | no distribution packages it | | |")
         elif not rows:
             parts.append(f"| `{kernel}` | | | | |")
         for run in rows:
             agreed = f"{run['reproduced']:,} of {run['counted']:,}"
-            parts.append(f"| `{kernel}` | {run['build']} | {run['date']} | {agreed} | {run.get('differs', '')} |")
+            parts.append(f"| `{kernel}` | {run['recordings']} | {run['build']} | {run['date']} | {agreed} |")
     parts += ["", "## What may differ\n"]
     parts.append("Both sides of each comparison lose this first:\n")
     parts += _normalisations(normalise.NORMALISATIONS)
@@ -367,8 +367,9 @@ def cli() -> str:
         for choice in subcommands._choices_actions  # noqa: SLF001  the same
     ]
     parts += ["", _options(parser), "", "Each command has `--help`."]
+    own_parsers = {"replay": replay_command.make_parser, "record": record.make_parser}
     for name, found in subcommands.choices.items():
-        command = replay_command.make_parser() if name == "replay" else found
+        command = own_parsers[name]() if name in own_parsers else found
         parts += ["", f"## fakesysfs {name}", "", _paragraph(_sentence(command.description or "")), ""]
         parts += ["```text", f"fakesysfs {name}{_usage(command)}", "```"]
         if options := _options(command):

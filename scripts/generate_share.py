@@ -21,6 +21,7 @@ from fakesysfs import __version__, cli
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.machine import builtin
 from fakesysfs.replay import cli as replay
+from fakesysfs.replay import record
 
 SHARE = Path(__file__).resolve().parent.parent / "share"
 
@@ -167,12 +168,12 @@ EXIT_STATUS = (
 )
 FILES = (
     ("${XDG_STATE_HOME:-~/.local/state}/fakesysfs", "What the servers of `fakesysfs mount` log."),
-    ("${XDG_CACHE_HOME:-~/.cache}/fakesysfs", "The versions of daxctl that replays use."),
+    ("${XDG_CACHE_HOME:-~/.cache}/fakesysfs", "The versions of daxctl that replays use, and what the lab fetched."),
 )
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """The parser of the command line, with that of `replay`.
+    """The parser of the command line, with those of `replay` and `record`.
 
     The defaults in its help are those of an environment without our variables.
     """
@@ -180,6 +181,7 @@ def whole_parser() -> argparse.ArgumentParser:
         os.environ.pop(name, None)
     parser = cli.make_parser()
     commands_of(parser)["replay"] = replay.make_parser()
+    commands_of(parser)["record"] = record.make_parser()
     return parser
 
 
@@ -228,6 +230,7 @@ def man_page() -> str:
     lines = [
         r".\" Written by scripts/generate_share.py.",
         f'.TH FAKESYSFS 1 "" "fakesysfs {__version__}" "User Commands"',
+        ".ad l",
         ".SH NAME",
         r"fakesysfs \- mount a machine's memory\-hotplug sysfs anywhere",
         ".SH SYNOPSIS",

@@ -15,6 +15,7 @@ import contextlib
 import enum
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,17 @@ from types import MappingProxyType
 from typing import Any
 
 from fakesysfs.kernel import profile as profiles
-from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile, Unbind
+from fakesysfs.kernel.profile import (
+    DAX_KMEM_UNPLUGGED,
+    PROFILES,
+    Mmop,
+    PolicyCaptured,
+    Profile,
+    RangeFailure,
+    Reservation,
+    Reserving,
+    Unbind,
+)
 from fakesysfs.replay import bash, cli, model_target, normalise
 from fakesysfs.replay.normalise import NORMALISATIONS, Context, Normalisation
 from fakesysfs.replay.recording import Session, Snapshot, find, load
@@ -40,6 +51,16 @@ NORMALISATION = "normalisation"
 
 UNNOTICED = "nothing: "
 """Begins a row that says why nothing can fail."""
+
+FIRST_TRIED = 4
+TESTS = (
+    "tests/kernel/test_kmem.py",
+    "tests/kernel/test_kmem_attribute.py",
+    "tests/kernel/test_memory_tiers.py",
+    "tests/kernel/test_memory_failure.py",
+    "tests/test_replayer.py",
+)
+"""The tests of what a profile names, and of the normalisations."""
 
 NOT_A_WORD = "moved"
 """No kernel's attribute reads it."""
@@ -63,11 +84,17 @@ def mutations() -> Iterator[Mutation]:
     """All mutations, in the order of the table."""
     for name, profile in PROFILES.items():
         for field in Profile.__dataclass_fields__:
-            if field not in DESCRIPTIVE and not without_effect(profile, field):
-                for what, value in _other_values(field, getattr(profile, field)):
+            if field in DESCRIPTIVE:
+                continue
+            for what, value in _other_values(field, getattr(profile, field)):
+                if not without_effect(profile, what):
                     yield Mutation(name, what, changed=replace(profile, **{field: value}))
     for entry in NORMALISATIONS:
         yield Mutation(NORMALISATION, f"{entry.name} ({entry.stream})", left_out=entry)
+
+
+def _unplugs_at_once(profile: Profile) -> bool:
+    return profile.unplug_all_ranges_at_once and profile.reservation is not Reservation.WHILE_PLUGGED
 
 
 WITHOUT_EFFECT: tuple[tuple[str, Callable[[Profile], bool], str], ...] = (
@@ -78,14 +105,24 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Profile], bool], str], ...] = (
         "without the attribute memory stays plugged while bound",
     ),
     ("unplug_counts_skipped_ranges", lambda profile: profile.unplug_all_ranges_at_once, "no range is counted"),
+    ("reservation: UNTIL", _unplugs_at_once, "what unplugs all ranges at once releases none of them"),
+    ("reservation: PROBE", _unplugs_at_once, "what unplugs all ranges at once releases none of them"),
+    ("created_offline", lambda profile: profile.policy_captured is not PolicyCaptured.AT_CREATION, "not asked then"),
+    (
+        "reserving: ALL_FIRST",
+        lambda profile: (
+            profile.range_failure is RangeFailure.UNDO_ALL and profile.reserving is not Reserving.EACH_BEFORE_ITS_ADD
+        ),
+        "a range that is not reserved fails the plug",
+    ),
     ("leak_", lambda profile: profile.unbind is not Unbind.WARN_UNLESS_OFFLINE, "unbind leaks each range by itself"),
 )
-"""How the field begins, where its value has no effect, and why."""
+"""How the name of a mutation begins, on which kernels it changes nothing, and why."""
 
 
-def without_effect(profile: Profile, field: str) -> str | None:
-    """Why a field has no effect on a kernel, or None."""
-    return next((why for begin, holds, why in WITHOUT_EFFECT if field.startswith(begin) and holds(profile)), None)
+def without_effect(profile: Profile, what: str) -> str | None:
+    """Why a mutation changes nothing on a kernel, or None."""
+    return next((why for begin, holds, why in WITHOUT_EFFECT if what.startswith(begin) and holds(profile)), None)
 
 
 def _other_values(field: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -136,10 +173,14 @@ def _mounts(recording: Session | Snapshot) -> bool:
 
 
 def those_of(mutation: Mutation, of_all: list[Session | Snapshot]) -> list[Session | Snapshot]:
-    """The recordings that may notice a mutation. Those whose text a normalisation changes come first."""
+    """The recordings that may notice a mutation.
+
+    For a normalisation those whose text it changes, and a few for what only the model's text has.
+    """
     entry = mutation.left_out
     if entry is not None:
-        return sorted(of_all, key=lambda recording: not _changes(entry, recording))
+        changed = [recording for recording in of_all if _changes(entry, recording)]
+        return [*changed, *(recording for recording in of_all[:FIRST_TRIED] if recording not in changed)]
     return [
         recording
         for recording in of_all
@@ -181,31 +222,32 @@ def _left_out(entry: Normalisation | None) -> Iterator[None]:
         normalise.NORMALISATIONS = NORMALISATIONS
 
 
-def test_fails(test: str, mutation: Mutation) -> bool:
-    """Whether a test fails with the mutation. It runs in a process of its own."""
-    arguments = ["--mutate", mutation.of, mutation.what, test]
+def failing_test(mutation: Mutation, *tests: str) -> str | None:
+    """The first of these tests that fails with the mutation. They run in a process of their own."""
+    arguments = ["--mutate", mutation.of, mutation.what, *tests]
     done = subprocess.run(
         [sys.executable, __file__, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
+        text=True,
         check=False,
     )
-    return done.returncode == 1  # pytest's status for failed tests; any other one is an error of the check
+    failed = re.search(r"^FAILED (\S+?::\w+)", done.stdout, re.MULTILINE)
+    return failed[1] if failed is not None else None
 
 
-def run_mutated(of: str, what: str, test: str) -> int:
-    """Run a test with a mutation in this process. The modules that tests import are not loaded yet."""
+def run_mutated(of: str, what: str, *tests: str) -> int:
+    """Run tests with a mutation in this process. The modules that tests import are not loaded yet."""
     import pytest  # noqa: PLC0415  after the arguments are read
 
     (mutation,) = [one for one in mutations() if (one.of, one.what) == (of, what)]
     if mutation.changed is not None:
-        changed = {**PROFILES, of: mutation.changed}
-        profiles.PROFILES = MappingProxyType(changed)
-        return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "", test]))
+        profiles.PROFILES = MappingProxyType({**PROFILES, of: mutation.changed})
     with _left_out(mutation.left_out):
-        return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "", test]))
+        imported = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"  # the plugin of this package
+        return int(pytest.main(["-q", "-x", "-rf", "-W", imported, "-p", "no:cacheprovider", *tests]))
 
 
 def check(mutation: Mutation, noticed_by: str, of_all: list[Session | Snapshot]) -> bool:
@@ -213,9 +255,18 @@ def check(mutation: Mutation, noticed_by: str, of_all: list[Session | Snapshot])
     if noticed_by.startswith(UNNOTICED):
         return True
     if noticed_by.startswith("tests/"):
-        return test_fails(noticed_by, mutation)
+        return failing_test(mutation, noticed_by) is not None
     named = [recording for recording in of_all if recording.name == noticed_by]
     return first_failing(mutation, named, 1) is not None
+
+
+def search(mutation: Mutation, candidates: list[Session | Snapshot], jobs: int) -> str | None:
+    """What notices a mutation: one of the first recordings, a test, or another recording. None if nothing does."""
+    return (
+        first_failing(mutation, candidates[:FIRST_TRIED], jobs)
+        or failing_test(mutation, *TESTS)
+        or first_failing(mutation, candidates[FIRST_TRIED:], jobs)
+    )
 
 
 def table() -> dict[str, dict[str, str | None]]:
@@ -240,7 +291,7 @@ def _lines(jobs: int, only: str, *, find_new: bool, trusted: bool) -> Iterator[t
         else:
             # what noticed other mutations comes first
             candidates = sorted(those_of(mutation, of_all), key=lambda recording: -found[recording.name])
-            noticed_by = first_failing(mutation, candidates, jobs) if find_new else None
+            noticed_by = search(mutation, candidates, jobs) if find_new else None
             found[noticed_by] += 1
             yield mutation, noticed_by
 
@@ -252,17 +303,24 @@ def main() -> int:
     parser.add_argument("--new", action="store_true", help="with --find: trust the rows that the table has")
     parser.add_argument("--only", default="", metavar="TEXT", help="only mutations whose name contains this")
     parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N", help="recordings at the same time")
-    parser.add_argument("--mutate", nargs=3, metavar=("OF", "WHAT", "TEST"), help=argparse.SUPPRESS)
+    parser.add_argument("--mutate", nargs="+", metavar="OF WHAT TEST", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.mutate:
         return run_mutated(*options.mutate)
     known, missed = table(), 0
+    seen: set[tuple[str, str]] = set()
     for mutation, noticed_by in _lines(options.jobs, options.only, find_new=options.find, trusted=options.new):
         missed += noticed_by is None
         print(f"{mutation.of}: {mutation.what}: {noticed_by or 'NOTHING FAILS'}", flush=True)  # noqa: T201  what a command does
+        seen.add((mutation.of, mutation.what))
         if options.find:
             known.setdefault(mutation.of, {})[mutation.what] = noticed_by
             TABLE.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    if not seen:
+        parser.error(f"no mutation's name contains {options.only!r}")
+    if options.find and not options.only:
+        kept = {of: {what: by for what, by in rows.items() if (of, what) in seen} for of, rows in known.items()}
+        TABLE.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     last = f"{missed} mutations that nothing notices" if missed else "each mutation is noticed"
     print(last)  # noqa: T201  what a command does
     return 1 if missed else 0

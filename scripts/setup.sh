@@ -207,8 +207,8 @@ provide_system_packages() {
     for _ in 1 2; do
         find_missing
         [[ -n $missing ]] || return 0
-        # images of containers have empty lists, which do not tell what apt offers
-        if can_install && command -v apt-cache >/dev/null && [[ -z $(apt_candidate bash) ]]; then
+        # images of containers have empty lists, which do not tell what apt offers; a person is asked first
+        if can_install && ! asks && command -v apt-cache >/dev/null && [[ -z $(apt_candidate bash) ]]; then
             apt_update
             find_missing
         fi
@@ -225,9 +225,14 @@ provide_system_packages() {
 # terminal the person there decides, but not in CI, which may give its jobs a terminal.
 may_install() { # PACKAGE...
     can_install || return 1
-    if [[ ${CI-} != true && (-t 0 || -t 2) ]]; then
+    if asks; then
         agrees "install with apt: $*?"
     fi
+}
+
+# Is there a person to be asked?
+asks() {
+    [[ ${CI-} != true && (-t 0 || -t 2) ]]
 }
 
 can_install() {

@@ -55,11 +55,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and what it must print. None: it must succeed, and may print anything."""
+    """One command, and what it must print (None: anything)."""
 
     line: int
     command: str
     expected: list[str] | None
+    succeeds: bool = False
+    """Its exit status must be 0."""
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
@@ -94,21 +96,23 @@ def around(page: Path, when: str) -> list[str]:
 
 def steps_of(page: Path) -> list[Step]:
     """What a reader does who follows the page."""
-    steps = [Step(0, command, []) for command in around(page, "first")]
+    steps = [Step(0, command, [], succeeds=True) for command in around(page, "first")]
     for block in blocks_of(page):
         if block.not_run or block.run_by:
             continue
         if block.title is not None:
             quoted = shlex.quote(block.text)
-            steps.append(Step(block.line, f"printf %s {quoted} >{shlex.quote(block.title)}", []))
+            steps.append(Step(block.line, f"printf %s {quoted} >{shlex.quote(block.title)}", [], succeeds=True))
         elif block.language == "sh":
-            steps.append(Step(block.line, block.text, None))
+            steps.append(Step(block.line, block.text, None, succeeds=True))
         elif block.language == "console":
             steps += _console(block)
-    return steps + [Step(0, command, []) for command in around(page, "last")]
+    return steps + [Step(0, command, [], succeeds=True) for command in around(page, "last")]
 
 
 def _console(block: Block) -> Iterator[Step]:
+    if not block.text.startswith("$ "):
+        raise ValueError(f"{block.page.name}, line {block.line}: a console block begins with a command, after `$ `")
     command, line = "", 0
     expected: list[str] = []
     for number, text in enumerate([*block.text.splitlines(), "$ "], block.line + 1):
@@ -152,10 +156,9 @@ def run(steps: list[Step], where: Path, timeout: float) -> list[str]:
     differences = []
     for index, step in enumerate(steps):
         output, status = [*printed[2 * index : 2 * index + 2], "", "of a command that was not reached"][:2]
-        if step.expected is None:
-            if status != "0":
-                differences.append(f"line {step.line}: status {status}\n{output}")
-        elif not matches(step.expected, output):
+        if step.succeeds and status != "0":
+            differences.append(f"line {step.line}: $ {step.command}\nstatus {status}\n{output}")
+        elif step.expected is not None and not matches(step.expected, output):
             expected = "\n".join(step.expected)
             differences.append(f"line {step.line}: $ {step.command}\nthe page says:\n{expected}\nit printed:\n{output}")
     return differences

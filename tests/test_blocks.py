@@ -120,3 +120,18 @@ def test_a_test_of_its_own_runs_the_rest_of_a_page(page: Path) -> None:
 )
 def test_what_differs_each_time_is_not_compared(page: str, printed: str, same: bool) -> None:  # noqa: FBT001
     assert blocks.matches(page.splitlines(), f"{printed}\n") == same
+
+
+def test_text_before_the_first_command_is_an_error(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```console\nnonsense\n$ true\n```\n")
+    with pytest.raises(ValueError, match="a console block begins with a command"):
+        blocks.steps_of(page)
+
+
+@pytest.mark.parametrize("text", ["<!-- first: false -->\n", "<!-- last: false -->\n", '```sh title="a/b"\n```\n'])
+def test_what_a_page_takes_for_granted_must_succeed(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{text}```console\n$ true\n```\n")
+    (difference,) = blocks.run(blocks.steps_of(page), tmp_path, 20)
+    assert "status 1" in difference

@@ -92,7 +92,7 @@ def test_every_snapshot_has_a_recipe_and_compared_paths() -> None:
 
 
 def test_what_a_session_compares_is_known_before_it_is_replayed() -> None:
-    lines: list[dict[str, object]] = [
+    lines: list[dict[str, Any]] = [
         {"op": "note"},
         {"op": "timed", "label": "x"},
         {"op": "race", "writers": [["a", "/a", ["1"]], ["b", "/b", ["2"]]]},

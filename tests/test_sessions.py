@@ -143,8 +143,6 @@ def test_a_wrong_because_is_found(own: list[Operation], wrong: list[str]) -> Non
     assert wrong_lines(numbered, recorded) == wrong
 
 
-@pytest.mark.parametrize(
-    "why", ["", "so it is", "KERNEL.md row 'no such row'", "7.3-99: x", "follows from i=3", "patch 8"]
-)
+@pytest.mark.parametrize("why", ["", "so it is", "row 'no such row'", "7.3-99: x", "follows from i=3", "patch 8"])
 def test_a_because_without_a_source_is_found(why: str) -> None:
     assert not has_source({"i": 2, "because": why}, {3: {}})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import pty
+import re
 import select
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -114,12 +116,12 @@ def test_completion(shell: str, tmp_path: Path) -> None:
     def complete(*words: str) -> set[str]:
         return set(SHELLS[shell](["fakesysfs", *words], tmp_path))
 
-    assert complete("") == {"mount", "run", "umount", "list", "check", "replay"}
+    assert complete("") == {"mount", "run", "umount", "list", "check", "replay", "record"}
     assert complete("mou") == {"mount"}
     assert complete("mount", "--fore") == {"--foreground"}
     assert complete("mount", "--machine", "") == {*builtin(), "own.toml"}
     assert complete("run", "--udev", "--kernel", "") == set(PROFILES)
-    assert complete("replay", "--on", "") == {"model", "mount"}
+    assert complete("replay", "--on", "") == {"model", "mount", "kernel"}
     assert {"none", "distribution", "own.toml", "other"} <= complete("run", "--rules", "")
     assert complete("check", "") == {"own.toml"}
     assert "sh" in complete("run", "--kernel", "7.2", "--", "s")
@@ -184,3 +186,15 @@ def test_completion_in_zsh(tmp_path: Path) -> None:
             zsh.type(f"{clear}fakesysfs run --kernel 7.2 -- cat onl\t", "y.toml")
         finally:
             zsh.end()
+
+
+@pytest.mark.parametrize("command", ["mount", "run", "umount", "list", "check", "replay", "record"])
+def test_all_options_of_a_command_are_in_the_man_page(command: str) -> None:
+    """A command with a parser of its own needs a line in `whole_parser`."""
+    usage = subprocess.run(
+        [sys.executable, "-m", "fakesysfs", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    section = MAN_PAGE.read_text(encoding="utf-8").partition(f".SS {command}\n")[2].partition("\n.S")[0]
+    options = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", usage.partition("positional")[0].partition("\n\n")[0]))
+    assert section
+    assert {option for option in options - {"-h"} if option.replace("-", r"\-") not in section} == set()

@@ -14,7 +14,7 @@ MODULE_KINDS: Mapping[str, ModuleKind] = {
     "fsdev_dax": ModuleKind(),
     "kmem": ModuleKind(wants_memory_hotplug=True),
     "dax_hmem": ModuleKind(parameters={"region_idle": "N"}),
-    "dax_cxl": ModuleKind(),
+    "dax_cxl": ModuleKind(needs=("dax_hmem",)),
     "cxl_test": ModuleKind(out_of_tree=True),
     "libnvdimm": ModuleKind(core_size=110592),
     "nd_btt": ModuleKind(needs=("libnvdimm",), core_size=24576),

@@ -50,7 +50,10 @@ class NodeData:
     hmat_registered: bool = False
     """The HMAT's target of this node was registered. That happens once, with its first online memory."""
     access: bool = False
-    """access0 and access1 exist. They go with the device of the node, and nothing makes them again."""
+    """access0 and access1 exist: as a target's, or as those of an initiator of one.
+
+    They go with the device of the node, and nothing makes a target's again.
+    """
     access_targets: dict[str, NodeDevice] = field(default_factory=dict)
     """The links of access0/targets and access1/targets. A link stays when its node goes."""
     hugepages: dict[int, int] = field(default_factory=dict)
@@ -141,6 +144,8 @@ class Nodes:
         node.hmat_registered = node.access = True
         initiators = self.nearest_initiators(nid)
         for initiator in initiators:
+            # node_init_node_access: an initiator that is no target gets both directories, too.
+            self._nodes[initiator].access = True
             self._nodes[initiator].access_targets[node.device.name] = node.device
         return initiators
 

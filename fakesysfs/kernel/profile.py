@@ -150,7 +150,9 @@ HOTPLUG_V3_AS_POSTED = Profile(
     title="the posted series bug for bug",
     evidence="recorded",
     attribute="hotplug",
-    words_read=MappingProxyType({state: word for state, word in _ALL_WORDS.items() if state != Mmop.ONLINE_KERNEL}),
+    words_read=MappingProxyType(
+        {state: word for state, word in _ALL_WORDS.items() if state not in {Mmop.OFFLINE, Mmop.ONLINE_KERNEL}}
+    ),
     words_written=_SERIES_WRITTEN,
     policy_captured=PolicyCaptured.AT_CREATION,
     created_offline_stays_unplugged=True,

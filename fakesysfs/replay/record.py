@@ -291,7 +291,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 if all is recorded, 1 if the lab cannot do it, 2 for wrong use."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         operations = _operations(arguments.script)
     except (OSError, ScriptError, RecordingError) as error:
@@ -358,7 +358,8 @@ def _failed(text: str, status: int) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of its arguments."""
     parser = argparse.ArgumentParser(
         prog="fakesysfs record",
         description="""Boots a real kernel in QEMU, acts out a script there, and writes the answers as a recording that

@@ -73,14 +73,13 @@ class Changes:
         yield self._name(self._group(self._static("/sys/bus/node"), "devices"), node.name)
 
     def _node_access(self, node: Any, initiators: list[int], _last: Any) -> Iterator[NameChange]:
-        """The node got access0 and access1, and the initiators' ones got a link to it."""
+        """The node got access0 and access1, and its initiators got them and a link to the node."""
+        initiating = [device for nid in initiators if (device := node.nodes[nid].device) not in {None, node}]
         for name in ("access0", "access1"):
             yield self._name(self._tree.ino_of(node), name, directories=True)
-            for nid in initiators:
-                device = node.nodes[nid].device
-                if device is not None and device is not node:
-                    access = self._group(device, name)
-                    yield self._name(self._tree.lookup(access, b"targets"), node.name)
+            for device in initiating:
+                yield self._name(self._tree.ino_of(device), name, directories=True)
+                yield self._name(self._tree.lookup(self._group(device, name), b"targets"), node.name)
 
     def _tier(self, tier: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._at("/sys/devices/virtual/memory_tiering"), tier.name, directories=True)

@@ -177,6 +177,10 @@ def _coordinate(node: NodeDevice) -> AccessCoordinate:
     return kernel_of(node).setup.performance[node.nid]
 
 
+def _is_target(node: NodeDevice) -> bool:
+    return node.data.hmat_registered
+
+
 def _access(name: str) -> Group[NodeDevice]:
     return Group(
         name=name,
@@ -186,10 +190,10 @@ def _access(name: str) -> Group[NodeDevice]:
             Group(
                 name="initiators",
                 entries=(
-                    RO("read_bandwidth", lambda node: _coordinate(node).read_bandwidth),
-                    RO("read_latency", lambda node: _coordinate(node).read_latency),
-                    RO("write_bandwidth", lambda node: _coordinate(node).write_bandwidth),
-                    RO("write_latency", lambda node: _coordinate(node).write_latency),
+                    RO("read_bandwidth", lambda node: _coordinate(node).read_bandwidth, visible=_is_target),
+                    RO("read_latency", lambda node: _coordinate(node).read_latency, visible=_is_target),
+                    RO("write_bandwidth", lambda node: _coordinate(node).write_bandwidth, visible=_is_target),
+                    RO("write_latency", lambda node: _coordinate(node).write_latency, visible=_is_target),
                     Links(of=_initiators),
                 ),
             ),
@@ -201,7 +205,7 @@ def _access(name: str) -> Group[NodeDevice]:
 
 
 def _initiators(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:
-    return _node_links(node, kernel_of(node).nodes.nearest_initiators(node.nid))
+    return _node_links(node, kernel_of(node).nodes.nearest_initiators(node.nid)) if _is_target(node) else {}
 
 
 def _targets(node: NodeDevice) -> dict[str, tuple[Kobject, str]]:

@@ -50,6 +50,9 @@ NOT_READ = re.compile(
 MODULES = ("device_dax", "dax_hmem", "kmem", "fsdev_dax", "dax_cxl", "memory-notifier-error-inject")
 LOAD_ALL = "modprobe device_dax; modprobe dax_hmem; modprobe kmem"
 
+USES = 5
+"""How often a list of all files is drawn from: some of them may have gone since, and answer ENOENT."""
+
 STATES = ("offline", "offline", "online", "online_kernel", "online_movable")
 
 OWN_WORDS = {
@@ -103,7 +106,7 @@ class Drawer:
         self.target = ModelTarget(boot(machine_and_kernel(profile, variant)))
         self.first = True
         self._known: dict[str, list[str]] = {}
-        self._known_for = 0
+        self._uses = 0
 
     def steps(self, count: int) -> Iterator[Step]:
         """That many operations with their probes."""
@@ -223,7 +226,10 @@ class Drawer:
         return {"op": "sh", "cmd": command}
 
     def _other(self) -> Operation | None:
-        kinds = self._files()
+        if self._uses % USES == 0:
+            self._known = self._files()
+        self._uses += 1
+        kinds = self._known
         writable = [kind for kind in kinds if kind.startswith("w ")]
         kind = self.chance.choice(writable)
         return self._written(self.chance.choice(kinds[kind]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from fakesysfs.lab.images import KernelImage
 from fakesysfs.replay import cli, kernel_target, raw
 from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
 from fakesysfs.replay.recording import Operation
+from fakesysfs.replay.report import REPRODUCED, Line, Report
 from fakesysfs.replay.target import NotSupportedError
 
 SESSIONS = Path(__file__).parents[1] / "recordings/sessions"
+AGREED = Line("i=1", "read /sys/a", REPRODUCED)
 AS_POSTED = SESSIONS / "hotplug-v3-as-posted/14-memmap_on_memory.jsonl"
 
 
@@ -47,6 +51,20 @@ def test_each_session_is_replayed_on_the_kernel_of_its_series(
     assert "kernel: Debian 7.2.1-1 (nothing)" in out
     assert "7.2/01-boot: 0 of 21 operations reproduced" in out
     assert "[no QEMU here]" in out or "no QEMU here" in out
+
+
+def test_what_a_build_agreed_to_is_noted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "kernel_image", lambda name: KernelImage(f"{name}.1-1", Path("/nothing")))
+    monkeypatch.setattr(kernel_target, "replay_on", lambda *_: Report("7.2/01-boot", lines=[AGREED]))
+    note = tmp_path / "note.json"
+    note.write_text('[{"recordings": "7.3", "build": "other"}]')
+    for _ in range(2):
+        assert cli.main(["--on", "kernel", "--note", str(note), str(SESSIONS / "7.2/01-boot.jsonl")]) == 0
+    other, row = json.loads(note.read_text())
+    assert other == {"recordings": "7.3", "build": "other"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", row.pop("date"))
+    build = "Debian 7.2.1-1 (nothing)"
+    assert row == {"kernel": "7.2", "recordings": "7.2", "build": build, "reproduced": 1, "counted": 1}
 
 
 def test_a_variant_without_a_guest_is_named() -> None:

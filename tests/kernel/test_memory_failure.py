@@ -164,7 +164,12 @@ def test_a_page_of_the_firmware_beside_ram_cannot_be_handled(
 
 @pytest.mark.parametrize(
     ("profile", "page_type", "refusal"),
-    [("7.2", "get hwpoison page", "EIO"), ("7.3", "reserved kernel page", "ENOTRECOVERABLE")],
+    [
+        ("7.2", "get hwpoison page", "EIO"),
+        ("7.3", "reserved kernel page", "ENOTRECOVERABLE"),
+        ("hotplug-v3", "get hwpoison page", "EIO"),
+        ("hotplug-v3-as-posted", "get hwpoison page", "EIO"),
+    ],
 )
 def test_the_first_page_of_a_block_with_unmovable_pages_is_the_kernel_s(
     profile: str, page_type: str, refusal: str

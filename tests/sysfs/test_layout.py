@@ -111,6 +111,24 @@ def test_links_to_a_node_with_hmat_data_outlive_it() -> None:
             assert "node2" in face.names(f"{node}/node0/{access}/targets")
 
 
+def test_an_initiator_that_is_no_target_has_the_link_alone(tmp_path: Path) -> None:
+    """The HMAT names one node: the nearest node with CPUs gets access0 and access1 too, without figures."""
+    machine = tmp_path / "machine.toml"
+    figures = "read_bandwidth = 1\nread_latency = 1\nwrite_bandwidth = 1\nwrite_latency = 1\n"
+    machine.write_text(f'extends = "default"\nmemory_hotplug.online_type = "offline"\n[[hmat]]\nnode = 2\n{figures}')
+    face = Face(str(machine), "7.2")
+    node = "/sys/devices/system/node"
+    near = face.kernel.nodes.nearest_initiators(2)[0]
+    assert "access0" not in face.names(f"{node}/node{near}")
+    state = "/sys/devices/system/memory/memory64/state"
+    assert face.refusal(state, "online_movable") == "ok"
+    for access in ("access0", "access1"):
+        assert face.names(f"{node}/node{near}/{access}/targets") == ["node2"]
+        assert face.names(f"{node}/node{near}/{access}/initiators") == []
+        assert f"node{near}" in face.names(f"{node}/node2/{access}/initiators")
+        assert face.read(f"{node}/node2/{access}/initiators/read_latency") == "1\n"
+
+
 def test_power_of_a_node_s_access_has_async_only(tmp_path: Path) -> None:
     """Its device has no callbacks for runtime PM; access0 and access1 are devices of their own."""
     machine = tmp_path / "machine.toml"

@@ -82,7 +82,7 @@ function _shtab_fakesysfs_using
 end
 
 set -g _shtab_fakesysfs_commands mount run umount list check replay record
-set -g _shtab_fakesysfs_opts_with_value --at --jobs --kernel --kernel-image --machine --mount --note --on --rules -j
+set -g _shtab_fakesysfs_opts_with_value --at --jobs --kernel --kernel-image --machine --mount --note --on --output --rules -j -o
 
 complete -c fakesysfs -e
 complete -c fakesysfs -f
@@ -125,3 +125,7 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -s j -l jobs -x -d 'rep
 complete -c fakesysfs -n '_shtab_fakesysfs_using replay' -l kernel -xka "hotplug-v3 hotplug-v3-as-posted 7.2 7.3" -d 'replay only recordings of this kernel; may be repeated'
 complete -c fakesysfs -n '_shtab_fakesysfs_using replay; and test $_shtab_fakesysfs_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'recordings to replay (default: tests/sessions and tests/recordings)'
 complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a record -d 'record a real kernel; see `fakesysfs record --help`'
+complete -c fakesysfs -n '_shtab_fakesysfs_using record' -s h -l help -d 'show this help message and exit'
+complete -c fakesysfs -n '_shtab_fakesysfs_using record' -l kernel-image -x -d 'the newest kernel of a series in Debian, or a folder /usr/lib/modules/RELEASE (default: 7.3)'
+complete -c fakesysfs -n '_shtab_fakesysfs_using record' -l machine -xka "boot-policy-offline boot-policy-online boot-policy-online_kernel boot-policy-online_movable cxl default distribution distribution-hmat distribution-policy-offline distribution-policy-online distribution-policy-online_kernel distribution-policy-online_movable hmat memmap_on_memory pmem region_idle slab_debug" -d 'the guest (default: distribution)'
+complete -c fakesysfs -n '_shtab_fakesysfs_using record' -s o -l output -xka "(_fakesysfs_toml_file)" -d 'default: SCRIPT.recorded.jsonl, here'

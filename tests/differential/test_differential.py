@@ -1,0 +1,104 @@
+"""The differential without a kernel: what it draws, finds and shrinks. With marker `ci`: on real kernels."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.lab import images
+from fakesysfs.lab.archive import LabError
+from fakesysfs.lab.images import KernelImage
+from fakesysfs.replay import record
+from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
+from fakesysfs.replay.recording import Operation
+from tests.differential import __main__ as command
+from tests.differential import compare
+from tests.differential.compare import Compared
+from tests.differential.draw import Drawer, Step, script, written
+
+VARIANT = "distribution"
+
+
+def drawn(profile: str, seed: int, count: int = 8) -> list[Step]:
+    return list(Drawer(random.Random(seed), profile, VARIANT).steps(count))  # noqa: S311  a seed
+
+
+def recorded(steps: Sequence[Step], acts_as: str, claims: str) -> Compared:
+    """A sequence that a model of one kernel answers, in the place of a real kernel, and its replay."""
+    operations = [operation for step in steps for operation in (step.act, *step.probes)]
+    header = {"op": "header", "profile": claims, "name": "drawn", "variant": VARIANT}
+    lines = [header, *record.Recorder(ModelTarget(boot(machine_and_kernel(acts_as, VARIANT)))).record(operations)]
+    return Compared(steps, lines, compare.replayed(lines))
+
+
+@pytest.mark.parametrize("profile", ["7.2-distribution", "7.3-distribution"])
+def test_a_script_is_what_was_drawn(profile: str) -> None:
+    steps = drawn(profile, 1)
+    operations = [operation for step in steps for operation in (step.act, *step.probes)]
+    assert list(record.parse(script(steps))) == operations
+    assert drawn(profile, 1) == steps
+    assert drawn(profile, 2) != steps
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_kernel_like_the_model_has_no_difference(seed: int) -> None:
+    found = recorded(drawn("7.3-distribution", seed), "7.3-distribution", "7.3-distribution")
+    assert found.first is None
+    assert found.report.counted > len(found.steps)
+
+
+UNPLUG = "/sys/bus/dax/devices/dax0.0/state"
+BLOCKS: Operation = {"op": "blocks", "full": False}
+
+
+def test_a_kernel_that_differs_is_found_and_shrunk() -> None:
+    """7.2 has no attribute `state`. Only the load of the modules is needed to show that."""
+    load = Step({"op": "sh", "cmd": "modprobe device_dax; modprobe dax_hmem; modprobe kmem"}, (BLOCKS,))
+    needless = [Step(written("/sys/devices/system/memory/memory81/state", b"offline"), (BLOCKS,)) for _ in range(3)]
+    steps = [*needless, load, *needless, Step(written(UNPLUG, b"unplugged\n"), (BLOCKS,)), *needless]
+    found = recorded(steps, "7.2-distribution", "7.3-distribution")
+    first = found.first
+    assert first is not None
+    assert first.what == f"write {UNPLUG} 'unplugged\\n'"
+    assert found.until_first[-1] == Step(written(UNPLUG, b"unplugged\n"), ())
+
+    def differs(part: Sequence[Step]) -> bool:
+        again = recorded(part, "7.2-distribution", "7.3-distribution").first
+        return again is not None and compare.signature(again) == compare.signature(first)
+
+    shortest = compare.shortest(found.until_first, differs, attempts=40)
+    assert [step.act for step in shortest] == [load.act, written(UNPLUG, b"unplugged\n")]
+
+
+def test_attempts_to_shrink_are_bounded() -> None:
+    steps = [Step(written(f"/{number}", b""), ()) for number in range(50)]
+    tried: list[Sequence[Step]] = []
+
+    def differs(part: Sequence[Step]) -> bool:
+        tried.append(part)
+        return False
+
+    assert compare.shortest(steps, differs, attempts=7) == steps
+    assert len(tried) == 7
+
+
+@pytest.fixture(params=images.SERIES)
+def image(request: pytest.FixtureRequest) -> KernelImage:
+    """A kernel that is there, or can be fetched."""
+    try:
+        found = images.kernel_image(request.param)
+        images.qemu()
+        images.guest_tools()
+    except LabError as error:
+        pytest.skip(f"because {error}")
+    return found
+
+
+@pytest.mark.ci
+def test_a_real_kernel_answers_as_the_model(image: KernelImage, tmp_path: Path) -> None:
+    """At most four minutes for each kernel, and the time to shrink a difference."""
+    arguments = ["--kernel", image.series, "--seed", "1", "--operations", "180", "--minutes", "4", "-o", str(tmp_path)]
+    assert command.main(arguments) == 0, "\n".join(path.read_text() for path in tmp_path.glob("*.script"))

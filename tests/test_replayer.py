@@ -1124,6 +1124,7 @@ def test_without_fuse_a_snapshot_whose_recipe_needs_a_shell_is_not_run(monkeypat
     ("arguments", "why"),
     [
         (["--note", "x.json"], "--note is for --on kernel: it names the build of a real kernel"),
+        (["--kernel-image", "7.3"], "--kernel-image needs --on kernel"),
         (["--kernel", "7.9"], "no recording of kernel '7.9' (choose from 7.3)"),
         (["--on", "mount"], "--on mount needs a mount: no FUSE"),
     ],

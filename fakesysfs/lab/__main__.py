@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from fakesysfs.lab import agent, images
+from fakesysfs.lab import agent, guest, images
 from fakesysfs.lab.archive import LabError, cache_folder, say
 
 
@@ -44,14 +44,27 @@ def _list() -> None:
 
 
 def _clean(*, everything: bool) -> None:
-    """Remove saved states, and kernels that a newer one of their series has replaced; or all of it."""
+    """Remove what no boot uses any more, and what a stopped command has left; or all of it. Fetches nothing."""
+    cache = cache_folder()
     if everything:
-        shutil.rmtree(cache_folder(), ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
         return
-    shutil.rmtree(cache_folder() / "states", ignore_errors=True)
-    for series in images.SERIES:
-        for image in images.unpacked_kernels(series)[:-1]:
-            shutil.rmtree(cache_folder() / "kernels" / image.version)
+    kernels = images.newest_unpacked()
+    programs = images.program_folders()
+    kept = {
+        *programs, agent.program_path(cache), cache / "kernels", cache / "states",
+        *(cache / "kernels" / image.version for image in kernels),
+    }  # fmt: skip
+    if all(folder.is_dir() for folder in programs):
+        kept |= guest.current_files(kernels)
+    for folder in (cache, cache / "kernels", cache / "states"):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path not in kept:
+                say(f"{path.relative_to(cache)} is removed")
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         "series", nargs="*", metavar="SERIES", help=f"kernels by their series (default: {' '.join(images.SERIES)})"
     )
     commands.add_parser("list", help="list kernels and saved states")
-    clean = commands.add_parser("clean", help="remove saved states, and kernels that newer ones have replaced")
+    clean = commands.add_parser(
+        "clean", help="remove what newer kernels, QEMU or tools have replaced, and what a stopped command has left"
+    )
     clean.add_argument("--all", action="store_true", help="remove everything")
     return parser
 

@@ -314,10 +314,14 @@ SOURCE = Path(__file__).with_name("agent.c")
 
 
 @functools.cache
+def program_path(folder: Path) -> Path:
+    """Where `program` keeps what it builds of the present text."""
+    return folder / f"agent-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}"
+
+
 def program(folder: Path) -> bytes:
     """The agent as a static program, built into `folder` once for each text of it. Raises LabError."""
-    text = SOURCE.read_bytes()
-    built = folder / f"agent-{hashlib.sha256(text).hexdigest()[:16]}"
+    built = program_path(folder)
     if not built.is_file():
         compiler = shutil.which("cc")
         if compiler is None:

@@ -6,6 +6,8 @@ where its SHA256 is that of the index. Downloads go over http, as apt's do.
 
 from __future__ import annotations
 
+import datetime as dt
+import email.utils
 import functools
 import hashlib
 import http.client
@@ -16,9 +18,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -172,6 +173,7 @@ class Archive:
         if suite not in self._indices:
             say(f"reading the index of Debian {suite} at {self.mirror}")
             release = _signed_text(self._get(f"dists/{suite}/InRelease"), f"{self.mirror} {suite}")
+            _check_release(release, suite)
             name = f"main/binary-{ARCHITECTURE}/Packages.xz"
             found = re.search(rf"^ ([0-9a-f]{{64}}) +\d+ {re.escape(name)}$", release, re.MULTILINE)
             if found is None:
@@ -182,17 +184,22 @@ class Archive:
         return self._indices[suite]
 
     def _get(self, path: str) -> bytes:
-        with self._open(path) as answer:
-            data: bytes = answer.read()
-        return data
+        return b"".join(self._read(path))
 
-    def _open(self, path: str) -> http.client.HTTPResponse:
+    def _read(self, path: str) -> Iterator[bytes]:
+        """The parts of a file of the mirror. Raises LabError."""
         url = f"{self.mirror}/{path}"
         try:
-            answer: http.client.HTTPResponse = urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)  # noqa: S310  http
-        except (urllib.error.URLError, OSError) as error:
-            raise LabError(f"{url} cannot be read: {getattr(error, 'reason', error)}") from None
-        return answer
+            with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310  http
+                missing = int(answer.headers.get("Content-Length", 0))
+                while part := answer.read(_CHUNK):
+                    missing -= len(part)
+                    yield part
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(getattr(error, "reason", error)).strip() or type(error).__name__
+            raise LabError(f"{url} cannot be read: {reason}: try again, or choose another mirror") from None
+        if missing > 0:
+            raise LabError(f"{url} ends {missing} bytes too early: try again, or choose another mirror")
 
     def unpack(self, packages: Iterable[Package], folder: Path) -> None:
         """Download packages, check their SHA256, and unpack them into a new folder.
@@ -219,8 +226,8 @@ class Archive:
 
     def _download(self, package: Package, file: Path, progress: Progress) -> None:
         digest = hashlib.sha256()
-        with self._open(package.path) as answer, file.open("wb") as out:
-            while part := answer.read(_CHUNK):
+        with file.open("wb") as out:
+            for part in self._read(package.path):
                 out.write(part)
                 digest.update(part)
                 progress.add(len(part))
@@ -244,22 +251,59 @@ def _signed_text(signed: bytes, what: str) -> str:
         raise LabError("gpgv is missing: install the package gpgv")
     if not KEYS.is_file():
         raise LabError(f"{KEYS} is missing: install the package debian-archive-keyring")
-    done = subprocess.run(["gpgv", "--keyring", KEYS, "--output", "-"], input=signed, capture_output=True, check=False)
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().split("\n")[-1]
-        raise LabError(f"the signature of {what} cannot be verified: {last}")
-    return done.stdout.decode("utf-8", "replace")
+    with tempfile.TemporaryDirectory() as work:
+        text = Path(work, "InRelease")
+        command = ["gpgv", "--keyring", str(KEYS), "--status-fd", "1", "--output", str(text)]
+        done = subprocess.run(command, input=signed, capture_output=True, check=False)
+        # the exit status is not 0 if one signer of several is unknown
+        status = set(re.findall(r"^\[GNUPG:\] (\w+)", done.stdout.decode(errors="replace"), re.MULTILINE))
+        if {"GOODSIG", "VALIDSIG"} <= status and not status & {"BADSIG", "ERROR"}:
+            return text.read_text(encoding="utf-8", errors="replace")
+    last = done.stderr.decode(errors="replace").strip().split("\n")[-1]
+    raise LabError(f"the signature of {what} cannot be verified: {last}")
+
+
+def _check_release(release: str, suite: str) -> None:
+    """Refuse the InRelease of another suite, and one that has expired. Raises LabError."""
+    fields = dict(re.findall(r"^([\w-]+): *(.*)$", release, re.MULTILINE))
+    names = [fields[key] for key in ("Suite", "Codename") if key in fields]
+    if suite not in names:
+        raise LabError(f"the mirror has {' or '.join(names) or 'no suite'} as Debian {suite}: choose another mirror")
+    until = fields.get("Valid-Until")
+    if until is None or not _checks_valid_until():
+        return
+    try:
+        end = email.utils.parsedate_to_datetime(until).replace(tzinfo=dt.UTC)
+    except ValueError:
+        raise LabError(f"the InRelease of Debian {suite} is valid until {until!r}: choose another mirror") from None
+    if end < dt.datetime.now(dt.UTC):
+        raise LabError(
+            f"the InRelease of Debian {suite} has expired ({until}): choose another mirror, or let apt accept it "
+            '(Acquire::Check-Valid-Until "false")'
+        )
+
+
+@functools.cache
+def _checks_valid_until() -> bool:
+    """Whether apt refuses expired indices here. It does not where the mirror is a snapshot."""
+    if shutil.which("apt-config") is None:
+        return True
+    command = ["apt-config", "shell", "answer", "Acquire::Check-Valid-Until/b"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "false" not in done.stdout
 
 
 @functools.cache
 def find_mirror() -> str:
     """The mirror of Debian that apt uses here, or Debian's own."""
     if shutil.which("apt-get"):
-        form = "$(SITE) $(ORIGIN)"
+        form = "$(ORIGIN)|$(LABEL)|$(SITE)"
         command = ["apt-get", "indextargets", "--format", form, "Created-By: Packages", "Component: main"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        sites = sorted(line.removesuffix(" Debian") for line in done.stdout.split("\n") if line.endswith(" Debian"))
-        if sites and sites[0].startswith("http"):
+        # security, backports and ports have labels of their own, and no suite that the lab reads
+        main = "Debian|Debian|"
+        sites = sorted(line.removeprefix(main) for line in done.stdout.split("\n") if line.startswith(f"{main}http"))
+        if sites:
             return sites[0].rstrip("/")
     return DEFAULT_MIRROR
 

@@ -1,7 +1,8 @@
 """Booting a guest, and going on from its state after boot.
 
 The first boot of a guest with a kernel saves its state into the cache folder; later ones restore it.
-The state depends on the kernel, on QEMU and on the guest's description: all of them are in its name.
+The state depends on the kernel, on QEMU, on the guest's description, and with KVM on the host's
+processor: all of them are in its name.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -21,8 +22,8 @@ from fakesysfs.lab import agent, images, initramfs
 from fakesysfs.lab.agent import Agent, SilentError
 from fakesysfs.lab.archive import LabError, cache_folder, say
 from fakesysfs.lab.images import KernelImage
-from fakesysfs.lab.machines import MIB, Guest, Node
-from fakesysfs.lab.qemu import DEVICES, Qemu
+from fakesysfs.lab.machines import GUESTS, MIB, Guest, Node
+from fakesysfs.lab.qemu import DEVICES, Qemu, StateError
 
 ATTEMPTS = 3
 """Under TCG about one boot of seven dies early, in a race with code that is being patched."""
@@ -36,6 +37,8 @@ _KERNEL_ARGUMENTS = (
 )  # fmt: skip
 """Without KASLR the same blocks are unmovable in each boot. The clock jumps when a state is restored."""
 _KVM = Path("/dev/kvm")
+_CPUINFO = Path("/proc/cpuinfo")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(slots=True)
@@ -87,9 +90,18 @@ def boot(guest: Guest, image: KernelImage) -> Booted:
         return boot_afresh(guest, image)
     chosen = accelerator(image)
     state = _states() / f"{_identity(guest, image, chosen)}.state"
-    if not state.is_file():
-        _boot_and_save(guest, image, chosen, state)
-    return _start(guest, image, chosen, lambda qemu: qemu.restore(state), ("-incoming", "defer"), restored=True)
+    if state.is_file():
+        try:
+            return _restore(guest, image, chosen, state)
+        except StateError as error:
+            say(f"the saved state is removed: {error}")
+            state.unlink(missing_ok=True)
+    _boot_and_save(guest, image, chosen, state)
+    return _restore(guest, image, chosen, state)
+
+
+def _restore(guest: Guest, image: KernelImage, kind: str, state: Path) -> Booted:
+    return _start(guest, image, kind, lambda qemu: qemu.restore(state), ("-incoming", "defer"), restored=True)
 
 
 def boot_afresh(guest: Guest, image: KernelImage) -> Booted:
@@ -178,16 +190,27 @@ _REASON = re.compile(r"Kernel panic|Oops|BUG:")
 
 
 def _initramfs(guest: Guest, image: KernelImage) -> Path:
-    program = agent.program(cache_folder())
-    parts = [*_build(image), *guest.modules, images.guest_tools().name]
-    key = hashlib.sha256("\0".join(parts).encode() + program).hexdigest()[:16]
-    path = _states() / f"initramfs-{image.version}-{key}.cpio"
+    """Its initramfs, built if it is not there. Raises LabError."""
+    path = _initramfs_path(guest, image)
     if not path.is_file():
-        data = initramfs.build(image, guest.modules, program, images.guest_tools())
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-            part.write(data)
-        Path(part.name).replace(path)
+        _write(path, initramfs.build(image, guest.modules, agent.program(cache_folder()), images.guest_tools()))
     return path
+
+
+def _initramfs_path(guest: Guest, image: KernelImage) -> Path:
+    parts = [*_build(image), *guest.modules, images.tools_folder().name, agent.program_path(cache_folder()).name]
+    return _states() / f"initramfs-{image.version}-{_key(parts)}.cpio"
+
+
+def _key(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file at once: another process sees all of it or nothing."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", suffix=".part", delete=False) as part:
+        part.write(data)
+    Path(part.name).replace(path)
 
 
 def _build(image: KernelImage) -> tuple[str, ...]:
@@ -199,10 +222,31 @@ def _build(image: KernelImage) -> tuple[str, ...]:
 def _identity(guest: Guest, image: KernelImage, kind: str) -> str:
     """A name for the state of a guest after boot."""
     parts = [
-        *images.qemu().words, *DEVICES, *guest.qemu_arguments(), kind, command_line(guest),
-        str(_initramfs(guest, image)), *_build(image),
+        *images.qemu().words, *map(str, images.qemu_version()), *DEVICES, *guest.qemu_arguments(), kind,
+        *([_processor()] if kind == "kvm" else []), command_line(guest), str(_initramfs_path(guest, image)),
+        *_build(image),
     ]  # fmt: skip
-    return f"{image.version}-{guest.name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
+    return f"{image.version}-{guest.name}-{_key(parts)}"
+
+
+def _processor() -> str:
+    """The model of the host's processor, or an empty text where the kernel does not say it."""
+    found = re.search(r"^model name\s*: (.*)$", _CPUINFO.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def current_files(kernels: Iterable[KernelImage]) -> set[Path]:
+    """The files in the folder of states that a boot of these kernels uses, whether they are there or not.
+
+    QEMU must be there: without it no state can be used.
+    """
+    found = {_note()}
+    for image in kernels:
+        for guest in GUESTS.values():
+            found.add(_initramfs_path(guest, image))
+            if guest.restorable:
+                found |= {_states() / f"{_identity(guest, image, kind)}.state" for kind in ("tcg", "kvm")}
+    return found
 
 
 _PROBE = Guest("probe", (Node(512 * MIB, "0-0"),), modules=())
@@ -217,12 +261,17 @@ def accelerator(image: KernelImage) -> str:
     chosen = os.environ.get("FAKESYSFS_LAB_ACCELERATOR")
     if chosen or not os.access(_KVM, os.R_OK | os.W_OK):
         return chosen or "tcg"
-    note = _states() / f"accelerator-{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii').strip()}"
+    note = _note()
     if not note.is_file():
         try:
             with _start(_PROBE, image, "kvm", _as_it_is, (), restored=False):
-                note.write_text("kvm", encoding="ascii")
+                _write(note, b"kvm")
         except LabError as error:
             say(f"guests run without KVM: with it none answers within {KVM_SECONDS} seconds ({error})")
-            note.write_text("tcg", encoding="ascii")
+            _write(note, b"tcg")
     return note.read_text(encoding="ascii")
+
+
+def _note() -> Path:
+    """Where `accelerator` keeps what it found since the start of the host."""
+    return _states() / f"accelerator-{_BOOT_ID.read_text(encoding='ascii').strip()}"

@@ -35,6 +35,9 @@ TOOLS = (
 )  # fmt: skip
 """The guest's programs: those that recorded command lines start."""
 
+QEMU = ("qemu-system-x86",)
+"""What is fetched where this system's QEMU is missing or too old."""
+
 
 # Kernels ----------------------------------------------------------------------------------------------------------
 
@@ -85,8 +88,18 @@ def kernel_image(name: str, *, refresh: bool = False) -> KernelImage:
 
 def unpacked_kernels(series: str) -> list[KernelImage]:
     """The unpacked kernels of a series, the newest last."""
+    return [image for image in _unpacked() if image.series == series]
+
+
+def newest_unpacked() -> list[KernelImage]:
+    """The newest unpacked kernel of each series, whether it has a profile or not."""
+    return list({image.series: image for image in _unpacked()}.values())
+
+
+def _unpacked() -> list[KernelImage]:
+    """All unpacked kernels, the newest last."""
     images = [_image(folder) for folder in (cache_folder() / "kernels").glob("[0-9]*")]
-    return sorted((image for image in images if image.series == series), key=lambda image: version_key(image.version))
+    return sorted(images, key=lambda image: version_key(image.version))
 
 
 def _image(folder: Path) -> KernelImage:
@@ -139,9 +152,14 @@ class Program:
     environment: tuple[tuple[str, str], ...] = ()
 
 
+def _folder(name: str, packages: tuple[str, ...]) -> Path:
+    """Where Debian's packages of a set are kept."""
+    return cache_folder() / f"{name}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}"
+
+
 def _packages(name: str, packages: tuple[str, ...]) -> Path:
     """The folder with Debian's packages of a set, fetched if it is not there."""
-    folder = cache_folder() / f"{name}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}"
+    folder = _folder(name, packages)
     if not folder.is_dir():
         archive = _archive()
         archive.unpack(archive.index("unstable").with_dependencies(packages, _NOT_NEEDED), folder)
@@ -153,17 +171,34 @@ def guest_tools() -> Path:
     return _packages("tools", TOOLS)
 
 
+def program_folders() -> tuple[Path, ...]:
+    """The folders in the cache that QEMU and the guest's tools are taken from. A fetch makes those that are missing."""
+    return (tools_folder(), *(() if _installed_qemu() else (_folder("qemu", QEMU),)))
+
+
+def tools_folder() -> Path:
+    """Where `guest_tools` keeps them."""
+    return _folder("tools", TOOLS)
+
+
+def _installed_qemu() -> str | None:
+    """This system's QEMU, or None where it is missing or too old."""
+    installed = shutil.which("qemu-system-x86_64")
+    return installed if installed is not None and _qemu_version((installed,)) >= MIN_QEMU else None
+
+
 @functools.cache
 def qemu() -> Program:
     """This system's QEMU, or Debian unstable's where it is missing or too old. Raises LabError."""
-    installed = shutil.which("qemu-system-x86_64")
-    if installed is not None and _qemu_version((installed,)) >= MIN_QEMU:
-        return Program((installed,))
+    installed = _installed_qemu()
     if installed is not None:
-        say(f"{installed} is older than {'.'.join(map(str, MIN_QEMU))}: Debian unstable's is used")
-    return _started_by_own_loader(_packages("qemu", ("qemu-system-x86",)))
+        return Program((installed,))
+    if older := shutil.which("qemu-system-x86_64"):
+        say(f"{older} is older than {'.'.join(map(str, MIN_QEMU))}: Debian unstable's is used")
+    return _started_by_own_loader(_packages("qemu", QEMU))
 
 
+@functools.cache
 def qemu_version() -> tuple[int, ...]:
     """Major and minor number of the QEMU that is used. Raises LabError."""
     return _qemu_version(qemu().words)

@@ -40,6 +40,10 @@ class QemuError(LabError):
     """QEMU has ended, or refuses a command."""
 
 
+class StateError(QemuError):
+    """QEMU cannot go on from a saved state."""
+
+
 def _ends_with_parent() -> tuple[str, ...]:
     """The words before a command that end it when this process is killed."""
     setpriv = shutil.which("setpriv")
@@ -114,18 +118,25 @@ class Qemu:
     def save(self, path: Path) -> None:
         """Write the guest's state to a file. The guest stays stopped. Raises QemuError."""
         part = path.with_suffix(f".{os.getpid()}.part")
-        self.command("stop")
-        self._prepare_migration()
-        self.command("migrate", uri=f"file:{part}")
-        self._migrated()
-        part.rename(path)
+        try:
+            self.command("stop")
+            self._prepare_migration()
+            self.command("migrate", uri=f"file:{part}")
+            self._migrated()
+            part.rename(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
     def restore(self, path: Path) -> None:
-        """Go on from a saved state. QEMU was started with `-incoming defer`. Raises QemuError."""
-        self._prepare_migration()
-        self.command("migrate-incoming", uri=f"file:{path}")
-        self._migrated()
-        self.command("cont")
+        """Go on from a saved state. QEMU was started with `-incoming defer`. Raises StateError."""
+        try:
+            self._prepare_migration()
+            self.command("migrate-incoming", uri=f"file:{path}")
+            self._migrated()
+            self.command("cont")
+        except QemuError as error:
+            raise StateError(str(error)) from None
 
     def _prepare_migration(self) -> None:
         self.command("migrate-set-capabilities", capabilities=[{"capability": "mapped-ram", "state": True}])

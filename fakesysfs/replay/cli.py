@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     place = Place(arguments.on, arguments.kernel_image, machine)
     if arguments.note is not None and arguments.on != "kernel":
         return _wrong_use("--note is for --on kernel: it names the build of a real kernel")
+    if arguments.kernel_image is not None and arguments.on != "kernel":
+        return _wrong_use("--kernel-image needs --on kernel")
     if arguments.on == "mount":
         try:
             check_library()

@@ -6,7 +6,6 @@ older one, as everywhere in the replayer.
 
 from __future__ import annotations
 
-import errno as codes
 import functools
 import os
 import re
@@ -52,6 +51,8 @@ from fakesysfs.replay.target import (
     RaceWriter,
     ShellResult,
     Target,
+    errno_name,
+    errno_number,
 )
 from fakesysfs.testing.tasks import Signal
 
@@ -275,7 +276,7 @@ class KernelTarget(Target):
         kind, data = self.read_result(path, None)
         if isinstance(data, bytes):
             return data.decode("latin-1")
-        raise OSError(getattr(codes, data, 0), f"{kind} {path}")
+        raise OSError(errno_number(data), f"{kind} {path}")
 
     def write_file(self, path: str, data: bytes, flags: int, offset: int | None = None) -> Outcome:
         """See Target. One batch."""
@@ -542,7 +543,7 @@ def _result(opened: Answer, read: Answer) -> tuple[str, bytes | str]:
 
 
 def _name(answer: Answer) -> str:
-    return codes.errorcode.get(-answer.result, str(-answer.result))
+    return errno_name(-answer.result)
 
 
 def _read(descriptor: int | Result, size: int, offset: int | None, flags: int = 0) -> Call:

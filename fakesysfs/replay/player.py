@@ -206,9 +206,9 @@ class Player:
         try:
             status = self.target.stat(path)
         except OSError as error:
-            return compared(difference("stat", operation.get("errno", "success"), errno_name(error.errno)))
+            return compared(difference("stat", _recorded_errno(operation) or "success", errno_name(error.errno)))
         if "errno" in operation:
-            return compared(difference("stat", operation["errno"], "success"))
+            return compared(difference("stat", _recorded_errno(operation), "success"))
         got: dict[str, Any] = {"mode": oct(status.mode), "size": status.size}
         if not (self.context.other_configuration and stat.S_ISDIR(status.mode)):  # it has `power`, too
             got["nlink"] = status.nlink
@@ -223,18 +223,24 @@ class Player:
         return compared(differences)
 
     def _ls(self, operation: Operation) -> Verdict:
-        try:
-            got: list[str] | None = sorted(self.target.ls(operation["path"]))
-        except OSError:
-            got = None
+        got = self._listed(operation["path"])
+        got = got and sorted(got)
         expected, found = (names and normalise("names", names, self.context) for names in (operation["names"], got))
         return compared(_names(expected, found))
 
     def _order(self, operation: Operation) -> Verdict:
         expected, got = (
-            normalise("names", names, self.context) for names in (operation["names"], self.target.ls(operation["path"]))
+            names and normalise("names", names, self.context)
+            for names in (operation["names"], self._listed(operation["path"]))
         )
         return compared(difference("order of readdir", expected, got))
+
+    def _listed(self, path: str) -> list[str] | None:
+        """The names in a directory, or None if there is no such directory."""
+        try:
+            return self.target.ls(path)
+        except OSError:
+            return None
 
     # Probes --------------------------------------------------------------------------------------------------------
 
@@ -467,6 +473,11 @@ def outcome_differences(operation: Operation, outcome: Outcome) -> list[str]:
     else:
         got = ("ret", outcome.ret)
     return difference("write", _recorded_outcome(operation, "ret"), got)
+
+
+def _recorded_errno(operation: Operation) -> str | None:
+    """The name, whether the recording has the name or the number."""
+    return errno_name(errno_number(operation["errno"])) if "errno" in operation else None
 
 
 def _recorded_outcome(operation: Operation, success: str) -> tuple[str, Any]:

@@ -53,7 +53,7 @@ def parse(text: str) -> Iterator[Operation]:
     |---|---|
     | `# TEXT` | a note |
     | `write PATH TEXT` | write TEXT and a newline, as `echo` does |
-    | `bytes PATH TEXT` | write TEXT with escapes such as \0 and \n, and no newline |
+    | `bytes PATH 'TEXT'` | write TEXT with escapes such as \0 and \n, and no newline; the quotes keep the backslash |
     | `read PATH`, `stat PATH`, `ls PATH` | the same |
     | `blocks`, `iomem`, `memtotal`, `tiers`, `tainted` | the whole machine |
     | `fixture WHAT [NODE]` | pin, unpin, kernel-allocations |
@@ -61,10 +61,13 @@ def parse(text: str) -> Iterator[Operation]:
     | `poll ID`, `signal ID`, `end ID` | look at it, kill it, wait for it |
     | `sh COMMAND` | the rest of the line, in bash |
     """
+    started: set[int] = set()
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if line:
             try:
-                yield _parsed(line)
+                operation = _parsed(line)
+                _check_id(operation, started)
+                yield operation
             except (ValueError, IndexError, KeyError) as error:
                 raise ScriptError(f"line {number}: {line!r} is no operation ({error})") from None
 
@@ -75,10 +78,28 @@ def _parsed(line: str) -> Operation:
     kind, _, rest = line.partition(" ")
     if kind == "sh" and rest:
         return {"op": "sh", "cmd": rest.strip()}
+    if kind == "bytes" and "\\" in _QUOTED.sub("", rest):
+        raise ValueError("quote the TEXT: outside quotes a backslash is lost, as in a shell")
     words = shlex.split(rest)
     if len(words) not in _WORDS[kind]:
         raise ValueError(f"{kind} takes {' or '.join(map(str, _WORDS[kind]))} words")
     return _OPERATIONS[kind](*words)
+
+
+_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*\"""")
+
+
+def _check_id(operation: Operation, started: set[int]) -> None:
+    """Raise ValueError for a background write that has not started, or has ended, or has started already."""
+    kind, key = operation["op"], operation.get("id")
+    if kind == "async_start":
+        if key in started:
+            raise ValueError(f"the write {key} has started already: end it first, or take another number")
+        started.add(operation["id"])
+    elif key is not None and key not in started:
+        raise ValueError(f"no write {key} has started: `start {key} PATH TEXT`")
+    elif kind == "async_end":
+        started.remove(operation["id"])
 
 
 def _write(path: str, data: bytes) -> Operation:
@@ -87,7 +108,8 @@ def _write(path: str, data: bytes) -> Operation:
 
 
 def _unescaped(text: str) -> bytes:
-    return text.encode("latin-1", "backslashreplace").decode("unicode_escape").encode("latin-1")
+    """Raises ValueError for an escape of more than a byte."""
+    return text.encode().decode("unicode_escape").encode("latin-1")
 
 
 _OPERATIONS: dict[str, Callable[..., Operation]] = {
@@ -104,7 +126,8 @@ _OPERATIONS: dict[str, Callable[..., Operation]] = {
     "collect": lambda: {"op": "collect", "text": ""},
     "fixture": lambda what, node=None: {"op": "fixture", "what": what, "node": None if node is None else int(node)},
     "start": lambda key, path, text: {
-        "op": "async_start", "id": int(key), "path": path, "data": repr(f"{text}\n"), "alarm_s": 0
+        "op": "async_start", "id": int(key), "path": path, "data": repr(_write(path, f"{text}\n".encode())["data"]),
+        "alarm_s": 0,
     },
     "poll": lambda key: {"op": "async_poll", "id": int(key)},
     "signal": lambda key: {"op": "async_signal", "id": int(key), "sig": "SIGKILL"},
@@ -275,6 +298,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"{arguments.script}: {error}", _WRONG_USE)
     out: Path = arguments.output or Path(arguments.script.stem + ".recorded.jsonl")
     try:
+        _check_writable(out)
+    except OSError as error:
+        return _failed(f"{out}: {error.strerror}: name another file with -o", _WRONG_USE)
+    try:
         image = images.kernel_image(arguments.kernel_image)
         with guest.boot(machines.GUESTS[arguments.machine], image) as booted:
             target = kernel_target.KernelTarget(booted.agent)
@@ -284,6 +311,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     print(f"{out}: {len(lines) - 1} operations on {image}")  # noqa: T201  what a command does
     return 0
+
+
+def _check_writable(path: Path) -> None:
+    """Open a file as it will be written, before a boot that takes minutes. Changes nothing. Raises OSError."""
+    new = not path.exists()
+    path.open("a").close()
+    if new:
+        path.unlink()
 
 
 def header(name: str, booted: guest.Booted, target: Target) -> Operation:
@@ -309,7 +344,13 @@ def _operations(script: Path) -> list[Operation]:
         if not isinstance(session, Session):
             raise RecordingError("it is a snapshot: name a session or a script")
         return session.operations
-    return list(parse(script.read_text(encoding="utf-8")))
+    try:
+        text = script.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ScriptError(
+            "the script is not UTF-8 text: save it as UTF-8, and write other bytes with `bytes`"
+        ) from None
+    return list(parse(text))
 
 
 def _failed(text: str, status: int) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from fakesysfs.ops.errors import NAMES
 from fakesysfs.replay.recording import Value
 from fakesysfs.testing.tasks import Signal
 
@@ -290,10 +291,19 @@ class Target(ABC):
 
 
 def errno_name(number: int | None) -> str:
-    """The name that the recordings use: Python's, or the number where Python has none."""
-    return "None" if number is None else codes.errorcode.get(number, str(number))
+    """The name of an errno, or the number where it has no name."""
+    return "None" if number is None else NAMES.get(number, str(number))
 
 
 def errno_number(name: str | int) -> int:
-    """The number of a recorded errno."""
-    return name if isinstance(name, int) else int(getattr(codes, name, None) or name)
+    """The number of a recorded errno: a name, or a number as in recordings of a Python without the name.
+
+    Raises ValueError for an unknown name.
+    """
+    return name if isinstance(name, int) else _NUMBERS.get(name) or int(name)
+
+
+_NUMBERS = {
+    **{name: number for name, number in vars(codes).items() if name.startswith("E")},  # of two names for one, both
+    **{name: number for number, name in NAMES.items()},
+}

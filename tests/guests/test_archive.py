@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
+import io
 import itertools
 import lzma
 import shutil
+import socketserver
 import subprocess
+import threading
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -210,7 +217,9 @@ def _suite(mirror: Path, packages: bytes, named: bytes) -> None:
     folder = mirror / "dists/unstable/main/binary-amd64"
     folder.mkdir(parents=True)
     (folder / "Packages.xz").write_bytes(packages)
-    release = f"SHA256:\n {hashlib.sha256(named).hexdigest()} {len(named)} main/binary-amd64/Packages.xz\n"
+    release = (
+        f"Suite: unstable\nSHA256:\n {hashlib.sha256(named).hexdigest()} {len(named)} main/binary-amd64/Packages.xz\n"
+    )
     (mirror / "dists/unstable/InRelease").write_text(release, encoding="ascii")
 
 
@@ -234,3 +243,200 @@ def test_an_index_must_be_the_signed_one(tmp_path: Path, monkeypatch: pytest.Mon
     else:
         with pytest.raises(LabError, match=r"Packages\.xz of Debian unstable: the SHA256 is"):
             mirror.index("unstable")
+
+
+# The network ------------------------------------------------------------------------------------------------------
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Answers each request with the same bytes, and ends the connection."""
+
+    daemon_threads = True
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer = answer
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Server)
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(self.server.answer)
+
+
+BROKEN = {
+    b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello": "ends 5 bytes too early",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nhe": "cannot be read: IncompleteRead",
+    b"nonsense\r\n\r\n": "cannot be read: nonsense",
+    b"HTTP/1.1 503 Busy\r\n\r\n": "cannot be read: Busy",
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN)
+def test_a_broken_answer_of_the_mirror_is_a_reason_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    wanted = Package("one", "1", "unstable", "pool/one.deb", 10, "0", ())
+    with Server(answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mirror = Archive(server.url)
+        for read in (partial(mirror.index, "unstable"), partial(mirror.unpack, [wanted], tmp_path / "one")):
+            with pytest.raises(LabError, match=f"{BROKEN[answer]}.*: try again"):
+                read()
+        server.shutdown()
+
+
+def test_an_error_while_reading_is_a_reason_to_try_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answer(io.BytesIO):
+        headers: ClassVar[dict[str, str]] = {}
+
+        def read(self, _size: int | None = None) -> bytes:
+            raise TimeoutError("timed out")
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer())
+    with pytest.raises(LabError, match="InRelease cannot be read: timed out: try again"):
+        Archive(f"file://{tmp_path}").index("unstable")
+
+
+# What is signed ---------------------------------------------------------------------------------------------------
+
+KNOWN = """\
+mDMEawtlfhYJKwYBBAHaRw8BAQdAmOpMLTDqJqR1OXRGgd9ZW43slru+L8D5bN82sD+cvjq0BWtub3duiJAEExYIADgWIQT+ZPQ9
+jrq6KvSi3QPXRTorGGDE5AUCawtlfgIbAwULCQgHAgYVCgkICwIEFgIDAQIeAQIXgAAKCRDXRTorGGDE5IjoAP4oQ0BxHVOdJgvf
+J4Ns3qwByTcRCxu6bTQ1E+NvSTEYjQD+MDK+KODjLPdOxWbFy+sUrZ8dOq53e1gW/rBd6LH+hg0=
+"""
+"""The public key of `known`, from `gpg --quick-generate-key known ed25519 sign never`."""
+
+BOTH = b"""\
+-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA256
+
+Suite: unstable
+-----BEGIN PGP SIGNATURE-----
+
+iHUEARYIAB0WIQT+ZPQ9jrq6KvSi3QPXRTorGGDE5AUCawtlfgAKCRDXRTorGGDE
+5Io+AQD7QSuzNoEj2kUl1r6cLSoEFYY4VLFkiaSDv77ZX7zoDwEA2eW75GOj6Ya5
+YyHqkboJG7fe7EgNrPkyUIcUCo8N9QSIdQQBFggAHRYhBG/8+ZlVwSQDTuANsmDJ
+CBV8GcvIBQJrC2V+AAoJEGDJCBV8GcvIz0cA/jcbSS/hWm8rtJM2iUOkZAtqWb50
+j5N13k3P3PhHiYeUAP4gSUl6DgEQ6HXNqI+VQAWH9xK7gyF78N/C+GuX5juyDA==
+=OW5T
+-----END PGP SIGNATURE-----
+"""
+"""A text signed by `known` and by `stranger`."""
+
+STRANGER = b"""\
+-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA256
+
+Suite: unstable
+-----BEGIN PGP SIGNATURE-----
+
+iHUEARYIAB0WIQRv/PmZVcEkA07gDbJgyQgVfBnLyAUCawtlfgAKCRBgyQgVfBnL
+yM9HAP43G0kv4VpvK7STNolDpGQLalm+dI+Tdd5Nz9z4R4mHlAD+IElJeg4BEOh1
+zaiPlUAFh/cSu4Mhe/Dfwvhrl+Y7sgw=
+=k+m4
+-----END PGP SIGNATURE-----
+"""
+"""The same text signed by `stranger` alone."""
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab trusts `known` and no other key."""
+    if shutil.which("gpgv") is None:
+        pytest.skip("gpgv is not installed")
+    (tmp_path / "known.gpg").write_bytes(base64.b64decode(KNOWN))
+    monkeypatch.setattr(archive, "KEYS", tmp_path / "known.gpg")
+
+
+@pytest.mark.usefixtures("known")
+def test_one_known_signer_of_several_is_enough() -> None:
+    assert archive._signed_text(BOTH, "x") == "Suite: unstable\n"
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    "signed",
+    [
+        STRANGER,
+        BOTH.replace(b"Suite: unstable", b"Suite: testing"),
+        BOTH + STRANGER,
+        STRANGER + BOTH,
+        b"Suite: unstable\n",
+    ],
+    ids=["unknown signer", "changed text", "a second text", "a text before it", "no signature"],
+)
+def test_what_no_known_signer_has_signed_is_refused(signed: bytes) -> None:
+    with pytest.raises(LabError, match="the signature of x cannot be verified"):
+        archive._signed_text(signed, "x")
+
+
+@pytest.mark.parametrize("names", ["Suite: unstable", "Suite: other\nCodename: unstable"])
+def test_the_index_of_the_suite_is_taken(names: str) -> None:
+    archive._check_release(f"Origin: Debian\n{names}\nSHA256:\n", "unstable")
+
+
+@pytest.mark.parametrize(("names", "said"), [("Suite: stable\nCodename: trixie", "stable or trixie"), ("", "no suite")])
+def test_the_index_of_another_suite_is_refused(names: str, said: str) -> None:
+    with pytest.raises(LabError, match=f"the mirror has {said} as Debian unstable"):
+        archive._check_release(f"Origin: Debian\n{names}\n", "unstable")
+
+
+@pytest.mark.parametrize(
+    ("until", "checked", "reason"),
+    [
+        ("Fri, 06 Nov 2020 08:08:01 UTC", True, "has expired"),
+        ("Fri, 06 Nov 2020 08:08:01 UTC", False, None),
+        ("Sat, 06 Nov 2320 08:08:01 UTC", True, None),
+        ("soon", True, "is valid until 'soon'"),
+    ],
+)
+def test_an_expired_index_is_refused_as_by_apt(
+    monkeypatch: pytest.MonkeyPatch, until: str, *, checked: bool, reason: str | None
+) -> None:
+    monkeypatch.setattr(archive, "_checks_valid_until", lambda: checked)
+    release = f"Suite: unstable\nValid-Until: {until}\n"
+    with pytest.raises(LabError, match=reason) if reason else contextlib.nullcontext():
+        archive._check_release(release, "unstable")
+
+
+def _program(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, *said: str) -> None:
+    """A program that prints some lines, the only one in PATH."""
+    (folder / name).write_text("\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in said), ""]), encoding="ascii")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+@pytest.mark.parametrize(("said", "checks"), [(["answer='false'"], False), (["answer='true'"], True), ([], True)])
+def test_apt_decides_whether_expired_indices_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], *, checks: bool
+) -> None:
+    _program(tmp_path, monkeypatch, "apt-config", *(line.replace("'", "") for line in said))
+    assert archive._checks_valid_until.__wrapped__() is checks
+    (tmp_path / "apt-config").unlink()
+    assert archive._checks_valid_until.__wrapped__()
+
+
+SECURITY = "Debian|Debian-Security|http://deb.debian.org/a-security"
+
+
+@pytest.mark.parametrize(
+    ("sites", "mirror"),
+    [
+        ([SECURITY, "Debian|Debian|http://mirror.example/debian/"], "http://mirror.example/debian"),
+        ([SECURITY, "Debian|Debian Backports|http://a.example"], archive.DEFAULT_MIRROR),
+        (["Ubuntu|Ubuntu|http://a.example", "Debian|Debian|file:/cdrom"], archive.DEFAULT_MIRROR),
+    ],
+)
+def test_the_mirror_is_that_of_the_main_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sites: list[str], mirror: str
+) -> None:
+    _program(tmp_path, monkeypatch, "apt-get", *sites)
+    assert archive.find_mirror.__wrapped__() == mirror

@@ -84,7 +84,10 @@ def test_older_states_of_the_same_guest_are_found(tmp_path: Path) -> None:
 
 def test_another_build_or_guest_has_another_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "qemu", lambda: images.Program(("qemu",)))
-    monkeypatch.setattr(guest, "_initramfs", lambda *_: tmp_path / "initramfs")
+    version, processor = (11, 1), tmp_path / "cpuinfo"
+    monkeypatch.setattr(images, "qemu_version", lambda: version)
+    monkeypatch.setattr(guest, "_CPUINFO", processor)
+    processor.write_text("processor\t: 0\nmodel name\t: One\n", encoding="ascii")
     (tmp_path / "vmlinuz").write_bytes(b"one")
     image = KernelImage("7.3-1", tmp_path)
     default, pmem = kernel_target.guest_of("default"), kernel_target.guest_of("boot-policy-online")
@@ -92,7 +95,13 @@ def test_another_build_or_guest_has_another_state(tmp_path: Path, monkeypatch: p
     assert first == guest._identity(default, image, "tcg")
     assert len({first, guest._identity(pmem, image, "tcg"), guest._identity(default, image, "kvm")}) == 3
     (tmp_path / "vmlinuz").write_bytes(b"another")
-    assert guest._identity(default, image, "tcg") != first
+    second, with_kvm = guest._identity(default, image, "tcg"), guest._identity(default, image, "kvm")
+    assert second != first
+    processor.write_text("processor\t: 0\nmodel name\t: Two\n", encoding="ascii")
+    assert guest._identity(default, image, "tcg") == second
+    assert guest._identity(default, image, "kvm") != with_kvm
+    version = (11, 2)
+    assert guest._identity(default, image, "tcg") != second
 
 
 def test_the_accelerator_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.ci  # type checkers take their time
+
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample-project"
 
 USES = '''

@@ -16,8 +16,8 @@ from tests.tools.conftest import PATIENCE_SECONDS, ROOT, need
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 RUN = [page for page in PAGES if any(step.line for step in blocks.steps_of(page))]
 
-SLOW: set[str] = set()
-"""Pages that take longer than ten seconds."""
+SLOW = {"first-test.md", "udev-race.md"}
+"""Pages that take longer than ten seconds: .ci/run runs them."""
 
 TOOLS = ("bash", "daxctl", "jq", "lsmem", "udevadm")
 """What pages use beside coreutils; `need` says where they are missing."""

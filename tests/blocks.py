@@ -136,7 +136,8 @@ def run(steps: list[Step], where: Path, timeout: float) -> list[str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("FAKESYSFS_", "PYTEST_", "COV_", "COVERAGE_"))
+        # pytest prints more where CI is set
+        if not name.startswith(("FAKESYSFS_", "PYTEST_", "COV_", "COVERAGE_")) and name != "CI"
     }
     # a reader's pytest has none of the plugins that our tests have, whose imports take seconds
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "fakesysfs.pytest_plugin"}

@@ -340,10 +340,11 @@ Of a line of several commands the output of the others is compared, and the exit
 PATHS_NOT_COMPARED = re.compile(r"/sys/(?:bus|class)/nd\b")
 """A command that lists these is not compared: the model has the namespace of the nd bus, but none of its seeds."""
 
-OUTPUT_OF_NEWER_TOOLS = frozenset({"lsmem"})
+OUTPUT_OF_NEWER_TOOLS = frozenset({"lsmem", "numactl"})
 """Commands whose output is not compared either where a real kernel's guest runs newer tools.
 
-lsmem of util-linux 2.41 prints other columns and one more line, which shifts what `tail` leaves.
+lsmem of util-linux 2.41 prints other columns and one more line, which shifts what `tail` leaves. numactl 2.0.19 prints
+wider columns, and sizes of nodes without what that kernel took at boot.
 """
 
 

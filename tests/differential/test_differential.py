@@ -89,6 +89,8 @@ def test_attempts_to_shrink_are_bounded() -> None:
 @pytest.fixture(params=images.SERIES)
 def image(request: pytest.FixtureRequest) -> KernelImage:
     """A kernel that is there, or can be fetched."""
+    if not images.unpacked_kernels(request.param):
+        pytest.skip(f"because no kernel {request.param} is in the cache folder: run `tests/lab fetch {request.param}`")
     try:
         found = images.kernel_image(request.param)
         images.qemu()

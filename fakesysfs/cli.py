@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands but `replay`, which has its own. share/ is generated from both."""
+    """The parser of all commands. `replay` and `record` have their own; share/ is generated from all three."""
     parser = argparse.ArgumentParser(
         prog="fakesysfs",
         description="A Linux machine's memory-hotplug sysfs that can be mounted anywhere.",

@@ -90,11 +90,16 @@ class SignalWatch:
 
 def _line(path: str) -> str:
     """The text of a file: "" if it is gone, `_UNKNOWN` if this process has no descriptor or memory to look."""
+    return os.fsdecode(_content(path)).strip()
+
+
+def _content(path: str) -> bytes:
+    """The same in bytes."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  dozens a second: no detours
-            return os.fsdecode(file.read()).strip()
+            return file.read()
     except OSError as error:
-        return _UNKNOWN if error.errno in _CANNOT_LOOK else ""
+        return _UNKNOWN.encode() if error.errno in _CANNOT_LOOK else b""
 
 
 def _names(path: str) -> list[str]:
@@ -119,7 +124,7 @@ def has_open(thread: str, ino: int, device: str | None) -> bool:
         facts = {name: value for name, _, value in pairs}
         if facts.get("ino") != str(ino):
             continue
-        table = b"" if device is None else os.fsencode(_line(f"/proc/{thread}/mountinfo"))
+        table = b"" if device is None else _content(f"/proc/{thread}/mountinfo")
         # One that the thread's mount namespace does not have may be ours.
         if device_of(table, facts["mnt_id"]) in {device, None}:
             return True

@@ -73,7 +73,7 @@ class KernelImage:
 def kernel_image(name: str, *, refresh: bool = False) -> KernelImage:
     """The kernel of a series (`7.3`), the newest that is unpacked, or of a folder with vmlinuz and modules.
 
-    It is fetched if there is none. `refresh` looks for a newer one in the archive. Raises LabError.
+    It fetches one if the series has no unpacked kernel. `refresh` looks for a newer one. Raises LabError.
     """
     if "/" in name:
         folder = Path(name).resolve()

@@ -85,7 +85,8 @@ def guest_of(variant: str) -> Guest:
     return found
 
 
-SERIES = {"7.2": "7.2", "7.2-distribution": "7.2", "7.3": "7.3", "7.3-distribution": "7.3"}
+SERIES = {f"{series}{suffix}": series for series in images.SERIES for suffix in ("", "-distribution")}
+"""The series whose kernel a profile's recordings are replayed on."""
 
 
 def image_of(profile: str, name: str | None = None) -> KernelImage:

@@ -223,7 +223,7 @@ class Player:
         return compared(differences)
 
     def _ls(self, operation: Operation) -> Verdict:
-        got = self._listed(operation["path"])
+        got = self.target.listed(operation["path"])
         got = got and sorted(got)
         expected, found = (names and normalise("names", names, self.context) for names in (operation["names"], got))
         return compared(_names(expected, found))
@@ -231,16 +231,9 @@ class Player:
     def _order(self, operation: Operation) -> Verdict:
         expected, got = (
             names and normalise("names", names, self.context)
-            for names in (operation["names"], self._listed(operation["path"]))
+            for names in (operation["names"], self.target.listed(operation["path"]))
         )
         return compared(difference("order of readdir", expected, got))
-
-    def _listed(self, path: str) -> list[str] | None:
-        """The names in a directory, or None if there is no such directory."""
-        try:
-            return self.target.ls(path)
-        except OSError:
-            return None
 
     # Probes --------------------------------------------------------------------------------------------------------
 
@@ -310,10 +303,10 @@ class Player:
 
     def _part_differences(self, command: str, recorded: str, marked: str) -> list[str]:
         """Compare the output of the commands of a line whose output is compared. In between anything may stand."""
-        own = marked.split("\0")
+        parts, own = bash.parts(command), marked.split("\0")
         expected = normalise("text", recorded, self.context)
         pattern, shown = "", []
-        for part, text in zip(bash.parts(command), [*own, *[""] * len(bash.parts(command))], strict=False):
+        for part, text in zip(parts, [*own, *[""] * len(parts)], strict=False):
             if self._compares_output(part):
                 found = normalise("text", self._as_recorded(text), self.context)
                 pattern += re.escape(found)

@@ -102,7 +102,8 @@ def _check_id(operation: Operation, started: set[int]) -> None:
         started.remove(operation["id"])
 
 
-def _write(path: str, data: bytes) -> Operation:
+def written(path: str, data: bytes) -> Operation:
+    """A write, as recordings have it."""
     text = data.decode("latin-1")
     return {"op": "write", "path": path, "data": text, "len": len(data), "flags": os.O_WRONLY, "off": None}
 
@@ -113,8 +114,8 @@ def _unescaped(text: str) -> bytes:
 
 
 _OPERATIONS: dict[str, Callable[..., Operation]] = {
-    "write": lambda path, text: _write(path, f"{text}\n".encode()),
-    "bytes": lambda path, text: _write(path, _unescaped(text)),
+    "write": lambda path, text: written(path, f"{text}\n".encode()),
+    "bytes": lambda path, text: written(path, _unescaped(text)),
     "read": lambda path: {"op": "read", "path": path, "off": None},
     "stat": lambda path: {"op": "stat", "path": path},
     "ls": lambda path: {"op": "ls", "path": path},
@@ -126,7 +127,7 @@ _OPERATIONS: dict[str, Callable[..., Operation]] = {
     "collect": lambda: {"op": "collect", "text": ""},
     "fixture": lambda what, node=None: {"op": "fixture", "what": what, "node": None if node is None else int(node)},
     "start": lambda key, path, text: {
-        "op": "async_start", "id": int(key), "path": path, "data": repr(_write(path, f"{text}\n".encode())["data"]),
+        "op": "async_start", "id": int(key), "path": path, "data": repr(written(path, f"{text}\n".encode())["data"]),
         "alarm_s": 0,
     },
     "poll": lambda key: {"op": "async_poll", "id": int(key)},
@@ -154,7 +155,7 @@ class Recorder:
         self._acts: dict[str, Callable[[Operation], dict[str, Any]]] = {
             "write": self._write, "read": self._read, "stat": self._stat,
             "ls": self._sorted_names,
-            "readdir-raw-order": lambda operation: {"names": self._ls(operation)},
+            "readdir-raw-order": lambda operation: {"names": target.listed(operation["path"])},
             "sh": self._sh, "blocks": self._table,
             "iomem": lambda _: {"lines": normalise("iomem", probes.iomem(target), Context())},
             "memtotal": lambda _: {"kB": probes.memtotal(target)},
@@ -208,15 +209,8 @@ class Recorder:
         return found
 
     def _sorted_names(self, operation: Operation) -> dict[str, Any]:
-        names = self._ls(operation)
+        names = self.target.listed(operation["path"])
         return {"names": names and sorted(names)}
-
-    def _ls(self, operation: Operation) -> list[str] | None:
-        """The names in a directory, or None if there is no such directory."""
-        try:
-            return self.target.ls(operation["path"])
-        except OSError:
-            return None
 
     def _sh(self, operation: Operation) -> dict[str, Any]:
         result = self.target.sh(operation["cmd"], operation.get("tool"))

@@ -224,6 +224,13 @@ class Target(ABC):
         """System call open on the path of an open file in /proc."""
         return self.open(f"/proc/self/fd/{descriptor}", flags)
 
+    def listed(self, path: str) -> list[str] | None:
+        """The names in a directory, as `ls` gives them, or None if there is no such directory."""
+        try:
+            return self.ls(path)
+        except OSError:
+            return None
+
     def read_file(self, path: str, size: int = 65536, offset: int | None = None) -> bytes:
         """open(O_RDONLY), one read, close."""
         descriptor = self.open(path, os.O_RDONLY)

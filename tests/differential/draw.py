@@ -6,7 +6,6 @@ the probes that compare the rest of the machine.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shlex
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
+from fakesysfs.replay.record import written
 from fakesysfs.replay.recording import Operation
 from fakesysfs.replay.target import BlockedError, Outcome
 from tests.words import CORPUS, WORDS, kind_of
@@ -72,14 +72,6 @@ class Step:
 
     act: Operation
     probes: tuple[Operation, ...]
-
-
-def written(path: str, data: bytes) -> Operation:
-    """A write, as recordings have it."""
-    return {
-        "op": "write", "path": path, "data": data.decode("latin-1"), "len": len(data), "flags": os.O_WRONLY,
-        "off": None,
-    }  # fmt: skip
 
 
 def line(operation: Operation) -> str:
@@ -156,10 +148,7 @@ class Drawer:
                 return operation
 
     def _names(self, directory: str) -> list[str]:
-        try:
-            return self.target.ls(directory)
-        except OSError:
-            return []
+        return self.target.listed(directory) or []
 
     def _data(self, path: str) -> bytes:
         if self.chance.random() < 0.12:

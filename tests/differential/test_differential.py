@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from fakesysfs.lab import images
-from fakesysfs.lab.archive import LabError
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.replay import record
 from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
+from fakesysfs.replay.record import written
 from fakesysfs.replay.recording import Operation
 from tests.differential import __main__ as command
 from tests.differential import compare
 from tests.differential.compare import Compared
-from tests.differential.draw import Drawer, Step, script, written
+from tests.differential.draw import Drawer, Step, script
+from tests.real_kernels import unpacked_kernel
 
 VARIANT = "distribution"
 
@@ -88,16 +89,7 @@ def test_attempts_to_shrink_are_bounded() -> None:
 
 @pytest.fixture(params=images.SERIES)
 def image(request: pytest.FixtureRequest) -> KernelImage:
-    """A kernel that is there, or can be fetched."""
-    if not images.unpacked_kernels(request.param):
-        pytest.skip(f"because no kernel {request.param} is in the cache folder: run `tests/lab fetch {request.param}`")
-    try:
-        found = images.kernel_image(request.param)
-        images.qemu()
-        images.guest_tools()
-    except LabError as error:
-        pytest.skip(f"because {error}")
-    return found
+    return unpacked_kernel(request.param)
 
 
 @pytest.mark.ci

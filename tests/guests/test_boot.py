@@ -16,6 +16,7 @@ from fakesysfs.lab.archive import LabError
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.replay import cli, record
 from fakesysfs.replay.recording import load
+from tests.real_kernels import unpacked_kernel
 
 pytestmark = pytest.mark.ci
 
@@ -24,15 +25,7 @@ SESSIONS = Path(__file__).parents[1] / "recordings/sessions"
 
 @pytest.fixture(scope="module", params=images.SERIES)
 def image(request: pytest.FixtureRequest) -> KernelImage:
-    if not images.unpacked_kernels(request.param):
-        pytest.skip(f"because no kernel {request.param} is in the cache folder: run `tests/lab fetch {request.param}`")
-    try:
-        found = images.kernel_image(request.param)
-        images.qemu()
-        images.guest_tools()
-    except LabError as error:
-        pytest.skip(f"because {error}")
-    return found
+    return unpacked_kernel(request.param)
 
 
 def test_a_guest_goes_on_from_its_saved_state(image: KernelImage) -> None:

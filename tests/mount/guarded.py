@@ -16,5 +16,5 @@ if __name__ == "__main__":
     server = os.fork()
     if server == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  there is none to be
+        os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  no shell is wanted
     sys.exit(guard(server, sys.argv[-1]))

@@ -35,8 +35,9 @@ NEVER = {
     *(errno.ECONNABORTED, errno.EACCES, errno.EPERM, errno.EBADF, errno.ETIMEDOUT),
 }
 """Errnos that no attribute that its user may write answers."""
-MAY_FAIL_WITH_EIO = "autosuspend_delay_ms"
-"""As in the kernel, for a device without runtime PM (drivers/base/power/sysfs.c)."""
+MAY_FAIL_WITH_EIO = ("autosuspend_delay_ms", "soft_offline_page")
+"""As in the kernel: for a device without runtime PM (drivers/base/power/sysfs.c), for a page that is not online or that
+the kernel uses (mm/memory-failure.c). Elsewhere EIO is what the host says for a bug of ours."""
 ANSWERS = tuple(set(NAMES) - NEVER)
 
 WAITING = ("_follow", "_new", "_announce", "dev_kmsg")

@@ -1,0 +1,227 @@
+"""Every order of some programs' steps, depth first, each exactly once.
+
+The search is stateless: it runs the programs again from the start for each order. A run follows a
+prefix, and then goes on without further switches. Each step after the prefix that another process
+could have taken is a branch: the steps before it, and that other process. So every order belongs
+to exactly one branch. The last branch is taken first, which keeps as many branches in memory as one
+order has, and workers can take branches side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from fakesysfs.explore.order import DivergedError, Guide, Order, Step, TooLongError, is_preemption
+
+LONGEST = 10_000
+"""Steps of one order, unless the caller says otherwise."""
+KEPT = 100
+"""Failing orders that are kept with their steps."""
+
+
+class Runner(Protocol):
+    """Runs all programs once, from the same beginning, one step at a time."""
+
+    def run(self, guide: Guide) -> None:
+        """Run one order: ask `guide` who goes on, tell it each step, set its order's `why`.
+
+        Raises DivergedError and TooLongError of the guide, after the programs have been ended.
+        """
+
+
+class Branch(NamedTuple):
+    """The orders that begin with `prefix`."""
+
+    prefix: tuple[str, ...]
+    steps: Sequence[Step]
+    """The steps of the prefix as they were taken before, without the last one; perhaps more."""
+    preemptions: int
+
+
+@dataclass(slots=True)
+class Found:
+    """What a search has found so far."""
+
+    explored: int = 0
+    """Orders that were run to their end."""
+    cut: int = 0
+    """Orders that were given up: too long, or different when they were repeated."""
+    failed: int = 0
+    """Explored orders that fail."""
+    bounded: int = 0
+    """Branches that were left out, because they have more preemptions than the bound."""
+    interrupted: bool = False
+    """A limit ended the search."""
+    longest: int = 0
+    """Steps of the longest order."""
+    failures: list[Order] = field(default_factory=list)
+    """The failing orders, at most KEPT."""
+    given_up: list[Order] = field(default_factory=list)
+    """Orders that were cut, at most KEPT."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all orders were explored."""
+        return not (self.cut or self.bounded or self.interrupted)
+
+    def merge(self, other: Found) -> None:
+        """Add what a search of other branches has found."""
+        self.explored += other.explored
+        self.cut += other.cut
+        self.failed += other.failed
+        self.bounded += other.bounded
+        self.interrupted |= other.interrupted
+        self.longest = max(self.longest, other.longest)
+        self.failures = [*self.failures, *other.failures][:KEPT]
+        self.given_up = [*self.given_up, *other.given_up][:KEPT]
+
+
+def run_order(
+    runner: Runner,
+    schedule: Sequence[str] = (),
+    *,
+    expected: Sequence[Step] = (),
+    longest: int | None = LONGEST,
+    loosely: bool = False,
+) -> Order:
+    """Run one order; see `Guide`. One that cannot be followed is `diverged` or `too_long`."""
+    guide = Guide(schedule, expected=expected, longest=longest, loosely=loosely)
+    try:
+        runner.run(guide)
+        guide.ended()
+    except DivergedError as error:
+        guide.order.diverged = str(error)
+    except TooLongError:
+        guide.order.too_long = True
+    return guide.order
+
+
+class Search:
+    """A search that any number of workers share.
+
+    `preemptions` bounds the preemptions of an order, `limit` the explored orders, `seconds` the
+    time. `longest` is the number of steps after which an order is given up. `first` are the
+    branches to search, by default all orders. `told` is called after each order.
+    """
+
+    def __init__(
+        self,
+        *,
+        preemptions: int | None = None,
+        limit: int | None = None,
+        seconds: float | None = None,
+        longest: int = LONGEST,
+        first: Sequence[Branch] = (Branch((), (), 0),),
+        told: Callable[[Search], None] | None = None,
+    ) -> None:
+        self.found = Found()
+        self.began = time.monotonic()
+        self._preemptions = preemptions
+        self._limit = limit
+        self._seconds = seconds
+        self._longest = longest
+        self._told = told
+        self._branches = list(first)
+        self._running = 0
+        self._started = 0
+        self._stopped = False
+        self._changed = threading.Condition()
+
+    @property
+    def pending(self) -> int:
+        """Branches that were not taken yet."""
+        return len(self._branches)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the search began."""
+        return time.monotonic() - self.began
+
+    def take_pending(self) -> list[Branch]:
+        """Take all branches that are left, for other searches."""
+        branches, self._branches = self._branches, []
+        return branches
+
+    def work(self, runner: Runner, *, until_pending: int | None = None) -> None:
+        """Search with `runner` until no branch is left, or a limit is reached.
+
+        With `until_pending`, also until so many branches are left. Any exception of the runner
+        ends the search for all workers.
+        """
+        try:
+            while (branch := self._take(until_pending)) is not None:
+                order = run_order(runner, branch.prefix, expected=branch.steps, longest=self._longest)
+                self._add(branch, order)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the search after the orders that run now."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _take(self, until_pending: int | None) -> Branch | None:
+        with self._changed:
+            while not self._stopped:
+                if not self._branches and not self._running:
+                    return None
+                if self._branches:
+                    if until_pending is not None and len(self._branches) >= until_pending:
+                        return None
+                    if self._is_at_a_limit():
+                        break
+                    self._running += 1
+                    self._started += 1
+                    return self._branches.pop()
+                self._changed.wait()
+            self.found.interrupted |= bool(self._branches)
+            return None
+
+    def _is_at_a_limit(self) -> bool:
+        too_many = self._limit is not None and self._started >= self._limit
+        return too_many or (self._seconds is not None and self.elapsed >= self._seconds)
+
+    def _add(self, branch: Branch, order: Order) -> None:
+        with self._changed:
+            self._running -= 1
+            self._count(order)
+            if not order.diverged:
+                self._branch(branch, order)
+            self._changed.notify_all()
+            if self._told is not None:
+                self._told(self)
+
+    def _count(self, order: Order) -> None:
+        found = self.found
+        found.longest = max(found.longest, len(order.steps))
+        if order.diverged or order.too_long:
+            found.cut += 1
+            if len(found.given_up) < KEPT:
+                found.given_up.append(order)
+            return
+        found.explored += 1
+        if order.why is not None:
+            found.failed += 1
+            if len(found.failures) < KEPT:
+                found.failures.append(order)
+
+    def _branch(self, branch: Branch, order: Order) -> None:
+        schedule = order.schedule
+        preemptions = branch.preemptions
+        for position in range(len(branch.prefix), len(schedule)):
+            last = schedule[position - 1] if position else ""
+            for other in order.runnable[position]:
+                if other == schedule[position]:
+                    continue
+                cost = preemptions + is_preemption(last, other, order.runnable[position])
+                if self._preemptions is not None and cost > self._preemptions:
+                    self.found.bounded += 1
+                else:
+                    self._branches.append(Branch((*schedule[:position], other), order.steps, cost))
+            # the run itself has no preemption after its prefix

@@ -557,7 +557,7 @@ def _said(error: BaseException | None) -> str:
 
 def _waits_in_words(request: Waiting) -> str:
     if isinstance(request, Preempt):
-        return f"at {request.point}"
+        return f"preempted at {request.point}"
     return f"waits for {request.point}"
 
 

@@ -80,7 +80,10 @@ def test_what_was_covered() -> None:
     assert first_line(Found(explored=3, bounded=1), 2) == "Explored: all with at most 2 preemptions. 2.0 seconds."
     assert first_line(Found(explored=3, bounded=1), 1) == "Explored: all with at most 1 preemption. 2.0 seconds."
     assert first_line(Found(explored=3, interrupted=True)) == "A limit cut the search short. 2.0 seconds."
-    assert first_line(Found(explored=3, cut=1, given_up=[Order(too_long=True)])) == "Not all orders were explored. 2.0 seconds."
+    assert (
+        first_line(Found(explored=3, cut=1, given_up=[Order(too_long=True)]))
+        == "Not all orders were explored. 2.0 seconds."
+    )
 
 
 def test_the_table() -> None:

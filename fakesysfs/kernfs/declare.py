@@ -137,6 +137,8 @@ class Attribute(Generic[T_contra]):
 
     fs/libfs.c, simple_attr_open.
     """
+    recorded: bool = False
+    """All that `show` and `store` read and change is recorded place by place (ops/footprint.py)."""
     removed: int = errno.ENODEV
     """The errno of reads and writes of an open file whose node is gone (EIO in debugfs)."""
     doc: str = ""
@@ -161,9 +163,10 @@ def RO(  # noqa: N802  as DEVICE_ATTR_RO
     visible: Condition[T_contra] | None = None,
     owner: Owner[T_contra] | None = None,
     size: int | Callable[[T_contra], int] | None = None,
+    recorded: bool = False,
 ) -> Attribute[T_contra]:
     """A read-only attribute: DEVICE_ATTR_RO; with `mode` 0400 DEVICE_ATTR_ADMIN_RO."""
-    return _attribute(name, mode, show, None, doc, visible=visible, owner=owner, size=size)
+    return _attribute(name, mode, show, None, doc, visible=visible, owner=owner, size=size, recorded=recorded)
 
 
 def RW(  # noqa: N802  as DEVICE_ATTR_RW
@@ -176,9 +179,10 @@ def RW(  # noqa: N802  as DEVICE_ATTR_RW
     narrow: Callable[[T_contra], int] | None = None,
     visible: Condition[T_contra] | None = None,
     owner: Owner[T_contra] | None = None,
+    recorded: bool = False,
 ) -> Attribute[T_contra]:
     """An attribute to read and write: DEVICE_ATTR_RW; `narrow` gives the mode of one object."""
-    return _attribute(name, mode, show, store, doc, narrow=narrow, visible=visible, owner=owner)
+    return _attribute(name, mode, show, store, doc, narrow=narrow, visible=visible, owner=owner, recorded=recorded)
 
 
 def WO(  # noqa: N802  as DEVICE_ATTR_WO
@@ -204,6 +208,7 @@ def _attribute(
     visible: Condition[T_contra] | None = None,
     owner: Owner[T_contra] | None = None,
     size: int | Callable[[T_contra], int] | None = None,
+    recorded: bool = False,
 ) -> Attribute[T_contra]:
     sleeps = inspect.iscoroutinefunction(show)
 
@@ -224,6 +229,7 @@ def _attribute(
         visible=visible,
         owner=owner,
         size=size,
+        recorded=recorded,
     )
 
 
@@ -274,9 +280,13 @@ class DeviceNode(Generic[T_contra]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subdirectories(Generic[T_contra]):
-    """A family of directories by name. `of` gives name -> object for all that exist now."""
+    """A family of directories by name. `of` gives name -> object for all that exist now.
+
+    `fixed`: they never change.
+    """
 
     of: Callable[[T_contra], Mapping[str, Kobject]]
+    fixed: bool = False
     doc: str = ""
 
 

@@ -49,7 +49,7 @@ class StaticDirectories(Generic[T_contra]):
             for name, directory in self.by_path.items()
             if name.startswith(inside) and name != path and "/" not in name.removeprefix(inside)
         }
-        children: tuple[Entry[object], ...] = (Subdirectories(of=lambda _kobj: below),) if below else ()
+        children: tuple[Entry[object], ...] = (Subdirectories(of=lambda _kobj: below, fixed=True),) if below else ()
         if made is not None:
             entries = (*entries, *made.entries)
         kind = DirectoryKind[T_contra](
@@ -72,4 +72,4 @@ class StaticDirectories(Generic[T_contra]):
     def root_kind(self) -> DirectoryKind[Any]:
         """The kind of the directory above all."""
         below = {path[1:]: directory for path, directory in self.by_path.items() if path.count("/") == 1}
-        return DirectoryKind[Any]("/", lambda _kobj: "/", (Subdirectories(of=lambda _kobj: below),))
+        return DirectoryKind[Any]("/", lambda _kobj: "/", (Subdirectories(of=lambda _kobj: below, fixed=True),))

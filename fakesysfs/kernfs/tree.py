@@ -51,6 +51,7 @@ from fakesysfs.kernfs.inode import (
 from fakesysfs.kernfs.name_hash import IndexedOrder
 from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.footprint import EVERYTHING, Footprint
 
 _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
@@ -137,6 +138,11 @@ class Registry(Protocol):
     @property
     def objects(self) -> Objects:
         """The objects by their serials."""
+        ...
+
+    @property
+    def footprint(self) -> Footprint | None:
+        """Where what is read is recorded."""
         ...
 
     @property
@@ -287,6 +293,9 @@ class Tree:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "kernfs_iop_lookup")
         kobj = kobj_of(found.object)
         place = found.kind.named(around, name)
+        footprint = self.registry.footprint
+        if footprint is not None:
+            self._record_lookup(footprint, found.kind, around, place)
         if place is not None:
             ino = self.single(parent, kobj, place)
             if ino is not None:
@@ -296,6 +305,18 @@ class Tree:
             if ino is not None:
                 return ino
         raise _gone(os.fsdecode(name))
+
+    @staticmethod
+    def _record_lookup(footprint: Footprint, kind: DirectoryKind[Any], around: int, place: Place | None) -> None:
+        """Record what decides whether a name exists. Indexed families record that themselves."""
+        if place is not None:
+            if place.condition is not None or place.owner is not None or isinstance(place.entry, Link):
+                footprint.read(EVERYTHING)
+        elif not all(
+            isinstance(family.entry, Indexed) or (isinstance(family.entry, Subdirectories) and family.entry.fixed)
+            for family in kind.families(around)
+        ):
+            footprint.read(EVERYTHING)
 
     def single(self, parent: int, kobj: Any, place: Place) -> int | None:
         """The inode number of an entry that is not a family; None if it does not exist now."""

@@ -24,6 +24,7 @@ class Lamp:
     watts: int = 60
     stored: list[bytes] = field(default_factory=list[bytes])
     generation: int = 0
+    footprint: None = None
     objects: dict[int, Directory] = field(default_factory=dict[int, Directory])
 
     def show(self) -> int:

@@ -70,6 +70,7 @@ class Toy:
     bound: bool = True
     sleepers: int = 0
     generation: int = 0
+    footprint: None = None
     """Counts the changes."""
     wake: WaitQueue = field(default_factory=WaitQueue)
     device: Device | None = field(default_factory=lambda: Device(FIRST_DEVICE_SERIAL))

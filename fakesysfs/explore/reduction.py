@@ -103,7 +103,7 @@ class ReducedSearch:
         self._limit = limit
         self._seconds = seconds
         self._longest = longest
-        self._order_matters = order_matters
+        self.order_matters = order_matters
         self._told = told
         self._nodes: list[_Node] = []
         self._before: list[int] = []
@@ -148,7 +148,7 @@ class ReducedSearch:
             expected=[node.step for node in nodes[:-1] if node.step is not None],
             longest=self._longest,
             sleep=dict(nodes[-1].sleep) if nodes else {},
-            order_matters=self._order_matters,
+            order_matters=self.order_matters,
         )
         order = follow(runner, guide)
         self.found.count(order)
@@ -197,7 +197,7 @@ class ReducedSearch:
             other = nodes[earlier]
             enabled = node.chosen not in other.runnable and node.chosen in nodes[earlier + 1].runnable
             if other.chosen != node.chosen and not enabled:
-                if not other.footprint.conflicts(node.footprint, order_matters=self._order_matters):
+                if not other.footprint.conflicts(node.footprint, order_matters=self.order_matters):
                     continue
                 races.append(earlier)
             before |= 1 << earlier | self._before[earlier]

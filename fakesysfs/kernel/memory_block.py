@@ -216,8 +216,11 @@ class BlockRuns(IntervalMap[BlockStatus]):
 
     def set(self, first: int, last: int, value: BlockStatus) -> None:
         """Give blocks a status."""
-        if self._core.footprint is not None:
-            self._core.footprint.write_range("memory", first, last)
+        footprint = self._core.footprint
+        if footprint is not None:
+            run = super().run(first)
+            is_so_already = run is not None and run[1] >= last and run[2] == value
+            (footprint.read_range if is_so_already else footprint.write_range)("memory", first, last)
         super().set(first, last, value)
 
     def clear(self, first: int, last: int) -> None:

@@ -13,6 +13,7 @@ import errno
 import os
 import select
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fakesysfs.kernfs import Caller, Journal, OpenFile, Stat, Tree, names_in, open_file
@@ -56,6 +57,8 @@ class FileSystem:
         self.tree = tree
         self.journal = journal
         self.caller = caller
+        self.opened: Callable[[str], None] | None = None
+        """Called with each path that is opened."""
 
     def as_user(self, uid: int) -> FileSystem:
         """The same for a caller with another uid and no groups."""
@@ -65,6 +68,8 @@ class FileSystem:
 
     def open(self, path: str, flags: int) -> Descriptor:
         """System call open. Nothing can be made here: O_CREAT of a new name is EACCES."""
+        if self.opened is not None:
+            self.opened(path)
         if not path:
             raise KernelError(errno.ENOENT, "the path is empty", "getname_flags")
         try:

@@ -292,7 +292,7 @@ class Tree:
             if ino is not None:
                 return ino
         for place in found.kind.families(around):
-            ino = self._member(parent, found, place, name)
+            ino = self._member(parent, found.object, kobj, place, name)
             if ino is not None:
                 return ino
         raise _gone(os.fsdecode(name))
@@ -308,8 +308,7 @@ class Tree:
             return None
         return self.child(parent, place.slot)
 
-    def _member(self, parent: int, found: Found, place: Place, name: bytes) -> int | None:
-        kobj = kobj_of(found.object)
+    def _member(self, parent: int, kobject: Any, kobj: Any, place: Place, name: bytes) -> int | None:
         family = place.entry
         if isinstance(family, Indexed):
             index = index_in(family.prefix.encode(), name)
@@ -319,7 +318,7 @@ class Tree:
                 return self.ino_of(family.directory(kobj, index))
             return self.child(parent, place.slot, index)
         if isinstance(family, Subdirectories):
-            child = family.of(kobj).get(os.fsdecode(name))
+            child = family.members(kobject).get(os.fsdecode(name))
             return None if child is None else self.ino_of(child)
         if isinstance(family, Links):
             links = family.of(kobj)
@@ -347,11 +346,11 @@ class Tree:
                 found.append((key, name, ino, place))
         return found
 
-    def members(self, parent: int, kobj: Any, place: Place) -> Iterator[tuple[str, int]]:
-        """The names and inode numbers of a family that is not indexed."""
-        family = place.entry
+    def members(self, parent: int, kobject: Any, place: Place) -> Iterator[tuple[str, int]]:
+        """The names and inode numbers of a family that is not indexed, in an object's directory."""
+        family, kobj = place.entry, kobj_of(kobject)
         if isinstance(family, Subdirectories):
-            for text, child in family.of(kobj).items():
+            for text, child in family.members(kobject).items():
                 yield text, self.ino_of(child)
         elif isinstance(family, Links):
             for position, (text, (linked, _)) in enumerate(family.of(kobj).items()):
@@ -384,37 +383,40 @@ class Tree:
 
         Raises KernelError: ENOENT, ENOTDIR, ELOOP.
         """
-        return self._walk(path, 0)
+        return self._walk(path, follow_last=False)
 
-    def _walk(self, path: str, depth: int) -> int:
-        if depth > _MAX_LINKS:
-            raise KernelError(errno.ELOOP, "too many levels of symbolic links", "step_into")
-        ino = ROOT
-        above: list[int] = []
-        parts = [part for part in path.split("/") if part not in {"", "."}]
-        for number, part in enumerate(parts):
+    def resolve(self, path: str) -> int:
+        """As `walk`, but follows a link in the last component too."""
+        return self._walk(path, follow_last=True)
+
+    def _walk(self, path: str, *, follow_last: bool) -> int:
+        """link_path_walk and step_into."""
+        ino, above, links = ROOT, list[int](), 0
+        parts = _components(path)
+        while parts:
+            part = parts.pop()
             if part == "..":
                 ino = above.pop() if above else ROOT
                 continue
             child = self.lookup(ino, os.fsencode(part))
-            if number < len(parts) - 1 and stat.S_ISLNK(self.getattr(child).mode):
-                base = "/".join(parts[:number])
-                rest = "/".join(parts[number + 1 :])
-                return self._walk(f"/{base}/{os.fsdecode(self.readlink(child))}/{rest}", depth + 1)
+            if (parts or follow_last) and self._is_link(child):
+                links += 1
+                if links > _MAX_LINKS:
+                    raise KernelError(errno.ELOOP, "too many levels of symbolic links", "step_into")
+                target = os.fsdecode(self.readlink(child))
+                if target.startswith("/"):
+                    ino, above = ROOT, []
+                parts += _components(target)
+                continue
             above.append(ino)
             ino = child
         return ino
 
-    def resolve(self, path: str) -> int:
-        """As `walk`, but follows a link in the last component too."""
-        ino = self.walk(path)
-        for _ in range(_MAX_LINKS):
-            if not stat.S_ISLNK(self.getattr(ino).mode):
-                return ino
-            parent = path.rstrip("/").rsplit("/", 1)[0]
-            path = f"{parent}/{os.fsdecode(self.readlink(ino))}"
-            ino = self.walk(path)
-        raise KernelError(errno.ELOOP, "too many levels of symbolic links", "step_into")
+    def _is_link(self, ino: int) -> bool:
+        if not ino & SLOT_MASK:
+            return False  # the directory of an object
+        found = self.find(ino)
+        return found is not None and found.place is not None and stat.S_ISLNK(found.place.mode)
 
     def path_of(self, ino: int) -> str:
         """The absolute path of a node in the mount; "?" for one that is gone."""
@@ -529,7 +531,7 @@ class Tree:
             if isinstance(entry, Group):
                 count += self.single(ROOT, kobj, place) is not None
             elif isinstance(entry, Subdirectories):
-                count += len(entry.of(kobj))
+                count += len(entry.members(found.object))
             elif isinstance(entry, Indexed):
                 count += entry.count(kobj)
         return count
@@ -674,6 +676,12 @@ class Tree:
 
 
 _MAX_LINKS = 40
+"""Links that one path may have (MAXSYMLINKS)."""
+
+
+def _components(path: str) -> list[str]:
+    """The components of a path, the last one first."""
+    return [part for part in reversed(path.split("/")) if part not in {"", "."}]
 
 
 def entry_slot(kind: DirectoryKind[Any], entry: Any) -> int:

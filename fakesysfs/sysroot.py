@@ -100,9 +100,9 @@ def _made_in_dev(dev: _Devtmpfs) -> UserEntries:
 
 @lru_cache(maxsize=8)
 def _tables(*, memory_hotplug: bool, numa_migration: bool, whole_dev: bool) -> StaticTables[Any]:
-    """The tables of the static directories: nothing else of a machine or a kernel changes them.
+    """The tables of the static directories. Nothing else of a machine or a kernel changes them.
 
-    They take three quarters of the time of a boot to make.
+    To make them takes more than twice as long as a boot with them.
     """
     tables = StaticTables[Any]()
     sysfs_root.declare(tables, memory_hotplug=memory_hotplug, numa_migration=numa_migration)

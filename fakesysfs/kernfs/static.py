@@ -77,7 +77,8 @@ class StaticTables(Generic[T_contra]):
             if directory is None:
                 directory = Directory(take_serial(), kind, kobj)
             directory.kobj = kobjs.get(path, kobj)
-            directory.children = self.children(path, made)
+            if self._below[path]:
+                directory.children = self.children(path, made)
             made[path] = directory
         return made
 

@@ -56,6 +56,8 @@ _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
 _READABLE_XATTRS_ENCODED = tuple(name.encode() for name in _READABLE_XATTRS)
 _SWEEP_FROM = 256
+_RESOLVED = 256
+"""Paths that `Tree.resolve` remembers."""
 _OBJECT_MASK = NO_ALIAS & ~SLOT_MASK
 
 
@@ -187,6 +189,9 @@ class Tree:
         self._last_object = -1, -1, None, root.kind
         """The last find, as the next one mostly wants it again: key, generation, object, kind."""
         self._last_above = (ROOT, -1), ROOT
+        self._resolved: dict[str, int] = {}
+        """What `resolve` found since anything came or went, or a node got another number."""
+        self._resolved_in = -1, -1
         self._orders: dict[bytes, IndexedOrder] = {}
         self._static_stats: dict[tuple[int, int, int], Stat] = {}
 
@@ -387,7 +392,14 @@ class Tree:
 
     def resolve(self, path: str) -> int:
         """As `walk`, but follows a link in the last component too."""
-        return self._walk(path, follow_last=True)
+        state = self.registry.generation, self.user_generation
+        if state != self._resolved_in or len(self._resolved) == _RESOLVED:
+            self._resolved.clear()
+            self._resolved_in = state
+        ino = self._resolved.get(path)
+        if ino is None:
+            ino = self._resolved[path] = self._walk(path, follow_last=True)
+        return ino
 
     def _walk(self, path: str, *, follow_last: bool) -> int:
         """link_path_walk and step_into."""

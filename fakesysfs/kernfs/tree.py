@@ -49,6 +49,7 @@ from fakesysfs.kernfs.inode import (
     kobj_of,
 )
 from fakesysfs.kernfs.name_hash import IndexedOrder
+from fakesysfs.kernfs.namei import path_walk
 from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
 
@@ -388,7 +389,7 @@ class Tree:
 
         Raises KernelError: ENOENT, ENOTDIR, ELOOP.
         """
-        return self._walk(path, follow_last=False)
+        return path_walk(self, path, follow_last=False)
 
     def resolve(self, path: str) -> int:
         """As `walk`, but follows a link in the last component too."""
@@ -398,33 +399,11 @@ class Tree:
             self._resolved_in = state
         ino = self._resolved.get(path)
         if ino is None:
-            ino = self._resolved[path] = self._walk(path, follow_last=True)
+            ino = self._resolved[path] = path_walk(self, path, follow_last=True)
         return ino
 
-    def _walk(self, path: str, *, follow_last: bool) -> int:
-        """link_path_walk and step_into."""
-        ino, above, links = ROOT, list[int](), 0
-        parts = _components(path)
-        while parts:
-            part = parts.pop()
-            if part == "..":
-                ino = above.pop() if above else ROOT
-                continue
-            child = self.lookup(ino, os.fsencode(part))
-            if (parts or follow_last) and self._is_link(child):
-                links += 1
-                if links > _MAX_LINKS:
-                    raise KernelError(errno.ELOOP, "too many levels of symbolic links", "step_into")
-                target = os.fsdecode(self.readlink(child))
-                if target.startswith("/"):
-                    ino, above = ROOT, []
-                parts += _components(target)
-                continue
-            above.append(ino)
-            ino = child
-        return ino
-
-    def _is_link(self, ino: int) -> bool:
+    def is_link(self, ino: int) -> bool:
+        """Whether a node that exists is a symbolic link."""
         if not ino & SLOT_MASK:
             return False  # the directory of an object
         found = self.find(ino)
@@ -685,15 +664,6 @@ class Tree:
     def take_changes(self) -> Sequence[NameChange]:
         """Take the changes of names since the last call."""
         return self._take_changes()
-
-
-_MAX_LINKS = 40
-"""Links that one path may have (MAXSYMLINKS)."""
-
-
-def _components(path: str) -> list[str]:
-    """The components of a path, the last one first."""
-    return [part for part in reversed(path.split("/")) if part not in {"", "."}]
 
 
 def entry_slot(kind: DirectoryKind[Any], entry: Any) -> int:

@@ -127,8 +127,8 @@ def _set_managed(zones: NodeZones, managed_kb: int | Mapping[str, int]) -> None:
             left_pages -= zone.present
 
 
-class _Alike(NamedTuple):
-    """Neighbouring blocks that differ in nothing but their numbers.
+class _BlockRun(NamedTuple):
+    """Neighbouring blocks of boot memory that differ in nothing but their numbers.
 
     `present` is the bytes of RAM in each. `zone` is None for blocks that span several zones.
     """
@@ -147,11 +147,11 @@ def _create_blocks(core: Core, ram: BootRam, nodes: Nodes, blocks: MemoryBlocks)
     because it may have holes or span zones or nodes.
     """
     size = blocks.block_size
-    made: list[_Alike] = []
+    runs: list[_BlockRun] = []
     edges: dict[int, list[tuple[int, Range]]] = {}
     for nid, piece in ram:
         whole = _whole_blocks(nid, piece, size)
-        made += whole
+        runs += whole
         others: list[int] = []
         position = piece.start // size
         for bulk in whole:
@@ -161,29 +161,29 @@ def _create_blocks(core: Core, ram: BootRam, nodes: Nodes, blocks: MemoryBlocks)
         for index in others:
             part = Range(max(piece.start, index * size), min(piece.end, index * size + size - 1))
             edges.setdefault(index, []).append((nid, part))
-    made += [_edge_block(index, parts) for index, parts in edges.items()]
+    runs += [_edge_block(index, parts) for index, parts in edges.items()]
     maker = _BlockMaker(core, nodes, blocks)
-    for alike in sorted(made, key=lambda alike: alike.first):
-        maker.make(alike)
+    for run in sorted(runs, key=lambda run: run.first):
+        maker.make(run)
 
 
-def _whole_blocks(nid: int, piece: Range, size: int) -> list[_Alike]:
+def _whole_blocks(nid: int, piece: Range, size: int) -> list[_BlockRun]:
     """The blocks that a piece of RAM fills, zone by zone. No block is smaller than zone DMA."""
     boundary = DMA32_END_PFN << PAGE_SHIFT
-    whole: list[_Alike] = []
+    whole: list[_BlockRun] = []
     for zone, low, high in ((DMA32, DMA_END_PFN << PAGE_SHIFT, boundary), (NORMAL, boundary, piece.end + 1)):
         first, end = -(-max(piece.start, low) // size), min(piece.end + 1, high) // size
         if first < end:
-            whole.append(_Alike(first, end - 1, (nid,), size, zone))
+            whole.append(_BlockRun(first, end - 1, (nid,), size, zone))
     return whole
 
 
-def _edge_block(index: int, parts: Sequence[tuple[int, Range]]) -> _Alike:
+def _edge_block(index: int, parts: Sequence[tuple[int, Range]]) -> _BlockRun:
     """The block of these parts of RAM, by node."""
     nids = tuple(sorted({nid for nid, _ in parts}))
     zones = {zone_name_at_boot(address >> PAGE_SHIFT) for _, part in parts for address in (part.start, part.end)}
     zone = zones.pop() if len(zones) == len(nids) == 1 else None
-    return _Alike(index, index, nids, sum(part.length for _, part in parts), zone)
+    return _BlockRun(index, index, nids, sum(part.length for _, part in parts), zone)
 
 
 class _BlockMaker:
@@ -194,9 +194,9 @@ class _BlockMaker:
         self._nodes = nodes
         self._blocks = blocks
 
-    def make(self, alike: _Alike) -> None:
-        """Make blocks."""
-        first, last, nids, present, zone_name = alike
+    def make(self, run: _BlockRun) -> None:
+        """Make the devices of a run."""
+        first, last, nids, present, zone_name = run
         blocks = self._blocks
         previous = blocks.runs.run(first - 1) if first else None
         zone = self._nodes[nids[0]].zones[zone_name] if zone_name else None

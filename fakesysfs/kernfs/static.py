@@ -36,7 +36,7 @@ class StaticTables(Generic[T_contra]):
         mode: int = 0o755,
         file_size: int = PAGE_SIZE,
         made: Callable[[T_contra], Any] | None = None,
-    ) -> DirectoryKind[T_contra]:
+    ) -> None:
         """A directory at an absolute path. The static directories in it must be declared before it.
 
         `mode`, `file_size`, `made`: see DirectoryKind. Raises ValueError: the directory that it is in
@@ -48,7 +48,7 @@ class StaticTables(Generic[T_contra]):
             raise ValueError(msg)
         below = self._below.setdefault(path, [])
         self._below.setdefault(above, []).append((name, path))
-        kind = self.kinds[path] = DirectoryKind[T_contra](
+        self.kinds[path] = DirectoryKind[T_contra](
             path,
             lambda _kobj: path,
             (*entries, _CHILDREN) if below else entries,
@@ -56,7 +56,6 @@ class StaticTables(Generic[T_contra]):
             file_size=file_size,
             made=made,
         )
-        return kind
 
     def directories(
         self,

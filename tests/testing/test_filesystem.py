@@ -152,6 +152,15 @@ def test_another_user_has_what_the_mode_gives_others(files: FileSystem) -> None:
             nobody.open(path, flags)
 
 
+LINKED = SimpleNamespace(serial=1, index=0)
+TARGETS: dict[str, str] = {
+    "relative": "sub/deep",
+    "absolute": "/sub",
+    "up": "sub/deep/..",
+    "above_all": "../../../sub",
+    "round": "round",
+    **{f"hop{number}": f"hop{number - 1}" if number else "sub" for number in range(41)},
+}
 LINKS = DirectoryKind[object](
     "links",
     lambda _kobj: "/",
@@ -167,15 +176,6 @@ LINKS = DirectoryKind[object](
         ),
     ],
 )
-LINKED = SimpleNamespace(serial=1, index=0)
-TARGETS = {
-    "relative": "sub/deep",
-    "absolute": "/sub",
-    "up": "sub/deep/..",
-    "above_all": "../../../sub",
-    "round": "round",
-    **{f"hop{number}": f"hop{number - 1}" if number else "sub" for number in range(41)},
-}
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
+from fakesysfs.kernfs.inode import kobj_of
 from fakesysfs.kernfs.log import Log
 from fakesysfs.kernfs.name_hash import single_key, sort_key
 from fakesysfs.ops.sched import Operation, WaitQueue
@@ -282,12 +283,16 @@ class DeviceNode(Generic[T_contra]):
 class Subdirectories(Generic[T_contra]):
     """A family of directories by name. `of` gives name -> object for all that exist now.
 
-    `fixed`: they never change.
+    Without `of` they are the `children` of a `Directory`.
     """
 
-    of: Callable[[T_contra], Mapping[str, Kobject]]
-    fixed: bool = False
+    of: Callable[[T_contra], Mapping[str, Kobject]] | None = None
     doc: str = ""
+
+    def members(self, kobject: Any) -> Mapping[str, Kobject]:
+        """All that exist now in the directory of an object."""
+        children: Mapping[str, Kobject] = kobject.children if self.of is None else self.of(kobj_of(kobject))
+        return children
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -575,12 +580,14 @@ SLOTS = 256
 
 @dataclass(slots=True)
 class Directory:
-    """A directory that lasts as long as the mount and stands for no object (`/sys/devices`).
+    """A directory that stands for no object of the kernel (`/sys/devices`).
 
     It has a table of its own. `kobj` is the object that the functions of its entries get.
+    `children` are the static directories in it, by name.
     """
 
     serial: int
     kind: DirectoryKind[Any]
     kobj: Any
+    children: dict[str, Directory] = field(default_factory=dict)
     index: int = field(default=0, init=False)

@@ -73,9 +73,7 @@ class FileSystem:
         if not path:
             raise KernelError(errno.ENOENT, "the path is empty", "getname_flags")
         try:
-            ino = self.tree.walk(path)
-            if not flags & os.O_NOFOLLOW:
-                ino = self.tree.resolve(path)
+            ino = self.tree.walk(path) if flags & os.O_NOFOLLOW else self.tree.resolve(path)
         except KernelError as error:
             if error.errno == errno.ENOENT and flags & os.O_CREAT:
                 self.tree.resolve(os.path.dirname(path))  # noqa: PTH120  a path of the fake, not of the host

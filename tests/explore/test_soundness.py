@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import stat
@@ -105,13 +106,23 @@ def _text(tree: Tree, ino: int) -> object:
         return error.errno
 
 
-def outcomes(programs: Sequence[Sequence[Call]], kernel: str, *, reduction: bool) -> tuple[set[object], int]:
-    """What came of all orders, and how many were explored."""
+def outcomes(
+    programs: Sequence[Sequence[Call]], kernel: str, *, reduction: bool, before: Sequence[Call] = ()
+) -> tuple[set[object], int]:
+    """What came of all orders, after the calls `before`, and how many were explored."""
     seen = Outcomes()
+
+    def setup(machine: RunningMachine) -> None:
+        for operation, path, data in before:
+            if operation == "write":
+                with contextlib.suppress(OSError):
+                    machine.write(path, data)
+
     found = explore(
         [seen.program(number, what) for number, what in enumerate(programs)],
         machine=MACHINE,
         kernel=kernel,
+        setup=setup,
         check=seen.check,
         reduction=reduction,
     )
@@ -146,3 +157,22 @@ def test_the_same_outcomes(first: int, number: int) -> None:
         assert some_outcomes == all_outcomes, (seed, kernel, programs)
         explored, reduced = explored + all_orders, reduced + some_orders
     assert reduced < explored
+
+
+@pytest.mark.parametrize(("first", "number"), [(0, 50), pytest.param(10_000, 2000, marks=pytest.mark.ci)])
+def test_steps_that_commute_can_be_swapped(first: int, number: int) -> None:
+    """After random writes, two calls that the search takes to commute do: same results, same machine."""
+    commuting, seed = 0, first
+    while commuting < number:
+        chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
+        seed += 1
+        kernel = chance.choice(KERNELS)
+        everything = calls(kernel)
+        before = [chance.choice(everything) for _ in range(chance.randint(0, 4))]
+        pair = [[chance.choice(everything)], [chance.choice(everything)]]
+        _, explored = outcomes(pair, kernel, reduction=True, before=before)
+        if explored == 1:
+            commuting += 1
+            both, orders = outcomes(pair, kernel, reduction=False, before=before)
+            assert orders == 2
+            assert len(both) == 1, (seed - 1, kernel, before, pair)

@@ -98,7 +98,7 @@ class ReducedSearch:
         order_matters: bool = False,
         told: Callable[[ReducedSearch], None] | None = None,
     ) -> None:
-        self.found = Found()
+        self.found = Found(reduces=True)
         self.began = time.monotonic()
         self._limit = limit
         self._seconds = seconds

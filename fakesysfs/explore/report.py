@@ -103,7 +103,9 @@ def _covered(found: Found, preemptions: int | None) -> str:
         return "A limit cut the search short"
     if found.bounded:
         return f"Explored: all with at most {preemptions} preemption{'' if preemptions == 1 else 's'}"
-    return "Not all orders were explored" if found.given_up else "Explored: all orders (complete)"
+    if found.given_up:
+        return "Not all orders were explored"
+    return f"Explored: all orders{', but for steps that commute' if found.reduces else ''} (complete)"
 
 
 def _counted(order: Order) -> str:

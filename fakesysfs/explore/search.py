@@ -55,6 +55,8 @@ class Found:
     """Orders that were run to their end."""
     given_up: int = 0
     """Orders that were given up: too long, or different when they were repeated."""
+    reduces: bool = False
+    """Of orders that differ in commuting steps only, one is explored."""
     reduced: int = 0
     """Orders that were stopped, because an order with the same outcome is explored elsewhere."""
     failed: int = 0

@@ -100,11 +100,15 @@ class Exploration:
     explored: int
     """Orders that were run to their end, each once."""
     cut: int
-    """Orders that were given up: too long, or different when they were repeated."""
+    """Orders that were begun, and not run to their end.
+
+    The rest of such an order is explored elsewhere; or it is too long, or differs when repeated, and
+    then the search is not complete.
+    """
     failed: int
     """Explored orders that fail."""
     complete: bool
-    """Whether all orders were explored."""
+    """Whether all orders were explored, or with reduction one of each that have the same outcome."""
     preemptions: int | None
     """The bound on preemptions; None if there was no bound."""
     seconds: float

@@ -70,7 +70,7 @@ class FileSystem:
         try:
             ino = self.tree.walk(path)
             if not flags & os.O_NOFOLLOW:
-                ino = self.tree.resolve(path)
+                ino = self.tree.followed(path, ino)
         except KernelError as error:
             if error.errno == errno.ENOENT and flags & os.O_CREAT:
                 self.tree.resolve(os.path.dirname(path))  # noqa: PTH120  a path of the fake, not of the host

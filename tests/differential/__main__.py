@@ -24,7 +24,7 @@ from tests.differential import compare
 from tests.differential.compare import Compared, DeadError
 from tests.differential.draw import Drawer, Step, script
 
-STEPS = 60
+STEPS = 150
 """Operations of one sequence. Each starts from the state after boot."""
 ATTEMPTS = 40
 """How often a difference is tried again to find its shortest sequence."""

@@ -18,6 +18,8 @@ class DeviceDax(DaxDriver):
     """The driver device_dax."""
 
     name = "device_dax"
+    failed_probe_leaves_page_map = True
+    """It stores the page map in the device before it reserves the ranges."""
 
     def __init__(self, bus: DaxBus, module: str, iomem: IomemResource) -> None:
         super().__init__(bus, module)
@@ -33,7 +35,7 @@ class DeviceDax(DaxDriver):
             if dev_dax.pgmap:
                 printk(WARNING, f"{self.name} {dev_dax.name}: dynamic-dax with pre-populated page map")
                 raise KernelError(errno.EINVAL, "an earlier failed probe left its page map", "dev_dax_probe")
-            dev_dax.pgmap = True
+            dev_dax.pgmap = self.failed_probe_leaves_page_map
         held: list[Resource] = []
 
         async def release() -> None:
@@ -49,6 +51,7 @@ class DeviceDax(DaxDriver):
                 printk(WARNING, f"{self.name} {dev_dax.name}: {what} could not reserve range")
                 raise KernelError(errno.EBUSY, "the range overlaps another resource", "dev_dax_probe")
             held.append(resource)
+        dev_dax.pgmap = not dev_dax.region.static
 
     async def remove(self, device: object) -> None:
         """Remove the page map."""
@@ -74,6 +77,7 @@ class FsdevDax(DeviceDax):
     """The driver fsdev_dax. It takes only devices whose names were written to new_id."""
 
     name = "fsdev_dax"
+    failed_probe_leaves_page_map = False
 
     def matches_kind(self, dev_dax: DevDax) -> bool:
         """It matches no kind."""

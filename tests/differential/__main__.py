@@ -25,7 +25,7 @@ from tests.differential.compare import Compared, DeadError
 from tests.differential.draw import Drawer, Step, script
 
 STEPS = 150
-"""Operations of one sequence. Each starts from the state after boot."""
+"""Operations of one sequence, at least. Each starts from the state after boot."""
 ATTEMPTS = 40
 """How often a difference is tried again to find its shortest sequence."""
 
@@ -85,7 +85,7 @@ def _one_sequence(seed: int, arguments: argparse.Namespace, image: KernelImage, 
         _keep(arguments.output, f"{image.series}-{name}-dead.script", script(steps))
         say(f"seed {seed}: {error}")
         return
-    tally.operations += len(steps) - 1
+    tally.operations += sum(len(step.acts) for step in steps[:-1])
     tally.answers += found.report.counted
     first = found.first
     if first is None:
@@ -96,7 +96,7 @@ def _one_sequence(seed: int, arguments: argparse.Namespace, image: KernelImage, 
         say(f"seed {seed}: again: {mark}")
         return
     say(f"seed {seed}: {first.place} {first.what}: {'; '.join(first.verdict.differences)}")
-    for other in found.others:
+    for other in {compare.signature(other): other for other in reversed(found.others)}.values():
         say(f"  and then {other.place} {other.what}: {'; '.join(other.verdict.differences)}")
     if arguments.shrink:
         found = _shrunk(found, name, arguments.machine, image)

@@ -4,7 +4,8 @@
     .venv/bin/python scripts/mutation_check.py --find     # look for one where the file names none, and write the file
 
 What is changed: each field of each kernel's profile, one value at a time. Each normalisation of the
-replayer, and each entry of the envelope of a distribution's kernel, is left out. The exit status is 0 if something fails for each of them.
+replayer, and each entry of the envelope of a distribution's kernel, is left out. The exit status is
+0 if something fails for each of them.
 """
 
 from __future__ import annotations

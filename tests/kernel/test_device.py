@@ -536,3 +536,18 @@ def test_only_device_dax_leaves_the_page_map_of_a_failed_probe(first: str, secon
         assert new_id(kernel, b"dax0.0", to=name) == "ok"
         assert log_since(kernel, log)[-1] == f"<3>{name} dax0.0: probe with driver {name} failed with error -{expected}"
         assert remove_id(kernel, b"dax0.0", of=name) == "ok"
+
+
+def test_what_a_character_device_maps_stays_in_the_span_of_zone_device() -> None:
+    """Of the node of the device, which was online at boot, not of its target node. kmem maps nothing."""
+    kernel = booted("7.2", policy=Mmop.OFFLINE, blocks=4)
+    device = dax(kernel)
+    assert device.numa_node is not None
+    zone = kernel.nodes[device.numa_node].zones.device
+    assert unbind(kernel) == "ok"
+    assert (zone.start, zone.end) == (0, 0)
+    assert new_id(kernel, b"dax0.0", to="device_dax") == "ok"
+    spanned = device.mappings[0].range
+    assert (zone.start << 12, zone.end << 12) == (spanned.start, spanned.end + 1)
+    assert unbind(kernel, driver="device_dax") == "ok"
+    assert (zone.start << 12, zone.end << 12, zone.present) == (spanned.start, spanned.end + 1, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
+from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.printk import WARNING
 from fakesysfs.kernel.resource import IomemResource, Resource
 from fakesysfs.kernel.zones import PAGE_SHIFT
@@ -21,9 +22,10 @@ class DeviceDax(DaxDriver):
     failed_probe_leaves_page_map = True
     """It stores the page map in the device before it reserves the ranges."""
 
-    def __init__(self, bus: DaxBus, module: str, iomem: IomemResource) -> None:
+    def __init__(self, bus: DaxBus, module: str, iomem: IomemResource, nodes: Nodes) -> None:
         super().__init__(bus, module)
         self._iomem = iomem
+        self._nodes = nodes
 
     async def probe_dax(self, dev_dax: DevDax) -> None:
         """Reserve every range (dev_dax_probe).
@@ -51,7 +53,18 @@ class DeviceDax(DaxDriver):
                 printk(WARNING, f"{self.name} {dev_dax.name}: {what} could not reserve range")
                 raise KernelError(errno.EBUSY, "the range overlaps another resource", "dev_dax_probe")
             held.append(resource)
-        dev_dax.pgmap = not dev_dax.region.static
+        if not dev_dax.region.static:
+            dev_dax.pgmap = True
+            self._map(dev_dax)
+
+    def _map(self, dev_dax: DevDax) -> None:
+        """Put the pages of the ranges into ZONE_DEVICE of the device's node (memremap_pages).
+
+        Those of a static region are not: its page map also covers what lies before the data.
+        """
+        zones = self._nodes[dev_dax.numa_node or 0].zones
+        for mapping in dev_dax.mappings:
+            zones.device.grow(mapping.range.start >> PAGE_SHIFT, (mapping.range.end + 1) >> PAGE_SHIFT)
 
     async def remove(self, device: object) -> None:
         """Remove the page map."""

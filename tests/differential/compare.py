@@ -39,6 +39,11 @@ class Compared:
     report: Report
 
     @property
+    def acts(self) -> int:
+        """How many operations were drawn. The last step is none: it only compares."""
+        return sum(len(step.acts) for step in self.steps[:-1])
+
+    @property
     def first(self) -> Line | None:
         """The first difference."""
         return next((line for line in self.report.lines if line.verdict.kind is Kind.MISMATCH), None)

@@ -124,8 +124,9 @@ class Drawer:
         self._recorder = Recorder(self.target)
         self._known: dict[str, list[str]] = {}
         self._uses = 0
-        blocks = self._blocks()
-        self._kept = set(blocks) if variant in OWN_LAYOUTS else {number for number in blocks if number < FIRST_BLOCK}
+        self._at_boot = frozenset(self._blocks())
+        own_layout = variant in OWN_LAYOUTS
+        self._kept = {number for number in self._at_boot if own_layout or number < FIRST_BLOCK}
 
     def steps(self, count: int) -> Iterator[Step]:
         """That many operations, or a few more, with their probes."""
@@ -194,8 +195,8 @@ class Drawer:
         return f"{word}\n".encode() if self.chance.random() < 0.9 else word.encode()
 
     def _address(self) -> int:
-        """Of a page that the kernel does not hold, or of no page."""
-        free = [number for number in self._blocks() if number not in self._kept]
+        """Of a page that the kernel does not hold, or of no page. Which pages it holds at boot depends on its build."""
+        free = [number for number in self._blocks() if number not in self._at_boot]
         block = self.chance.choice(free) if free and self.chance.random() < 0.8 else 0x7000
         return block * BLOCK_SIZE + self.chance.choice([0, 0x1000, BLOCK_SIZE - 0x1000])
 

@@ -187,14 +187,14 @@ class Drawer:
             return self.chance.choice(CORPUS)
         name = path.rpartition("/")[2]
         if name in {"hard_offline_page", "soft_offline_page"}:
-            word = f"{self._address():#x}"
+            word = f"{self.address():#x}"
         elif name == "mapping":
             word = self._mapping(path)
         else:
             word = self.chance.choice(OWN_WORDS.get(name) or WORDS.get(name, ["0", "1"]))
         return f"{word}\n".encode() if self.chance.random() < 0.9 else word.encode()
 
-    def _address(self) -> int:
+    def address(self) -> int:
         """Of a page that the kernel does not hold, or of no page. Which pages it holds at boot depends on its build."""
         free = [number for number in self._blocks() if number not in self._at_boot]
         block = self.chance.choice(free) if free and self.chance.random() < 0.8 else 0x7000

@@ -65,7 +65,7 @@ def test_no_page_of_boot_memory_is_taken_offline() -> None:
     drawer = Drawer(random.Random(1), "7.3-distribution", VARIANT)  # noqa: S311  a seed
     at_boot = {int(name[6:]) for name in drawer.target.ls(MEMORY) if re.fullmatch(r"memory\d+", name)}
     drawer.target.sh("modprobe device_dax; modprobe dax_hmem; modprobe kmem", None)
-    blocks = {drawer._address() // BLOCK_SIZE for _ in range(200)}
+    blocks = {drawer.address() // BLOCK_SIZE for _ in range(200)}
     assert len(blocks) > 10
     assert not blocks & at_boot
 

@@ -347,25 +347,30 @@ def _proof_tables() -> str:
     return "\n".join(parts)
 
 
+_FIGURES = ("sequences", "operations", "agreed", "answers", "differing", "without_answer")
+
+
 def _differential() -> list[str]:
     runs: list[dict[str, Any]] = json.loads(DIFFERENTIAL.read_text(encoding="utf-8"))
     parts = [
         _paragraph(
             "`tests/lab differential` draws operations at random, and compares the machine after each change"
             " ([the lab](lab.md#the-differential)). All operations of a sequence agreed, or none of it counts as"
-            " agreed. What made a sequence differ is corrected since, with a recording of it."
+            " agreed. What made a sequence differ is corrected since, with a recording of it, or"
+            " [what is not real](what-is-not-real.md) has it. Without an answer: a write did not return, or the guest"
+            " died; its sequence counts in no other column."
             " `docs/data/differential.json` has the seeds."
         )
         + "\n",
-        "| build | guest | sequences | operations | agreed | answers compared | sequences that differed | last run |",
-        "|---|---|---|---|---|---|---|---|",
+        "| build | guest | sequences | operations | agreed | answers compared | differed | without an answer | last run |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     by_guest: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs:
         by_guest.setdefault((run["build"], run["guest"]), []).append(run)
         by_guest.setdefault((run["build"], "all"), []).append(run)
     for (build, guest), its in sorted(by_guest.items(), key=lambda item: (item[0][0], item[0][1] == "all", item[0][1])):
-        sums = (sum(run[key] for run in its) for key in ("sequences", "operations", "agreed", "answers", "differing"))
+        sums = (sum(run[key] for run in its) for key in _FIGURES)
         figures = " | ".join(f"{number:,}" for number in sums)
         parts.append(f"| {build} | {guest} | {figures} | {max(run['date'] for run in its)} |")
     return parts

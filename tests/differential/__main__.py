@@ -92,6 +92,7 @@ def note(path: Path, image: KernelImage, guest: str, seeds: tuple[int, int], tal
         "answers": tally.answers,
         "sequences": tally.sequences,
         "differing": sum(tally.differing.values()),
+        "without_answer": tally.dead,
     }
     path.write_text(json.dumps([*runs, run], indent=2) + "\n", encoding="utf-8")
 

@@ -362,7 +362,7 @@ def _differential() -> list[str]:
             " `docs/data/differential.json` has the seeds."
         )
         + "\n",
-        "| build | guest | sequences | operations | agreed | answers compared | differed | without an answer | last run |",
+        "| build | guest | sequences | operations | agreed | answers | differed | without an answer | last run |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     by_guest: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -294,6 +294,8 @@ def evidence() -> str:
 PROOF_BEGIN, PROOF_END = "<!-- begin: scripts/generate_docs.py -->", "<!-- end -->"
 REAL_KERNELS = DOCS / "data" / "real-kernels.json"
 """What was run on which build of a real kernel, and when: `tests/replay --on kernel --note` writes it."""
+DIFFERENTIAL = DOCS / "data" / "differential.json"
+"""Random operations: `tests/lab differential --note` writes it."""
 
 
 def proof() -> str:
@@ -331,6 +333,7 @@ def _proof_tables() -> str:
         for run in rows:
             agreed = f"{run['reproduced']:,} of {run['counted']:,}"
             parts.append(f"| `{kernel}` | {run['recordings']} | {run['build']} | {run['date']} | {agreed} |")
+    parts += ["", "## Random operations on a real kernel\n", *_differential()]
     parts += ["", "## What may differ\n"]
     parts.append("Both sides of each comparison lose this first:\n")
     parts += _normalisations(normalise.NORMALISATIONS)
@@ -342,6 +345,35 @@ def _proof_tables() -> str:
     parts.append("\nThese paths of snapshots are not compared:\n")
     parts += ["| path | why |", "|---|---|", *(f"| `{path}` | {why} |" for path, why in snapshots.NOT_COMPARED), ""]
     return "\n".join(parts)
+
+
+_FIGURES = ("sequences", "operations", "agreed", "answers", "differing", "without_answer")
+
+
+def _differential() -> list[str]:
+    runs: list[dict[str, Any]] = json.loads(DIFFERENTIAL.read_text(encoding="utf-8"))
+    parts = [
+        _paragraph(
+            "`tests/lab differential` draws operations at random, and compares the machine after each change"
+            " ([the lab](lab.md#the-differential)). All operations of a sequence agreed, or none of it counts as"
+            " agreed. What made a sequence differ is corrected since, with a recording of it, or"
+            " [what is not real](what-is-not-real.md) has it. Without an answer: a write did not return, or the guest"
+            " died; its sequence counts in no other column."
+            " `docs/data/differential.json` has the seeds."
+        )
+        + "\n",
+        "| build | guest | sequences | operations | agreed | answers | differed | without an answer | last run |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    by_guest: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        by_guest.setdefault((run["build"], run["guest"]), []).append(run)
+        by_guest.setdefault((run["build"], "all"), []).append(run)
+    for (build, guest), its in sorted(by_guest.items(), key=lambda item: (item[0][0], item[0][1] == "all", item[0][1])):
+        sums = (sum(run[key] for run in its) for key in _FIGURES)
+        figures = " | ".join(f"{number:,}" for number in sums)
+        parts.append(f"| {build} | {guest} | {figures} | {max(run['date'] for run in its)} |")
+    return parts
 
 
 def _normalisations(entries: tuple[normalise.Normalisation, ...]) -> list[str]:

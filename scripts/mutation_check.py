@@ -3,8 +3,9 @@
     .venv/bin/python scripts/mutation_check.py            # the recordings and tests that tests/mutations.json names
     .venv/bin/python scripts/mutation_check.py --find     # look for one where the file names none, and write the file
 
-What is changed: each field of each kernel's profile, one value at a time, and each normalisation of
-the replayer, which is left out. The exit status is 0 if something fails for each of them.
+What is changed: each field of each kernel's profile, one value at a time. Each normalisation of the
+replayer, and each entry of the envelope of a distribution's kernel, is left out. The exit status is
+0 if something fails for each of them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from fakesysfs.kernel.profile import (
     Unbind,
 )
 from fakesysfs.replay import bash, cli, model_target, normalise
-from fakesysfs.replay.normalise import NORMALISATIONS, Context, Normalisation
+from fakesysfs.replay.normalise import ENVELOPE, NORMALISATIONS, Context, Normalisation
 from fakesysfs.replay.recording import Session, Snapshot, find, load
 from fakesysfs.replay.report import Kind
 
@@ -48,6 +49,9 @@ DESCRIPTIVE = frozenset({"name", "title", "evidence"})
 
 NORMALISATION = "normalisation"
 """Stands in the table where the kernel's name stands."""
+
+IN_ENVELOPE = "envelope"
+"""The same for what may differ on a distribution's kernel. No recording notices it without a guest."""
 
 FIRST_TRIED = 4
 """So many recordings are tried before the tests."""
@@ -60,6 +64,8 @@ TESTS = (
     "tests/test_replayer.py",
 )
 """The tests of what a profile names, and of the normalisations."""
+
+TESTS_OF_ENVELOPE = ("tests/guests/test_envelope.py::test_an_entry_holds_on_a_distribution_only",)
 
 NOT_A_WORD = "moved"
 """No kernel's attribute reads it."""
@@ -90,6 +96,8 @@ def mutations() -> Iterator[Mutation]:
                     yield Mutation(name, what, changed=replace(profile, **{field: value}))
     for entry in NORMALISATIONS:
         yield Mutation(NORMALISATION, f"{entry.name} ({entry.stream})", left_out=entry)
+    for entry in ENVELOPE:
+        yield Mutation(IN_ENVELOPE, f"{entry.name} ({entry.stream})", left_out=entry)
 
 
 def _unplugs_at_once(profile: Profile) -> bool:
@@ -174,8 +182,11 @@ def _mounts(recording: Session | Snapshot) -> bool:
 def those_of(mutation: Mutation, of_all: list[Session | Snapshot]) -> list[Session | Snapshot]:
     """The recordings that may notice a mutation.
 
-    For a normalisation those whose text it changes, and a few for what only the model's text has.
+    For a normalisation those whose text it changes, and a few for what only the model's text has. For the envelope
+    none of them: it holds where a real kernel answers.
     """
+    if mutation.of == IN_ENVELOPE:
+        return []
     entry = mutation.left_out
     if entry is not None:
         changed = [recording for recording in of_all if _changes(entry, recording)]
@@ -187,17 +198,17 @@ def those_of(mutation: Mutation, of_all: list[Session | Snapshot]) -> list[Sessi
     ]
 
 
-_WHERE = {"dmesg": "dmesg", "uevents": "uevents", "iomem": "lines", "text": "stdout", "stderr": "stderr"}
-"""Stream of a normalisation -> the key of an operation that has it."""
+_WHERE = {
+    "dmesg": ("dmesg",), "uevents": ("uevents",), "iomem": ("lines",), "text": ("stdout", "data"), "stderr": ("stderr",)
+}  # fmt: skip
+"""Stream of a normalisation -> the keys of operations that have it."""
 
 
 def _changes(entry: Normalisation, recording: Session | Snapshot) -> bool:
     if isinstance(recording, Snapshot):
         return False
-    everything = Context(names_freed=True, module_command=True, counters=True)
-    values = [
-        operation[_WHERE[entry.stream]] for operation in recording.operations if _WHERE[entry.stream] in operation
-    ]
+    everything = Context(names_freed=True, module_command=True, counters=True, other_build=True)
+    values = [operation[key] for operation in recording.operations for key in _WHERE[entry.stream] if key in operation]
     return any(entry.apply(value, everything) != value for value in values)
 
 
@@ -213,12 +224,13 @@ def first_failing(mutation: Mutation, candidates: list[Session | Snapshot], jobs
 
 @contextlib.contextmanager
 def _left_out(entry: Normalisation | None) -> Iterator[None]:
-    """Replay without a normalisation. Children inherit it."""
+    """Replay without a normalisation, or an entry of the envelope. Children inherit it."""
     normalise.NORMALISATIONS = tuple(kept for kept in NORMALISATIONS if kept is not entry)
+    normalise.ENVELOPE = tuple(kept for kept in ENVELOPE if kept is not entry)
     try:
         yield
     finally:
-        normalise.NORMALISATIONS = NORMALISATIONS
+        normalise.NORMALISATIONS, normalise.ENVELOPE = NORMALISATIONS, ENVELOPE
 
 
 def failing_test(mutation: Mutation, *tests: str) -> str | None:
@@ -259,6 +271,8 @@ def check(mutation: Mutation, noticed_by: str, of_all: list[Session | Snapshot])
 
 def search(mutation: Mutation, candidates: list[Session | Snapshot], jobs: int) -> str | None:
     """What notices a mutation: one of the first recordings, a test, or another recording. None if nothing does."""
+    if mutation.of == IN_ENVELOPE:
+        return failing_test(mutation, *TESTS_OF_ENVELOPE)
     return (
         first_failing(mutation, candidates[:FIRST_TRIED], jobs)
         or failing_test(mutation, *TESTS)

@@ -106,8 +106,8 @@ class Kernel(Core):
             ]
 
         return {
-            "device_dax": ModuleCode(lambda module: [DeviceDax(dax, module.name, iomem)]),
-            "fsdev_dax": ModuleCode(lambda module: [FsdevDax(dax, module.name, iomem)]),
+            "device_dax": ModuleCode(lambda module: [DeviceDax(dax, module.name, iomem, nodes)]),
+            "fsdev_dax": ModuleCode(lambda module: [FsdevDax(dax, module.name, iomem, nodes)]),
             "kmem": ModuleCode(lambda module: [Kmem(dax, module.name, nodes, self.tiers, iomem, block_size)]),
             "dax_hmem": ModuleCode(dax_hmem),
             "dax_cxl": ModuleCode(lambda module: [CxlDaxRegion(cxl, module.name, dax)]),

@@ -48,6 +48,8 @@ class ModuleKind:
     """Parameters of type int that sysfs does not show (module_param with permissions 0)."""
     core_size: int = 12288
     """Bytes, as lsmod shows them in the recorded guest."""
+    import_ns: str = ""
+    """The namespace whose symbols it uses (MODULE_IMPORT_NS), or empty."""
     out_of_tree: bool = False
     """The kernel's tree never has the module, so it taints the kernel."""
 
@@ -124,9 +126,9 @@ class Modules:
                 continue
             try:
                 kind.check_value(key, value)
-            except KernelError as error:
-                problem = "too large" if error.errno == errno.ERANGE else "invalid"
-                self._core.printk(ERR, f"{name}: `{value}' {problem} for parameter `{key}'")
+            except KernelError:
+                # "too large" is for a text that its buffer does not hold (ENOSPC), not for ERANGE
+                self._core.printk(ERR, f"{name}: `{value}' invalid for parameter `{key}'")
                 raise
             given[key] = value
         return given

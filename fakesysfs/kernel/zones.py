@@ -18,7 +18,7 @@ DMA_END_PFN = 0x1000
 DMA32_END_PFN = 0x100000
 """End of ZONE_DMA32: 4 GiB (MAX_DMA32_PFN)."""
 
-DMA, DMA32, NORMAL, MOVABLE = "DMA", "DMA32", "Normal", "Movable"
+DMA, DMA32, NORMAL, MOVABLE, DEVICE = "DMA", "DMA32", "Normal", "Movable", "Device"
 KERNEL_ZONES = (DMA, DMA32, NORMAL)
 
 
@@ -53,14 +53,16 @@ class Zone:
 
 
 class NodeZones:
-    """The four zones of one node."""
+    """The four zones of one node that hold memory of the page allocator, and ZONE_DEVICE."""
 
-    __slots__ = ("_all", "_zones", "nid")
+    __slots__ = ("_all", "_zones", "device", "nid")
 
     def __init__(self, nid: int) -> None:
         self.nid = nid
         self._zones = {name: Zone(nid, name) for name in (*KERNEL_ZONES, MOVABLE)}
         self._all = tuple(self._zones.values())
+        self.device = Zone(nid, DEVICE)
+        """ZONE_DEVICE. Its span grows with each page map, and never shrinks (remove_pfn_range_from_zone)."""
 
     def __getitem__(self, name: str) -> Zone:
         return self._zones[name]

@@ -37,6 +37,8 @@ class Guest:
     machine: str = "q35"
     devices: tuple[str, ...] = ()
     """Further arguments of QEMU."""
+    distribution: bool = False
+    """Whether the model has a machine with a distribution's configuration for it: oracle-NAME."""
     restorable: bool = True
     """Whether QEMU saves all of its state. It does not save that of CXL devices."""
     modules: tuple[str, ...] = field(
@@ -104,10 +106,11 @@ DISTRIBUTION = Guest(
     (Node(3 * GIB, "0-1"), Node(GIB), Node(4 * GIB), Node(GIB)),
     ((10, 15, 20, 25), (15, 10, 20, 25), (20, 20, 10, 30), (25, 25, 30, 10)),
     _ORACLE_MEMORY,
+    distribution=True,
 )
 """The recorded guest with a distribution's kernel as it comes."""
 
-_DEFAULT = DISTRIBUTION.with_arguments("default", "memhp_default_state=offline")
+_DEFAULT = replace(DISTRIBUTION.with_arguments("default", "memhp_default_state=offline"), distribution=False)
 """The recorded guest with the policy of the recorded kernels of a small configuration."""
 
 _HMAT = replace(
@@ -126,6 +129,28 @@ _HMAT = replace(
         )
     ),
 )
+
+_REGIONS = Guest(
+    "distribution-regions",
+    (Node(3 * GIB, "0-1"), Node(2 * GIB), Node(2 * GIB), Node(GIB)),
+    kernel_arguments=(
+        soft_reserved(0x180000000, GIB),
+        soft_reserved(0x1C0000000, 512 * MIB),
+        soft_reserved(0x1F0000000, GIB),
+        soft_reserved(0x244000000, 500 * MIB),
+    ),
+    distribution=True,
+)
+"""Four regions: two on one node around its RAM, and one that neither begins nor ends with a block."""
+
+_CPUS = Guest(
+    "distribution-cpus",
+    (Node(4 * GIB, "0-0"), Node(3 * GIB, "1-1")),
+    ((10, 31), (31, 10)),
+    (soft_reserved(0x140000000, GIB), soft_reserved(0x1C8000000, 1536 * MIB)),
+    distribution=True,
+)
+"""Two nodes with CPUs, RAM and a region each."""
 
 CXL = Guest(
     "cxl",
@@ -151,15 +176,18 @@ GUESTS = {
         replace(_DEFAULT, name="region_idle"),
         replace(_DEFAULT, name="pmem"),
         _HMAT,
-        replace(_HMAT, name="distribution-hmat", kernel_arguments=DISTRIBUTION.kernel_arguments),
+        replace(_HMAT, name="distribution-hmat", kernel_arguments=DISTRIBUTION.kernel_arguments, distribution=True),
+        DISTRIBUTION.with_arguments("distribution-memmap_on_memory", "memory_hotplug.memmap_on_memory=1"),
+        _REGIONS,
+        _CPUS,
         _DEFAULT.with_arguments("memmap_on_memory", "memory_hotplug.memmap_on_memory=1"),
         _DEFAULT.with_arguments("slab_debug", "slab_debug=FPU"),
         *(
-            DISTRIBUTION.with_arguments(f"{prefix}-policy-{policy}", f"memhp_default_state={policy}")
-            for prefix in ("boot", "distribution")
+            base.with_arguments(f"{prefix}-policy-{policy}", f"memhp_default_state={policy}")
+            for prefix, base in (("boot", replace(DISTRIBUTION, distribution=False)), ("distribution", DISTRIBUTION))
             for policy in ("offline", "online", "online_kernel", "online_movable")
         ),
         CXL,
     )
 }
-"""Name -> guest: the variants of tests/recordings/machine.json, and the CXL machine."""
+"""Name -> guest: the variants of tests/recordings/machine.json, and those of the differential and of CXL."""

@@ -82,9 +82,9 @@ def _zoneinfo_show(kernel: Kernel) -> bytes:
     """
     parts: list[str] = []
     for nid in kernel.nodes.online():
-        zones = list(kernel.nodes[nid].zones)
+        zones = kernel.nodes[nid].zones
         first = next((zone for zone in zones if zone.present), None)
-        for zone in (*zones, Zone(nid, "Device")):
+        for zone in (*zones, zones.device):
             parts.append(f"Node {nid}, zone {zone.name:>8}")
             if zone is first:
                 parts.append("\n  per-node stats" + "".join(f"\n      {name:<12} 0" for name in _NODE_STATS))

@@ -232,12 +232,13 @@ class ModelTarget(Target):
         return ShellResult(status, "", "")
 
     def _load_or_unload(self, command: str, name: str, *parameters: str) -> int:
-        """Run `modprobe NAME PARAMETER=VALUE...` or `rmmod NAME`. Returns the exit status."""
+        """Run `modprobe NAME PARAMETER[=VALUE]...` or `rmmod NAME`. Returns the exit status."""
         kernel, module = self.sysroot.kernel, name.replace("-", "_")
         if command == "rmmod":
             operation = kernel.rmmod(module)
         else:
-            operation = kernel.modprobe(module, dict(parameter.split("=", 1) for parameter in parameters))
+            words = (parameter.partition("=") for parameter in parameters)
+            operation = kernel.modprobe(module, {key: value if equals else None for key, equals, value in words})
         try:
             self.run(operation, f"{command} {name}")
         except KernelError:

@@ -25,6 +25,8 @@ class Context:
     """The command loads or unloads modules."""
     counters: bool = False
     """The command reads vmstat, zoneinfo or numastat."""
+    other_build: bool = False
+    """The recording says how much memory its kernel left at boot: the machine of the model may be another build's."""
     other_configuration: bool = False
     """A real kernel of another configuration answers: ENVELOPE holds too."""
 
@@ -146,7 +148,7 @@ def _low_iomem(text: str, context: Context) -> str:
 
 
 _COUNTER = re.compile(
-    r"(?:^|:)\s*(?!nr_memmap|spanned |present |managed |start_pfn)[a-z][\w ]*:?\s+\d+$|^\s+protection: "
+    r"(?:^|:)\s*(?!nr_memmap|spanned |present |managed |start_pfn)[a-z][\w ]*:?\s+\d+$|^\s+protection: |^\s+pagesets$"
 )
 
 
@@ -163,6 +165,7 @@ _LISTED_POWER = re.compile(r"^(?:d\S+ +\d+ .* )?power\n", re.MULTILINE)
 _LINKS = re.compile(r"^(d[rwx-]{9}) +\d+ ", re.MULTILINE)
 _NODE_SIZE = re.compile(r"^(node [013] size:|Node [013] MemTotal:) +\d+ [kM]B$", re.MULTILINE)
 _ZONE_AT_BOOT = re.compile(r"^(Node [013], zone .*\n(?:(?!Node )(?! *managed ).*\n)*) *managed +\d+\n", re.MULTILINE)
+_MANAGED = re.compile(r"^ *managed +\d+\n", re.MULTILINE)
 _MEMTOTAL = re.compile(r"^(MemTotal:       ) *(\d+) kB$", re.MULTILINE)
 _TAINT_OOT_MODULE = 1 << 12
 _MAJOR = re.compile(r"^MAJOR=\d+$", re.MULTILINE)
@@ -183,6 +186,10 @@ def _module_chatter(text: str, context: Context) -> str:
 
 def _without_managed(text: str, _context: Context) -> str:
     return _ZONE_AT_BOOT.sub(r"\1", text)
+
+
+def _without_managed_pages(text: str, context: Context) -> str:
+    return _MANAGED.sub("", text) if context.other_build else text
 
 
 NORMALISATIONS = (
@@ -253,6 +260,12 @@ NORMALISATIONS = (
         "text",
         "vmstat, zoneinfo and numastat: only the spans and sizes of zones and the memory maps are compared",
         _without_counters,
+    ),
+    Normalisation(
+        "managed pages",
+        "text",
+        "zoneinfo, in a recording of the lab: each build of a kernel takes another part at boot; MemTotal is compared",
+        _without_managed_pages,
     ),
     Normalisation(
         "modules' messages",

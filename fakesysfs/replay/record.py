@@ -55,6 +55,7 @@ def parse(text: str) -> Iterator[Operation]:
     | `write PATH TEXT` | write TEXT and a newline, as `echo` does |
     | `bytes PATH 'TEXT'` | write TEXT with escapes such as \0 and \n, and no newline; the quotes keep the backslash |
     | `read PATH`, `stat PATH`, `ls PATH` | the same |
+    | `read PATH all` | read to the end, which takes several reads of a long file such as /proc/zoneinfo |
     | `blocks`, `iomem`, `memtotal`, `tiers`, `tainted` | the whole machine |
     | `fixture WHAT [NODE]` | pin, unpin, kernel-allocations |
     | `start ID PATH TEXT` | write in the background |
@@ -108,6 +109,13 @@ def written(path: str, data: bytes) -> Operation:
     return {"op": "write", "path": path, "data": text, "len": len(data), "flags": os.O_WRONLY, "off": None}
 
 
+def _amount(how: str | None) -> Operation:
+    """How much a read reads. Raises ValueError."""
+    if how not in {None, "all"}:
+        raise ValueError("the second word of read is `all`, or is left out")
+    return {"n": None} if how else {}
+
+
 def _unescaped(text: str) -> bytes:
     """Raises ValueError for an escape of more than a byte."""
     return text.encode().decode("unicode_escape").encode("latin-1")
@@ -116,7 +124,7 @@ def _unescaped(text: str) -> bytes:
 _OPERATIONS: dict[str, Callable[..., Operation]] = {
     "write": lambda path, text: written(path, f"{text}\n".encode()),
     "bytes": lambda path, text: written(path, _unescaped(text)),
-    "read": lambda path: {"op": "read", "path": path, "off": None},
+    "read": lambda path, how=None: {"op": "read", "path": path, "off": None} | _amount(how),
     "stat": lambda path: {"op": "stat", "path": path},
     "ls": lambda path: {"op": "ls", "path": path},
     "blocks": lambda: {"op": "blocks", "full": False},
@@ -136,7 +144,7 @@ _OPERATIONS: dict[str, Callable[..., Operation]] = {
 }  # fmt: skip
 
 _WORDS: dict[str, tuple[int, ...]] = {
-    "write": (2,), "bytes": (2,), "read": (1,), "stat": (1,), "ls": (1,), "fixture": (1, 2), "start": (3,),
+    "write": (2,), "bytes": (2,), "read": (1, 2), "stat": (1,), "ls": (1,), "fixture": (1, 2), "start": (3,),
     "poll": (1,), "signal": (1,), "end": (1,),
     **dict.fromkeys(("blocks", "iomem", "memtotal", "tiers", "tainted", "collect"), (0,)),
 }  # fmt: skip
@@ -318,17 +326,16 @@ def _check_writable(path: Path) -> None:
 def header(name: str, booted: guest.Booted, target: Target) -> Operation:
     """The first line of a recording: what booted, how, and with how much memory. `target` is the booted guest."""
     return {
-        "op": "header", "format": _FORMAT, "profile": profile(booted), "name": name,
+        "op": "header", "format": _FORMAT, "profile": profile(booted.guest, booted.image), "name": name,
         "variant": booted.guest.name, "title": name, "kernel": str(booted.image),
         "cmdline": guest.command_line(booted.guest), "accelerator": booted.accelerator,
         MEMTOTAL: probes.memtotal(target),
     }  # fmt: skip
 
 
-def profile(booted: guest.Booted) -> str:
+def profile(booted: machines.Guest, image: images.KernelImage) -> str:
     """The name of the kernel in a recording: `7.3-distribution` where nothing is like the small configuration."""
-    name = booted.guest.name
-    return f"{booted.image.series}-distribution" if name.partition("-")[0] == "distribution" else booted.image.series
+    return f"{image.series}-distribution" if booted.distribution else image.series
 
 
 def _operations(script: Path) -> list[Operation]:

@@ -71,6 +71,12 @@ MODULE = DirectoryKind[Module](
             lambda module: "O" if kernel_of(module).modules.is_out_of_tree(module.name) else "",
             "How the module taints the kernel: O is out of tree.",
         ),
+        RO(
+            "import_ns",
+            lambda module: _kind(module).import_ns,
+            "The namespace whose symbols the module uses.",
+            visible=lambda module: bool(_kind(module).import_ns),
+        ),
         uevent(lambda module: f"/module/{module.name}", "module", write_only=True),
         Group(name="notes", entries=(), doc="ELF notes of the module: none here."),
         Group(

@@ -24,8 +24,8 @@ from tests.differential import compare
 from tests.differential.compare import Compared, DeadError
 from tests.differential.draw import Drawer, Step, script
 
-STEPS = 60
-"""Operations of one sequence. Each starts from the state after boot."""
+STEPS = 150
+"""Operations of one sequence, at least. Each starts from the state after boot."""
 ATTEMPTS = 40
 """How often a difference is tried again to find its shortest sequence."""
 
@@ -35,7 +35,10 @@ class Tally:
     """What a run compared."""
 
     operations: int = 0
+    agreed: int = 0
+    """Operations of the sequences without a difference."""
     answers: int = 0
+    sequences: int = 0
     differing: Counter[str] = field(default_factory=Counter)
     """Signature of a difference -> sequences that had it."""
     dead: int = 0
@@ -70,7 +73,28 @@ def differential(arguments: argparse.Namespace, image: KernelImage) -> Tally:
     )
     for text, number in tally.differing.most_common():
         say(f"  {number} x {text}")
+    if arguments.note is not None:
+        note(arguments.note, image, arguments.machine, (arguments.seed, seed - 1), tally)
     return tally
+
+
+def note(path: Path, image: KernelImage, guest: str, seeds: tuple[int, int], tally: Tally) -> None:
+    """Add what a run compared to a JSON file, from which docs/proof.md is written."""
+    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    run = {
+        "kernel": image.series,
+        "build": str(image),
+        "guest": guest,
+        "seeds": seeds,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "operations": tally.operations,
+        "agreed": tally.agreed,
+        "answers": tally.answers,
+        "sequences": tally.sequences,
+        "differing": sum(tally.differing.values()),
+        "without_answer": tally.dead,
+    }
+    path.write_text(json.dumps([*runs, run], indent=2) + "\n", encoding="utf-8")
 
 
 def _one_sequence(seed: int, arguments: argparse.Namespace, image: KernelImage, tally: Tally) -> None:
@@ -85,10 +109,12 @@ def _one_sequence(seed: int, arguments: argparse.Namespace, image: KernelImage, 
         _keep(arguments.output, f"{image.series}-{name}-dead.script", script(steps))
         say(f"seed {seed}: {error}")
         return
-    tally.operations += len(steps) - 1
+    tally.operations += found.acts
     tally.answers += found.report.counted
+    tally.sequences += 1
     first = found.first
     if first is None:
+        tally.agreed += found.acts
         return
     mark = compare.signature(first)
     tally.differing[mark] += 1
@@ -96,7 +122,7 @@ def _one_sequence(seed: int, arguments: argparse.Namespace, image: KernelImage, 
         say(f"seed {seed}: again: {mark}")
         return
     say(f"seed {seed}: {first.place} {first.what}: {'; '.join(first.verdict.differences)}")
-    for other in found.others:
+    for other in {compare.signature(other): other for other in reversed(found.others)}.values():
         say(f"  and then {other.place} {other.what}: {'; '.join(other.verdict.differences)}")
     if arguments.shrink:
         found = _shrunk(found, name, arguments.machine, image)
@@ -149,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=60, help="at most so long (default: %(default)s)")
     parser.add_argument(
         "--no-shrink", dest="shrink", action="store_false", help="do not look for the shortest sequence"
+    )
+    parser.add_argument(
+        "--note", type=Path, metavar="FILE", help="add the figures to this JSON file (docs/data/differential.json)"
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("differential"), metavar="DIR", help="default: %(default)s, here"

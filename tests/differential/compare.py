@@ -22,7 +22,7 @@ from fakesysfs.replay.player import replay
 from fakesysfs.replay.recording import Operation, Session
 from fakesysfs.replay.report import Kind, Line, Report
 from fakesysfs.replay.target import BlockedError
-from tests.differential.draw import Step
+from tests.differential.draw import Step, line
 
 
 class DeadError(Exception):
@@ -37,6 +37,11 @@ class Compared:
     lines: list[Operation]
     """The recording, with its header."""
     report: Report
+
+    @property
+    def acts(self) -> int:
+        """How many operations were drawn. The last step is none: it only compares."""
+        return sum(len(step.acts) for step in self.steps[:-1])
 
     @property
     def first(self) -> Line | None:
@@ -55,11 +60,11 @@ class Compared:
         number = int(first.place.removeprefix("i=")) if first is not None and first.place.startswith("i=") else 0
         ends = 0
         for index, step in enumerate(self.steps, 1):
-            ends += 1 + len(step.probes)
+            ends += len(step.operations)
             if number <= ends:
                 at = number - (ends - len(step.probes))
-                probes = step.probes[at - 1 : at] if at else ()
-                return [*(Step(before.act, ()) for before in self.steps[: index - 1]), Step(step.act, probes)]
+                probes = step.probes[at - 1 : at] if at > 0 else ()
+                return [*(Step(before.acts) for before in self.steps[: index - 1]), Step(step.acts, probes)]
         return self.steps
 
 
@@ -71,13 +76,16 @@ def signature(line: Line) -> str:
 
 def run(steps: Sequence[Step], name: str, variant: str, image: KernelImage) -> Compared:
     """Run a sequence on both. Raises LabError if the guest does not start, DeadError if it dies."""
-    operations = [operation for step in steps for operation in (step.act, *step.probes)]
+    operations = [operation for step in steps for operation in step.operations]
+    lines: list[Operation] = []
     with guest.boot(GUESTS[variant], image) as booted:
         try:
             target = KernelTarget(booted.agent)
-            lines = [record.header(name, booted, target), *record.Recorder(target).record(operations)]
+            lines.append(record.header(name, booted, target))
+            lines.extend(record.Recorder(target).record(operations))
         except (LabError, BlockedError) as error:
-            raise DeadError(f"{error}; {booted.console[-2000:]}") from error
+            at = line(operations[max(0, len(lines) - 1)])
+            raise DeadError(f"{at[:200]}: {error}; {booted.console[-2000:]}") from error
     return Compared(steps, lines, replayed(lines))
 
 

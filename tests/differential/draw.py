@@ -6,6 +6,7 @@ the probes that compare the rest of the machine.
 
 from __future__ import annotations
 
+import ast
 import random
 import re
 import shlex
@@ -14,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
-from fakesysfs.replay.record import written
+from fakesysfs.replay.record import Recorder, written
 from fakesysfs.replay.recording import Operation
-from fakesysfs.replay.target import BlockedError, Outcome
+from fakesysfs.replay.target import BlockedError
 from tests.words import CORPUS, WORDS, kind_of
 
 MEMORY = "/sys/devices/system/memory"
@@ -36,7 +37,10 @@ PLACES = (
 """Where files are drawn from. Other places are those of drivers that the model does not have."""
 
 FIRST_BLOCK = 41
-"""Which pages of lower blocks the kernel itself holds depends on its boot: some cannot go offline."""
+"""Of the recorded guest. The kernel itself holds pages of lower blocks, which ones depends on its boot."""
+
+OWN_LAYOUTS = frozenset({"distribution-regions", "distribution-cpus"})
+"""Guests with another layout: no block that is there at boot is written."""
 
 NOT_WRITTEN = frozenset({"compact", "reclaim", "nr_hugepages", "demote", "demote_size", "autosuspend_delay_ms"})
 """They depend on what else runs in the guest."""
@@ -48,7 +52,15 @@ NOT_READ = re.compile(
 """Their contents depend on the build or on what else runs."""
 
 MODULES = ("device_dax", "dax_hmem", "kmem", "fsdev_dax", "dax_cxl", "memory-notifier-error-inject")
+PARAMETERS = (
+    "region_idle=Y", "region_idle=1", "region_idle=0", "region_idle", "region_idle=maybe", "priority=10",
+    "priority=x", "priority=99999999999", "priority", "nothing=1",
+)  # fmt: skip
+"""Of modprobe: those that some of the modules have, with values that they take or refuse."""
 LOAD_ALL = "modprobe device_dax; modprobe dax_hmem; modprobe kmem"
+
+SCENES = 0.4
+"""How often a sequence begins with writes that wait, where a page can be pinned."""
 
 USES = 5
 """How often a list of all files is drawn from: some of them may have gone since, and answer ENOENT."""
@@ -56,22 +68,26 @@ USES = 5
 STATES = ("offline", "offline", "online", "online_kernel", "online_movable")
 
 OWN_WORDS = {
-    "hard_offline_page": ["0x180000000", "0x188001000", "0x288000000", "0x1f0000000", "0x2f8000000"],
-    "mapping": ["180000000-187ffffff", "200000000-20fffffff", "288000000-28fffffff", "188000000-180000000"],
     "error": ["0", "-12", "-16", "-5", "1", "-5000"],
     "driver_override": ["kmem", "dax_hmem", "\n", "none"],
     "priority": ["0", "10"],
     "auto_movable_ratio": ["0", "50", "96", "97", "228", "229", "301", "100000"],
 }
-OWN_WORDS["soft_offline_page"] = OWN_WORDS["hard_offline_page"]
+
+BLOCK_SIZE = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An operation, and what is compared after it."""
+    """Operations that belong together, most often one, and what is compared after them."""
 
-    act: Operation
-    probes: tuple[Operation, ...]
+    acts: tuple[Operation, ...]
+    probes: tuple[Operation, ...] = ()
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """All of them."""
+        return (*self.acts, *self.probes)
 
 
 def line(operation: Operation) -> str:
@@ -82,12 +98,20 @@ def line(operation: Operation) -> str:
     if kind == "write":
         text = operation["data"].encode("unicode_escape").decode("ascii")
         return f"bytes {operation['path']} {shlex.quote(text)}"
-    return f"{kind} {operation.get('cmd') or operation.get('path', '')}".rstrip()
+    if kind == "async_start":
+        return f"start {operation['id']} {operation['path']} {ast.literal_eval(operation['data'])}".rstrip()
+    if kind == "read" and "n" in operation:
+        return f"read {operation['path']} all"
+    words = [kind.removeprefix("async_"), *(str(operation[key]) for key in _WORDS if operation.get(key) is not None)]
+    return " ".join(words)
+
+
+_WORDS = ("id", "cmd", "path", "what", "node")
 
 
 def script(steps: Sequence[Step]) -> str:
     """A sequence as a script."""
-    return "".join(f"{line(operation)}\n" for step in steps for operation in (step.act, *step.probes))
+    return "".join(f"{line(operation)}\n" for step in steps for operation in step.operations)
 
 
 class Drawer:
@@ -97,36 +121,39 @@ class Drawer:
         self.chance = chance
         self.target = ModelTarget(boot(machine_and_kernel(profile, variant)))
         self.first = True
+        self._recorder = Recorder(self.target)
         self._known: dict[str, list[str]] = {}
         self._uses = 0
+        self._at_boot = frozenset(self._blocks())
+        own_layout = variant in OWN_LAYOUTS
+        self._kept = {number for number in self._at_boot if own_layout or number < FIRST_BLOCK}
 
     def steps(self, count: int) -> Iterator[Step]:
-        """That many operations with their probes."""
-        for _ in range(count):
-            yield self._step()
-        yield Step({"op": "note", "text": "files"}, tuple(self._sample(60)))
+        """That many operations, or a few more, with their probes."""
+        drawn = 0
+        while drawn < count:
+            scene = self._scene() if drawn == 1 and self.chance.random() < SCENES else ()
+            yield self._step(scene or (self._act(),))
+            drawn += max(1, len(scene))
+        yield Step(({"op": "note", "text": "files"},), tuple(self._sample(60)))
 
-    def _step(self) -> Step:
-        act = self._act()
-        succeeded = self._perform(act)
+    def _step(self, acts: tuple[Operation, ...]) -> Step:
+        succeeded = self._perform(acts)
         self.first = False
         # a refusal changes nothing, as a rule: now and then the state is compared all the same
         if not succeeded and self.chance.random() < 0.8:
-            return Step(act, ())
+            return Step(acts)
         state: list[Operation] = [{"op": kind} for kind in ("tiers", "iomem", "memtotal")]
-        return Step(act, ({"op": "blocks", "full": False}, *state, *self._devices()))
+        zones: Operation = {"op": "read", "path": "/proc/zoneinfo", "n": None, "off": None}
+        return Step(acts, ({"op": "blocks", "full": False}, *state, zones, *self._devices()))
 
-    def _perform(self, act: Operation) -> bool:
-        """Whether it succeeds on the model."""
+    def _perform(self, acts: tuple[Operation, ...]) -> bool:
+        """Whether all of them succeed on the model."""
         try:
-            if act["op"] == "sh":
-                return self.target.sh(act["cmd"], None).rc == 0
-            return self._write(act).ret is not None
+            answers = list(self._recorder.record(acts))
         except BlockedError:
             return False
-
-    def _write(self, act: Operation) -> Outcome:
-        return self.target.write_file(act["path"], act["data"].encode("latin-1"), act["flags"])
+        return all(answer.get("rc", 0) == 0 and not {"errno", "open_errno"} & answer.keys() for answer in answers)
 
     # What to do ----------------------------------------------------------------------------------------------------
 
@@ -139,6 +166,7 @@ class Drawer:
             self._driver: 15,
             self._policy: 10,
             self._module: 4,
+            self._parameter: 4,
             self._other: 14,
         }
         while True:
@@ -150,20 +178,44 @@ class Drawer:
     def _names(self, directory: str) -> list[str]:
         return self.target.listed(directory) or []
 
+    def _blocks(self) -> list[int]:
+        found = (re.fullmatch(r"memory(\d+)", name) for name in self._names(MEMORY))
+        return [int(one[1]) for one in found if one]
+
     def _data(self, path: str) -> bytes:
         if self.chance.random() < 0.12:
             return self.chance.choice(CORPUS)
         name = path.rpartition("/")[2]
-        word = self.chance.choice(OWN_WORDS.get(name) or WORDS.get(name, ["0", "1"]))
+        if name in {"hard_offline_page", "soft_offline_page"}:
+            word = f"{self.address():#x}"
+        elif name == "mapping":
+            word = self._mapping(path)
+        else:
+            word = self.chance.choice(OWN_WORDS.get(name) or WORDS.get(name, ["0", "1"]))
         return f"{word}\n".encode() if self.chance.random() < 0.9 else word.encode()
+
+    def address(self) -> int:
+        """Of a page that the kernel does not hold, or of no page. Which pages it holds at boot depends on its build."""
+        free = [number for number in self._blocks() if number not in self._at_boot]
+        block = self.chance.choice(free) if free and self.chance.random() < 0.8 else 0x7000
+        return block * BLOCK_SIZE + self.chance.choice([0, 0x1000, BLOCK_SIZE - 0x1000])
+
+    def _mapping(self, path: str) -> str:
+        """A range near the device, most often one that its alignment allows."""
+        kind, got = self.target.read_result(f"{path.rpartition('/')[0]}/resource", None)
+        start = int(got, 0) if kind == "data" and isinstance(got, bytes) else 0x180000000
+        start += self.chance.randrange(-2, 12) * BLOCK_SIZE
+        size = self.chance.choice([1, 1, 2, 4]) * BLOCK_SIZE if self.chance.random() < 0.9 else 0x1000
+        return f"{start:x}-{start + size - 1:x}"
 
     def _written(self, path: str) -> Operation:
         return written(path, self._data(path))
 
     def _block(self) -> Operation | None:
         """A few neighbours are written again and again, so that zones meet."""
-        numbers = [int(name[6:]) for name in self._names(MEMORY) if name[6:].isdigit() and name.startswith("memory")]
-        numbers = [number for number in numbers if number >= FIRST_BLOCK]
+        numbers = [number for number in self._blocks() if number not in self._kept]
+        if not numbers:
+            return None
         near = [number for number in numbers if number % 16 < 4]
         number = self.chance.choice(near if near and self.chance.random() < 0.5 else numbers)
         path = f"{MEMORY}/memory{number}/{self.chance.choice(['state', 'state', 'state', 'online'])}"
@@ -210,9 +262,49 @@ class Drawer:
 
     def _module(self) -> Operation | None:
         module = self.chance.choice(MODULES)
-        parameter = " region_idle=Y" if module == "dax_hmem" and self.chance.random() < 0.2 else ""
+        parameter = f" {self.chance.choice(PARAMETERS)}" if self.chance.random() < 0.3 else ""
         command = self.chance.choice([f"modprobe {module}{parameter}", f"rmmod {module.replace('-', '_')}"])
         return {"op": "sh", "cmd": command}
+
+    def _parameter(self) -> Operation | None:
+        """A parameter of a loaded module."""
+        modules = (f"/sys/module/{name}/parameters" for name in self._names("/sys/module"))
+        paths = [f"{directory}/{name}" for directory in modules for name in self._names(directory)]
+        return self._written(self.chance.choice(paths)) if paths else None
+
+    def _scene(self) -> tuple[Operation, ...]:
+        """Writes in the background that wait for a pinned page, and for each other. Empty without a movable block.
+
+        On a machine after boot: which page the kernel takes on a node depends on what was online before.
+        """
+        pinned = {node: self.target.sysroot.kernel.pin(node) for node in (1, 2, 3)}
+        self.target.sysroot.kernel.unpin()
+        nodes = [node for node, block in pinned.items() if block is not None and block not in self._kept]
+        if not nodes:
+            return ()
+        node = self.chance.choice(nodes)
+        acts: list[Operation] = [{"op": "fixture", "what": "pin", "node": node}]
+        keys = list(range(1, self.chance.choice([2, 2, 3])))
+        for key in keys:
+            path, word = self._waiting_write(pinned[node])
+            acts.append({"op": "async_start", "id": key, "path": path, "data": repr(f"{word}\n"), "alarm_s": 0})
+            acts += [{"op": "async_poll", "id": other} for other in keys[:key]]
+        killed = self.chance.random() < 0.5
+        if killed:
+            acts += [{"op": "async_signal", "id": key, "sig": "SIGKILL"} for key in keys]
+        else:
+            acts.append({"op": "fixture", "what": "unpin", "node": None})
+        acts += [{"op": "async_end", "id": key} for key in keys]
+        return (*acts, {"op": "fixture", "what": "unpin", "node": None}) if killed else tuple(acts)
+
+    def _waiting_write(self, block: int | None) -> tuple[str, str]:
+        devices = [name for name in self._names(f"{DAX}/devices") if self._names(f"{DAX}/devices/{name}/driver")]
+        ways = [(f"{MEMORY}/memory{block}/state", "offline")]
+        for device in devices:
+            ways.append((f"{DAX}/drivers/kmem/unbind", device))
+            if "state" in self._names(f"{DAX}/devices/{device}"):
+                ways.append((f"{DAX}/devices/{device}/state", "unplugged"))
+        return self.chance.choice(ways)
 
     def _other(self) -> Operation | None:
         if self._uses % USES == 0:
@@ -262,7 +354,7 @@ class Drawer:
             path = f"{directory}/{name}"
             mode = self.target.stat(path).mode
             block = path.removeprefix(f"{MEMORY}/memory").partition("/")[0]
-            if block.isdigit() and int(block) < FIRST_BLOCK:
+            if block.isdigit() and int(block) in self._kept:
                 continue
             can_be_written = stat.S_ISREG(mode) and mode & 0o222 and name not in NOT_WRITTEN
             found.setdefault(f"{'w' if can_be_written else 'r'} {kind_of(path)}", []).append(path)

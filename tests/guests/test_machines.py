@@ -10,6 +10,7 @@ import pytest
 
 from fakesysfs.lab import guest
 from fakesysfs.lab.machines import CXL, DISTRIBUTION, GIB, GUESTS, Guest, Node
+from fakesysfs.machine import load
 
 FACTS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "recordings/machine.json").read_text(encoding="utf-8"))
 
@@ -44,6 +45,18 @@ def test_the_memory_of_the_nodes_lies_where_it_was_recorded() -> None:
             at = 4 * GIB if at == 2 * GIB else at
     assert sorted(expected) == sorted(ranges)
     assert [list(row) for row in DISTRIBUTION.distances] == FACTS["distance"]
+
+
+@pytest.mark.parametrize("name", [guest.name for guest in GUESTS.values() if guest.distribution])
+def test_a_guest_under_a_distribution_s_kernel_has_a_machine_of_the_model(name: str) -> None:
+    """Both boot with the same words, and have the same nodes and distances."""
+    machine = load(f"oracle-{name}").setup()
+    words = machine.config.cmdline.split()
+    assert [word for word in GUESTS[name].kernel_arguments if word not in words] == []
+    assert [word for word in words if word.startswith("memmap=")] == [
+        word for word in GUESTS[name].kernel_arguments if word.startswith("memmap=")
+    ]
+    assert len(machine.nodes) == len(GUESTS[name].nodes)
 
 
 def test_arguments() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fakesysfs.lab.agent import Answer
 from fakesysfs.lab.images import KernelImage
+from fakesysfs.lab.machines import GUESTS
 from fakesysfs.ops.errors import EHWPOISON
 from fakesysfs.replay import kernel_target, player, record
 from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
@@ -34,6 +36,7 @@ ls /sys/bus/dax/devices
 ls /sys/nothing
 iomem
 memtotal
+read /proc/zoneinfo all
 tiers
 tainted
 fixture pin 2
@@ -104,7 +107,8 @@ def test_memtotal_at_boot_is_that_of_the_recording(own: int | None, kind: Kind, 
     [
         ("frobnicate x", "line 1: 'frobnicate x' is no operation"),
         ("write /sys/x", "write takes 2 words"),
-        ("read", "read takes 1 words"),
+        ("read", "read takes 1 or 2 words"),
+        ("read /sys/x none", "the second word of read is `all`, or is left out"),
         ("write /sys/x 'open", "No closing quotation"),
         ("poll one", "invalid literal"),
         ("poll 1", "line 1: 'poll 1' is no operation \\(no write 1 has started: `start 1 PATH TEXT`\\)"),
@@ -178,6 +182,23 @@ def test_the_command_refuses_wrong_use(tmp_path: Path, capsys: pytest.CaptureFix
 def test_the_series_of_a_kernel_is_the_profile() -> None:
     assert KernelImage("7.3~rc7-1~exp1", Path("/x/7.3-amd64")).series == "7.3"
     assert KernelImage("7.2.13-1", Path("/x/7.2.13+deb14-amd64")).series == "7.2"
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [
+        ("distribution", "7.3-distribution"),
+        ("distribution-cpus", "7.3-distribution"),
+        ("distribution-hmat", "7.3-distribution"),
+        ("default", "7.3"),
+        ("boot-policy-online", "7.3"),
+        ("cxl", "7.3"),
+    ],
+)
+def test_a_recording_says_which_configuration_its_machine_has(name: str, profile: str) -> None:
+    """The guest says it, not its name."""
+    image = KernelImage("7.3~rc7-1~exp1", Path("/x/7.3-amd64"))
+    assert record.profile(replace(GUESTS[name], name="x"), image) == profile
 
 
 @pytest.mark.parametrize("name", ["EHWPOISON", "133", 133])

@@ -513,3 +513,41 @@ def test_a_probe_that_fails_leaves_no_link() -> None:
     kernel = booted("7.3", blocks=2, target_node=7)
     device = dax(kernel)
     assert (device.driver, device.driver_link) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "error"),
+    [
+        ("device_dax", "device_dax", errno.EINVAL),
+        ("device_dax", "fsdev_dax", errno.EINVAL),
+        ("fsdev_dax", "device_dax", errno.EBUSY),
+        ("fsdev_dax", "fsdev_dax", errno.EBUSY),
+    ],
+)
+def test_only_device_dax_leaves_the_page_map_of_a_failed_probe(first: str, second: str, error: int) -> None:
+    """It stores the page map before it reserves the ranges; the next probe by either driver refuses it."""
+    kernel = booted("7.2", policy=Mmop.OFFLINE, blocks=4)
+    drive(kernel.modprobe("fsdev_dax"))
+    assert unbind(kernel) == "ok"
+    taken = dax(kernel).mappings[0].range
+    assert kernel.iomem.request_region(taken.start, taken.end, "taken") is not None
+    for name, expected in ((first, errno.EBUSY), (second, error)):
+        log = kernel.printk.sequence
+        assert new_id(kernel, b"dax0.0", to=name) == "ok"
+        assert log_since(kernel, log)[-1] == f"<3>{name} dax0.0: probe with driver {name} failed with error -{expected}"
+        assert remove_id(kernel, b"dax0.0", of=name) == "ok"
+
+
+def test_what_a_character_device_maps_stays_in_the_span_of_zone_device() -> None:
+    """Of the node of the device, which was online at boot, not of its target node. kmem maps nothing."""
+    kernel = booted("7.2", policy=Mmop.OFFLINE, blocks=4)
+    device = dax(kernel)
+    assert device.numa_node is not None
+    zone = kernel.nodes[device.numa_node].zones.device
+    assert unbind(kernel) == "ok"
+    assert (zone.start, zone.end) == (0, 0)
+    assert new_id(kernel, b"dax0.0", to="device_dax") == "ok"
+    spanned = device.mappings[0].range
+    assert (zone.start << 12, zone.end << 12) == (spanned.start, spanned.end + 1)
+    assert unbind(kernel, driver="device_dax") == "ok"
+    assert (zone.start << 12, zone.end << 12, zone.present) == (spanned.start, spanned.end + 1, 0)

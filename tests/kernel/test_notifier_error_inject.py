@@ -104,7 +104,7 @@ def test_what_the_log_says_of_a_bad_priority() -> None:
         errno_of(kernel.modprobe(MODULE, {"priority": value}))
     assert log_since(kernel, 0)[-2:] == [
         "<3>memory_notifier_error_inject: `x' invalid for parameter `priority'",
-        "<3>memory_notifier_error_inject: `2147483648' too large for parameter `priority'",
+        "<3>memory_notifier_error_inject: `2147483648' invalid for parameter `priority'",
     ]
 
 

@@ -175,6 +175,15 @@ def test_recorded_texts(path: str, text: str) -> None:
     assert GUEST.read(path) == text
 
 
+@pytest.mark.parametrize(("module", "namespace"), [("dax_cxl", "CXL\n"), ("libnvdimm", "DEVMEM\n"), ("dax_hmem", None)])
+def test_a_module_that_uses_symbols_of_a_namespace_names_it(module: str, namespace: str | None) -> None:
+    face = recorded_guest()
+    drive(face.sysroot.kernel.modprobe(module))
+    assert ("import_ns" in face.names(f"/sys/module/{module}")) == (namespace is not None)
+    if namespace is not None:
+        assert face.read(f"/sys/module/{module}/import_ns") == namespace
+
+
 # Every attribute ----------------------------------------------------------------------------------------------------
 
 MANY = {"memory0", "memory1", "memory33", "memory48", "memory64", "memory79", "memory81", "memory84", "memory95"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
+from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.printk import WARNING
 from fakesysfs.kernel.resource import IomemResource, Resource
 from fakesysfs.kernel.zones import PAGE_SHIFT
@@ -18,10 +19,13 @@ class DeviceDax(DaxDriver):
     """The driver device_dax."""
 
     name = "device_dax"
+    failed_probe_leaves_page_map = True
+    """It stores the page map in the device before it reserves the ranges."""
 
-    def __init__(self, bus: DaxBus, module: str, iomem: IomemResource) -> None:
+    def __init__(self, bus: DaxBus, module: str, iomem: IomemResource, nodes: Nodes) -> None:
         super().__init__(bus, module)
         self._iomem = iomem
+        self._nodes = nodes
 
     async def probe_dax(self, dev_dax: DevDax) -> None:
         """Reserve every range (dev_dax_probe).
@@ -33,7 +37,7 @@ class DeviceDax(DaxDriver):
             if dev_dax.pgmap:
                 printk(WARNING, f"{self.name} {dev_dax.name}: dynamic-dax with pre-populated page map")
                 raise KernelError(errno.EINVAL, "an earlier failed probe left its page map", "dev_dax_probe")
-            dev_dax.pgmap = True
+            dev_dax.pgmap = self.failed_probe_leaves_page_map
         held: list[Resource] = []
 
         async def release() -> None:
@@ -49,6 +53,18 @@ class DeviceDax(DaxDriver):
                 printk(WARNING, f"{self.name} {dev_dax.name}: {what} could not reserve range")
                 raise KernelError(errno.EBUSY, "the range overlaps another resource", "dev_dax_probe")
             held.append(resource)
+        if not dev_dax.region.static:
+            dev_dax.pgmap = True
+            self._map(dev_dax)
+
+    def _map(self, dev_dax: DevDax) -> None:
+        """Put the pages of the ranges into ZONE_DEVICE of the device's node (memremap_pages).
+
+        Those of a static region are not: its page map also covers what lies before the data.
+        """
+        zones = self._nodes[dev_dax.numa_node or 0].zones
+        for mapping in dev_dax.mappings:
+            zones.device.grow(mapping.range.start >> PAGE_SHIFT, (mapping.range.end + 1) >> PAGE_SHIFT)
 
     async def remove(self, device: object) -> None:
         """Remove the page map."""
@@ -74,6 +90,7 @@ class FsdevDax(DeviceDax):
     """The driver fsdev_dax. It takes only devices whose names were written to new_id."""
 
     name = "fsdev_dax"
+    failed_probe_leaves_page_map = False
 
     def matches_kind(self, dev_dax: DevDax) -> bool:
         """It matches no kind."""

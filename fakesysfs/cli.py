@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fakesysfs import __version__
+from fakesysfs.explore import arguments as explore_arguments
 from fakesysfs.kernfs import names_in
 
 if TYPE_CHECKING:
@@ -119,6 +120,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="udev rules, may be repeated; `none`, or `distribution` (the default)",
     )
     run.add_argument("arguments", metavar="COMMAND", nargs=argparse.REMAINDER, help="the command; default: a shell")
+
+    explore = command(
+        "explore",
+        _explore,
+        "run programs in every order of their steps: is there one in which they break each other?",
+        "fakesysfs explore -- 'echo offline > /sys/devices/system/memory/memory70/state' 'daxctl list'",
+    )
+    _add_machine_and_kernel(explore)
+    explore_arguments.add_to(explore)
 
     umount = command(
         "umount",
@@ -301,6 +311,12 @@ def _run(options: argparse.Namespace) -> int:
         at=options.at,
         rules=(options.rules or []) if options.udev else None,
     )
+
+
+def _explore(options: argparse.Namespace) -> int:
+    from fakesysfs.explore import cli  # noqa: PLC0415
+
+    return cli.main(options)
 
 
 def _umount(options: argparse.Namespace) -> int:

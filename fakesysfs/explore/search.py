@@ -38,8 +38,13 @@ class Branch(NamedTuple):
 
     prefix: tuple[str, ...]
     steps: Sequence[Step]
-    """The steps of the prefix as they were taken before, without the last one; perhaps more."""
+    """Those of the order that has this branch."""
     preemptions: int
+
+    @property
+    def expected(self) -> Sequence[Step]:
+        """The steps of the prefix that were taken before: all but the last."""
+        return self.steps[: max(len(self.prefix) - 1, 0)]
 
 
 @dataclass(slots=True)
@@ -152,13 +157,20 @@ class Search:
         With `until_pending`, also until so many branches are left. Any exception of the runner
         ends the search for all workers.
         """
+        while self.work_once(runner, until_pending=until_pending):
+            pass
+
+    def work_once(self, runner: Runner, *, until_pending: int | None = None) -> bool:
+        """As `work`, but run one order at most; returns whether one was run."""
         try:
-            while (branch := self._take(until_pending)) is not None:
-                order = run_order(runner, branch.prefix, expected=branch.steps, longest=self._longest)
-                self._add(branch, order)
+            branch = self._take(until_pending)
+            if branch is None:
+                return False
+            self._add(branch, run_order(runner, branch.prefix, expected=branch.expected, longest=self._longest))
         except BaseException:
             self.stop()
             raise
+        return True
 
     def stop(self) -> None:
         """End the search after the orders that run now."""

@@ -1,0 +1,259 @@
+"""`fakesysfs explore`: the search with its workers, the report, files of orders. Its options are in arguments.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fakesysfs.explore.messages import Task, step_of
+from fakesysfs.explore.minimise import minimise
+from fakesysfs.explore.order import Order, Step
+from fakesysfs.explore.search import Found, Search, run_order
+from fakesysfs.explore.workers import CannotRunError, Worker
+from fakesysfs.sandbox.server import Fake
+
+NONE_FAILS, SOME_FAIL, WRONG_USE, CUT_SHORT = 0, 1, 2, 3
+"""Exit statuses."""
+
+LONGEST = 2_000
+"""Steps of one order. A program that repeats itself for ever is given up after so many."""
+
+_PROGRESS_SECONDS = 1.0
+_FILE = "explore-failure.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a report says besides the orders."""
+
+    fake: Fake
+    task: Task
+    preemptions: int | None
+    seconds: float
+    replay: str
+    """The command that replays the shortest failing order."""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Explore, or replay; returns the exit status."""
+    try:
+        return _replay(options) if options.replay is not None else _explore(options)
+    except CannotRunError as error:
+        if str(error):
+            _say(str(error))
+        return error.status
+
+
+def _say(text: str) -> None:
+    print(f"fakesysfs: {text}", file=sys.stderr, flush=True)
+
+
+# Explore --------------------------------------------------------------------------------------------------------------
+
+
+def _explore(options: argparse.Namespace) -> int:
+    if options.until is not None:
+        raise CannotRunError("--until needs --replay: give both", WRONG_USE)
+    if not options.programs:
+        raise CannotRunError("no program is given: `fakesysfs explore -- 'PROGRAM' 'PROGRAM'`", WRONG_USE)
+    fake = Fake(options.machine, options.kernel)
+    task = Task(tuple(options.programs), options.setup, options.check, options.always, options.inside)
+    with _workers(fake, task, options.jobs) as workers:
+        search = Search(
+            preemptions=options.preemptions,
+            limit=options.limit,
+            seconds=options.seconds,
+            longest=LONGEST,
+            told=_Progress() if sys.stderr.isatty() else None,
+        )
+        _search(search, workers)
+        seconds = search.elapsed
+        orders = _shortest(workers[0], search.found)
+    replay = ""
+    if orders:
+        _write_order(_FILE, fake, task, orders[0])
+        replay = f"fakesysfs explore --replay {_FILE}"
+    report(search.found, orders, Context(fake, task, options.preemptions, seconds, replay))
+    if options.json is not None:
+        _write_json(options.json, search.found, orders, options.preemptions, seconds)
+    if search.found.failed:
+        return SOME_FAIL
+    return NONE_FAILS if search.found.complete or _is_bounded_only(search.found) else CUT_SHORT
+
+
+def _is_bounded_only(found: Found) -> bool:
+    """Whether all was explored that the user asked for with --preemptions."""
+    return bool(found.bounded) and not (found.cut or found.interrupted)
+
+
+class _Progress:
+    """Says once in a while how far the search is."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _PROGRESS_SECONDS
+
+    def __call__(self, search: Search) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PROGRESS_SECONDS
+            found = search.found
+            _say(f"{found.explored} explored, {found.failed} fail, {found.cut} cut, {search.elapsed:.0f} seconds")
+
+
+@contextmanager
+def _workers(
+    fake: Fake, task: Task, jobs: int, *, until: int | None = None, shown: bool = False
+) -> Iterator[list[Worker]]:
+    """So many runs, each with a mount of its own. Raises CannotRunError."""
+    workers = [Worker(fake, task, until=until, shown=shown) for _ in range(jobs)]
+    try:
+        for worker in workers:
+            worker.wait_until_ready()
+        yield workers
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def _search(search: Search, workers: Sequence[Worker]) -> None:
+    """Search with all workers until the search ends. Ctrl-C ends it after the orders that run now."""
+    errors: list[Exception] = []
+
+    def work(worker: Worker) -> None:
+        try:
+            search.work(worker)
+        except Exception as error:  # noqa: BLE001  it is raised below
+            errors.append(error)
+
+    before = signal.signal(signal.SIGINT, lambda *_: _interrupt(search))
+    try:
+        threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if errors:
+        raise errors[0]
+
+
+def _interrupt(search: Search) -> None:
+    # In a thread: the main thread may hold the search's lock.
+    threading.Thread(target=search.stop, daemon=True).start()
+
+
+def _shortest(worker: Worker, found: Found) -> list[Order]:
+    """One failing order of each kind, with as few switches as possible, the shortest first; each was run twice."""
+    orders: dict[str, Order] = {}
+    for order in sorted(found.failures, key=lambda order: order.length):
+        orders.setdefault(order.kind, order)
+    shortest = [minimise(worker, order) for order in orders.values()]
+    for order in shortest:
+        again = run_order(worker, order.schedule, expected=order.steps, longest=None)
+        order.diverged = again.diverged or ("" if again.kind == order.kind else "it fails in another way, or not at all")
+    return sorted(shortest, key=lambda order: order.length)
+
+
+# Reports --------------------------------------------------------------------------------------------------------------
+
+
+def report(found: Found, orders: Sequence[Order], context: Context) -> None:
+    """Print what was found."""
+    covered = "complete" if found.complete else "not all orders"
+    if _is_bounded_only(found):
+        covered = f"all with at most {context.preemptions} preemptions"
+    print(f"{found.failed} of {found.explored} orders fail ({covered}, {context.seconds:.1f} seconds)")
+    if found.cut:
+        print(f"{found.cut} orders were cut: {found.given_up[0].diverged or 'they have too many steps'}")
+    for order in orders:
+        print(f"\n{order.why}: {' '.join(order.schedule)}")
+        print_steps(order.steps)
+        if order.diverged:
+            print(f"  a repetition differs: {order.diverged}")
+    if context.replay:
+        print(f"\nreplay it: {context.replay}")
+
+
+def print_steps(steps: Sequence[Step]) -> None:
+    """Print steps, one a line, with their numbers."""
+    for number, step in enumerate(steps, 1):
+        print(f"  {number:3}  {step}" + (f" ({step.why})" if step.why else ""))
+
+
+def _as_json(order: Order) -> dict[str, Any]:
+    return {"schedule": " ".join(order.schedule), "steps": [asdict(step) for step in order.steps], "why": order.why}
+
+
+def _write_json(
+    file: str, found: Found, orders: Sequence[Order], preemptions: int | None, seconds: float
+) -> None:
+    reported = {order.schedule for order in orders}
+    failures = [*orders, *(order for order in found.failures if order.schedule not in reported)]
+    result = {
+        "explored": found.explored,
+        "cut": found.cut,
+        "failed": found.failed,
+        "complete": found.complete,
+        "preemptions": preemptions,
+        "seconds": round(seconds, 3),
+        "failures": [_as_json(order) for order in failures],
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    if file == "-":
+        print(text, end="")
+    else:
+        Path(file).write_text(text, "utf-8")
+
+
+# Files of orders ------------------------------------------------------------------------------------------------------
+
+
+def _write_order(file: str, fake: Fake, task: Task, order: Order) -> None:
+    """Write all that it takes to run an order again."""
+    known = {"machine": fake.machine, "kernel": fake.kernel, **asdict(task), "kind": order.kind, **_as_json(order)}
+    Path(file).write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+
+
+def _replay(options: argparse.Namespace) -> int:
+    if options.programs:
+        raise CannotRunError("--replay takes the programs from its file: leave them out", WRONG_USE)
+    try:
+        known = json.loads(Path(options.replay).read_text("utf-8"))
+        fake = Fake(known["machine"], known["kernel"])
+        words = {name: known[name] for name in ("setup", "check", "always", "inside")}
+        task = Task(tuple(known["programs"]), **words)
+        steps = [step_of(step) for step in known["steps"]]
+        schedule = known["schedule"].split()
+    except OSError as error:
+        raise CannotRunError(f"{options.replay}: {error.strerror}", WRONG_USE) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        why = "this is no order that `fakesysfs explore` has written"
+        raise CannotRunError(f"{options.replay}: {why}", WRONG_USE) from None
+    if options.until is not None and options.until > len(schedule):
+        raise CannotRunError(f"--until {options.until}: the order has {len(schedule)} steps", WRONG_USE)
+    with _workers(fake, task, 1, until=options.until, shown=True) as (worker,):
+        if options.until is not None:
+            print_steps(steps[: options.until - 1])
+            _say(f"this shell is before step {options.until}, {steps[options.until - 1]}; `exit` ends the run")
+            sys.stdout.flush()
+            schedule, steps = schedule[: options.until - 1], steps[: options.until - 1]
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        order = run_order(worker, schedule, expected=steps, longest=None)
+        if options.until is not None:
+            signal.signal(signal.SIGINT, before)
+            return NONE_FAILS
+    print_steps(order.steps)
+    if order.diverged:
+        print(f"this order cannot be followed any more: {order.diverged}")
+        return CUT_SHORT
+    print(f"it fails: {order.why}" if order.why else "it does not fail")
+    return SOME_FAIL if order.why else NONE_FAILS

@@ -474,24 +474,23 @@ def _quoted(said: bytes) -> str:
     return f": {last}" if last else ""
 
 
-_TELLING = ("write", "open", "ls", "read", "stat")
-"""What a step is named after: the first of these that it did."""
+_TELLING = ("refused open", "write", "ls", "read", "readlink", "open", "stat")
+"""A step is named after the first of these that it did."""
 
 
 def _step(process: str, command: str, held: _Held, did: Sequence[Sequence[str]]) -> Step:
     """A step, from what the server saw of it."""
-    refused = [done for done in did if done[0] == "open" and done[3] != "opened"]
-    read = [done for done in did if done[0] == "read"]
-    order = [*refused, *(done for word in ("write", "ls") for done in did if done[0] == word)]
-    order += [done for done in read if done[3]] + read
-    order += [done for word in ("open", "stat") for done in did if done[0] == word]
-    if not order:
-        word = "goes on" if held.what == "goes on" else "stat" if held.what == "walk" else held.what
-        return Step(process, word, held.path, command=command)
-    operation, path, data, result, why = order[0]
-    if held.what == "goes on":
-        return Step(process, "goes on", path, data, result, why, command=command)
+    if not did:
+        return Step(process, "stat" if held.what == "walk" else held.what, held.path, command=command)
+    operation, path, data, result, why = min(did, key=_how_telling)
+    path = held.path or path  # as the program names it
+    operation = held.what if held.what == "goes on" else operation
     return Step(process, operation, path, data, result, why, command=command)
+
+
+def _how_telling(done: Sequence[str]) -> tuple[int, bool]:
+    refused = done[0] == "open" and done[3] != "opened"
+    return _TELLING.index("refused open" if refused else done[0]), not done[3]
 
 
 def main() -> NoReturn:

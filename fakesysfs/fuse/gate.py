@@ -37,9 +37,8 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
@@ -66,6 +65,18 @@ _OF_THE_HOST = frozenset(
 )
 """Names in /dev behind which are files of the host, or a root of their own: a walk there is no step."""
 _HOME = "/dev/.fakesysfs"
+_READLINK = frozenset({"89", "267"} if os.uname().machine == "x86_64" else {"78"})
+"""The numbers of readlink(2) and readlinkat(2): a call of these follows no last link."""
+
+
+class _Walk:
+    """A path walk that was held: the system call, and how often it will come back to a root."""
+
+    __slots__ = ("registers", "returns")
+
+    def __init__(self, registers: str, returns: int) -> None:
+        self.registers = registers
+        self.returns = returns
 
 
 class Gate:
@@ -83,6 +94,8 @@ class Gate:
         self._free: set[int] = {os.getsid(0)}
         self._pass_once: set[int] = set()
         self._closed = False
+        self.walks: dict[int, _Walk] = {}
+        """The last walk of each thread that was held."""
 
     async def run(self) -> None:
         """Obey until the other end is closed."""
@@ -107,6 +120,7 @@ class Gate:
             self._closed = False
             self._watch(False)
             self._pass_once.clear()
+            self.walks.clear()
             for released in self._held.values():
                 released.set()
             self._held.clear()
@@ -242,14 +256,36 @@ class HoldingOperations(Operations):
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:  # type: ignore[override]
         """Attributes. Those of a root begin a path walk."""
         root = self._roots.get(inode)
-        if root is not None and self._gate.holds_walk(ctx.pid):
-            path = _path_of_call(ctx.pid) if stat.S_ISDIR(self._tree.getattr(inode).mode) else root
+        if root is not None and self._gate.holds_walk(ctx.pid) and not self._is_on_its_way(ctx.pid):
+            call = _call_of(ctx.pid)
+            path = call.path if root in {"/sys", "/dev"} else root
             if not _is_of_the_host(path):
+                self._gate.walks[ctx.pid] = _Walk(call.registers, _returns_to_root(path))
                 if await self._gate.hold("walk", ctx.pid, path):
                     raise FUSEError(errno.EINTR)
-                if path.startswith("/"):
+                if path:
                     self._gate.tell("did", "stat", path, "", self._is_there(path), "")
         return await super().getattr(inode, ctx)
+
+    def _is_on_its_way(self, thread: int) -> bool:
+        """Whether its walk has come back to a root, by `..` in the path or in a link."""
+        walk = self._gate.walks.get(thread)
+        if walk is None or not walk.returns or _call_of(thread).registers != walk.registers:
+            return False
+        walk.returns -= 1
+        return True
+
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:  # type: ignore[override]
+        """The target of a link."""
+        target = await super().readlink(inode, ctx)
+        walk = self._gate.walks.get(ctx.pid)
+        if walk is not None and self._gate.holds(ctx.pid):
+            path = self._shown_path(inode)
+            if walk.registers.split()[0] in _READLINK:
+                self._gate.tell("did", "readlink", path, "", os.fsdecode(target), "")
+            else:
+                walk.returns += _returns_to_root(f"{os.path.dirname(path)}/{os.fsdecode(target)}")  # noqa: PTH120
+        return target
 
     def _is_there(self, path: str) -> str:
         within = path.removeprefix(f"{_HOME}/root")
@@ -365,11 +401,6 @@ class HoldingOperations(Operations):
                 self._gate.tell("did", "ls", path, "", f"{count} names", "")
         return await super().opendir(inode, ctx)
 
-    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:  # type: ignore[override]
-        """The target of a link."""
-        target = await super().readlink(inode, ctx)
-        return target
-
 
 def _roots(tree: Tree) -> dict[int, str]:
     """The inodes with which a path walk begins in a run, and their paths (sandbox/view.py)."""
@@ -396,22 +427,48 @@ def _is_of_the_host(path: str) -> bool:
     return path.startswith("/dev/") and path.split("/", 3)[2] in _OF_THE_HOST
 
 
-def _path_of_call(thread: int) -> str:
-    """The path that the system call of this thread names; "" if that cannot be known, or is relative."""
+class _Call(NamedTuple):
+    """The system call in which a thread is."""
+
+    registers: str
+    """Its number, its arguments, the stack: as proc_pid_syscall(5) shows it."""
+    path: str
+    """The path that it names; "" if that cannot be known, or is relative."""
+
+
+def _call_of(thread: int) -> _Call:
     try:
         with open(f"/proc/{thread}/syscall", "rb", buffering=0) as file:  # noqa: PTH123  for each step
-            arguments = [int(number, 16) for number in file.read().split()[1:3]]
+            registers = file.read().decode("ascii")
+        arguments = [int(number, 16) for number in registers.split()[1:3]]
         memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError):
-        return ""
+        return _Call("?", "")
     try:
-        address = next(number for number in arguments if number >= _FILE_DESCRIPTORS and number & 0xFFFFFFFF != _AT_FDCWD)
+        address = next(
+            number for number in arguments if number >= _FILE_DESCRIPTORS and number & 0xFFFFFFFF != _AT_FDCWD
+        )
         path = os.pread(memory, _PATH_BYTES, address).partition(b"\0")[0]
     except (OSError, OverflowError, StopIteration):
-        return ""
+        path = b""
     finally:
         os.close(memory)
-    return os.fsdecode(path) if path.startswith(b"/") else ""
+    return _Call(registers, os.fsdecode(path) if path.startswith(b"/") else "")
+
+
+def _returns_to_root(path: str) -> int:
+    """How often a walk along the path comes to /sys or /dev again after it has begun there."""
+    if path.startswith(f"{_HOME}/root/"):
+        return int(path.split("/")[4] in {"sys", "dev"})
+    returns = 0
+    depth = 0
+    for name in path.split("/"):
+        if name == "..":
+            depth -= 1
+            returns += depth == 1
+        elif name not in {"", "."}:
+            depth += 1
+    return returns
 
 
 def _shown_content(path: str, data: bytes) -> str:

@@ -490,7 +490,7 @@ def _step(process: str, command: str, held: _Held, did: Sequence[Sequence[str]])
 
 def _how_telling(done: Sequence[str]) -> tuple[int, bool]:
     refused = done[0] == "open" and done[3] != "opened"
-    return _TELLING.index("refused open" if refused else done[0]), not done[3]
+    return _TELLING.index("refused open" if refused else done[0]), done[3] in {"", "begins"}
 
 
 def main() -> NoReturn:

@@ -55,6 +55,9 @@ _SOCKET_BYTES = 1 << 22
 _PATH_BYTES = 512
 _SHOWN_BYTES = 64
 
+BEGINS = "begins"
+"""The result of a write that has begun; if it ends in the same step, another one follows."""
+
 _FILE_DESCRIPTORS = 1 << 20
 """An argument of a system call below this is no address."""
 _AT_FDCWD = 0xFFFFFF9C
@@ -334,6 +337,7 @@ class HoldingOperations(Operations):
         self._written.add(fh)
         if self._noting is not None:
             self._noting.why = ""
+        self._gate.tell("did", "write", path, data, BEGINS, "")
         try:
             written = await super().write(fh, off, buf)
         except FUSEError as error:

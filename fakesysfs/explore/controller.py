@@ -39,17 +39,20 @@ DEADLINE_SECONDS = 30.0
 ALWAYS_SECONDS = 10.0
 """How long --always may take: it may wait for a lock of the host that a held program has."""
 
-_FIRST_LOOK_SECONDS = 0.0002
+_FIRST_LOOK_SECONDS = 0.001
 _LAST_LOOK_SECONDS = 0.005
 _LOCKED_SECONDS = 0.1
 """A thread that waits uninterruptibly for so long, and not for the mount, waits for a lock."""
 
 _PACKET_BYTES = 65536
+_SOCKET_BYTES = 1 << 22
 _STANDARD_ERROR_BYTES = 500
 _SHELL = "/bin/sh"
 _NOT_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT)
 """Signals that Python, or the controller, ignores, and what it starts does not."""
 _SIGNALED = 128
+_TIMED_OUT = 124
+"""The exit status of a command that took too long, as timeout(1) has it."""
 
 
 class _CannotRunError(Exception):
@@ -96,6 +99,10 @@ class Controller:
         """What the last look showed, when nobody ran."""
         self._shown = False
         self._is_closed = False
+        self._notes, at_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        at_server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        with at_server:
+            socket.send_fds(gate, [json.dumps(("free", os.getsid(0))).encode()], [at_server.fileno()])
 
     # One order ----------------------------------------------------------------------------------------------------
 
@@ -290,6 +297,8 @@ class Controller:
         pause = _FIRST_LOOK_SECONDS
         last: list[programs.Task] | None = None
         since = time.monotonic()
+        while len(self._held) == len(arrived_before) and time.monotonic() < since + _FIRST_LOOK_SECONDS:
+            self._hear(_FIRST_LOOK_SECONDS)
         while True:
             self._hear(0)
             tasks = self._programs.sample(self._threads_held())
@@ -359,7 +368,7 @@ class Controller:
         try:
             self._gate.send(json.dumps(packet).encode())
         except OSError:
-            raise _CannotRunError("the mount is gone") from None
+            raise _GoneError from None  # so is the server, and the launcher says why
 
     def _release(self, held: _Held) -> None:
         del self._held[held.token]
@@ -369,13 +378,19 @@ class Controller:
         """Take what the server says, for which this waits so long; returns whether it said anything."""
         heard = False
         for descriptor, event in self._poll.poll(seconds * 1000):
-            if descriptor != self._gate.fileno() or event & select.POLLHUP:
+            if descriptor not in {self._gate.fileno(), self._line.fileno()}:
+                continue
+            if event & select.POLLHUP:
                 raise _GoneError
             heard = True
-            with contextlib.suppress(BlockingIOError):
-                while packet := self._gate.recv(_PACKET_BYTES, socket.MSG_DONTWAIT):
-                    self._take(*json.loads(packet))
+            self._take_all(self._gate)
+        self._take_all(self._notes)
         return heard
+
+    def _take_all(self, end: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while packet := end.recv(_PACKET_BYTES, socket.MSG_DONTWAIT):
+                self._take(*json.loads(packet))
 
     def _take(self, word: str, *arguments: object) -> None:
         if word == "held":
@@ -417,45 +432,35 @@ class Controller:
                 file_actions=[(os.POSIX_SPAWN_DUP2, self._null, 0), *outputs],
                 setsigdef=_NOT_IGNORED,
             )
-            return self._wait_for(process, seconds), os.pread(errors, _STANDARD_ERROR_BYTES, 0)
+            status = self._wait_for(process, seconds)
+            if status is None:
+                os.kill(process, signal.SIGKILL)
+                self._tell("open")  # what is held may have the lock that it waits for
+                os.waitpid(process, 0)
+                return _TIMED_OUT, f"it took longer than {seconds:g} seconds".encode()
+            return status, os.pread(errors, _STANDARD_ERROR_BYTES, 0)
         finally:
             os.close(errors)
 
-    def _wait_for(self, process: int, seconds: float) -> int:
+    def _wait_for(self, process: int, seconds: float | None) -> int | None:
+        """Wait until a process of ours has ended; returns its exit status, None if that takes longer."""
         ended = os.pidfd_open(process)
-        poll = select.poll()
-        poll.register(ended, select.POLLIN)
-        poll.register(self._line.fileno(), 0)
+        end = None if seconds is None else time.monotonic() + seconds
+        self._poll.register(ended, select.POLLIN)
         try:
-            ready = [descriptor for descriptor, _ in poll.poll(seconds * 1000)]
+            while end is None or time.monotonic() < end:
+                self._hear(1)
+                if select.select([ended], [], [], 0)[0]:
+                    return _exit_status(os.waitpid(process, 0)[1])
         finally:
+            self._poll.unregister(ended)
             os.close(ended)
-        if self._line.fileno() in ready:
-            raise _GoneError
-        if not ready:
-            os.kill(process, signal.SIGKILL)
-            self._tell("open")  # what is held keeps locks that it may wait for
-            os.waitpid(process, 0)
-            raise _CannotRunError(f"a command takes longer than {seconds:g} seconds: --setup, --check or --always")
-        return _exit_status(os.waitpid(process, 0)[1])
+        return None
 
     def _be_shell(self) -> None:
         """Give the user a shell. The programs wait meanwhile."""
         shell = os.environ.get("SHELL") or _SHELL
-        process = os.posix_spawnp(
-            shell, [shell], os.environ, setsigdef=_NOT_IGNORED
-        )
-        ended = os.pidfd_open(process)
-        poll = select.poll()
-        poll.register(ended, select.POLLIN)
-        poll.register(self._line.fileno(), 0)
-        poll.register(self._gate, select.POLLIN)
-        while ended not in (ready := [descriptor for descriptor, _ in poll.poll()]):
-            if self._line.fileno() in ready:
-                raise _GoneError
-            self._hear(0)
-        os.close(ended)
-        os.waitpid(process, 0)
+        self._wait_for(os.posix_spawnp(shell, [shell], os.environ, setsigdef=_NOT_IGNORED), None)
 
 
 _SECONDS_RUNNING = f"it runs for {DEADLINE_SECONDS:g} seconds"

@@ -86,7 +86,10 @@ class Worker:
         _, status = os.waitpid(self._launcher, 0)
         code = os.waitstatus_to_exitcode(status)
         self._launcher = 0
-        return CannotRunError("" if code else "the controller of a run has ended", code if code > 0 else 1)
+        if code > 0:
+            return CannotRunError("", code)  # the launcher has said why
+        how = "was killed" if code else "has ended"
+        return CannotRunError(f"a run {how}, so the search was ended", 1)
 
     def close(self) -> None:
         """End the run, and wait until it has ended."""

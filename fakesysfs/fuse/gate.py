@@ -10,7 +10,8 @@ The explorer (fakesysfs/explore) decides in which order programs take their step
   later opens do not wait.
 - a kernel operation that was woken, and each of its preemption points while the kernel is watched.
 
-Both sides talk in packets on a socket, each a JSON array. The server says
+Both sides talk in packets on a socket, each a JSON array. What programs did goes another way, on a socket that the
+explorer hands over as a descriptor: it reads that one when nobody runs, and is not woken by each packet. The server says
 
     held TOKEN WHAT THREAD PATH        WHAT is walk, read, write or goes on; PATH may be ""
     asleep TOKEN THREAD TIMED          an operation waits in the kernel; TIMED: a clock ends that
@@ -91,6 +92,7 @@ class Gate:
     def __init__(self, descriptor: int, watch: Callable[[bool], None]) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        self._notes = self._socket
         self._watch = watch
         self._tokens = itertools.count(1)
         self._held: dict[int, trio.Event] = {}
@@ -104,9 +106,11 @@ class Gate:
         """Obey until the other end is closed."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            packet = self._socket.recv(_PACKET_BYTES)
+            packet, descriptors, _flags, _address = socket.recv_fds(self._socket, _PACKET_BYTES, 1)
             if not packet:
                 return
+            for descriptor in descriptors:
+                self._notes = socket.socket(fileno=descriptor)
             self._obey(*json.loads(packet))
 
     def _obey(self, word: str, *arguments: Any) -> None:
@@ -183,6 +187,11 @@ class Gate:
         """Say it. The explorer may be gone; then this server soon is, too."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.send(json.dumps(packet).encode())
+
+    def note(self, operation: str, path: str, data: str, result: str, why: str = "") -> None:
+        """Say what a program did."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._notes.send(json.dumps(("did", operation, path, data, result, why)).encode())
 
 
 class HoldingDriver(OperationDriver):
@@ -267,7 +276,7 @@ class HoldingOperations(Operations):
                 if await self._gate.hold("walk", ctx.pid, path):
                     raise FUSEError(errno.EINTR)
                 if path:
-                    self._gate.tell("did", "stat", path, "", self._is_there(path), "")
+                    self._gate.note("stat", path, "", self._is_there(path))
         return await super().getattr(inode, ctx)
 
     def _is_on_its_way(self, thread: int) -> bool:
@@ -285,7 +294,7 @@ class HoldingOperations(Operations):
         if walk is not None and self._gate.holds(ctx.pid):
             path = self._shown_path(inode)
             if walk.registers.split()[0] in _READLINK:
-                self._gate.tell("did", "readlink", path, "", os.fsdecode(target), "")
+                self._gate.note("readlink", path, "", os.fsdecode(target))
             else:
                 walk.returns += _returns_to_root(f"{os.path.dirname(path)}/{os.fsdecode(target)}")  # noqa: PTH120
         return target
@@ -318,10 +327,10 @@ class HoldingOperations(Operations):
         try:
             data = await super().read(fh, off, size)
         except FUSEError as error:
-            self._gate.tell("did", "read", path, "", NAMES.get(error.errno, str(error.errno)), "")
+            self._gate.note("read", path, "", NAMES.get(error.errno, str(error.errno)))
             raise
         if off == 0 or data:
-            self._gate.tell("did", "read", path, "", _shown_content(path, data), "")
+            self._gate.note("read", path, "", _shown_content(path, data))
         return data
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:  # type: ignore[override]
@@ -337,14 +346,14 @@ class HoldingOperations(Operations):
         self._written.add(fh)
         if self._noting is not None:
             self._noting.why = ""
-        self._gate.tell("did", "write", path, data, BEGINS, "")
+        self._gate.note("write", path, data, BEGINS)
         try:
             written = await super().write(fh, off, buf)
         except FUSEError as error:
             why = "" if self._noting is None else self._noting.why
-            self._gate.tell("did", "write", path, data, NAMES.get(error.errno, str(error.errno)), why)
+            self._gate.note("write", path, data, NAMES.get(error.errno, str(error.errno)), why)
             raise
-        self._gate.tell("did", "write", path, data, f"{written} bytes", "")
+        self._gate.note("write", path, data, f"{written} bytes")
         return written
 
     async def _hold_write(self, opener: int, ino: int, path: str) -> None:
@@ -388,9 +397,9 @@ class HoldingOperations(Operations):
             if error.errno != errno.ESTALE:
                 why = "" if self._noting is None else self._noting.why
                 result = NAMES.get(error.errno, str(error.errno))
-                self._gate.tell("did", "open", self._shown_path(inode), "", result, why)
+                self._gate.note("open", self._shown_path(inode), "", result, why)
             raise
-        self._gate.tell("did", "open", self._shown_path(inode), "", "opened", "")
+        self._gate.note("open", self._shown_path(inode), "", "opened")
         return opened
 
     async def opendir(self, inode: int, ctx: RequestContext) -> int:  # type: ignore[override]
@@ -400,9 +409,9 @@ class HoldingOperations(Operations):
             try:
                 count = len(names_in(self._tree, self._tree.path_of(inode)))
             except KernelError as error:
-                self._gate.tell("did", "ls", path, "", error.name, "")
+                self._gate.note("ls", path, "", error.name)
             else:
-                self._gate.tell("did", "ls", path, "", f"{count} names", "")
+                self._gate.note("ls", path, "", f"{count} names")
         return await super().opendir(inode, ctx)
 
 

@@ -77,7 +77,7 @@ class Task:
     @property
     def blocked(self) -> bool:
         """Whether it waits for something else than an answer from the mount."""
-        if self.waits_for_server or self.held:
+        if self.waits_for_server or self.held or self.syscall.startswith("running"):
             return False
         return self.state in "STt" or (self.state == "D" and self.wchan in _WAITS_FOR_OTHERS)
 

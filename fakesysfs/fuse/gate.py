@@ -4,7 +4,8 @@ The explorer (fakesysfs/explore) decides in which order programs take their step
 
 - each path walk. The host's kernel begins a walk with the attributes of the mount's root, if it may not keep these. It
   asks for them (GETATTR) before it takes any lock. Then the rest of the system call runs through. Where parts of the
-  tree are bound elsewhere, as in `fakesysfs run`, each of them is a root.
+  tree are bound elsewhere, as in `fakesysfs run`, each of them is a root. So is a directory for relative paths: one
+  that a program has gone to (chdir), or has open.
 - each write but the first to an open file, and each read from the start of a file that was read before. No path is
   walked then. A write holds the lock of the file's inode in the host. So the file gets another inode number first, and
   later opens do not wait.
@@ -37,9 +38,12 @@ import json
 import os
 import socket
 import stat
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
@@ -59,6 +63,10 @@ _SHOWN_BYTES = 64
 BEGINS = "begins"
 """The result of a write that has begun; if it ends in the same step, another one follows."""
 
+_LOOK_SECONDS = 0.00005
+_LOOKS = 2000
+"""How often, and how many times, we look whether a thread that has sent us a request has gone to sleep."""
+
 _FILE_DESCRIPTORS = 1 << 20
 """An argument of a system call below this is no address."""
 _AT_FDCWD = 0xFFFFFF9C
@@ -71,14 +79,19 @@ _OF_THE_HOST = frozenset(
 _HOME = "/dev/.fakesysfs"
 _READLINK = frozenset({"89", "267"} if os.uname().machine == "x86_64" else {"78"})
 """The numbers of readlink(2) and readlinkat(2): a call of these follows no last link."""
+_OPEN = {"2": 2, "257": 3} if os.uname().machine == "x86_64" else {"56": 3}
+"""open(2) and openat(2), and the place of the flags among their arguments, from 1."""
+_CHDIR = frozenset({"80"} if os.uname().machine == "x86_64" else {"49"})
+_FSTAT = frozenset({"5"} if os.uname().machine == "x86_64" else {"80"})
 
 
 class _Walk:
-    """A path walk that was held: the system call, and how often it will come back to a root."""
+    """A path walk that was held: where it began, the system call, how often it will come to its beginning again."""
 
-    __slots__ = ("registers", "returns")
+    __slots__ = ("inode", "registers", "returns")
 
-    def __init__(self, registers: str, returns: int) -> None:
+    def __init__(self, inode: int, registers: str, returns: int) -> None:
+        self.inode = inode
         self.registers = registers
         self.returns = returns
 
@@ -100,7 +113,9 @@ class Gate:
         self._pass_once: set[int] = set()
         self._closed = False
         self.walks: dict[int, _Walk] = {}
-        """The last walk of each thread that was held."""
+        """The last walk of each thread that was held at a root."""
+        self.starts: Counter[int] = Counter()
+        """Directories that programs have gone to, or have open."""
 
     async def run(self) -> None:
         """Obey until the other end is closed."""
@@ -128,6 +143,7 @@ class Gate:
             self._watch(False)
             self._pass_once.clear()
             self.walks.clear()
+            self.starts.clear()
             for released in self._held.values():
                 released.set()
             self._held.clear()
@@ -259,7 +275,7 @@ class HoldingOperations(Operations):
     # What is held -------------------------------------------------------------------------------------------------
 
     def _entry_for(self, found: Stat, ctx: RequestContext, *, kept: bool = True) -> EntryAttributes:
-        if found.ino in self._roots:
+        if found.ino in self._roots or found.ino in self._gate.starts:
             entry = entry_of(found)
             entry.attr_timeout = 0
             return entry
@@ -267,25 +283,67 @@ class HoldingOperations(Operations):
 
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:  # type: ignore[override]
         """Attributes. Those of a root begin a path walk."""
-        root = self._roots.get(inode)
-        if root is not None and self._gate.holds_walk(ctx.pid) and not self._is_on_its_way(ctx.pid):
-            call = _call_of(ctx.pid)
-            path = call.path if root in {"/sys", "/dev"} else root
-            if not _is_of_the_host(path):
-                self._gate.walks[ctx.pid] = _Walk(call.registers, _returns_to_root(path))
-                if await self._gate.hold("walk", ctx.pid, path):
-                    raise FUSEError(errno.EINTR)
-                if path:
-                    self._gate.note("stat", path, "", self._is_there(path))
+        if inode in self._roots:
+            path = await self._hold_at_root(inode, ctx.pid)
+        elif inode in self._gate.starts:
+            path = await self._hold_at_start(inode, ctx.pid)
+        else:
+            path = ""
+        if path:
+            self._gate.note("stat", path, "", self._is_there(path))
         return await super().getattr(inode, ctx)
 
-    def _is_on_its_way(self, thread: int) -> bool:
-        """Whether its walk has come back to a root, by `..` in the path or in a link."""
+    async def _hold_at_root(self, inode: int, thread: int) -> str:
+        """Hold a walk that begins at a root; returns its path, "" if it was not held."""
+        if not self._gate.holds_walk(thread):
+            return ""
+        call = _call_of(thread)
+        if self._is_on_its_way(inode, thread, call):
+            return ""
+        root = self._roots[inode]
+        path = call.path if root in {"/sys", "/dev"} else root
+        if _is_of_the_host(path):
+            return ""
+        self._gate.walks[thread] = _Walk(inode, call.registers, _returns_to_root(path))
+        await self._hold_walk(thread, call, path if path.startswith("/") else "")
+        return path if path.startswith("/") else ""
+
+    async def _hold_at_start(self, inode: int, thread: int) -> str:
+        """The same for a relative path. A walk that only passes through this directory is not held."""
+        if not self._gate.holds_walk(thread):
+            return ""
+        call = _call_of(thread)
+        if not call.path or call.path.startswith("/") or call.number in _FSTAT:
+            return ""
+        if self._is_on_its_way(inode, thread, call):
+            return ""
+        self._gate.walks[thread] = _Walk(inode, call.registers, int(call.creates))
+        path = f"{self._shown_path(inode)}/{call.path}"
+        await self._hold_walk(thread, call, path)
+        return path
+
+    async def _hold_walk(self, thread: int, call: _Call, path: str) -> None:
+        if await self._gate.hold("walk", thread, path):
+            raise FUSEError(errno.EINTR)
+        if call.number in _CHDIR and path:
+            with contextlib.suppress(KernelError):
+                self._begin_at(self._tree.resolve(path.removeprefix(f"{_HOME}/root")))
+
+    def _begin_at(self, inode: int) -> None:
+        """Relative walks begin there from now on: the host may not keep its attributes."""
+        self._gate.starts[inode] += 1
+        with contextlib.suppress(OSError):
+            pyfuse3.invalidate_inode(inode, attr_only=True)
+
+    def _is_on_its_way(self, inode: int, thread: int, call: _Call) -> bool:
+        """Whether it is the same walk: it has come to a root again, by `..`, or to another directory."""
         walk = self._gate.walks.get(thread)
-        if walk is None or not walk.returns or _call_of(thread).registers != walk.registers:
+        if walk is None or call.registers != walk.registers:
             return False
+        if walk.inode != inode and walk.inode not in self._roots:
+            return True
         walk.returns -= 1
-        return True
+        return walk.returns >= 0
 
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:  # type: ignore[override]
         """The target of a link."""
@@ -293,7 +351,7 @@ class HoldingOperations(Operations):
         walk = self._gate.walks.get(ctx.pid)
         if walk is not None and self._gate.holds(ctx.pid):
             path = self._shown_path(inode)
-            if walk.registers.split()[0] in _READLINK:
+            if walk.registers.partition(" ")[0] in _READLINK:
                 self._gate.note("readlink", path, "", os.fsdecode(target))
             else:
                 walk.returns += _returns_to_root(f"{os.path.dirname(path)}/{os.fsdecode(target)}")  # noqa: PTH120
@@ -389,6 +447,8 @@ class HoldingOperations(Operations):
         """Open an attribute."""
         if not self._gate.holds(ctx.pid):
             return await super().open(inode, flags, ctx)
+        if (walk := self._gate.walks.get(ctx.pid)) is not None:
+            walk.returns = 0  # this was the end of it
         if self._noting is not None:
             self._noting.why = ""
         try:
@@ -404,7 +464,8 @@ class HoldingOperations(Operations):
 
     async def opendir(self, inode: int, ctx: RequestContext) -> int:  # type: ignore[override]
         """Open a directory."""
-        if self._gate.holds(ctx.pid):
+        holds = self._gate.holds(ctx.pid)
+        if holds:
             path = self._shown_path(inode)
             try:
                 count = len(names_in(self._tree, self._tree.path_of(inode)))
@@ -412,7 +473,26 @@ class HoldingOperations(Operations):
                 self._gate.note("ls", path, "", error.name)
             else:
                 self._gate.note("ls", path, "", f"{count} names")
-        return await super().opendir(inode, ctx)
+        handle = await super().opendir(inode, ctx)
+        if holds:
+            self._begin_at(inode)
+        return handle
+
+    async def releasedir(self, fh: int) -> None:  # type: ignore[override]
+        """The last descriptor is closed."""
+        inode = self._open_directories[fh].ino
+        await super().releasedir(fh)
+        starts = self._gate.starts
+        if inode in starts:
+            starts[inode] -= 1
+            if starts[inode] <= 0:
+                del starts[inode]
+
+    def _reply(self, token: pyfuse3.ReaddirToken, name: bytes, entry: EntryAttributes, cookie: int) -> bool:  # type: ignore[override]
+        if entry.st_ino in self._roots or entry.st_ino in self._gate.starts:
+            entry = entry_of(self._tree.getattr(entry.st_ino))
+            entry.attr_timeout = 0
+        return pyfuse3.readdir_reply(token, name, entry, cookie)
 
 
 def _roots(tree: Tree) -> dict[int, str]:
@@ -446,13 +526,38 @@ class _Call(NamedTuple):
     registers: str
     """Its number, its arguments, the stack: as proc_pid_syscall(5) shows it."""
     path: str
-    """The path that it names; "" if that cannot be known, or is relative."""
+    """The path that it names; "" if that cannot be known."""
+
+    @property
+    def number(self) -> str:
+        """Which system call it is."""
+        return self.registers.partition(" ")[0]
+
+    @property
+    def creates(self) -> bool:
+        """Whether it is an open with O_CREAT. The host asks a second time who may write to the directory, if it does
+        not know the name yet.
+        """
+        place = _OPEN.get(self.number, 0)
+        return bool(place and int(self.registers.split()[place], 16) & os.O_CREAT)
+
+
+def _registers(thread: int) -> str:
+    """What proc_pid_syscall(5) says, as soon as the thread has gone to sleep. Raises OSError."""
+    registers = "running"
+    for _ in range(_LOOKS):
+        with open(f"/proc/{thread}/syscall", "rb", buffering=0) as file:  # noqa: PTH123  for each step
+            registers = file.read().decode("ascii")
+        if not registers.startswith("running"):
+            break
+        time.sleep(_LOOK_SECONDS)
+    return registers
 
 
 def _call_of(thread: int) -> _Call:
+    """The system call of a thread that waits for our answer."""
     try:
-        with open(f"/proc/{thread}/syscall", "rb", buffering=0) as file:  # noqa: PTH123  for each step
-            registers = file.read().decode("ascii")
+        registers = _registers(thread)
         arguments = [int(number, 16) for number in registers.split()[1:3]]
         memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError):
@@ -466,7 +571,7 @@ def _call_of(thread: int) -> _Call:
         path = b""
     finally:
         os.close(memory)
-    return _Call(registers, os.fsdecode(path) if path.startswith(b"/") else "")
+    return _Call(registers, os.fsdecode(path))
 
 
 def _returns_to_root(path: str) -> int:

@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -292,7 +292,9 @@ class Controller:
     def _settle(self, released: int = 0) -> bool:
         """Wait until nobody runs; False if that takes too long. `released` was let go, 0 if nobody was."""
         arrived_before = set(self._held)
+        before = {task.number: task for task in self._tasks}
         timed = {task.program for task in self._tasks if task.timed or self._is_asleep(task)}
+        timed |= {before[held.thread].program for held in self._held.values() if held.early and held.thread in before}
         end = time.monotonic() + DEADLINE_SECONDS
         pause = _FIRST_LOOK_SECONDS
         last: list[programs.Task] | None = None
@@ -322,12 +324,24 @@ class Controller:
         self._programs.give_names(tasks)
         self._find_threads(tasks)
         if timed and released:
-            own = program_of(self._programs.names[released])
+            caused = self._caused_by(released, before)
             for token in set(self._held) - arrived_before:
                 held = self._held[token]
-                name = self._programs.names.get(held.thread, "")
-                held.early = program_of(name) in timed and (program_of(name) != own)
+                held.early = held.thread not in caused and program_of(self._programs.names[held.thread]) in timed
         return True
+
+    def _caused_by(self, released: int, before: Mapping[int, programs.Task]) -> set[int]:
+        """The threads that go on because `released` went on: it, what it has forked, who has waited for its end."""
+        now = {task.number: task for task in self._tasks}
+        caused = {released}
+        for task in sorted(self._tasks, key=lambda task: self._programs.place(task.number)):
+            if task.number not in before and task.parent in caused:
+                caused.add(task.number)
+        ended = released
+        while ended in before and (ended not in now or now[ended].ended):
+            ended = before[ended].parent
+            caused.add(ended)
+        return caused
 
     def _threads_held(self) -> set[int]:
         return {held.thread for held in self._held.values() if held.what == "walk"}

@@ -176,17 +176,17 @@ class Programs:
         """Name those that have no name yet, in the order of forks: a parent's children one after another."""
         new = sorted(
             (task for task in tasks if task.number not in self.names and not task.ended),
-            key=lambda task: self._place(task.number),
+            key=lambda task: self.place(task.number),
         )
         for task in new:
             above = self._keys.get(task.parent) or self._keys[self._first_of(task.program)]
-            self._keys[task.number] = (*above, self._place(task.number))
+            self._keys[task.number] = (*above, self.place(task.number))
         for task in sorted(new, key=lambda task: self._keys[task.number]):
             self.names[task.number] = f"{task.program}.{self._counts[task.program]}"
             self._counts[task.program] += 1
 
-    def _place(self, number: int) -> int:
-        """Process numbers in the order in which they were given: they begin again after the largest."""
+    def place(self, number: int) -> int:
+        """Sorts process numbers in the order in which they were given: they begin again after the largest."""
         return (number - self._first) % self._most
 
     def _first_of(self, program: str) -> int:

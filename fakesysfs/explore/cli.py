@@ -28,7 +28,8 @@ LONGEST = 2_000
 """Steps of one order. A program that repeats itself for ever is given up after so many."""
 
 _PROGRESS_SECONDS = 1.0
-_FILE = "explore-failure.json"
+_FILE = "explore-failure{}.json"
+"""In the working directory; {} is the number of the failing order, nothing for the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class Context:
     task: Task
     preemptions: int | None
     seconds: float
-    replay: str
-    """The command that replays the shortest failing order."""
+    files: dict[tuple[str, ...], str]
+    """The files to replay failing orders from, by their schedules."""
 
 
 def main(options: argparse.Namespace) -> int:
@@ -78,11 +79,8 @@ def _explore(options: argparse.Namespace) -> int:
         _search(search, workers)
         seconds = search.elapsed
         orders = _shortest(workers[0], search.found)
-    replay = ""
-    if orders:
-        _write_order(_FILE, fake, task, orders[0])
-        replay = f"fakesysfs explore --replay {_FILE}"
-    report(search.found, orders, Context(fake, task, options.preemptions, seconds, replay))
+    files = _write_orders(fake, task, orders)
+    report(search.found, orders, Context(fake, task, options.preemptions, seconds, files))
     if options.json is not None:
         _write_json(options.json, search.found, orders, options.preemptions, seconds)
     if search.found.failed:
@@ -159,7 +157,9 @@ def _shortest(worker: Worker, found: Found) -> list[Order]:
     shortest = [minimise(worker, order) for order in orders.values()]
     for order in shortest:
         again = run_order(worker, order.schedule, expected=order.steps, longest=None)
-        order.diverged = again.diverged or ("" if again.kind == order.kind else "it fails in another way, or not at all")
+        order.diverged = again.diverged or (
+            "" if again.kind == order.kind else "it fails in another way, or not at all"
+        )
     return sorted(shortest, key=lambda order: order.length)
 
 
@@ -179,8 +179,8 @@ def report(found: Found, orders: Sequence[Order], context: Context) -> None:
         print_steps(order.steps)
         if order.diverged:
             print(f"  a repetition differs: {order.diverged}")
-    if context.replay:
-        print(f"\nreplay it: {context.replay}")
+        if order.schedule in context.files:
+            print(f"  replay it: fakesysfs explore --replay {context.files[order.schedule]}")
 
 
 def print_steps(steps: Sequence[Step]) -> None:
@@ -193,9 +193,7 @@ def _as_json(order: Order) -> dict[str, Any]:
     return {"schedule": " ".join(order.schedule), "steps": [asdict(step) for step in order.steps], "why": order.why}
 
 
-def _write_json(
-    file: str, found: Found, orders: Sequence[Order], preemptions: int | None, seconds: float
-) -> None:
+def _write_json(file: str, found: Found, orders: Sequence[Order], preemptions: int | None, seconds: float) -> None:
     reported = {order.schedule for order in orders}
     failures = [*orders, *(order for order in found.failures if order.schedule not in reported)]
     result = {
@@ -217,10 +215,19 @@ def _write_json(
 # Files of orders ------------------------------------------------------------------------------------------------------
 
 
-def _write_order(file: str, fake: Fake, task: Task, order: Order) -> None:
-    """Write all that it takes to run an order again."""
-    known = {"machine": fake.machine, "kernel": fake.kernel, **asdict(task), "kind": order.kind, **_as_json(order)}
-    Path(file).write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+def _write_orders(fake: Fake, task: Task, orders: Sequence[Order]) -> dict[tuple[str, ...], str]:
+    """Write all that it takes to run these orders again; returns the files by the orders' schedules."""
+    files = {}
+    for number, order in enumerate(orders):
+        file = _FILE.format(f"-{number + 1}" if number else "")
+        known = {"machine": fake.machine, "kernel": fake.kernel, **asdict(task), "kind": order.kind, **_as_json(order)}
+        try:
+            Path(file).write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+        except OSError as error:
+            _say(f"{file}: {error.strerror}: the order cannot be replayed from a file")
+            break
+        files[order.schedule] = file
+    return files
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -246,10 +253,9 @@ def _replay(options: argparse.Namespace) -> int:
             _say(f"this shell is before step {options.until}, {steps[options.until - 1]}; `exit` ends the run")
             sys.stdout.flush()
             schedule, steps = schedule[: options.until - 1], steps[: options.until - 1]
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the shell's
         order = run_order(worker, schedule, expected=steps, longest=None)
         if options.until is not None:
-            signal.signal(signal.SIGINT, before)
             return NONE_FAILS
     print_steps(order.steps)
     if order.diverged:

@@ -278,13 +278,13 @@ class Controller:
 
     def _look_at_the_end(self, statuses: dict[str, int]) -> tuple[str, str] | None:
         if self._task.check:
-            known = {f"EXPLORE_STATUS_{name}": str(status) for name, status in statuses.items()}
+            known = {f"EXPLORE_STATUS_{name}": str(number) for name, number in statuses.items()}
             status, said = self._command(self._task.check, DEADLINE_SECONDS, known)
             return ("check", f"--check ended with status {status}{_quoted(said)}") if status else None
         for name, errors in self._errors.items():
-            if status := statuses.get(name):
+            if ended := statuses.get(name):
                 said = os.pread(errors, _STANDARD_ERROR_BYTES, 0)
-                return f"{name} {status}", f"{name} ended with status {status}{_quoted(said)}"
+                return f"{name} {ended}", f"{name} ended with status {ended}{_quoted(said)}"
         return None
 
     # Waiting ------------------------------------------------------------------------------------------------------
@@ -519,7 +519,7 @@ def main() -> NoReturn:
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     line_end, gate = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     for end in (line_end, gate):
-        os.set_inheritable(end.fileno(), False)
+        os.set_inheritable(end.fileno(), False)  # noqa: FBT003  its only parameter
     line = Line(line_end)
     try:
         said = line.hear()

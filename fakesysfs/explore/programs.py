@@ -116,7 +116,8 @@ class Programs:
         self._keys: dict[int, tuple[int, ...]] = {}
         self._counts: dict[str, int] = {}
         self._first = 0
-        self._most = int(Path("/proc/sys/kernel/pid_max").read_text("ascii"))
+        self.largest = int(Path("/proc/sys/kernel/pid_max").read_text("ascii"))
+        """Process numbers begin again after this one."""
 
     def add(self, program: str, process: int) -> None:
         """A program was started; this is its first process."""
@@ -187,7 +188,7 @@ class Programs:
 
     def place(self, number: int) -> int:
         """Sorts process numbers in the order in which they were given: they begin again after the largest."""
-        return (number - self._first) % self._most
+        return (number - self._first) % self.largest
 
     def _first_of(self, program: str) -> int:
         return next(process for process, name in self.sessions.items() if name == program)

@@ -20,7 +20,7 @@ from fakesysfs.sandbox import launcher
 from fakesysfs.sandbox.server import Fake
 
 _PACKAGES = str(Path(__file__).resolve().parents[2])
-_CONTROLLER = f"import sys; sys.path.append({_PACKAGES!r}); from fakesysfs.explore.controller import main; main()" if "XPROF" not in os.environ else open(os.environ["XPROF"]).read()
+_CONTROLLER = f"import sys; sys.path.append({_PACKAGES!r}); from fakesysfs.explore.controller import main; main()"
 
 
 class CannotRunError(Exception):

@@ -12,7 +12,7 @@ The explorer (fakesysfs/explore) decides in which order programs take their step
 - a kernel operation that was woken, and each of its preemption points while the kernel is watched.
 
 Both sides talk in packets on a socket, each a JSON array. What programs did goes another way, on a socket that the
-explorer hands over as a descriptor: it reads that one when nobody runs, and is not woken by each packet. The server says
+explorer hands over as a descriptor: it is not woken by each packet there. The server says
 
     held TOKEN WHAT THREAD PATH        WHAT is walk, read, write or goes on; PATH may be ""
     asleep TOKEN THREAD TIMED          an operation waits in the kernel; TIMED: a clock ends that
@@ -140,7 +140,7 @@ class Gate:
             self.tell("closed")
         elif word == "open":
             self._closed = False
-            self._watch(False)
+            self._watch(False)  # noqa: FBT003  its only parameter
             self._pass_once.clear()
             self.walks.clear()
             self.starts.clear()
@@ -281,7 +281,7 @@ class HoldingOperations(Operations):
             return entry
         return super()._entry_for(found, ctx, kept=kept)
 
-    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:  # type: ignore[override]
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Attributes. Those of a root begin a path walk."""
         if inode in self._roots:
             path = await self._hold_at_root(inode, ctx.pid)
@@ -345,7 +345,7 @@ class HoldingOperations(Operations):
         walk.returns -= 1
         return walk.returns >= 0
 
-    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:  # type: ignore[override]
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """The target of a link."""
         target = await super().readlink(inode, ctx)
         walk = self._gate.walks.get(ctx.pid)
@@ -373,7 +373,7 @@ class HoldingOperations(Operations):
                 self._gate.pass_once(pid)
             raise
 
-    async def read(self, fh: int, off: int, size: int) -> bytes:  # type: ignore[override]
+    async def read(self, fh: int, off: int, size: int) -> bytes:
         """At most `size` bytes; a second read from the start is held."""
         opened = self._open[fh]
         file = opened.file
@@ -391,7 +391,7 @@ class HoldingOperations(Operations):
             self._gate.note("read", path, "", _shown_content(path, data))
         return data
 
-    async def write(self, fh: int, off: int, buf: bytes) -> int:  # type: ignore[override]
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
         """One store; each but the first of an open file is held."""
         opened = self._open[fh]
         if not self._gate.holds(opened.opener.pid):
@@ -429,7 +429,7 @@ class HoldingOperations(Operations):
             if not self._slept_on[ino]:
                 del self._slept_on[ino]
 
-    async def release(self, fh: int) -> None:  # type: ignore[override]
+    async def release(self, fh: int) -> None:
         """The last descriptor is closed."""
         self._written.discard(fh)
         await super().release(fh)
@@ -443,7 +443,7 @@ class HoldingOperations(Operations):
             return "(removed)"
         return f"{_HOME}/root{path}" if path.startswith("/control/") else path
 
-    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:  # type: ignore[override]
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open an attribute."""
         if not self._gate.holds(ctx.pid):
             return await super().open(inode, flags, ctx)
@@ -462,7 +462,7 @@ class HoldingOperations(Operations):
         self._gate.note("open", self._shown_path(inode), "", "opened")
         return opened
 
-    async def opendir(self, inode: int, ctx: RequestContext) -> int:  # type: ignore[override]
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory."""
         holds = self._gate.holds(ctx.pid)
         if holds:
@@ -478,7 +478,7 @@ class HoldingOperations(Operations):
             self._begin_at(inode)
         return handle
 
-    async def releasedir(self, fh: int) -> None:  # type: ignore[override]
+    async def releasedir(self, fh: int) -> None:
         """The last descriptor is closed."""
         inode = self._open_directories[fh].ino
         await super().releasedir(fh)
@@ -488,7 +488,7 @@ class HoldingOperations(Operations):
             if starts[inode] <= 0:
                 del starts[inode]
 
-    def _reply(self, token: pyfuse3.ReaddirToken, name: bytes, entry: EntryAttributes, cookie: int) -> bool:  # type: ignore[override]
+    def _reply(self, token: pyfuse3.ReaddirToken, name: bytes, entry: EntryAttributes, cookie: int) -> bool:
         if entry.st_ino in self._roots or entry.st_ino in self._gate.starts:
             entry = entry_of(self._tree.getattr(entry.st_ino))
             entry.attr_timeout = 0
@@ -535,8 +535,9 @@ class _Call(NamedTuple):
 
     @property
     def creates(self) -> bool:
-        """Whether it is an open with O_CREAT. The host asks a second time who may write to the directory, if it does
-        not know the name yet.
+        """Whether it is an open with O_CREAT.
+
+        If the host does not know the name yet, it asks a second time who may write to the directory.
         """
         place = _OPEN.get(self.number, 0)
         return bool(place and int(self.registers.split()[place], 16) & os.O_CREAT)

@@ -54,7 +54,9 @@ def serve(
     """
     _reset_signals()
     keep_heap()
-    operations = Operations(sysroot, ready, uevents) if gate is None else HoldingOperations(sysroot, ready, gate, uevents)
+    operations = (
+        Operations(sysroot, ready, uevents) if gate is None else HoldingOperations(sysroot, ready, gate, uevents)
+    )
     # With Python's 5 ms the invalidation thread would wait that long for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
     if gate is None:

@@ -28,11 +28,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "machine": ("kernel", "ops"),
     "fuse": ("kernfs", "ops"),
     "sandbox": ("fuse", "kernel", "machine", "sysroot"),
+    "explore": ("sandbox",),
     "testing": ("fuse", "kernel", "kernfs", "machine", "ops", "sysroot"),
     "lab": (),
     "replay": ("fuse", "kernel", "kernfs", "lab", "machine", "ops", "sandbox", "sysroot", "testing"),
     "pytest_plugin": ("testing",),
-    "cli": ("fuse", "kernel", "kernfs", "machine", "replay", "sandbox", "sysroot", "__init__"),
+    "cli": ("explore", "fuse", "kernel", "kernfs", "machine", "replay", "sandbox", "sysroot", "__init__"),
     "__main__": ("cli",),
     "__init__": (),
 }

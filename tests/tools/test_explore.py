@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
 from tests.tools.conftest import Runner, eventually, need
 
 TIMEOUT_SECONDS = 170

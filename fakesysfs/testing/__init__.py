@@ -1,4 +1,4 @@
-"""For tests of memory hotplug tools: machines in process, mounted machines, and their lists.
+"""For tests of memory hotplug tools: machines in process, mounted machines, all orders of programs.
 
     from fakesysfs.testing import Machine
 
@@ -10,6 +10,8 @@
 in `__all__` stay compatible. The modules below are not for users.
 """
 
+from fakesysfs.explore.order import Step
+from fakesysfs.testing.exploration import Exploration, ExploreHandle, Failure, explore, explore_async
 from fakesysfs.testing.machine import AsyncRunningMachine, Machine, RunningMachine, StartedWrite, WaitsForeverError
 from fakesysfs.testing.mounted import CannotMountError, MountedMachine
 from fakesysfs.testing.records import LogMessage, Refusal, Uevent, Write
@@ -19,14 +21,20 @@ __all__ = [
     "AsyncRunningMachine",
     "AsyncWatch",
     "CannotMountError",
+    "Exploration",
+    "ExploreHandle",
+    "Failure",
     "LogMessage",
     "Machine",
     "MountedMachine",
     "Refusal",
     "RunningMachine",
     "StartedWrite",
+    "Step",
     "Uevent",
     "WaitsForeverError",
     "Watch",
     "Write",
+    "explore",
+    "explore_async",
 ]

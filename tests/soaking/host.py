@@ -70,9 +70,9 @@ def command_line(pid: int) -> str:
     return ""
 
 
-def wait_until(holds: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> bool:
-    """Wait for what must come true; False if it does not."""
-    end = time.monotonic() + seconds
+def wait_until(holds: Callable[[], object], seconds: float | None = None) -> bool:
+    """Wait for what must come true, PATIENCE_SECONDS unless told; False if it does not."""
+    end = time.monotonic() + (PATIENCE_SECONDS if seconds is None else seconds)
     while not holds():
         if time.monotonic() > end:
             return False

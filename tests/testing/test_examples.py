@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,40 @@ def test_there_is_a_file_for_each_service() -> None:
     assert names == {"Containerfile", "action.yml", "gitlab-ci.yml"}
 
 
+def test_every_order_of_two_controllers() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    subprocess.run(command, check=True, cwd=EXAMPLES / "explore")
+
+
+def test_the_page_shows_what_explore_says() -> None:
+    """docs/explore.md: its test fails as it says, and its report is that of the example."""
+    page = (EXAMPLES.parent / "docs" / "explore.md").read_text(encoding="utf-8")
+    python = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    first, report = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert python is not None
+    names: dict[str, Any] = {}
+    exec(python[1], names)  # noqa: S102  our own page
+    with pytest.raises(AssertionError) as failure:
+        names["test_two_of_them"]()
+    assert _without_time(first) <= _without_time(str(failure.value))
+
+    script = (
+        "from test_controllers import *; "
+        "print(explore([remove_blocks, keep_online_mended], machine=MACHINE, kernel='7.2', check=not_stuck))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=EXAMPLES / "explore"
+    )
+    assert _without_time(report) == _without_time(shown.stdout)
+
+
+def _without_time(text: str) -> set[str]:
+    """The lines, without what differs from run to run: seconds, and the path of the machine."""
+    lines = (re.sub(r"[\d.]+ seconds|(?<=\], ).*(?=schedule=)", "", line) for line in text.splitlines())
+    return {line.replace("..., schedule", "schedule") for line in lines}
+
+
+@pytest.mark.ci
 @pytest.mark.mount
 @pytest.mark.tools
 def test_sample_project(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 
 from fakesysfs import pytest_plugin, testing
@@ -33,6 +34,26 @@ class AsyncWatch
   async wait_for_uevent(self, action: str | None = None, devpath: str = *) -> Uevent
   writes: list[Write]
 class CannotMountError
+class Exploration
+  explored: int
+  cut: int
+  failed: int
+  complete: bool
+  preemptions: int | None
+  seconds: float
+  failures: list[Failure]
+  text: str
+  assert_ok(self) -> None
+class ExploreHandle
+  async exists(self, path: StrPath) -> bool
+  async ls(self, path: StrPath) -> list[str]
+  async read(self, path: StrPath) -> str
+  async stat(self, path: StrPath) -> os.stat_result
+  async write(self, path: StrPath, data: str | bytes) -> int
+class Failure
+  schedule: str
+  steps: tuple[Step, ...]
+  why: str
 class LogMessage
   level: int
   seconds: float
@@ -96,6 +117,17 @@ class StartedWrite
   interrupt(self) -> None
   kill(self) -> None
   result(self) -> int
+class Step
+  process: str
+  operation: str
+  path: str
+  data: str
+  result: str
+  why: str
+  changed: tuple[str, ...]
+  command: str
+  is_same(self, other: Step) -> bool
+  program: str
 class Uevent
   sequence: int
   action: str
@@ -118,6 +150,8 @@ class Write
   path: str
   data: bytes
   result: str
+explore(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, longest: int = 10000, schedule: str | None = None, executor: Executor | None = None) -> Exploration
+async explore_async(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, longest: int = 10000, schedule: str | None = None) -> Exploration
 """  # noqa: E501  as they are
 
 
@@ -126,7 +160,14 @@ def public() -> str:
     lines = []
     for name in sorted(testing.__all__):
         exported = getattr(testing, name)
+        if inspect.isfunction(exported):
+            lines.append(
+                f"{'async ' if inspect.iscoroutinefunction(exported) else ''}{name}{inspect.signature(exported)}"
+            )
+            continue
         lines.append(f"class {name}")
+        if dataclasses.is_dataclass(exported):
+            lines += [f"  {field.name}: {field.type}" for field in dataclasses.fields(exported)]
         if issubclass(exported, tuple):
             lines += [f"  {field}: {kind.__forward_arg__}" for field, kind in exported.__annotations__.items()]
             continue

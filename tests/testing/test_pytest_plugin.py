@@ -101,6 +101,7 @@ def test_commands(project: pytest.Pytester) -> None:
     run(project).assert_outcomes(passed=4)
 
 
+@pytest.mark.ci
 def test_in_process_and_what_is_wanted(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameter, marker, command line, ini-file, environment, default: the first that says something."""
     project.makepyfile("""
@@ -310,6 +311,7 @@ def test_a_command_that_fails(project: pytest.Pytester) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.ci
 def test_where_fuse_cannot_be_used(project: pytest.Pytester) -> None:
     """Skipped, with the reason; failed where that was asked for."""
     project.makepyfile("""
@@ -366,6 +368,7 @@ def test_a_shared_machine_keeps_nothing_of_a_test(project: pytest.Pytester) -> N
     result.stdout.fnmatch_lines(["*ERROR at teardown of test_bug*", "*RuntimeError: the server*", "*a traceback*"])
 
 
+@pytest.mark.ci
 @pytest.mark.mount
 def test_workers_side_by_side(project: pytest.Pytester) -> None:
     """Under pytest-xdist each worker has mounts of its own, and its tests do not see the others' changes."""
@@ -410,7 +413,7 @@ def test_pytest_that_is_killed(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.mount
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize("workers", [[], pytest.param(["-n", "2"], marks=pytest.mark.ci)], ids=["alone", "xdist"])
 def test_a_test_that_another_plugin_ends(project: pytest.Pytester, workers: list[str]) -> None:
     """pytest-timeout's signal ends a call that hangs in the fake; the next test finds the machine as booted."""
     pytest.importorskip("pytest_timeout")

@@ -80,6 +80,7 @@ def test_everything_is_reproduced(on: str) -> None:
     assert bool(known) is (on == "mount")
 
 
+@pytest.mark.ci
 def test_where_the_recorded_version_of_a_tool_is_missing_another_one_is_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

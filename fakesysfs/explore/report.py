@@ -1,0 +1,134 @@
+"""What a search says: a line while it runs, and the report at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Protocol
+
+from fakesysfs.explore.minimise import minimise
+from fakesysfs.explore.order import Order, Step
+from fakesysfs.explore.search import Found, Runner, Search, run_order
+
+_WIDEST = 60
+"""Characters of a result that the table shows."""
+
+
+class DescribingRunner(Runner, Protocol):
+    """A runner whose steps can say what they changed."""
+
+    describes: bool
+    """Whether they do."""
+
+
+def progress(search: Search) -> str:
+    """One line: what was found so far, how fast."""
+    found = search.found
+    rate = (found.explored + found.cut) / search.elapsed if search.elapsed else 0.0
+    return (
+        f"{found.explored:,} orders explored, {found.failed:,} fail, {found.cut:,} cut, "
+        f"{search.pending:,} branches left, {rate:,.0f} a second, {search.elapsed:.0f} seconds"
+    )
+
+
+def reported(runner: DescribingRunner, found: Found, *, shorten: bool = True) -> list[Order]:
+    """The failing orders for the report, the shortest first. Each was run again, and says what its steps changed.
+
+    With `shorten` the first of each kind is minimised. An order that differs when it is repeated is `diverged`.
+    """
+    orders = sorted(found.failures, key=lambda order: order.length)
+    shortest: list[Order] = []
+    kinds: set[str] = set()
+    for order in orders:
+        if order.kind not in kinds and shorten:
+            kinds.add(order.kind)
+            shortest.append(minimise(runner, order))
+    schedules = {order.schedule for order in shortest}
+    orders = sorted([*shortest, *(o for o in orders if o.schedule not in schedules)], key=lambda order: order.length)
+    runner.describes = True
+    try:
+        return [_repeated(runner, order) for order in orders[: max(found.failed, 1)]]
+    finally:
+        runner.describes = False
+
+
+def _repeated(runner: Runner, order: Order) -> Order:
+    again = run_order(runner, order.schedule, expected=order.steps, longest=None)
+    if again.why is None and not again.diverged:
+        again.diverged = "it does not fail"
+    if again.diverged:
+        order.diverged = again.diverged
+        return order
+    return again
+
+
+def text(
+    found: Found,
+    orders: Sequence[Order],
+    *,
+    seconds: float,
+    preemptions: int | None,
+    replay: Callable[[Order], str],
+) -> str:
+    """The report. `orders` are from `reported`; `replay` says how to run one again."""
+    return "\n".join(_lines(found, orders, seconds, preemptions, replay))
+
+
+def _lines(
+    found: Found, orders: Sequence[Order], seconds: float, preemptions: int | None, replay: Callable[[Order], str]
+) -> Iterator[str]:
+    covered = _covered(found, preemptions)
+    yield f"{found.failed:,} of {found.explored:,} orders fail. {covered}. {seconds:.1f} seconds."
+    for order in found.given_up[:1]:
+        why = f"a repetition differs: {order.diverged}" if order.diverged else f"one has {len(order.steps):,} steps"
+        yield f"{found.cut:,} order{'' if found.cut == 1 else 's'} given up: {why}"
+    kinds: set[str] = set()
+    for order in orders:
+        if order.kind in kinds:
+            continue
+        kinds.add(order.kind)
+        yield ""
+        yield f"The shortest order that fails{' in another way' if len(kinds) > 1 else ''}: {_counted(order)}"
+        yield ""
+        yield from table(order.steps)
+        yield ""
+        yield f"  {order.why}"
+        if order.diverged:
+            yield f"  A repetition of this order differs: {order.diverged}"
+        yield f"  Replay it: {replay(order)}"
+
+
+def _covered(found: Found, preemptions: int | None) -> str:
+    if found.interrupted:
+        return "A limit cut the search short"
+    if found.bounded:
+        return f"Explored: all with at most {preemptions} preemption{'' if preemptions == 1 else 's'}"
+    return "Not all orders were explored" if found.cut else "Explored: all orders (complete)"
+
+
+def _counted(order: Order) -> str:
+    return f"{' '.join(order.schedule)} (preemptions: {order.preemptions})"
+
+
+def table(steps: Sequence[Step]) -> Iterator[str]:
+    """The steps as a table: number, process, command, operation, result, and what it changed or why it was refused."""
+    rows = [
+        (
+            str(number),
+            step.process,
+            step.command,
+            " ".join(filter(None, (step.operation, step.data.strip(), step.path))),
+            _short(step.result),
+            step.why or ", ".join(step.changed),
+        )
+        for number, step in enumerate(steps, 1)
+    ]
+    header = ("step", "who", "command", "operation", "result", "what it changed, or why it was refused")
+    widths = [max(map(len, column)) for column in zip_longest(header, *rows, fillvalue="")]
+    for row in (header, *rows):
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WIDEST else f"{line[: _WIDEST - 3]}..."

@@ -1,0 +1,575 @@
+"""`explore`: all orders in which programs can take their steps on a machine in this process.
+
+The search is `fakesysfs.explore`. Here are the programs: coroutines whose every call on the machine
+is a step.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from fakesysfs import machine as descriptions
+from fakesysfs.explore import report
+from fakesysfs.explore.order import Guide, Order, Step, program_name
+from fakesysfs.explore.search import LONGEST, Branch, Found, Search
+from fakesysfs.explore.state import State, changes, look
+from fakesysfs.kernel.profile import UnknownKernelError, find_profile
+from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
+from fakesysfs.sysroot import Sysroot
+from fakesysfs.testing.controls import StrPath
+from fakesysfs.testing.loops import event_loop
+from fakesysfs.testing.machine import RunningMachine
+from fakesysfs.testing.tasks import Tasks
+
+__tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
+
+POLLS = 3
+"""Equal reads, with nothing changed, after which a program polls: it gives way to the others."""
+LAST_POLLS = 100
+"""Equal reads, with nothing changed and nobody else left, after which a program never ends."""
+_SHARE = 32
+"""Branches that are found here before an executor gets them."""
+
+
+class ExploreHandle:
+    """What a program gets: the files of the machine. Each call is a step, and is awaited."""
+
+    async def read(self, path: StrPath) -> str:
+        """The whole text of a file. Raises OSError as open(2) and read(2) fail."""
+        text: str = await _Call("read", os.fspath(path))
+        return text
+
+    async def write(self, path: StrPath, data: str | bytes) -> int:
+        """One write(2) of `data`; returns how many bytes were taken.
+
+        Raises OSError as open(2) and write(2) fail.
+        """
+        taken: int = await _Call("write", os.fspath(path), data)
+        return taken
+
+    async def ls(self, path: StrPath) -> list[str]:
+        """The names in a directory, in the kernel's order. Raises OSError."""
+        names: list[str] = await _Call("ls", os.fspath(path))
+        return names
+
+    async def exists(self, path: StrPath) -> bool:
+        """Whether the file or directory exists."""
+        there: bool = await _Call("exists", os.fspath(path))
+        return there
+
+    async def stat(self, path: StrPath) -> os.stat_result:
+        """As os.stat. Raises OSError."""
+        result: os.stat_result = await _Call("stat", os.fspath(path))
+        return result
+
+
+Program = Callable[[ExploreHandle], Coroutine[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An order that fails."""
+
+    schedule: str
+    """Who takes each step: `A B A`. `explore(..., schedule=...)` runs it again."""
+    steps: tuple[Step, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """What `explore` has found."""
+
+    explored: int
+    """Orders that were run to their end, each once."""
+    cut: int
+    """Orders that were given up: too long, or different when they were repeated."""
+    failed: int
+    """Explored orders that fail."""
+    complete: bool
+    """Whether all orders were explored."""
+    preemptions: int | None
+    """The bound on preemptions; None if there was no bound."""
+    seconds: float
+    """How long the search took."""
+    failures: list[Failure] = field(repr=False)
+    """Failing orders, the shortest first; not all of them if there are many."""
+    text: str = field(repr=False)
+    """The report."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def assert_ok(self) -> None:
+        """Raise AssertionError with the report if any order fails.
+
+        A search that a limit has cut short may have missed some: `complete` says so.
+        """
+        if self.failed:
+            raise AssertionError(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scenario:
+    """All that an order depends on."""
+
+    programs: tuple[Program, ...]
+    machine: str
+    kernel: str
+    setup: Callable[[RunningMachine], object] | None
+    check: Callable[[RunningMachine], object] | None
+    inside: bool
+    longest: int
+
+
+def explore(  # noqa: PLR0913  keywords, each with a default
+    programs: Sequence[Program],
+    *,
+    machine: StrPath = "default",
+    kernel: str = "hotplug-v3",
+    setup: Callable[[RunningMachine], object] | None = None,
+    check: Callable[[RunningMachine], object] | None = None,
+    preemptions: int | None = None,
+    limit: int | None = None,
+    inside: bool = False,
+    longest: int = LONGEST,
+    schedule: str | None = None,
+    executor: Executor | None = None,
+) -> Exploration:
+    """Run `programs` side by side on a machine, in every order of their steps.
+
+    A program is an async callable that gets an `ExploreHandle` and awaits nothing but its calls. It
+    is called anew for each order. Each call is one step; with `inside` the preemption points within
+    a call are steps too. An order fails if a program lets an exception out, if `check(machine)`
+    raises one or returns False, or if the programs never end. `setup(machine)` runs before each
+    order.
+
+    `preemptions` leaves out the orders in which a program is preempted more often. `limit` ends the
+    search after so many orders, `longest` gives an order up after so many steps. `schedule` runs
+    one order only, that of a `Failure`. `executor` shares the search out: with a pool of processes,
+    all callables must be importable by name.
+
+    Raises ValueError for an unknown machine or kernel, TypeError for a program that awaits anything
+    else, and RuntimeError where an event loop runs: there, await `explore_async`.
+    """
+    _refuse_event_loop()
+    scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
+    runner = _Runner(scenario)
+    search = _search_for(runner, schedule, preemptions=preemptions, limit=limit)
+    if executor is None or schedule is not None:
+        search.work(runner)
+    else:
+        search.work(runner, until_pending=_SHARE)
+        _share(search, scenario, executor, preemptions=preemptions, limit=limit)
+    return _exploration(runner, search, schedule, preemptions)
+
+
+async def explore_async(
+    programs: Sequence[Program],
+    *,
+    machine: StrPath = "default",
+    kernel: str = "hotplug-v3",
+    setup: Callable[[RunningMachine], object] | None = None,
+    check: Callable[[RunningMachine], object] | None = None,
+    preemptions: int | None = None,
+    limit: int | None = None,
+    inside: bool = False,
+    longest: int = LONGEST,
+    schedule: str | None = None,
+) -> Exploration:
+    """As `explore`, within trio or asyncio. Other tasks run between two orders."""
+    loop = event_loop()
+    scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
+    runner = _Runner(scenario)
+    search = _search_for(runner, schedule, preemptions=preemptions, limit=limit)
+    while search.work_once(runner):
+        await loop.checkpoint()
+    return _exploration(runner, search, schedule, preemptions)
+
+
+def _refuse_event_loop() -> None:
+    try:
+        event_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("an event loop runs here: await explore_async(...) instead")
+
+
+def _search_for(runner: _Runner, schedule: str | None, *, preemptions: int | None, limit: int | None) -> Search:
+    if schedule is None:
+        return Search(preemptions=preemptions, limit=limit, longest=runner.scenario.longest)
+    return Search(limit=1, longest=runner.scenario.longest, first=[Branch(tuple(schedule.split()), (), 0)])
+
+
+def _share(
+    search: Search, scenario: _Scenario, executor: Executor, *, preemptions: int | None, limit: int | None
+) -> None:
+    """Have `executor` search the branches that are left."""
+    branches = search.take_pending()
+    running: set[Future[Found]] = set()
+    found = search.found
+    workers = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
+    while branches or running:
+        while branches and len(running) < 2 * workers and (limit is None or found.explored + found.cut < limit):
+            left = None if limit is None else limit - found.explored - found.cut
+            running.add(executor.submit(_search_branch, scenario, branches.pop(), preemptions, left))
+        if not running:
+            found.interrupted = True
+            return
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            found.merge(future.result())
+
+
+class _Local(threading.local):
+    """The runner of this thread, for the branches that an executor gives it."""
+
+    runner: _Runner | None = None
+
+
+_local = _Local()
+
+
+def _search_branch(scenario: _Scenario, branch: Branch, preemptions: int | None, limit: int | None) -> Found:
+    if _local.runner is None or _local.runner.scenario != scenario:
+        _local.runner = _Runner(scenario)
+    search = Search(preemptions=preemptions, limit=limit, longest=scenario.longest, first=[branch])
+    search.work(_local.runner)
+    return search.found
+
+
+def _exploration(runner: _Runner, search: Search, schedule: str | None, preemptions: int | None) -> Exploration:
+    found = search.found
+    seconds = search.elapsed
+    reported = report.reported(runner, found, shorten=schedule is None)
+    if schedule is not None:
+        # one order was wanted, and branches of it are no news
+        found.interrupted = False
+    text = report.text(found, reported, seconds=seconds, preemptions=preemptions, replay=_replay_line(runner.scenario))
+    failures = [Failure(" ".join(order.schedule), tuple(order.steps), order.why or "") for order in reported]
+    complete = found.complete and schedule is None
+    return Exploration(found.explored, found.cut, found.failed, complete, preemptions, seconds, failures, text)
+
+
+def _replay_line(scenario: _Scenario) -> Callable[[Order], str]:
+    names = ", ".join(_name_of(program) for program in scenario.programs)
+    options = [f"machine={scenario.machine!r}", f"kernel={scenario.kernel!r}"]
+    options += [f"{name}=..." for name in ("setup", "check") if getattr(scenario, name) is not None]
+    options += ["inside=True"] if scenario.inside else []
+
+    def line(order: Order) -> str:
+        return f'explore([{names}], {", ".join(options)}, schedule="{" ".join(order.schedule)}")'
+
+    return line
+
+
+def _name_of(program: Program) -> str:
+    return getattr(program, "__name__", type(program).__name__)
+
+
+# Running one order ----------------------------------------------------------------------------------------------------
+
+
+class _Call(Awaitable[Any]):
+    """A call on the machine, as the program awaits it."""
+
+    __slots__ = ("data", "operation", "path")
+
+    def __init__(self, operation: str, path: str, data: str | bytes = "") -> None:
+        self.operation = operation
+        self.path = path
+        self.data = data
+
+    def __await__(self) -> Generator[_Call, Any, Any]:
+        return (yield self)
+
+
+class _Process:
+    """A program in one order: its coroutine, and the call that it makes next or has begun."""
+
+    def __init__(self, name: str, command: str, program: Coroutine[Any, Any, Any]) -> None:
+        self.name = name
+        self.command = command
+        self.program = program
+        self.call: _Call | None = None
+        self.operation: Coroutine[Request, Answer, Any] | None = None
+        """The call, once it has begun."""
+        self.answer: Answer | None = None
+        self.waits: Waiting | None = None
+        """What the call waits for."""
+        self.reads: Counter[tuple[str, str, str]] = Counter()
+        """Its reads since something changed, with their results."""
+        self.error: Exception | None = None
+        """What the program let out."""
+
+    @property
+    def ended(self) -> bool:
+        return self.call is None
+
+    @property
+    def runnable(self) -> bool:
+        return self.call is not None and self.waits is None
+
+    @property
+    def polls(self) -> int:
+        return max(self.reads.values(), default=0)
+
+    def go_on(self, value: Any, error: BaseException | None = None) -> None:
+        """Run the program's own code up to its next call."""
+        self.operation = self.answer = None
+        try:
+            call = self.program.send(value) if error is None else self.program.throw(error)
+        except StopIteration:
+            self.call = None
+        except Exception as raised:  # noqa: BLE001  it is the order's outcome
+            self.call, self.error = None, raised
+        else:
+            if not isinstance(call, _Call):
+                raise TypeError(f"{self.command} awaits {call!r}: a program may await its handle's calls only")
+            self.call = call
+
+    def close(self) -> None:
+        if self.operation is not None:
+            self.operation.close()
+        self.program.close()
+
+
+class _Runner:
+    """Runs orders on one machine, which boots again for each. Implements `search.Runner`."""
+
+    def __init__(self, scenario: _Scenario) -> None:
+        try:
+            profile = find_profile(scenario.kernel)
+            description = descriptions.load(scenario.machine)
+        except (UnknownKernelError, descriptions.MachineError) as error:
+            raise ValueError(str(error)) from None
+        self.scenario = scenario
+        self.describes = False
+        """Whether steps say what they changed."""
+        self._tasks = Tasks()
+        started = time.time_ns()
+        self._sysroot = Sysroot.boot(
+            description, profile, now_ns=lambda: started + round(self._tasks.now * 1_000_000_000)
+        )
+        self._machine = RunningMachine(self._sysroot, 0, self._tasks)
+        self._is_fresh = True
+
+    def run(self, guide: Guide) -> None:
+        """Run one order."""
+        scenario, tasks = self.scenario, self._tasks
+        tasks.now = 0.0
+        if not self._is_fresh:
+            self._sysroot.reset()
+        self._is_fresh = False
+        self._machine = RunningMachine(self._sysroot, 0, tasks)
+        if scenario.setup is not None:
+            scenario.setup(self._machine)
+        preempt = self._sysroot.kernel.preempt
+        preempt.watched = scenario.inside
+        run = _Run(self._machine, tasks, guide, (lambda: look(self._sysroot.tree)) if self.describes else None)
+        try:
+            for number, program in enumerate(scenario.programs):
+                run.start(program_name(number), _name_of(program), program)
+            run.to_the_end()
+        finally:
+            preempt.watched = False
+            run.close()
+        if guide.order.why is None:
+            self._check(guide.order)
+
+    def _check(self, order: Order) -> None:
+        check = self.scenario.check
+        if check is None:
+            return
+        try:
+            if check(self._machine) is False:
+                order.why = order.kind = f"{getattr(check, '__name__', 'check')} returned False"
+        except Exception as error:  # noqa: BLE001  it is the order's outcome
+            order.why = f"{getattr(check, '__name__', 'check')}: {_said(error)}"
+            order.kind = f"check: {type(error).__name__}"
+
+
+class _Run:
+    """One order while it runs."""
+
+    def __init__(
+        self, machine: RunningMachine, tasks: Tasks, guide: Guide, look_again: Callable[[], State] | None
+    ) -> None:
+        self._machine = machine
+        self._tasks = tasks
+        self._guide = guide
+        self._look = look_again
+        self._seen: State = {} if look_again is None else look_again()
+        self._processes: dict[str, _Process] = {}
+        self._timers: list[tuple[float, int, _Process]] = []
+        self._slept = 0
+
+    def start(self, name: str, command: str, program: Program) -> None:
+        """Run a program up to its first call."""
+        process = self._processes[name] = _Process(name, command, program(ExploreHandle()))
+        self._go_on(process, None, None)
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.close()
+
+    def to_the_end(self) -> None:
+        """Take steps until all programs have ended, or none can go on."""
+        while True:
+            runnable = self._runnable()
+            if runnable:
+                self._step(self._processes[self._guide.choose(runnable)])
+            elif self._timers:
+                self._let_time_pass()
+            else:
+                self._say_who_never_ends()
+                return
+
+    def _runnable(self) -> list[str]:
+        """Those that can go on. One that polls gives way: time passes before it goes on."""
+        able = [process for process in self._processes.values() if process.runnable]
+        busy = [process.name for process in able if process.polls < POLLS]
+        if busy or self._timers:
+            return busy
+        return [process.name for process in able if process.polls < LAST_POLLS]
+
+    def _say_who_never_ends(self) -> None:
+        for process in self._processes.values():
+            call = process.call
+            if call is None:
+                continue
+            if isinstance(process.waits, Wait):
+                why = f"waits for {process.waits.point}, which nobody will end"
+                self._fail(f"{process.command} never ends: it {why}", f"waits {process.name}")
+            else:
+                why = f"repeats {call.operation} {call.path}, and nothing changes"
+                self._fail(f"{process.command} never ends: it {why}", f"polls {process.name}")
+            return
+
+    def _fail(self, why: str, kind: str) -> None:
+        """Say why the order fails. The first reason counts."""
+        if self._guide.order.why is None:
+            self._guide.order.why, self._guide.order.kind = why, kind
+
+    # Steps ----------------------------------------------------------------------------------------------------------
+
+    def _step(self, process: _Process) -> None:
+        call = process.call
+        assert call is not None
+        goes_on = process.operation is not None
+        if process.operation is None:
+            process.operation = self._begin(call)
+        value: Any = None
+        error: OSError | None = None
+        answer, process.answer = process.answer, None
+        try:
+            request: Waiting | None = advance(process.operation, answer)
+        except StopIteration as stop:
+            request, value = None, stop.value
+        except OSError as raised:
+            request, error = None, raised.with_traceback(None)
+        result = _waits_in_words(request) if request is not None else _in_words(call, value, error)
+        self._note_reads(process, call, result)
+        self._guide.took(
+            Step(
+                process.name,
+                "goes on" if goes_on else call.operation,
+                call.path,
+                call.data if isinstance(call.data, str) else repr(call.data),
+                result,
+                next(iter(getattr(error, "__notes__", ())), ""),
+                self._changed() if call.operation == "write" else (),
+                process.command,
+            )
+        )
+        if request is None:
+            self._go_on(process, value, error)
+        else:
+            self._park(process, request)
+
+    def _go_on(self, process: _Process, value: Any, error: OSError | None) -> None:
+        process.go_on(value, error)
+        if process.error is not None:
+            self._fail(f"{process.command} raised {_said(process.error)}", f"raised {process.name}")
+
+    def _begin(self, call: _Call) -> Coroutine[Request, Answer, Any]:
+        machine = self._machine
+        if call.operation == "read":
+            return _decoded(machine._read(call.path))  # noqa: SLF001  ours
+        if call.operation == "write":
+            return machine._write(call.path, call.data)  # noqa: SLF001  ours
+        return _at_once(getattr(machine, call.operation), call.path)
+
+    def _park(self, process: _Process, request: Waiting) -> None:
+        if isinstance(request, Preempt):
+            process.answer = Answer.WOKEN
+            return
+        process.waits = request
+        if isinstance(request, Sleep):
+            self._slept += 1
+            heapq.heappush(self._timers, (self._tasks.now + request.seconds, self._slept, process))
+            return
+
+        def woken() -> None:
+            process.waits, process.answer = None, Answer.WOKEN
+
+        request.queue.add(woken)
+
+    def _let_time_pass(self) -> None:
+        self._tasks.now, _, process = heapq.heappop(self._timers)
+        process.waits, process.answer = None, Answer.WOKEN
+
+    def _note_reads(self, process: _Process, call: _Call, result: str) -> None:
+        """Count equal reads of a program. All begin anew when something may have changed."""
+        if call.operation == "write":
+            for other in self._processes.values():
+                other.reads.clear()
+        else:
+            process.reads[call.operation, call.path, result] += 1
+
+    def _changed(self) -> tuple[str, ...]:
+        if self._look is None:
+            return ()
+        before, self._seen = self._seen, self._look()
+        return changes(before, self._seen)
+
+
+async def _at_once(call: Callable[[str], Any], path: str) -> Any:
+    return call(path)
+
+
+async def _decoded(read: Coroutine[Request, Answer, bytes]) -> str:
+    return (await read).decode("utf-8", "surrogateescape")
+
+
+def _said(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _waits_in_words(request: Waiting) -> str:
+    if isinstance(request, Preempt):
+        return f"preempted at {request.point}"
+    return f"waits for {request.point}"
+
+
+def _in_words(call: _Call, value: Any, error: OSError | None) -> str:
+    if error is not None:
+        return errno.errorcode.get(error.errno or 0, str(error.errno))
+    if call.operation == "write":
+        return f"{value} bytes"
+    if call.operation == "exists":
+        return "present" if value else "absent"
+    if call.operation == "ls":
+        return " ".join(value)
+    if call.operation == "stat":
+        return f"mode {value.st_mode:o}"
+    return str(value).strip()

@@ -1,0 +1,105 @@
+"""The shortest failing order, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakesysfs.explore import report
+from fakesysfs.explore.minimise import minimise
+from fakesysfs.explore.order import Order, Step
+from fakesysfs.explore.search import Found, Search, run_order
+from tests.explore.toys import Fails, ToyRunner
+
+
+def breaks(first: str, second: str) -> Fails:
+    """An order fails if `second` comes between a program's `first` step and its next one."""
+
+    def fails(did: Sequence[str]) -> str | None:
+        after = f"{first[0]}{int(first[1:]) + 1}"
+        return "torn" if did.index(first) < did.index(second) < did.index(after) else None
+
+    return fails
+
+
+@settings(deadline=None)
+@given(st.permutations(["A"] * 6 + ["B"] * 6))
+def test_the_shortest(schedule: list[str]) -> None:
+    runner = ToyRunner([["step"] * 6] * 2, breaks("A3", "B2"))
+    order = run_order(runner, schedule)
+    shortest = minimise(runner, order)
+    if order.why is None:
+        assert shortest.length == order.length or shortest.why is None
+    else:
+        assert shortest.why == "torn"
+        assert shortest.preemptions == 1
+        assert shortest.length <= order.length
+
+
+def test_the_report_has_the_shortest_of_each_kind_first() -> None:
+    def fails(did: Sequence[str]) -> str | None:
+        return breaks("A1", "B1")(did) or ("late" if did[-1] == "A3" else None)
+
+    runner = ToyRunner([["step"] * 3] * 2, fails)
+    search = Search()
+    search.work(runner)
+    orders = report.reported(runner, search.found)
+    assert [order.why for order in orders[:2]] == ["late", "torn"]
+    assert [order.preemptions for order in orders[:2]] == [0, 1]
+    assert [order.length for order in orders] == sorted(order.length for order in orders)
+    assert len({order.schedule for order in orders}) == len(orders) == search.found.failed
+
+    text = report.text(
+        search.found, orders, seconds=1, preemptions=None, replay=lambda order: "replay " + " ".join(order.schedule)
+    )
+    assert text.startswith(f"{search.found.failed} of 20 orders fail. Explored: all orders (complete). 1.0 seconds.\n")
+    assert "The shortest order that fails: B B B A A A (preemptions: 0)" in text
+    assert "The shortest order that fails in another way: A B" in text
+    assert "Replay it: replay B B B A A A" in text
+
+
+def test_an_order_that_does_not_fail_again() -> None:
+    runner = ToyRunner([["step"]] * 2)
+    order = run_order(runner, ["A", "B"])
+    order.why = order.kind = "sometimes"
+    found = Found(explored=2, failed=1, failures=[order])
+    reported = report.reported(runner, found)
+    assert [other.diverged for other in reported] == ["it does not fail"]
+    text = report.text(found, reported, seconds=1, preemptions=None, replay=lambda _order: "no")
+    assert "A repetition of this order differs: it does not fail" in text
+
+
+def test_what_was_covered() -> None:
+    def first_line(found: Found, preemptions: int | None = None) -> str:
+        text = report.text(found, [], seconds=2, preemptions=preemptions, replay=lambda _order: "")
+        return text.splitlines()[0].partition(" fail. ")[2]
+
+    assert first_line(Found(explored=3)) == "Explored: all orders (complete). 2.0 seconds."
+    assert first_line(Found(explored=3, bounded=1), 2) == "Explored: all with at most 2 preemptions. 2.0 seconds."
+    assert first_line(Found(explored=3, bounded=1), 1) == "Explored: all with at most 1 preemption. 2.0 seconds."
+    assert first_line(Found(explored=3, interrupted=True)) == "A limit cut the search short. 2.0 seconds."
+    assert (
+        first_line(Found(explored=3, cut=1, given_up=[Order(too_long=True)]))
+        == "Not all orders were explored. 2.0 seconds."
+    )
+
+
+def test_the_table() -> None:
+    steps = [
+        Step("A", "write", "/sys/x", "offline\n", "8 bytes", changed=("memory70: online -> offline",), command="sh"),
+        Step("B.1", "read", "/sys/y", result="x" * 100, command="cat"),
+        Step("A", "write", "/sys/x", "online", "EBUSY", why="it is in use [f]", command="sh"),
+    ]
+    lines = list(report.table(steps))
+    assert lines[0].split("  ")[1] == "step"
+    assert lines[1].endswith("8 bytes" + " " * (60 - 7) + "  memory70: online -> offline")
+    assert lines[2].endswith("x" * 57 + "...")
+    assert lines[3].endswith("it is in use [f]")
+
+
+def test_the_progress_line() -> None:
+    search = Search(limit=3)
+    search.work(ToyRunner([["step"] * 3] * 2))
+    assert report.progress(search).startswith("3 orders explored, 0 fail, 0 cut, ")

@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fakesysfs.explore import report
 from fakesysfs.explore.messages import Task, step_of
 from fakesysfs.explore.minimise import minimise
 from fakesysfs.explore.order import Order, Step
@@ -30,18 +31,6 @@ LONGEST = 2_000
 _PROGRESS_SECONDS = 1.0
 _FILE = "explore-failure{}.json"
 """In the working directory; {} is the number of the failing order, nothing for the first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a report says besides the orders."""
-
-    fake: Fake
-    task: Task
-    preemptions: int | None
-    seconds: float
-    files: dict[tuple[str, ...], str]
-    """The files to replay failing orders from, by their schedules."""
 
 
 def main(options: argparse.Namespace) -> int:
@@ -80,7 +69,16 @@ def _explore(options: argparse.Namespace) -> int:
         seconds = search.elapsed
         orders = _shortest(workers[0], search.found)
     files = _write_orders(fake, task, orders)
-    report(search.found, orders, Context(fake, task, options.preemptions, seconds, files))
+    print(
+        report.text(
+            search.found,
+            orders,
+            seconds=seconds,
+            preemptions=options.preemptions,
+            replay=lambda order: f"fakesysfs explore --replay {files.get(order.schedule, 'FILE')}",
+        ),
+        file=sys.stderr if options.json == "-" else sys.stdout,
+    )
     if options.json is not None:
         _write_json(options.json, search.found, orders, options.preemptions, seconds)
     if search.found.failed:
@@ -102,8 +100,7 @@ class _Progress:
     def __call__(self, search: Search) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _PROGRESS_SECONDS
-            found = search.found
-            _say(f"{found.explored} explored, {found.failed} fail, {found.cut} cut, {search.elapsed:.0f} seconds")
+            _say(report.progress(search))
 
 
 @contextmanager
@@ -122,8 +119,12 @@ def _workers(
 
 
 def _search(search: Search, workers: Sequence[Worker]) -> None:
-    """Search with all workers until the search ends. Ctrl-C ends it after the orders that run now."""
+    """Search with all workers until the search ends.
+
+    Ctrl-C ends it after the orders that run now; a second one ends these too.
+    """
     errors: list[Exception] = []
+    interrupts = 0
 
     def work(worker: Worker) -> None:
         try:
@@ -131,7 +132,16 @@ def _search(search: Search, workers: Sequence[Worker]) -> None:
         except Exception as error:  # noqa: BLE001  it is raised below
             errors.append(error)
 
-    before = signal.signal(signal.SIGINT, lambda *_: _interrupt(search))
+    def interrupt(*_signal: object) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        # In a thread: the search's lock may be held.
+        threading.Thread(target=search.stop, daemon=True).start()
+        if interrupts > 1:
+            for worker in workers:
+                worker.kill()
+
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
         for thread in threads:
@@ -142,11 +152,6 @@ def _search(search: Search, workers: Sequence[Worker]) -> None:
         signal.signal(signal.SIGINT, before)
     if errors:
         raise errors[0]
-
-
-def _interrupt(search: Search) -> None:
-    # In a thread: the main thread may hold the search's lock.
-    threading.Thread(target=search.stop, daemon=True).start()
 
 
 def _shortest(worker: Worker, found: Found) -> list[Order]:
@@ -164,23 +169,6 @@ def _shortest(worker: Worker, found: Found) -> list[Order]:
 
 
 # Reports --------------------------------------------------------------------------------------------------------------
-
-
-def report(found: Found, orders: Sequence[Order], context: Context) -> None:
-    """Print what was found."""
-    covered = "complete" if found.complete else "not all orders"
-    if _is_bounded_only(found):
-        covered = f"all with at most {context.preemptions} preemptions"
-    print(f"{found.failed} of {found.explored} orders fail ({covered}, {context.seconds:.1f} seconds)")
-    if found.cut:
-        print(f"{found.cut} orders were cut: {found.given_up[0].diverged or 'they have too many steps'}")
-    for order in orders:
-        print(f"\n{order.why}: {' '.join(order.schedule)}")
-        print_steps(order.steps)
-        if order.diverged:
-            print(f"  a repetition differs: {order.diverged}")
-        if order.schedule in context.files:
-            print(f"  replay it: fakesysfs explore --replay {context.files[order.schedule]}")
 
 
 def print_steps(steps: Sequence[Step]) -> None:

@@ -414,7 +414,7 @@ def test_ctrl_c_ends_a_search_with_a_report(explore: Runner, tmp_path: Path) -> 
     search.send_signal(signal.SIGINT)
     output, errors = search.communicate(timeout=TIMEOUT_SECONDS)
     assert search.returncode == 3, errors
-    assert "orders fail (not all orders" in output
+    assert "orders fail. Explored: " in output
 
 
 def test_programs_are_ended_with_their_order(explore: Runner, tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_machine_and_kernel(explore)
     explore_arguments.add_to(explore)
+    explore.epilog = f"{explore.epilog}\n{explore_arguments.EPILOG}"
 
     umount = command(
         "umount",

@@ -5,28 +5,56 @@ from __future__ import annotations
 import argparse
 
 
+EPILOG = """
+A step is one system call on the fake: a path walk with the open, read or write behind it. A search
+runs the programs once for each order of their steps, each time on a machine that has just booted.
+
+Without --check an order fails if a program ends with another status than 0. With --check only
+--check and --always decide; EXPLORE_STATUS_A, EXPLORE_STATUS_B, ... in its environment are the exit
+statuses of the programs. A deadlock always fails, and so does a program that runs for 30 seconds
+without a step. An order of more than 2,000 steps is given up.
+
+What the programs write to standard output is dropped, except with --replay. What they write to
+standard error is shown in the report if they fail. Each failing order is written to a file for
+--replay, in the working directory.
+
+exit status: 0 no order fails, 1 some fail, 2 wrong use, 3 the search was cut short and none failed;
+with --replay 0 the order does not fail, 1 it fails, 3 it cannot be followed any more
+"""
+"""What stands below the options in the help."""
+
+
 def add_to(parser: argparse.ArgumentParser) -> None:
     """The options of the command, but --machine and --kernel."""
     parser.add_argument("--setup", metavar="CMD", default="", help="run this before each order, after the boot")
     parser.add_argument(
-        "--check", metavar="CMD", default="", help="run this when all programs have ended; a status but 0: it fails"
+        "--check", metavar="CMD", default="", help="run this after each order; it fails if the status is not 0"
     )
     parser.add_argument(
-        "--always", metavar="CMD", default="", help="run this after each step; a status but 0: the order fails"
+        "--always", metavar="CMD", default="", help="run this after each step; the order fails if the status is not 0"
     )
-    parser.add_argument("--preemptions", metavar="N", type=_count, help="leave out orders with more switches than N")
-    parser.add_argument("--limit", metavar="N", type=_count, help="end after so many orders")
-    parser.add_argument("--seconds", metavar="S", type=float, help="end after that time")
-    parser.add_argument("--jobs", metavar="N", type=_positive, default=1, help="orders that run at once, default: 1")
-    parser.add_argument("--json", metavar="FILE", help="write the result there too, - for standard output")
     parser.add_argument(
-        "--inside", action="store_true", help="other programs go on inside of a system call too, between memory blocks"
+        "--preemptions",
+        metavar="N",
+        type=_count,
+        help="leave out orders in which more than N times a program stops that could have gone on",
     )
-    parser.add_argument("--replay", metavar="FILE", help="run an order again that a report has written to a file")
+    parser.add_argument("--limit", metavar="N", type=_count, help="end the search after so many orders")
+    parser.add_argument("--seconds", metavar="S", type=float, help="end the search after that time")
     parser.add_argument(
-        "--until", metavar="STEP", type=_positive, help="with --replay: start a shell before that step, counted from 1"
+        "--jobs", metavar="N", type=_positive, default=1, help="how many orders run at once, each on a mount; default: 1"
     )
-    parser.add_argument("programs", metavar="PROGRAM", nargs="*", help="a shell command; two or more, each in quotes")
+    parser.add_argument("--json", metavar="FILE", help="write the result to this file too; - is standard output")
+    parser.add_argument(
+        "--inside",
+        action="store_true",
+        help="other programs go on within a write too: between two memory blocks, between two ranges",
+    )
+    parser.add_argument("--replay", metavar="FILE", help="run an order from such a file again; verify each step")
+    parser.add_argument(
+        "--until", metavar="STEP", type=_positive, help="with --replay: start a shell before this step, counted from 1"
+    )
+    parser.add_argument("programs", metavar="PROGRAM", nargs="*", help="a command for `sh -c`, in quotes")
 
 
 def _count(text: str) -> int:

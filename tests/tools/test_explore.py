@@ -246,12 +246,12 @@ def test_a_check_gets_the_statuses_and_alone_decides(explore: Runner, tmp_path: 
 
 def test_always_runs_after_each_step(explore: Runner, tmp_path: Path) -> None:
     programs = writes(POLICY, "online", "offline"), writes(POLICY, "online_kernel")
-    always = f"echo >> {tmp_path}/ran; ! grep -qx online_kernel {POLICY}"
-    found = explored(explore, tmp_path, "--always", always, "--limit", "1", programs=programs)
-    assert found.status == 1
-    assert found.schedules == ["B"]
-    failing = explored(explore, tmp_path, "--always", f"grep -qx offline {POLICY}", programs=programs)
-    assert failing.result["failed"] == failing.result["explored"]
+    always = f"cat {POLICY} >> {tmp_path}/seen; ! grep -qx online_kernel {POLICY}"
+    found = explored(explore, tmp_path, "--always", always, programs=programs)
+    assert set(found.schedules) == {"B", "A B", "A A B"}
+    assert found.counts == (3, 3, True)
+    assert "--always ended with status 1 after this step" in found.output
+    assert set((tmp_path / "seen").read_text().split()) == {"online", "offline", "online_kernel"}
 
 
 def test_a_deadlock_is_called_one(explore: Runner, tmp_path: Path) -> None:

@@ -125,11 +125,11 @@ def make_parser() -> argparse.ArgumentParser:
         "explore",
         _explore,
         "run programs in every order of their steps: is there one in which they break each other?",
-        "fakesysfs explore -- 'echo offline > /sys/devices/system/memory/memory70/state' 'daxctl list'",
+        "fakesysfs explore --check ./is-whole.sh -- ./remover.sh ./onliner.sh",
     )
     _add_machine_and_kernel(explore)
     explore_arguments.add_to(explore)
-    explore.epilog = f"{explore.epilog}\n{explore_arguments.EPILOG}"
+    explore.epilog = f"{explore_arguments.ABOUT}\n{explore.epilog}"
 
     umount = command(
         "umount",

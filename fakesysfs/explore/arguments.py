@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 
-EPILOG = """
+ABOUT = """\
 A step is one system call on the fake: a path walk with the open, read or write behind it. A search
 runs the programs once for each order of their steps, each time on a machine that has just booted.
 
@@ -18,8 +18,8 @@ What the programs write to standard output is dropped, except with --replay. Wha
 standard error is shown in the report if they fail. Each failing order is written to a file for
 --replay, in the working directory.
 
-exit status: 0 no order fails, 1 some fail, 2 wrong use, 3 the search was cut short and none failed;
-with --replay 0 the order does not fail, 1 it fails, 3 it cannot be followed any more
+Exit status: 0 no order fails, 1 some fail, 2 wrong use, 3 the search was cut short and none failed.
+With --replay: 0 the order does not fail, 1 it fails, 3 it cannot be followed any more.
 """
 """What stands below the options in the help."""
 

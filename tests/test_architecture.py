@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "machine": ("kernel", "ops"),
     "fuse": ("kernfs", "ops"),
     "sandbox": ("fuse", "kernel", "machine", "sysroot"),
-    "explore": ("kernfs", "ops", "sandbox"),
+    "explore": ("fuse", "kernfs", "ops", "sandbox"),
     "testing": ("explore", "fuse", "kernel", "kernfs", "machine", "ops", "sysroot"),
     "lab": (),
     "replay": ("fuse", "kernel", "kernfs", "lab", "machine", "ops", "sandbox", "sysroot", "testing"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-
 ABOUT = """\
 A step is one system call on the fake: a path walk with the open, read or write behind it. A search
 runs the programs once for each order of their steps, each time on a machine that has just booted.
@@ -42,7 +41,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", metavar="N", type=_count, help="end the search after so many orders")
     parser.add_argument("--seconds", metavar="S", type=float, help="end the search after that time")
     parser.add_argument(
-        "--jobs", metavar="N", type=_positive, default=1, help="how many orders run at once, each on a mount; default: 1"
+        "--jobs",
+        metavar="N",
+        type=_positive,
+        default=1,
+        help="how many orders run at once, each on its mount; default: 1",
     )
     parser.add_argument("--json", metavar="FILE", help="write the result to this file too; - is standard output")
     parser.add_argument(

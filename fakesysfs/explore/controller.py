@@ -20,7 +20,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from fakesysfs.explore import programs
 from fakesysfs.explore.messages import READY, Line, Ran, Request, Task
 from fakesysfs.explore.order import DivergedError, Guide, Step, TooLongError, program_name, program_of
 from fakesysfs.explore.programs import Programs
+from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.sandbox import linux
 from fakesysfs.sandbox.init import kill_descendants
 
@@ -512,14 +512,12 @@ def _how_telling(done: Sequence[str]) -> tuple[int, bool]:
     return _TELLING.index("refused open" if refused else done[0]), done[3] in {"", "begins"}
 
 
-def main() -> NoReturn:
-    """Be the command of a run: `controller LINE GATE`, two descriptors."""
+def main(line_end: socket.socket, gate: socket.socket) -> NoReturn:
+    """Be the command of a run: obey the explorer until it is gone."""
+    close_all_but({line_end.fileno(), gate.fileno()})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the explorer decides, and closes the line
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-    line_end, gate = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
-    for end in (line_end, gate):
-        os.set_inheritable(end.fileno(), False)  # noqa: FBT003  its only parameter
     line = Line(line_end)
     try:
         said = line.hear()

@@ -10,17 +10,14 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 
+from fakesysfs.explore import controller
 from fakesysfs.explore.messages import READY, Line, Ran, Request, Task
 from fakesysfs.explore.order import DivergedError, Guide, TooLongError
 from fakesysfs.sandbox import launcher
 from fakesysfs.sandbox.server import Fake
-
-_PACKAGES = str(Path(__file__).resolve().parents[2])
-_CONTROLLER = f"import sys; sys.path.append({_PACKAGES!r}); from fakesysfs.explore.controller import main; main()"
 
 
 class CannotRunError(Exception):
@@ -45,16 +42,8 @@ class Worker:
         self._launcher = os.fork()
         if not self._launcher:
             try:
-                ours.close()
-                for end in (line, at_controller):
-                    end.set_inheritable(True)
-                arguments = [str(line.fileno()), str(at_controller.fileno())]
-                launcher.run(
-                    [sys.executable, "-P", "-c", _CONTROLLER, *arguments],
-                    fake._replace(gate=at_server.fileno()),
-                    network=True,
-                    point=None,
-                )
+                fake = fake._replace(gate=at_server.fileno())
+                launcher.run(partial(controller.main, line, at_controller), fake, network=True, point=None)
             finally:
                 os._exit(1)
         for end in (line, at_controller, at_server):

@@ -116,7 +116,7 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l always -x -d 'run t
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l preemptions -x -d 'leave out orders in which more than N times a program stops that could have gone on'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l limit -x -d 'end the search after so many orders'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l seconds -x -d 'end the search after that time'
-complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l jobs -x -d 'how many orders run at once, each on a mount; default: 1'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l jobs -x -d 'how many orders run at once, each on its mount; default: 1'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l json -xka "(_fakesysfs_toml_file)" -d 'write the result to this file too; - is standard output'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l inside -d 'other programs go on within a write too: between two memory blocks, between two ranges'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l replay -xka "(_fakesysfs_toml_file)" -d 'run an order from such a file again; verify each step'

@@ -77,14 +77,22 @@ class Task:
     @property
     def blocked(self) -> bool:
         """Whether it waits for something else than an answer from the mount."""
-        if self.waits_for_server or self.held or self.syscall.startswith("running"):
+        if self.waits_for_server or self.held or self._is_on_cpu:
             return False
         return self.state in "STt" or (self.state == "D" and self.wchan in _WAITS_FOR_OTHERS)
 
     @property
+    def _is_on_cpu(self) -> bool:
+        """Whether it runs, or is about to, whatever its state says: one that is preempted on its way to sleep has S.
+
+        Where this process may not look, `wchan` is 0 and `syscall` cannot be read.
+        """
+        return bool(self.syscall) and (self.wchan in {"", "0"} or self.syscall.startswith("running"))
+
+    @property
     def blocked_perhaps(self) -> bool:
         """Whether it waits uninterruptibly; for a lock, or for a device that answers soon."""
-        return self.state == "D" and not self.held and not self.waits_for_server
+        return self.state == "D" and not (self.held or self.waits_for_server or self._is_on_cpu)
 
     @property
     def timed(self) -> bool:
@@ -236,7 +244,7 @@ def _task(number: int, parent: int, program: str, facts: list[str], held: Collec
     is_held = number in held
     if state in "ZX" or is_held:
         return Task(number, parent, program, state, is_held)
-    wchan, syscall = _read(f"/proc/{number}/wchan"), _read(f"/proc/{number}/syscall")
+    syscall, wchan = _read(f"/proc/{number}/syscall"), _read(f"/proc/{number}/wchan")
     return Task(number, parent, program, state, is_held, " ".join(facts[:13]), wchan, syscall)
 
 

@@ -43,6 +43,8 @@ def test_what_has_ended_gets_no_name() -> None:
         ("S", "do_wait", "61 0x1", True),
         ("S", "request_wait_answer", "257 0x1", False),
         ("S", "0", "running", False),
+        ("S", "0", "257 0x1", False),
+        ("S", "0", "", True),
         ("R", "0", "running", False),
         ("D", "fuse_file_write_iter", "1 0x1", True),
         ("D", "folio_wait_bit_common", "0 0x1", False),

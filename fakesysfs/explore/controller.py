@@ -310,7 +310,7 @@ class Controller:
             now = time.monotonic()
             heard = self._hear(0)
             quiet = not heard and self._nobody_runs(tasks, for_long=now - since > _LOCKED_SECONDS)
-            if quiet and (look == last or all(task.held for task in look)):
+            if quiet and (look == last or all(task.held for task in look)) and self._know_all_threads(tasks):
                 break
             if now > end:
                 self._tasks = tasks
@@ -321,8 +321,6 @@ class Controller:
                 pause = min(pause * 2, _LAST_LOOK_SECONDS)
         self._tasks = tasks
         self._reap()
-        self._programs.give_names(tasks)
-        self._find_threads(tasks)
         if timed and released:
             caused = self._caused_by(released, before)
             for token in set(self._held) - arrived_before:
@@ -360,13 +358,21 @@ class Controller:
         unknown = sum(held.what != "walk" for held in self._held.values())
         return waiting == unknown + len(self._asleep)
 
-    def _find_threads(self, tasks: Sequence[programs.Task]) -> None:
-        """Find who waits in the requests of which the server knows only who opened the file."""
+    def _know_all_threads(self, tasks: Sequence[programs.Task]) -> bool:
+        """Name them, and find who waits in the requests of which the server knows only who opened the file.
+
+        A request whose caller was killed is let go; returns whether there was none.
+        """
+        self._programs.give_names(tasks)
         known = {held.thread: held for held in self._held.values() if held.what == "walk"}
         for held in self._held.values():
             if held.what != "walk":
                 held.thread = self._programs.find(held.thread, tasks, known)
                 known[held.thread] = held
+        left = [held for held in self._held.values() if held.thread not in self._programs.names]
+        for held in left:
+            self._release(held)
+        return not left
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

@@ -16,7 +16,7 @@ from typing import Any
 
 from fakesysfs.explore import report
 from fakesysfs.explore.messages import Task, step_of
-from fakesysfs.explore.minimise import minimise
+from fakesysfs.explore.minimise import ATTEMPTS, minimise
 from fakesysfs.explore.order import Order, Step
 from fakesysfs.explore.search import Found, Search, run_order
 from fakesysfs.explore.workers import CannotRunError, Worker
@@ -29,6 +29,8 @@ LONGEST = 2_000
 """Steps of one order. A program that repeats itself for ever is given up after so many."""
 
 _PROGRESS_SECONDS = 1.0
+_SHORTEN_SECONDS = 20.0
+"""How long the failing orders are shortened, about."""
 _FILE = "explore-failure{}.json"
 """In the working directory; {} is the number of the failing order, nothing for the first."""
 
@@ -67,7 +69,7 @@ def _explore(options: argparse.Namespace) -> int:
         )
         _search(search, workers)
         seconds = search.elapsed
-        orders = _shortest(workers[0], search.found)
+        orders = _shortest(workers[0], search.found, seconds * options.jobs / max(1, search.found.explored))
     files = _write_orders(fake, task, orders)
     print(
         report.text(
@@ -154,12 +156,16 @@ def _search(search: Search, workers: Sequence[Worker]) -> None:
         raise errors[0]
 
 
-def _shortest(worker: Worker, found: Found) -> list[Order]:
-    """One failing order of each kind, with as few switches as possible, the shortest first; each was run twice."""
+def _shortest(worker: Worker, found: Found, seconds: float) -> list[Order]:
+    """One failing order of each kind, with as few switches as possible, the shortest first; each was run twice.
+
+    `seconds` is what one order takes.
+    """
     orders: dict[str, Order] = {}
     for order in sorted(found.failures, key=lambda order: order.length):
         orders.setdefault(order.kind, order)
-    shortest = [minimise(worker, order) for order in orders.values()]
+    attempts = max(1, min(ATTEMPTS, int(_SHORTEN_SECONDS / seconds / max(1, len(orders)))))
+    shortest = [minimise(worker, order, attempts) for order in orders.values()]
     for order in shortest:
         again = run_order(worker, order.schedule, expected=order.steps, longest=None)
         order.diverged = again.diverged or (

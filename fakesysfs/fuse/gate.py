@@ -63,6 +63,7 @@ _SHOWN_BYTES = 64
 BEGINS = "begins"
 """The result of a write that has begun; if it ends in the same step, another one follows."""
 
+_UNKNOWN = "?"
 _LOOK_SECONDS = 0.00005
 _LOOKS = 2000
 """How often, and how many times, we look whether a thread that has sent us a request has gone to sleep."""
@@ -298,7 +299,7 @@ class HoldingOperations(Operations):
         if not self._gate.holds_walk(thread):
             return ""
         call = _call_of(thread)
-        if self._is_on_its_way(inode, thread, call):
+        if call.names_no_path or self._is_on_its_way(inode, thread, call):
             return ""
         root = self._roots[inode]
         path = call.path if root in {"/sys", "/dev"} else root
@@ -313,7 +314,7 @@ class HoldingOperations(Operations):
         if not self._gate.holds_walk(thread):
             return ""
         call = _call_of(thread)
-        if not call.path or call.path.startswith("/") or call.number in _FSTAT:
+        if call.names_no_path or not call.path or call.path.startswith("/"):
             return ""
         if self._is_on_its_way(inode, thread, call):
             return ""
@@ -534,6 +535,11 @@ class _Call(NamedTuple):
         return self.registers.partition(" ")[0]
 
     @property
+    def names_no_path(self) -> bool:
+        """Whether it asks about an open file."""
+        return self.number in _FSTAT or (self.number != _UNKNOWN and not self.path)
+
+    @property
     def creates(self) -> bool:
         """Whether it is an open with O_CREAT.
 
@@ -562,7 +568,7 @@ def _call_of(thread: int) -> _Call:
         arguments = [int(number, 16) for number in registers.split()[1:3]]
         memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError):
-        return _Call("?", "")
+        return _Call(_UNKNOWN, "")
     try:
         address = next(
             number for number in arguments if number >= _FILE_DESCRIPTORS and number & 0xFFFFFFFF != _AT_FDCWD

@@ -127,6 +127,7 @@ def test_the_last_command_of_a_program_counts(explore: Runner, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("first", "second", "orders"),
     [
+        ("cat /proc/iomem /proc/iomem", writes(POLICY, "online_kernel"), 3),
         (f"cd {MEMORY}; {writes('auto_online_blocks', 'online', 'offline')}", writes(POLICY, "online_kernel"), 4),
         (f"cd {MEMORY}/..; cd memory; echo online > auto_online_blocks", writes(POLICY, "online_kernel"), 4),
         (f"exec 3> {POLICY}; echo online >&3; echo offline >&3", writes(POLICY, "online_kernel"), 3),
@@ -136,7 +137,7 @@ def test_the_last_command_of_a_program_counts(explore: Runner, tmp_path: Path) -
         (f"echo online_movable >> {POLICY}", writes(POLICY, "online_kernel"), 2),
         ("cat /sys/bus/dax/devices/dax0.0/../../../../sys/bus/dax/devices/dax0.0/hotplug", writes(POLICY, "online"), 2),
     ],
-    ids=["cd", "cd ..", "one descriptor", "background", "other sessions", "null", "append", "links"],
+    ids=["files of proc", "cd", "cd ..", "one descriptor", "background", "other sessions", "null", "append", "links"],
 )
 def test_what_a_step_is(explore: Runner, tmp_path: Path, first: str, second: str, orders: int) -> None:
     found = explored(explore, tmp_path, "--check", "true", programs=(first, second))

@@ -29,6 +29,7 @@ from fakesysfs.explore import programs
 from fakesysfs.explore.messages import READY, Line, Ran, Request, Task
 from fakesysfs.explore.order import DivergedError, Guide, Step, TooLongError, program_name, program_of
 from fakesysfs.explore.programs import Programs
+from fakesysfs.fuse.callers import pending_signals
 from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.sandbox import linux
 from fakesysfs.sandbox.init import kill_descendants
@@ -41,8 +42,11 @@ ALWAYS_SECONDS = 10.0
 
 _FIRST_LOOK_SECONDS = 0.001
 _LAST_LOOK_SECONDS = 0.005
-_LOCKED_SECONDS = 0.1
-"""A thread that waits uninterruptibly for so long, and not for the mount, waits for a lock."""
+_LOCKED_SECONDS = 0.2
+"""A thread that waits uninterruptibly for so long, and not for the mount, waits for a lock.
+
+One with a signal that has not gone on after so long sleeps in the kernel, and the signal does not end that.
+"""
 
 _PACKET_BYTES = 65536
 _SOCKET_BYTES = 1 << 22
@@ -353,6 +357,9 @@ class Controller:
             if task.ended or task.held or task.blocked or (for_long and task.blocked_perhaps):
                 continue
             if not task.waits_for_server:
+                return False
+            # The server looks for signals of those that sleep in the kernel once in a while.
+            if not for_long and self._asleep and pending_signals(task.number):
                 return False
             waiting += 1
         unknown = sum(held.what != "walk" for held in self._held.values())

@@ -77,6 +77,7 @@ _OF_THE_HOST = frozenset(
     | {"fd", "stdin", "stdout", "stderr", "core", "kmsg"}
 )
 """Names in /dev behind which are files of the host, or a root of their own: a walk there is no step."""
+_DIRECTORIES = ("/sys", "/dev")
 _HOME = "/dev/.fakesysfs"
 _READLINK = frozenset({"89", "267"} if os.uname().machine == "x86_64" else {"78"})
 """The numbers of readlink(2) and readlinkat(2): a call of these follows no last link."""
@@ -302,8 +303,8 @@ class HoldingOperations(Operations):
         if call.names_no_path or self._is_on_its_way(inode, thread, call):
             return ""
         root = self._roots[inode]
-        path = call.path if root in {"/sys", "/dev"} else root
-        if _is_of_the_host(path):
+        path = call.path if root in _DIRECTORIES else root
+        if root in _DIRECTORIES and _is_of_the_host(path):
             return ""
         self._gate.walks[thread] = _Walk(inode, call.registers, _returns_to_root(path))
         await self._hold_walk(thread, call, path if path.startswith("/") else "")
@@ -499,7 +500,7 @@ class HoldingOperations(Operations):
 def _roots(tree: Tree) -> dict[int, str]:
     """The inodes with which a path walk begins in a run, and their paths (sandbox/view.py)."""
     files = [f"/proc/{name}" for name in _files(tree, "/proc")]
-    roots = {tree.resolve(path): path for path in ("/sys", "/dev", *files)}
+    roots = {tree.resolve(path): path for path in (*_DIRECTORIES, *files)}
     return {**roots, tree.resolve("/control/dev_kmsg"): "/dev/kmsg"}
 
 

@@ -273,6 +273,19 @@ def test_a_clock_fires_when_nobody_else_can_go_on(explore: Runner, tmp_path: Pat
     assert all(schedule.endswith("A") for schedule in found.schedules)
 
 
+def test_a_write_that_waits_in_the_kernel_goes_on_as_a_step(explore: Runner, tmp_path: Path) -> None:
+    programs = writes(HOTPLUG, "unplug"), "echo 1 > $FAKESYSFS_CONTROL/pages/unpin"
+    pin = "echo 2 > $FAKESYSFS_CONTROL/pages/pin"
+    found = explored(explore, tmp_path, "--setup", pin, "--check", "false", programs=programs)
+    assert set(found.schedules) == {"A B A", "B A"}
+    steps = next(failure["steps"] for failure in found.result["failures"] if failure["schedule"] == "A B A")
+    assert [(step["operation"], step["data"], step["result"]) for step in steps] == [
+        ("write", "unplug", "begins"),
+        ("write", "1", "2 bytes"),
+        ("goes on", "unplug", "7 bytes"),
+    ]
+
+
 def test_a_setup_that_fails_is_no_failing_order(explore: Runner, tmp_path: Path) -> None:
     done = run(explore, tmp_path, "--setup", "echo wrong >&2; exit 4", "--", "true", "true")
     assert done.returncode == 2

@@ -317,6 +317,10 @@ def _run(options: argparse.Namespace) -> int:
 def _explore(options: argparse.Namespace) -> int:
     from fakesysfs.explore import cli  # noqa: PLC0415
 
+    if options.replay is None:
+        # Each of --jobs would say what is wrong with them.
+        _load(options.machine)
+        _profile(options.kernel)
     return cli.main(options)
 
 

@@ -400,7 +400,7 @@ class HoldingOperations(Operations):
             return await super().write(fh, off, buf)
         ino = opened.file.ino
         path = self._shown_path(ino)
-        data = buf[:_SHOWN_BYTES].decode("utf-8", "backslashreplace").removesuffix("\n")
+        data = buf[:_SHOWN_BYTES].decode("utf-8", "backslashreplace").rstrip("\n\0")
         if fh in self._written:
             await self._hold_write(opened.opener.pid, ino, path)
         self._written.add(fh)

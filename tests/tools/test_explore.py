@@ -307,6 +307,8 @@ def test_a_search_that_a_limit_ends_is_cut_short(explore: Runner, tmp_path: Path
     [
         ([], "no program is given"),
         (["--until", "1", "--", "true"], "--until needs --replay"),
+        (["--machine", "missing", "--jobs", "2", "--", "true"], "missing"),
+        (["--kernel", "missing", "--jobs", "2", "--", "true"], "missing"),
         (["--replay", "missing.json"], "missing.json: No such file or directory"),
         (["--replay", "/dev/null"], "/dev/null: this is no order that `fakesysfs explore` has written"),
     ],
@@ -314,6 +316,7 @@ def test_a_search_that_a_limit_ends_is_cut_short(explore: Runner, tmp_path: Path
 def test_wrong_use(explore: Runner, tmp_path: Path, arguments: list[str], why: str) -> None:
     done = run(explore, tmp_path, *arguments)
     assert done.returncode == 2
+    assert done.stderr.count("fakesysfs: ") == 1
     assert why in done.stderr
 
 

@@ -15,6 +15,7 @@ its program held at its next step, and that step waits for its turn.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -64,7 +65,7 @@ class _CannotRunError(Exception):
 
 
 class _GoneError(Exception):
-    """The explorer is gone: end."""
+    """The explorer or the server is gone: end."""
 
 
 @dataclass(slots=True)
@@ -146,6 +147,8 @@ class Controller:
             with open(self._reset_path, "wb", buffering=0) as reset:  # noqa: PTH123  for each order
                 reset.write(b"1\n")
         except OSError as error:
+            if error.errno in {errno.ENOTCONN, errno.ECONNABORTED}:
+                raise _GoneError from None
             raise _CannotRunError(f"the machine cannot be booted again: {error.strerror}") from None
 
     def _boot(self) -> None:

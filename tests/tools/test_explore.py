@@ -389,7 +389,7 @@ def test_a_failing_order_replays_a_hundred_times(explore: Runner, tmp_path: Path
 
 
 def processes_of(explore: Runner) -> dict[str, int]:
-    """The processes of a search with one worker, as far as they are there, by what they are."""
+    """The processes of a search with one worker, by what they are."""
     children: dict[int, list[int]] = {}
     sessions = {}
     for number in explore.alive():
@@ -406,26 +406,28 @@ def processes_of(explore: Runner) -> dict[str, int]:
             found[name] = above = number
     for number in children.get(found.get("init", 0), []):
         found["server" if sessions[number] == number else "controller"] = number
-    for number in children.get(found.get("controller", 0), []):
-        found["program"] = number
     return found
+
+
+def endless_search(explore: Runner, where: Path, **how: int) -> subprocess.Popen[str]:
+    """Start a search that takes very long; returns when it runs."""
+    first = writes(POLICY, *(["online", "offline"] * 20))
+    second = writes(POLICY, *(["online_kernel", "online"] * 20))
+    search = explore.start("--", f"echo >> {where}/began; {first}", second, **how)
+    eventually((where / "began").exists, "the search")
+    return search
 
 
 @pytest.mark.parametrize("victim", ["explorer", "launcher", "init", "server", "controller"])
 def test_a_kill_leaves_nothing(explore: Runner, tmp_path: Path, victim: str) -> None:
-    many = [writes(POLICY, *(["online", "offline"] * 20)), writes(POLICY, *(["online_kernel", "online"] * 20))]
-    quiet: dict[str, int] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    search = explore.start("--seconds", "100", "--", *many, **quiet)
-    eventually(lambda: {"controller", "program"} <= set(processes_of(explore)), "the search")
+    search = endless_search(explore, tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.kill(processes_of(explore)[victim], signal.SIGKILL)
     assert search.wait(TIMEOUT_SECONDS) == (-signal.SIGKILL if victim == "explorer" else 1)
     # the fixture waits for the end of all processes and mounts
 
 
 def test_ctrl_c_ends_a_search_with_a_report(explore: Runner, tmp_path: Path) -> None:
-    many = [writes(POLICY, *(["online", "offline"] * 20)), writes(POLICY, *(["online_kernel", "online"] * 20))]
-    search = explore.start("--", *many, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    eventually(lambda: "program" in processes_of(explore), "the search")
+    search = endless_search(explore, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     search.send_signal(signal.SIGINT)
     output, errors = search.communicate(timeout=TIMEOUT_SECONDS)
     assert search.returncode == 3, errors

@@ -47,13 +47,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="how many orders run at once, each on its mount; default: 1",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the result to this file too; - is standard output")
+    parser.add_argument("--json", metavar="PATH", help="write the result to this file too; - is standard output")
     parser.add_argument(
         "--inside",
         action="store_true",
         help="other programs go on within a write too: between two memory blocks, between two ranges",
     )
-    parser.add_argument("--replay", metavar="FILE", help="run an order from such a file again; verify each step")
+    parser.add_argument("--replay", metavar="PATH", help="run an order from such a file again; verify each step")
     parser.add_argument(
         "--until", metavar="STEP", type=_positive, help="with --replay: start a shell before this step, counted from 1"
     )

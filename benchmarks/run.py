@@ -3,12 +3,13 @@
     python benchmarks/run.py [--rounds N] [--sizes 192,8192,65536,524288] [--only PART,...]
 
 PART is one of: requests anywhere getdents directories numeric lsmem sysfs readers sleepers writers huge delivered
-memory start daxctl.
+memory start daxctl machines.
 Builds plain.c with `cc` and `pkg-config fuse3`. Everything that has a counterpart is measured in turns, ours and then
 C's, and what is printed is the median of the ratios of these pairs, with the least and the greatest: trust the ratios,
 not the times. `requests`, `getdents`, `directories`, `numeric`, `lsmem` and `sysfs` run on one CPU, because waking
 another one costs more than what is measured. "CPU of the server" is the time of its threads for each operation; it does
-not depend on how fast C is. Nothing here fails when it is slow.
+not depend on how fast C is. `machines` has no counterpart in C: it compares machines with the parts of the model that
+they use, by CPU time. Nothing here fails when it is slow.
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from smoke import ROOT, build, processor, read, seconds, served, server_seconds, stat
+
+from fakesysfs import testing
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.kernel.profile import PROFILES
+from fakesysfs.kernfs import Caller
+from fakesysfs.machine import load
+from fakesysfs.ops import sched
+from fakesysfs.sysroot import Sysroot
+from fakesysfs.testing.filesystem import FileSystem
 
 FAKESYSFS = [sys.executable, "-m", "fakesysfs"]
 MEMORY = "sys/devices/system/memory"
@@ -559,6 +569,64 @@ def daxctl(program: Path, options: argparse.Namespace) -> None:
                 tell(f"daxctl {name}, 1024 blocks", f"{shown(statistics.median(took))} ({shown(min(took))})")
 
 
+def machines(program: Path, options: argparse.Namespace) -> None:
+    """Boots, resets and writes of the default machine: CPU time of the thread; of a mount, that of the server.
+
+    The counterparts are the boot of the kernel and its store, without files.
+    """
+    del program
+    words = (b"online", b"online_kernel", b"offline", b"online_movable")
+    with testing.Machine():
+        pass  # the first one makes the tables that all share
+    sysroot = Sysroot.boot(load("default"), PROFILES["hotplug-v3"])
+    files = FileSystem(sysroot.tree, sysroot.journal, Caller(os.getpid(), "benchmark"))
+
+    def machine() -> None:
+        with testing.Machine():
+            pass
+
+    def kernel() -> None:
+        sched.run(Kernel(sysroot.machine.setup(), sysroot.profile).boot())
+
+    def writes() -> None:
+        for number in range(16):
+            file = files.open(f"/{MEMORY}/auto_online_blocks", os.O_WRONLY)
+            sched.run(files.write(file, words[number % 4]))
+
+    def stores() -> None:
+        for number in range(16):
+            sysroot.kernel.memory_hotplug.mhp_set_default_online_type(words[number % 4])
+
+    def order() -> None:
+        sysroot.reset()
+        writes()
+
+    def cpu(operation: Callable[[], None], times: int) -> Callable[[], float]:
+        def run() -> float:
+            start = time.thread_time()
+            for _ in range(times):
+                operation()
+            return (time.thread_time() - start) / times
+
+        return run
+
+    boot = cpu(kernel, 20)
+    pairs("with Machine() / boot of the kernel alone", options.rounds, cpu(machine, 20), boot)
+    pairs("reset in process / boot of the kernel alone", options.rounds, cpu(sysroot.reset, 20), boot)
+    pairs("16 x open+write in process / the stores alone", options.rounds, cpu(writes, 20), cpu(stores, 200))
+    orders, _ = pairs("reset + 16 writes / boot of the kernel alone", options.rounds, cpu(order, 20), boot)
+    tell("    orders a second", f"{1 / orders:.0f}")
+    with mounted("default") as (point, pid):
+
+        def server() -> float:
+            before = server_seconds(pid)
+            for _ in range(20):
+                (point / "control" / "reset").write_text("1")
+            return (server_seconds(pid) - before) / 20
+
+        pairs("reset of a mount / boot of the kernel alone", options.rounds, server, boot)
+
+
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
     """On one CPU, with all that is started."""
@@ -586,6 +654,7 @@ PARTS = {
     "memory": memory,
     "start": start,
     "daxctl": daxctl,
+    "machines": machines,
 }
 
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import starmap
 from typing import Any, Protocol
 
 from fakesysfs.control import root as control_root
 from fakesysfs.control.blocks import CONTROL_BLOCK, ControlBlock, ControlBlocks
 from fakesysfs.control.history import CallJournal
+from fakesysfs.control.root import Control
 from fakesysfs.control.uevent_readers import UeventReaders
 from fakesysfs.kernel.core import FIRST_SERIAL
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernel.setup import Setup
 from fakesysfs.kernfs.declare import Attribute, DeviceNode, DeviceNodes, Directory, DirectoryKind, Entry, Kobject, Link
-from fakesysfs.kernfs.static import StaticDirectories
+from fakesysfs.kernfs.static import ROOT_KIND, StaticTables
 from fakesysfs.kernfs.tree import NameChange, Tree
-from fakesysfs.kernfs.user_entries import UserEntries
+from fakesysfs.kernfs.user_entries import UserEntries, entries_made_by_users
 from fakesysfs.ops import sched
 from fakesysfs.procfs import root as procfs_root
 from fakesysfs.sysfs import root as sysfs_root
@@ -60,12 +63,53 @@ def _dax_nodes(kernel: Kernel) -> dict[str, tuple[Kobject, int, int, int]]:
     return {name: (device, 0o600, major, device.minor) for name, device in kernel.dax_bus.devices.items()}  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True, slots=True)
+class _Devtmpfs:
+    """What the functions of /dev's entries get."""
+
+    kernel: Kernel
+    made: UserEntries
+
+
 def _usual_node(name: str, mode: int, major: int, minor: int) -> DeviceNode[object]:
-    return DeviceNode(name=name, mode=mode, device=lambda _kernel: (major, minor))
+    return DeviceNode(name=name, mode=mode, device=lambda _dev: (major, minor))
 
 
 def _usual_link(name: str, target: str) -> Link[object]:
-    return Link(name=name, target=lambda _kernel: target)
+    return Link(name=name, target=lambda _dev: target)
+
+
+def _declare_dev(tables: StaticTables[Any], *, whole: bool) -> None:
+    entries: list[Entry[_Devtmpfs]] = [
+        *starmap(_usual_node, _USUAL_NODES),
+        DeviceNodes(of=lambda dev: _dax_nodes(dev.kernel)),
+    ]
+    if not whole:
+        tables.declare("/dev", entries)
+        return
+    for name in _MOUNTPOINTS:
+        tables.declare(f"/dev/{name}")
+    entries += starmap(_usual_link, _USUAL_LINKS)
+    entries += entries_made_by_users(_made_in_dev)
+    tables.declare("/dev", entries, made=_made_in_dev)
+
+
+def _made_in_dev(dev: _Devtmpfs) -> UserEntries:
+    return dev.made
+
+
+@lru_cache(maxsize=8)
+def _tables(*, memory_hotplug: bool, numa_migration: bool, whole_dev: bool) -> StaticTables[Any]:
+    """The tables of the static directories. Nothing else of a machine or a kernel changes them.
+
+    To make them takes more than twice as long as a boot with them.
+    """
+    tables = StaticTables[Any]()
+    sysfs_root.declare(tables, memory_hotplug=memory_hotplug, numa_migration=numa_migration)
+    procfs_root.declare(tables)
+    _declare_dev(tables, whole=whole_dev)
+    control_root.declare(tables)
+    return tables
 
 
 def _lasts(path: str) -> bool:
@@ -104,7 +148,7 @@ class Sysroot:
         self.journal = CallJournal(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel
         self._collecting = False
         self._changes: list[NameChange] = []
-        self._root = Directory(FIRST_SERIAL - 1, DirectoryKind[Any]("/", lambda _kobj: "/", ()), None)
+        self._root = Directory(FIRST_SERIAL - 1, ROOT_KIND, None)
         self._now_ns = now_ns
         self.kernel = self._new_kernel(FIRST_SERIAL)
         self.uevent_readers = UeventReaders(self)
@@ -131,7 +175,7 @@ class Sysroot:
 
     def static_directories(self) -> dict[str, Directory]:
         """The directories that stand for no object of the kernel, by path."""
-        return dict(self._static.by_path)
+        return dict(self._static)
 
     def reset(self) -> None:
         """Take everything away and boot again.
@@ -141,8 +185,8 @@ class Sysroot:
         """
         self.journal.clear()
         old = self.kernel
-        nodes = {*_dax_nodes(old), *(self._made_in_dev.names() if self._made_in_dev else ())}
-        lasting = {path: directory for path, directory in self._static.by_path.items() if _lasts(path)}
+        nodes = {*_dax_nodes(old), *self._made_in_dev.names()}
+        lasting = {path: directory for path, directory in self._static.items() if _lasts(path)}
         self.kernel = self._new_kernel(old.last_serial)
         self.kernel.generation = old.generation + 1  # whoever has a file of the old one open sees that it is another
         self.tree.registry = self.kernel
@@ -151,7 +195,7 @@ class Sysroot:
         self._start(lasting)
         changed = self.tree.forget_changed()
         if self._collecting:
-            for path in self._static.by_path:
+            for path in self._static:
                 above, _, name = path.rpartition("/")
                 if above in lasting and path not in lasting:
                     self._changes.append(NameChange(self.tree.ino_of(lasting[above]), name.encode(), directories=True))
@@ -173,24 +217,20 @@ class Sysroot:
 
     def _start(self, lasting: Mapping[str, Directory]) -> None:
         kernel = self.kernel
-        static = self._static = StaticDirectories(kernel.new_serial, kernel, lasting)
-        blocks = ControlBlocks(kernel.new_serial(), kernel)
-        kernel.register(blocks)
-        sysfs_root.make(static, kernel)
-        procfs_root.make(static)
-        entries: list[Entry[Kernel]] = [*starmap(_usual_node, _USUAL_NODES), DeviceNodes(of=_dax_nodes)]
-        self._made_in_dev = UserEntries("/dev", kernel) if self._whole_dev else None
-        if self._whole_dev:
-            for name in _MOUNTPOINTS:
-                static.make(f"/dev/{name}")
-            entries += starmap(_usual_link, _USUAL_LINKS)
-        static.make("/dev", entries, made=self._made_in_dev)
-        control_root.make(static, self, blocks)
-        for directory in static.by_serial.values():
+        tables = _tables(
+            memory_hotplug=kernel.config.memory_hotplug,
+            numa_migration=kernel.config.numa_migration,
+            whole_dev=self._whole_dev,
+        )
+        control = Control(kernel, self, tables.kinds["/control"])
+        self._made_in_dev = UserEntries("/dev", kernel)
+        kobjs = {"/control": control, "/control/blocks": control.blocks, "/dev": _Devtmpfs(kernel, self._made_in_dev)}
+        static = self._static = tables.directories(kernel.new_serial, kernel, kobjs, lasting)
+        self._root.children = tables.children("", static)
+        for directory in static.values():
             kernel.register(directory)
-        self._root.kind = static.root_kind()
         sched.run(kernel.boot())
-        changes = Changes(self.tree, static.by_path.__getitem__)
+        changes = Changes(self.tree, static.__getitem__)
 
         def observe(what: str, kobj: Any, first: Any, last: Any) -> None:
             if self._collecting:

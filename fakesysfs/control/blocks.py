@@ -75,18 +75,13 @@ CONTROL_BLOCK = DirectoryKind[ControlBlock](
 )
 
 
-def family(blocks: ControlBlocks) -> Indexed[Kernel]:
-    """The directories in control/blocks."""
-
-    def directory(_kernel: Kernel, index: int) -> ControlBlock:
-        return ControlBlock(blocks, index)
-
-    return Indexed(
-        prefix="memory",
-        runs=lambda kernel: [(first, last) for first, last, _ in kernel.memory_blocks.runs],
-        has=lambda kernel, index: kernel.memory_blocks.runs.get(index) is not None,
-        count=lambda kernel: kernel.memory_blocks.count,
-        directory=directory,
-        run=lambda kernel, index: kernel.memory_blocks.runs.span(index),
-        doc="What can be done to a block from outside.",
-    )
+FAMILY: Indexed[ControlBlocks] = Indexed(
+    prefix="memory",
+    runs=lambda blocks: [(first, last) for first, last, _ in blocks.kernel.memory_blocks.runs],
+    has=lambda blocks, index: blocks.kernel.memory_blocks.runs.get(index) is not None,
+    count=lambda blocks: blocks.kernel.memory_blocks.count,
+    directory=ControlBlock,
+    run=lambda blocks, index: blocks.kernel.memory_blocks.runs.span(index),
+    doc="What can be done to a block from outside.",
+)
+"""The directories in control/blocks."""

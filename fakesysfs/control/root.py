@@ -11,9 +11,10 @@ import errno
 import os
 import re
 from collections.abc import Callable
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
-from fakesysfs.control.blocks import CONTROL_BLOCK, ControlBlocks, family
+from fakesysfs.control.blocks import FAMILY, ControlBlocks
 from fakesysfs.control.events import uevents_json, uevents_log
 from fakesysfs.control.follow import follow_kmsg, follow_new_uevents, follow_uevents
 from fakesysfs.control.history import CallJournal
@@ -21,9 +22,9 @@ from fakesysfs.control.kmsg import KmsgReader, clear_kmsg, kmsg_json, kmsg_log, 
 from fakesysfs.control.uevent_readers import UeventReaders
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool, word_of
-from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Directory, Entry, Store
+from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Directory, DirectoryKind, Entry, Store
 from fakesysfs.kernfs.log import Log
-from fakesysfs.kernfs.static import StaticDirectories
+from fakesysfs.kernfs.static import StaticTables
 from fakesysfs.ops.errors import KernelError
 
 MAX_LATENCY = 3600.0
@@ -138,89 +139,154 @@ _PMEM_ENTRIES: tuple[Entry[Kernel], ...] = (
 )
 
 
-def make(static: StaticDirectories[Kernel], machine: Resettable, blocks: ControlBlocks) -> None:
-    """Make /control."""
-    kernel = blocks.kernel
-    boot = Directory(kernel.new_serial(), CONTROL_BLOCK, kernel)
-    """The logs live as long as this object. /control itself outlives a reset."""
+class Control:
+    """What the functions of control/'s files get: the machine from one boot to the next."""
 
-    def log(name: str, contents: Log, doc: str) -> Attribute[Kernel]:
-        return Attribute(name=name, mode=0o444, log=lambda _kernel: contents, owner=lambda _kernel: boot, doc=doc)
+    def __init__(self, kernel: Kernel, machine: Resettable, kind: DirectoryKind[Control]) -> None:
+        """`kind` is the kind of /control."""
+        self.kernel = kernel
+        self.machine = machine
+        self.blocks = ControlBlocks(kernel.new_serial(), kernel)
+        self.boot = Directory(kernel.new_serial(), kind, self)
+        """The logs live as long as this object. /control itself outlives a reset."""
+        kernel.register(self.blocks)
+        kernel.register(self.boot)
 
-    def reset(_kernel: Kernel, buffer: bytes) -> None:
-        if not kstrtobool(buffer, "reset_store"):
-            raise KernelError(errno.EINVAL, "write 1 to reset", "reset_store")
-        machine.reset()
+    # A log is made when it is first asked for. It shows what came before, too.
 
-    def writes(_kernel: Kernel, buffer: bytes) -> None:
-        machine.journal.traces_writes = kstrtobool(buffer, "writes_store")
-        if machine.journal.traces_writes:
-            machine.journal.clear_writes()
+    @cached_property
+    def kmsg(self) -> Log:
+        """control/kmsg."""
+        return kmsg_log(self.kernel.printk)
 
-    static.make("/control/blocks", (family(blocks),))
-    static.make("/control/latency", (_latency("online_block"), _latency("offline_block")), file_size=0)
-    static.make("/control/pages", _PAGES_ENTRIES, file_size=0)
-    static.make("/control/modules", _MODULES_ENTRIES, file_size=0)
-    static.make("/control/pmem", _PMEM_ENTRIES, file_size=0)
-    entries: tuple[Entry[Kernel], ...] = (
-        log(
-            "kmsg",
-            kmsg_log(kernel.printk),
-            f"The kernel log: <level>[seconds since boot] text. {_LIKE_A_LOG_FILE}",
-        ),
-        log("kmsg.jsonl", kmsg_json(kernel.printk), f"The kernel log {_JSON_LINES}"),
-        log("uevents", uevents_log(kernel.uevents), f"The uevents, one a line. {_LIKE_A_LOG_FILE}"),
-        log("uevents.jsonl", uevents_json(kernel.uevents), f"The uevents {_JSON_LINES}"),
-        Attribute(
-            name="dev_kmsg",
-            mode=0o644,
-            stream=KmsgReader,
-            store=write_kmsg,
-            doc="What /dev/kmsg is: a record at each read, a message at each write. `fakesysfs run` shows it there.",
-        ),
-        WO("kmsg_clear", clear_kmsg, "1: as `dmesg -C`, for dev_kmsg."),
-        Attribute(name="kmsg_follow", mode=0o444, stream=follow_kmsg, doc="The log, waiting for more."),
-        Attribute(name="uevents_follow", mode=0o444, stream=follow_uevents, doc="The uevents, waiting for more."),
-        Attribute(
-            name="uevents_new",
-            mode=0o444,
-            stream=follow_new_uevents,
-            doc="The uevents that are sent after it was opened, waiting for more.",
-        ),
-        Attribute(
-            name="uevents_announce",
-            mode=0o400,
-            stream=lambda _kernel: machine.uevent_readers.open(),
-            doc="The same, over resets, for a program that sends the events. A write that causes events returns when "
-            "all readers have asked for more, or after 10 seconds.",
-        ),
-        log(
-            "refused",
-            machine.journal.refused_log(),
-            f"Refused system calls: pid, command, path, bytes, errno, reason, kernel function. {_LIKE_A_LOG_FILE}",
-        ),
-        log("refused.jsonl", machine.journal.refused_json(), f"Refused system calls {_JSON_LINES}"),
-        RW(
-            "writes",
-            lambda _kernel: machine.journal.writes_text().encode("utf-8", "surrogateescape"),
-            writes,
-            "Writes in the order they began: seconds since boot, duration, pid, command, path, bytes, result. "
-            "1 empties the list and turns it on, 0 turns it off. A line changes when its write ends, so `tail -f` "
-            "does not follow it.",
-        ),
-        RO(
-            "writes.jsonl",
-            lambda _kernel: machine.journal.writes_json().encode(),
-            "The same as JSON lines, see docs/control.md. `seq` counts from 0 since the list was emptied.",
-        ),
-        WO("reset", reset, "1: boot the machine again; open files get ENODEV."),
-        RO(
-            "machine.toml",
-            lambda _kernel: machine.machine_text.encode("utf-8", "surrogateescape"),
-            "The machine that runs.",
-        ),
-        RO("kernel", lambda kernel: kernel.profile.name, "The kernel profile that runs."),
-        RO("pid", lambda _kernel: os.getpid(), "Process id of the server."),
-    )
-    boot.kind = static.make("/control", entries, file_size=0).kind
-    kernel.register(boot)
+    @cached_property
+    def kmsg_json(self) -> Log:
+        """control/kmsg.jsonl."""
+        return kmsg_json(self.kernel.printk)
+
+    @cached_property
+    def uevents(self) -> Log:
+        """control/uevents."""
+        return uevents_log(self.kernel.uevents)
+
+    @cached_property
+    def uevents_json(self) -> Log:
+        """control/uevents.jsonl."""
+        return uevents_json(self.kernel.uevents)
+
+    @cached_property
+    def refused(self) -> Log:
+        """control/refused."""
+        return self.machine.journal.refused_log()
+
+    @cached_property
+    def refused_json(self) -> Log:
+        """control/refused.jsonl."""
+        return self.machine.journal.refused_json()
+
+
+def _log(name: str, log: Callable[[Control], Log], doc: str) -> Attribute[Control]:
+    return Attribute(name=name, mode=0o444, log=log, owner=lambda control: control.boot, doc=doc)
+
+
+def _reset_store(control: Control, buffer: bytes) -> None:
+    if not kstrtobool(buffer, "reset_store"):
+        raise KernelError(errno.EINVAL, "write 1 to reset", "reset_store")
+    control.machine.reset()
+
+
+def _writes_show(control: Control) -> bytes:
+    return control.machine.journal.writes_text().encode("utf-8", "surrogateescape")
+
+
+def _writes_store(control: Control, buffer: bytes) -> None:
+    journal = control.machine.journal
+    journal.traces_writes = kstrtobool(buffer, "writes_store")
+    if journal.traces_writes:
+        journal.clear_writes()
+
+
+_ENTRIES: tuple[Entry[Control], ...] = (
+    _log(
+        "kmsg",
+        lambda control: control.kmsg,
+        f"The kernel log: <level>[seconds since boot] text. {_LIKE_A_LOG_FILE}",
+    ),
+    _log("kmsg.jsonl", lambda control: control.kmsg_json, f"The kernel log {_JSON_LINES}"),
+    _log("uevents", lambda control: control.uevents, f"The uevents, one a line. {_LIKE_A_LOG_FILE}"),
+    _log("uevents.jsonl", lambda control: control.uevents_json, f"The uevents {_JSON_LINES}"),
+    Attribute(
+        name="dev_kmsg",
+        mode=0o644,
+        stream=lambda control: KmsgReader(control.kernel),
+        store=lambda control, buffer: write_kmsg(control.kernel, buffer),
+        doc="What /dev/kmsg is: a record at each read, a message at each write. `fakesysfs run` shows it there.",
+    ),
+    WO("kmsg_clear", lambda control, buffer: clear_kmsg(control.kernel, buffer), "1: as `dmesg -C`, for dev_kmsg."),
+    Attribute(
+        name="kmsg_follow",
+        mode=0o444,
+        stream=lambda control: follow_kmsg(control.kernel),
+        doc="The log, waiting for more.",
+    ),
+    Attribute(
+        name="uevents_follow",
+        mode=0o444,
+        stream=lambda control: follow_uevents(control.kernel),
+        doc="The uevents, waiting for more.",
+    ),
+    Attribute(
+        name="uevents_new",
+        mode=0o444,
+        stream=lambda control: follow_new_uevents(control.kernel),
+        doc="The uevents that are sent after it was opened, waiting for more.",
+    ),
+    Attribute(
+        name="uevents_announce",
+        mode=0o400,
+        stream=lambda control: control.machine.uevent_readers.open(),
+        doc="The same, over resets, for a program that sends the events. A write that causes events returns when "
+        "all readers have asked for more, or after 10 seconds.",
+    ),
+    _log(
+        "refused",
+        lambda control: control.refused,
+        f"Refused system calls: pid, command, path, bytes, errno, reason, kernel function. {_LIKE_A_LOG_FILE}",
+    ),
+    _log("refused.jsonl", lambda control: control.refused_json, f"Refused system calls {_JSON_LINES}"),
+    RW(
+        "writes",
+        _writes_show,
+        _writes_store,
+        "Writes in the order they began: seconds since boot, duration, pid, command, path, bytes, result. "
+        "1 empties the list and turns it on, 0 turns it off. A line changes when its write ends, so `tail -f` "
+        "does not follow it.",
+    ),
+    RO(
+        "writes.jsonl",
+        lambda control: control.machine.journal.writes_json().encode(),
+        "The same as JSON lines, see docs/control.md. `seq` counts from 0 since the list was emptied.",
+    ),
+    WO("reset", _reset_store, "1: boot the machine again; open files get ENODEV."),
+    RO(
+        "machine.toml",
+        lambda control: control.machine.machine_text.encode("utf-8", "surrogateescape"),
+        "The machine that runs.",
+    ),
+    RO("kernel", lambda control: control.kernel.profile.name, "The kernel profile that runs."),
+    RO("pid", lambda _control: os.getpid(), "Process id of the server."),
+)
+
+
+def declare(tables: StaticTables[Any]) -> None:
+    """Declare /control.
+
+    Functions of its own entries get a `Control`, those of control/blocks a `ControlBlocks`, others
+    the kernel.
+    """
+    tables.declare("/control/blocks", (FAMILY,))
+    tables.declare("/control/latency", (_latency("online_block"), _latency("offline_block")), file_size=0)
+    tables.declare("/control/pages", _PAGES_ENTRIES, file_size=0)
+    tables.declare("/control/modules", _MODULES_ENTRIES, file_size=0)
+    tables.declare("/control/pmem", _PMEM_ENTRIES, file_size=0)
+    tables.declare("/control", _ENTRIES, file_size=0)

@@ -11,6 +11,8 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from fakesysfs.ops.footprint import Footprint
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -81,6 +83,10 @@ class DivergedError(Exception):
         self.found = found
 
 
+class AsleepError(Exception):
+    """Each process that could go on sleeps: the rest of this order is explored elsewhere."""
+
+
 class TooLongError(Exception):
     """An order has more steps than the search allows."""
 
@@ -96,6 +102,10 @@ class Order:
     """Why the order fails; None if it does not."""
     kind: str = ""
     """The kind of failure: orders of one kind are reported once."""
+    footprints: list[Footprint | None] = field(default_factory=list)
+    """What each step read and changed, where that is known."""
+    asleep: bool = False
+    """The order was given up: an order with the same outcome is explored elsewhere."""
     diverged: str = ""
     """Why the order could not be repeated."""
     too_long: bool = False
@@ -162,8 +172,7 @@ class Guide:
             raise TooLongError
         chosen = self._scheduled(runnable)
         if chosen is None:
-            last = self.order.steps[-1].process if position else ""
-            chosen = last if last in runnable else runnable[0]
+            chosen = self._unscheduled(runnable)
         elif chosen not in runnable:
             raise DivergedError(position, f"one of {chosen}", f"one of {', '.join(runnable)}")
         self.order.runnable.append(runnable)
@@ -177,10 +186,16 @@ class Guide:
                 return name
         return None
 
-    def took(self, step: Step) -> None:
-        """The chosen process took this step. Raises DivergedError."""
+    def _unscheduled(self, runnable: Sequence[str]) -> str:
+        """After the end of the schedule."""
+        last = self.order.steps[-1].process if self.order.steps else ""
+        return last if last in runnable else runnable[0]
+
+    def took(self, step: Step, footprint: Footprint | None = None) -> None:
+        """The chosen process took this step, with this footprint. Raises DivergedError."""
         position = len(self.order.steps)
         self.order.steps.append(step)
+        self.order.footprints.append(footprint)
         if position < len(self._expected) and not self._expected[position].is_same(step):
             raise DivergedError(position, f'"{self._expected[position]}"', f'"{step}"')
 

@@ -79,9 +79,9 @@ def _lines(
 ) -> Iterator[str]:
     covered = _covered(found, preemptions)
     yield f"{found.failed:,} of {found.explored:,} orders fail. {covered}. {seconds:.1f} seconds."
-    for order in found.given_up[:1]:
+    for order in found.not_finished[:1]:
         why = f"a repetition differs: {order.diverged}" if order.diverged else f"one has {len(order.steps):,} steps"
-        yield f"{found.cut:,} order{'' if found.cut == 1 else 's'} given up: {why}"
+        yield f"{found.given_up:,} order{'' if found.given_up == 1 else 's'} given up: {why}"
     kinds: set[str] = set()
     for order in orders:
         if order.kind in kinds:
@@ -103,7 +103,9 @@ def _covered(found: Found, preemptions: int | None) -> str:
         return "A limit cut the search short"
     if found.bounded:
         return f"Explored: all with at most {preemptions} preemption{'' if preemptions == 1 else 's'}"
-    return "Not all orders were explored" if found.cut else "Explored: all orders (complete)"
+    if found.given_up:
+        return "Not all orders were explored"
+    return f"Explored: all orders{', but for steps that commute' if found.reduces else ''} (complete)"
 
 
 def _counted(order: Order) -> str:

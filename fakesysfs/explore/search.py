@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from fakesysfs.explore.order import DivergedError, Guide, Order, Step, TooLongError, is_preemption
+from fakesysfs.explore.order import AsleepError, DivergedError, Guide, Order, Step, TooLongError, is_preemption
 
 LONGEST = 10_000
 """Steps of one order, unless the caller says otherwise."""
@@ -53,8 +53,12 @@ class Found:
 
     explored: int = 0
     """Orders that were run to their end."""
-    cut: int = 0
+    given_up: int = 0
     """Orders that were given up: too long, or different when they were repeated."""
+    reduces: bool = False
+    """Of orders that differ in commuting steps only, one is explored."""
+    reduced: int = 0
+    """Orders that were stopped, because an order with the same outcome is explored elsewhere."""
     failed: int = 0
     """Explored orders that fail."""
     bounded: int = 0
@@ -65,24 +69,46 @@ class Found:
     """Steps of the longest order."""
     failures: list[Order] = field(default_factory=list)
     """The failing orders, at most KEPT."""
-    given_up: list[Order] = field(default_factory=list)
-    """Orders that were cut, at most KEPT."""
+    not_finished: list[Order] = field(default_factory=list)
+    """Orders that were given up, at most KEPT."""
 
     @property
     def complete(self) -> bool:
         """Whether all orders were explored."""
-        return not (self.cut or self.bounded or self.interrupted)
+        return not (self.given_up or self.bounded or self.interrupted)
+
+    @property
+    def cut(self) -> int:
+        """Orders that were begun, and not run to their end."""
+        return self.given_up + self.reduced
+
+    def count(self, order: Order) -> None:
+        """Add an order."""
+        self.longest = max(self.longest, len(order.steps))
+        if order.asleep:
+            self.reduced += 1
+        elif order.diverged or order.too_long:
+            self.given_up += 1
+            if len(self.not_finished) < KEPT:
+                self.not_finished.append(order)
+        else:
+            self.explored += 1
+            if order.why is not None:
+                self.failed += 1
+                if len(self.failures) < KEPT:
+                    self.failures.append(order)
 
     def merge(self, other: Found) -> None:
         """Add what a search of other branches has found."""
         self.explored += other.explored
-        self.cut += other.cut
+        self.given_up += other.given_up
+        self.reduced += other.reduced
         self.failed += other.failed
         self.bounded += other.bounded
         self.interrupted |= other.interrupted
         self.longest = max(self.longest, other.longest)
         self.failures = [*self.failures, *other.failures][:KEPT]
-        self.given_up = [*self.given_up, *other.given_up][:KEPT]
+        self.not_finished = [*self.not_finished, *other.not_finished][:KEPT]
 
 
 def run_order(
@@ -94,15 +120,22 @@ def run_order(
     loosely: bool = False,
 ) -> Order:
     """Run one order; see `Guide`. One that cannot be followed is `diverged` or `too_long`."""
-    guide = Guide(schedule, expected=expected, longest=longest, loosely=loosely)
+    return follow(runner, Guide(schedule, expected=expected, longest=longest, loosely=loosely))
+
+
+def follow(runner: Runner, guide: Guide) -> Order:
+    """Run the order that `guide` wants."""
+    order = guide.order
     try:
         runner.run(guide)
         guide.ended()
     except DivergedError as error:
-        guide.order.diverged = str(error)
+        order.diverged = str(error)
     except TooLongError:
-        guide.order.too_long = True
-    return guide.order
+        order.too_long = True
+    except AsleepError:
+        order.asleep = True
+    return order
 
 
 class Search:
@@ -202,26 +235,12 @@ class Search:
     def _add(self, branch: Branch, order: Order) -> None:
         with self._changed:
             self._running -= 1
-            self._count(order)
+            self.found.count(order)
             if not order.diverged:
                 self._branch(branch, order)
             self._changed.notify_all()
             if self._told is not None:
                 self._told(self)
-
-    def _count(self, order: Order) -> None:
-        found = self.found
-        found.longest = max(found.longest, len(order.steps))
-        if order.diverged or order.too_long:
-            found.cut += 1
-            if len(found.given_up) < KEPT:
-                found.given_up.append(order)
-            return
-        found.explored += 1
-        if order.why is not None:
-            found.failed += 1
-            if len(found.failures) < KEPT:
-                found.failures.append(order)
 
     def _branch(self, branch: Branch, order: Order) -> None:
         schedule = order.schedule

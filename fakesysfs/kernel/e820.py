@@ -6,6 +6,7 @@ arch/x86/kernel/e820.c, mm/mm_init.c.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.memory_block import BlockGroup, BlockStatus, MemoryBlocks, State
@@ -32,6 +33,7 @@ BootRam = Sequence[tuple[int, Range]]
 
 def boot_memory(
     setup: Setup,
+    ram: BootRam,
     core: Core,
     iomem: IomemResource,
     nodes: Nodes,
@@ -39,8 +41,10 @@ def boot_memory(
     tiers: MemoryTiers,
     memory_hotplug: MemoryHotplug,
 ) -> None:
-    """Make the resources, nodes, zones, blocks and tiers of the memory that exists at boot."""
-    ram = boot_ram(setup)
+    """Make the resources, nodes, zones, blocks and tiers of the memory that exists at boot.
+
+    `ram` is what `boot_ram` gives.
+    """
     _reserve_resources(setup, ram, iomem)
     _init_nodes(setup, ram, nodes)
     _create_blocks(core, ram, nodes, blocks)
@@ -123,40 +127,63 @@ def _set_managed(zones: NodeZones, managed_kb: int | Mapping[str, int]) -> None:
             left_pages -= zone.present
 
 
+class _BlockRun(NamedTuple):
+    """Neighbouring blocks of boot memory that differ in nothing but their numbers.
+
+    `present` is the bytes of RAM in each. `zone` is None for blocks that span several zones.
+    """
+
+    first: int
+    last: int
+    nids: tuple[int, ...]
+    present: int
+    zone: str | None
+
+
 def _create_blocks(core: Core, ram: BootRam, nodes: Nodes, blocks: MemoryBlocks) -> None:
     """Make the block devices of boot memory (memory_dev_init).
 
-    Whole blocks above 4 GiB are in zone Normal and can be made in bulk. Each other block is looked
-    at alone, because it may have holes or span zones or nodes.
+    Blocks that are whole and in one zone are made in bulk. Each other block is looked at alone,
+    because it may have holes or span zones or nodes.
     """
     size = blocks.block_size
-    layout: dict[int, dict[int, int]] = {}
-    zones: dict[int, set[str]] = {}
-    bulk: list[tuple[int, int, int]] = []
+    runs: list[_BlockRun] = []
+    edges: dict[int, list[tuple[int, Range]]] = {}
     for nid, piece in ram:
-        first_whole, end_whole = -(-piece.start // size), (piece.end + 1) // size
-        uniform = max(first_whole, -(-(DMA32_END_PFN << PAGE_SHIFT) // size))
-        edges = set(range(piece.start // size, min(uniform, piece.end // size + 1)))
-        if uniform < end_whole:
-            bulk.append((uniform, end_whole - 1, nid))
-            edges |= set(range(end_whole, piece.end // size + 1))
-        else:
-            edges |= set(range(piece.start // size, piece.end // size + 1))
-        for index in edges:
-            start, end = max(piece.start, index * size), min(piece.end, index * size + size - 1)
-            layout.setdefault(index, {}).setdefault(nid, 0)
-            layout[index][nid] += end - start + 1
-            zones.setdefault(index, set()).update(
-                zone_name_at_boot(pfn) for pfn in (start >> PAGE_SHIFT, end >> PAGE_SHIFT)
-            )
+        whole = _whole_blocks(nid, piece, size)
+        runs += whole
+        others: list[int] = []
+        position = piece.start // size
+        for bulk in whole:
+            others += range(position, bulk.first)
+            position = bulk.last + 1
+        others += range(position, piece.end // size + 1)
+        for index in others:
+            part = Range(max(piece.start, index * size), min(piece.end, index * size + size - 1))
+            edges.setdefault(index, []).append((nid, part))
+    runs += [_edge_block(index, parts) for index, parts in edges.items()]
     maker = _BlockMaker(core, nodes, blocks)
-    for first, last, nid in bulk:
-        maker.make(first, last, (nid,), size, NORMAL)
-    for index in sorted(layout):
-        nids = tuple(sorted(layout[index]))
-        present = sum(layout[index].values())
-        zone = next(iter(zones[index])) if len(zones[index]) == 1 and len(nids) == 1 else None
-        maker.make(index, index, nids, present, zone)
+    for run in sorted(runs, key=lambda run: run.first):
+        maker.make(run)
+
+
+def _whole_blocks(nid: int, piece: Range, size: int) -> list[_BlockRun]:
+    """The blocks that a piece of RAM fills, zone by zone. No block is smaller than zone DMA."""
+    boundary = DMA32_END_PFN << PAGE_SHIFT
+    whole: list[_BlockRun] = []
+    for zone, low, high in ((DMA32, DMA_END_PFN << PAGE_SHIFT, boundary), (NORMAL, boundary, piece.end + 1)):
+        first, end = -(-max(piece.start, low) // size), min(piece.end + 1, high) // size
+        if first < end:
+            whole.append(_BlockRun(first, end - 1, (nid,), size, zone))
+    return whole
+
+
+def _edge_block(index: int, parts: Sequence[tuple[int, Range]]) -> _BlockRun:
+    """The block of these parts of RAM, by node."""
+    nids = tuple(sorted({nid for nid, _ in parts}))
+    zones = {zone_name_at_boot(address >> PAGE_SHIFT) for _, part in parts for address in (part.start, part.end)}
+    zone = zones.pop() if len(zones) == len(nids) == 1 else None
+    return _BlockRun(index, index, nids, sum(part.length for _, part in parts), zone)
 
 
 class _BlockMaker:
@@ -167,11 +194,9 @@ class _BlockMaker:
         self._nodes = nodes
         self._blocks = blocks
 
-    def make(self, first: int, last: int, nids: tuple[int, ...], present: int, zone_name: str | None) -> None:
-        """Make blocks first..last with `present` bytes of RAM in each.
-
-        `zone_name` is None for a block that spans several zones.
-        """
+    def make(self, run: _BlockRun) -> None:
+        """Make the devices of a run."""
+        first, last, nids, present, zone_name = run
         blocks = self._blocks
         previous = blocks.runs.run(first - 1) if first else None
         zone = self._nodes[nids[0]].zones[zone_name] if zone_name else None

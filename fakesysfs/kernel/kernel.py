@@ -82,11 +82,12 @@ class Kernel(Core):
             for number in node.cpus:
                 cpu = self.cpus[number] = Cpu(self.new_serial(), number, node.nid, self, self.nodes)
                 self.register(cpu)
+        self._boot_ram = e820.boot_ram(setup)
         self.memory_failure = MemoryFailure(
             self,
             self.nodes,
             self.memory_blocks,
-            e820.boot_ram(setup),
+            self._boot_ram,
             lambda pfn: page_map_node(self.dax_bus, pfn),
         )
         self._error_inject = NotifierErrorInject(self, self.memory_hotplug)
@@ -126,7 +127,8 @@ class Kernel(Core):
 
     async def boot(self) -> None:
         """Bring the machine up. This takes no time: the latency starts afterwards."""
-        e820.boot_memory(self.setup, self, self.iomem, self.nodes, self.memory_blocks, self.tiers, self.memory_hotplug)
+        ram, blocks = self._boot_ram, self.memory_blocks
+        e820.boot_memory(self.setup, ram, self, self.iomem, self.nodes, blocks, self.tiers, self.memory_hotplug)
         for name in self.setup.platform_devices:
             await self.platform_bus.add(PlatformDevice(self.platform_bus, name, name.removesuffix(".0")))
         await self._cxl.boot()

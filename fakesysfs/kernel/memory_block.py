@@ -26,6 +26,7 @@ from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.zones import MOVABLE, PAGE_SHIFT, Zone
 from fakesysfs.ops.errors import EHWPOISON, KernelError
+from fakesysfs.ops.footprint import EVERYTHING
 from fakesysfs.ops.sched import Answer, Mutex, SignalPending, Signals, Wait, WaitQueue, ask
 
 ONLINE_TYPES = {
@@ -180,6 +181,59 @@ class Pages(Protocol):
         """The zones that an offline block can go to, the default first."""
 
 
+class BlockRuns(IntervalMap[BlockStatus]):
+    """The states of the blocks. Each access is recorded for a search (ops/footprint.py), by block number."""
+
+    __slots__ = ("_core",)
+
+    def __init__(self, core: Core) -> None:
+        super().__init__()
+        self._core = core
+
+    def get(self, number: int) -> BlockStatus | None:
+        """The status of one block."""
+        if self._core.footprint is not None:
+            self._core.footprint.read(("memory", number))
+        return super().get(number)
+
+    def run(self, number: int) -> tuple[int, int, BlockStatus] | None:
+        """The blocks around one that have the same status. Where they end depends on others."""
+        self._core.read_place(EVERYTHING)
+        return super().run(number)
+
+    def first_between(self, first: int, last: int) -> tuple[int, int, BlockStatus] | None:
+        """The first blocks in first..last."""
+        found = super().first_between(first, last)
+        if self._core.footprint is not None:
+            self._core.footprint.read_range("memory", first, last if found is None else found[1])
+        return found
+
+    def backwards(self, first: int, last: int) -> Iterator[tuple[int, int, BlockStatus]]:
+        """The blocks in first..last from the highest down."""
+        if self._core.footprint is not None:
+            self._core.footprint.read_range("memory", first, last)
+        return super().backwards(first, last)
+
+    def set(self, first: int, last: int, value: BlockStatus) -> None:
+        """Give blocks a status."""
+        footprint = self._core.footprint
+        if footprint is not None:
+            run = super().run(first)
+            is_so_already = run is not None and run[1] >= last and run[2] == value
+            (footprint.read_range if is_so_already else footprint.write_range)("memory", first, last)
+        super().set(first, last, value)
+
+    def clear(self, first: int, last: int) -> None:
+        """Remove blocks."""
+        if self._core.footprint is not None:
+            self._core.footprint.write_range("memory", first, last)
+        super().clear(first, last)
+
+    def __iter__(self) -> Iterator[tuple[int, int, BlockStatus]]:
+        self._core.read_place(EVERYTHING)
+        return super().__iter__()
+
+
 class MemoryBlocks:
     """All memory block devices of one kernel.
 
@@ -194,7 +248,7 @@ class MemoryBlocks:
         self.block_size = block_size
         self.nodes = nodes
         self._check_protected = check_protected
-        self.runs: IntervalMap[BlockStatus] = IntervalMap()
+        self.runs: IntervalMap[BlockStatus] = BlockRuns(core)
         self.count = 0
         self.unmovable: set[int] = set()
         """Blocks with a page that can be neither moved nor freed.

@@ -46,6 +46,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
+from fakesysfs.kernfs.inode import kobj_of
 from fakesysfs.kernfs.log import Log
 from fakesysfs.kernfs.name_hash import single_key, sort_key
 from fakesysfs.ops.sched import Operation, WaitQueue
@@ -137,6 +138,8 @@ class Attribute(Generic[T_contra]):
 
     fs/libfs.c, simple_attr_open.
     """
+    recorded: bool = False
+    """All that `show` and `store` read and change is recorded place by place (ops/footprint.py)."""
     removed: int = errno.ENODEV
     """The errno of reads and writes of an open file whose node is gone (EIO in debugfs)."""
     doc: str = ""
@@ -161,9 +164,10 @@ def RO(  # noqa: N802  as DEVICE_ATTR_RO
     visible: Condition[T_contra] | None = None,
     owner: Owner[T_contra] | None = None,
     size: int | Callable[[T_contra], int] | None = None,
+    recorded: bool = False,
 ) -> Attribute[T_contra]:
     """A read-only attribute: DEVICE_ATTR_RO; with `mode` 0400 DEVICE_ATTR_ADMIN_RO."""
-    return _attribute(name, mode, show, None, doc, visible=visible, owner=owner, size=size)
+    return _attribute(name, mode, show, None, doc, visible=visible, owner=owner, size=size, recorded=recorded)
 
 
 def RW(  # noqa: N802  as DEVICE_ATTR_RW
@@ -176,9 +180,10 @@ def RW(  # noqa: N802  as DEVICE_ATTR_RW
     narrow: Callable[[T_contra], int] | None = None,
     visible: Condition[T_contra] | None = None,
     owner: Owner[T_contra] | None = None,
+    recorded: bool = False,
 ) -> Attribute[T_contra]:
     """An attribute to read and write: DEVICE_ATTR_RW; `narrow` gives the mode of one object."""
-    return _attribute(name, mode, show, store, doc, narrow=narrow, visible=visible, owner=owner)
+    return _attribute(name, mode, show, store, doc, narrow=narrow, visible=visible, owner=owner, recorded=recorded)
 
 
 def WO(  # noqa: N802  as DEVICE_ATTR_WO
@@ -204,6 +209,7 @@ def _attribute(
     visible: Condition[T_contra] | None = None,
     owner: Owner[T_contra] | None = None,
     size: int | Callable[[T_contra], int] | None = None,
+    recorded: bool = False,
 ) -> Attribute[T_contra]:
     sleeps = inspect.iscoroutinefunction(show)
 
@@ -224,6 +230,7 @@ def _attribute(
         visible=visible,
         owner=owner,
         size=size,
+        recorded=recorded,
     )
 
 
@@ -274,10 +281,18 @@ class DeviceNode(Generic[T_contra]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subdirectories(Generic[T_contra]):
-    """A family of directories by name. `of` gives name -> object for all that exist now."""
+    """A family of directories by name. `of` gives name -> object for all that exist now.
 
-    of: Callable[[T_contra], Mapping[str, Kobject]]
+    Without `of` they are the `children` of a `Directory`.
+    """
+
+    of: Callable[[T_contra], Mapping[str, Kobject]] | None = None
     doc: str = ""
+
+    def members(self, kobject: Any) -> Mapping[str, Kobject]:
+        """All that exist now in the directory of an object."""
+        children: Mapping[str, Kobject] = kobject.children if self.of is None else self.of(kobj_of(kobject))
+        return children
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -565,12 +580,14 @@ SLOTS = 256
 
 @dataclass(slots=True)
 class Directory:
-    """A directory that lasts as long as the mount and stands for no object (`/sys/devices`).
+    """A directory that stands for no object of the kernel (`/sys/devices`).
 
     It has a table of its own. `kobj` is the object that the functions of its entries get.
+    `children` are the static directories in it, by name.
     """
 
     serial: int
     kind: DirectoryKind[Any]
     kobj: Any
+    children: dict[str, Directory] = field(default_factory=dict)
     index: int = field(default=0, init=False)

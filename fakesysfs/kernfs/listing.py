@@ -64,6 +64,7 @@ class DirectoryReader:
         self._identity = tree.identity_of(ino)
         self._around = around
         self._kind = found.kind
+        self._object = found.object
         self._kobj = kobj_of(found.object)
         self._generation = tree.registry.generation
         self._keys: array[int] | None = None
@@ -91,7 +92,8 @@ class DirectoryReader:
             found = tree.find(self._ino)
             if found is None or tree.identity_of(self._ino) is not self._identity:
                 raise KernelError(errno.ENOENT, "the directory was removed", "kernfs_fop_readdir")
-            self._kind, self._kobj, self._generation = found.kind, kobj_of(found.object), generation
+            self._kind, self._object, self._generation = found.kind, found.object, generation
+            self._kobj = kobj_of(found.object)
         return generation, tree.user_generation
 
     def changing(self) -> tuple[list[bytes], list[tuple[int, int]]]:
@@ -176,7 +178,7 @@ class DirectoryReader:
         declared = len(named)
         for place in kind.families(around):
             if not isinstance(place.entry, Indexed):
-                for text, ino in tree.members(self._ino, kobj, place):
+                for text, ino in tree.members(self._ino, self._object, place):
                     name = os.fsencode(text)
                     named.append((single_key(name, SLOTS + len(named)), name, ino, place))
         if len(named) > declared:

@@ -1,75 +1,86 @@
-"""Directories that last as long as the mount, declared by path.
+"""Directories that stand for no object of the kernel, declared by path.
 
 The type of a kernel object decides the kind of its directory. The directories above them
-(`/sys/devices/system`) stand for no object: they are made here, each with a serial of its own.
+(`/sys/devices/system`) stand for no object. Their tables (`StaticTables`) are the same at each boot
+and are made once. A boot makes the `Directory` objects alone, each with a serial of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic
 
 from fakesysfs.kernfs.declare import PAGE_SIZE, Directory, DirectoryKind, Entry, Subdirectories, T_contra
-from fakesysfs.kernfs.user_entries import UserEntries
+
+_CHILDREN: Subdirectories[Any] = Subdirectories()
+
+ROOT_KIND: DirectoryKind[Any] = DirectoryKind("/", lambda _kobj: "/", (_CHILDREN,))
+"""The kind of the directory above all. Its children are the directories of one name."""
 
 
-class StaticDirectories(Generic[T_contra]):
-    """Makes `Directory` objects.
+class StaticTables(Generic[T_contra]):
+    """The kinds of static directories. The parameter is the type of what their functions get."""
 
-    `take_serial` gives each its identity. `kobj` is the object that the functions of their entries
-    get. `lasting` has the directories, by path, that outlive a reset of the machine.
-    """
+    def __init__(self) -> None:
+        self.kinds: dict[str, DirectoryKind[Any]] = {}
+        """By path; a directory comes after those in it."""
+        self._below: dict[str, list[tuple[str, str]]] = {}
+        """(name, path) of the static directories in each."""
 
-    def __init__(
-        self, take_serial: Callable[[], int], kobj: T_contra, lasting: Mapping[str, Directory] = MappingProxyType({})
-    ) -> None:
-        self._take_serial = take_serial
-        self._lasting = lasting
-        self._kobj = kobj
-        self.by_serial: dict[int, Directory] = {}
-        self.by_path: dict[str, Directory] = {}
-
-    def make(
+    def declare(
         self,
         path: str,
-        entries: Sequence[Entry[T_contra]] = (),
+        entries: Iterable[Entry[T_contra]] = (),
         *,
         mode: int = 0o755,
         file_size: int = PAGE_SIZE,
-        made: UserEntries | None = None,
-    ) -> Directory:
-        """A directory at an absolute path. Its static subdirectories must be made before it.
+        made: Callable[[T_contra], Any] | None = None,
+    ) -> None:
+        """A directory at an absolute path. The static directories in it must be declared before it.
 
-        `mode`, `file_size`: see DirectoryKind. `made`: the entries that users made in it.
+        `mode`, `file_size`, `made`: see DirectoryKind. Raises ValueError: the directory that it is in
+        is declared already.
         """
-        inside = path if path.endswith("/") else f"{path}/"
-        below = {
-            name.removeprefix(inside): directory
-            for name, directory in self.by_path.items()
-            if name.startswith(inside) and name != path and "/" not in name.removeprefix(inside)
-        }
-        children: tuple[Entry[object], ...] = (Subdirectories(of=lambda _kobj: below),) if below else ()
-        if made is not None:
-            entries = (*entries, *made.entries)
-        kind = DirectoryKind[T_contra](
+        above, _, name = path.rpartition("/")
+        if above in self.kinds:
+            msg = f"{above} was declared before {path}, which is in it"
+            raise ValueError(msg)
+        below = self._below.setdefault(path, [])
+        self._below.setdefault(above, []).append((name, path))
+        self.kinds[path] = DirectoryKind[T_contra](
             path,
             lambda _kobj: path,
-            (*entries, *children),
+            (*entries, _CHILDREN) if below else entries,
             mode=mode,
             file_size=file_size,
-            made=None if made is None else lambda _kobj: made,
+            made=made,
         )
-        directory = self._lasting.get(path)
-        if directory is None:
-            directory = Directory(self._take_serial(), kind, self._kobj)
-        else:
-            directory.kind, directory.kobj = kind, self._kobj
-        self.by_serial[directory.serial] = directory
-        self.by_path[path] = directory
-        return directory
 
-    def root_kind(self) -> DirectoryKind[Any]:
-        """The kind of the directory above all."""
-        below = {path[1:]: directory for path, directory in self.by_path.items() if path.count("/") == 1}
-        return DirectoryKind[Any]("/", lambda _kobj: "/", (Subdirectories(of=lambda _kobj: below),))
+    def directories(
+        self,
+        take_serial: Callable[[], int],
+        kobj: Any,
+        kobjs: Mapping[str, Any] = MappingProxyType({}),
+        lasting: Mapping[str, Directory] = MappingProxyType({}),
+    ) -> dict[str, Directory]:
+        """The directories of one boot, by path.
+
+        `take_serial` gives each its identity. `kobj` is the object that the functions of their
+        entries get, but in the directories of `kobjs`. `lasting` has the directories, by path, that
+        outlive a reset of the machine.
+        """
+        made: dict[str, Directory] = {}
+        for path, kind in self.kinds.items():
+            directory = lasting.get(path)
+            if directory is None:
+                directory = Directory(take_serial(), kind, kobj)
+            directory.kobj = kobjs.get(path, kobj)
+            if self._below[path]:
+                directory.children = self.children(path, made)
+            made[path] = directory
+        return made
+
+    def children(self, path: str, made: Mapping[str, Directory]) -> dict[str, Directory]:
+        """The static directories in one, by name; "" is the directory above all."""
+        return {name: made[below] for name, below in self._below[path]}

@@ -49,8 +49,10 @@ from fakesysfs.kernfs.inode import (
     kobj_of,
 )
 from fakesysfs.kernfs.name_hash import IndexedOrder
+from fakesysfs.kernfs.namei import ResolvedPaths, path_walk, record_lookup
 from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.footprint import Footprint
 
 _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
@@ -139,6 +141,9 @@ class Registry(Protocol):
         """The objects by their serials."""
         ...
 
+    footprint: Footprint | None
+    """Where what is read is recorded."""
+
     @property
     def generation(self) -> int:
         """A counter that changes whenever an object or one of its entries comes or goes."""
@@ -187,6 +192,7 @@ class Tree:
         self._last_object = -1, -1, None, root.kind
         """The last find, as the next one mostly wants it again: key, generation, object, kind."""
         self._last_above = (ROOT, -1), ROOT
+        self._resolved = ResolvedPaths(self)
         self._orders: dict[bytes, IndexedOrder] = {}
         self._static_stats: dict[tuple[int, int, int], Stat] = {}
 
@@ -287,12 +293,15 @@ class Tree:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "kernfs_iop_lookup")
         kobj = kobj_of(found.object)
         place = found.kind.named(around, name)
+        footprint = self.registry.footprint
+        if footprint is not None:
+            record_lookup(footprint, found.kind, around, place)
         if place is not None:
             ino = self.single(parent, kobj, place)
             if ino is not None:
                 return ino
         for place in found.kind.families(around):
-            ino = self._member(parent, found, place, name)
+            ino = self._member(parent, found.object, kobj, place, name)
             if ino is not None:
                 return ino
         raise _gone(os.fsdecode(name))
@@ -308,8 +317,7 @@ class Tree:
             return None
         return self.child(parent, place.slot)
 
-    def _member(self, parent: int, found: Found, place: Place, name: bytes) -> int | None:
-        kobj = kobj_of(found.object)
+    def _member(self, parent: int, kobject: Any, kobj: Any, place: Place, name: bytes) -> int | None:
         family = place.entry
         if isinstance(family, Indexed):
             index = index_in(family.prefix.encode(), name)
@@ -319,7 +327,7 @@ class Tree:
                 return self.ino_of(family.directory(kobj, index))
             return self.child(parent, place.slot, index)
         if isinstance(family, Subdirectories):
-            child = family.of(kobj).get(os.fsdecode(name))
+            child = family.members(kobject).get(os.fsdecode(name))
             return None if child is None else self.ino_of(child)
         if isinstance(family, Links):
             links = family.of(kobj)
@@ -347,11 +355,11 @@ class Tree:
                 found.append((key, name, ino, place))
         return found
 
-    def members(self, parent: int, kobj: Any, place: Place) -> Iterator[tuple[str, int]]:
-        """The names and inode numbers of a family that is not indexed."""
-        family = place.entry
+    def members(self, parent: int, kobject: Any, place: Place) -> Iterator[tuple[str, int]]:
+        """The names and inode numbers of a family that is not indexed, in an object's directory."""
+        family, kobj = place.entry, kobj_of(kobject)
         if isinstance(family, Subdirectories):
-            for text, child in family.of(kobj).items():
+            for text, child in family.members(kobject).items():
                 yield text, self.ino_of(child)
         elif isinstance(family, Links):
             for position, (text, (linked, _)) in enumerate(family.of(kobj).items()):
@@ -384,37 +392,18 @@ class Tree:
 
         Raises KernelError: ENOENT, ENOTDIR, ELOOP.
         """
-        return self._walk(path, 0)
-
-    def _walk(self, path: str, depth: int) -> int:
-        if depth > _MAX_LINKS:
-            raise KernelError(errno.ELOOP, "too many levels of symbolic links", "step_into")
-        ino = ROOT
-        above: list[int] = []
-        parts = [part for part in path.split("/") if part not in {"", "."}]
-        for number, part in enumerate(parts):
-            if part == "..":
-                ino = above.pop() if above else ROOT
-                continue
-            child = self.lookup(ino, os.fsencode(part))
-            if number < len(parts) - 1 and stat.S_ISLNK(self.getattr(child).mode):
-                base = "/".join(parts[:number])
-                rest = "/".join(parts[number + 1 :])
-                return self._walk(f"/{base}/{os.fsdecode(self.readlink(child))}/{rest}", depth + 1)
-            above.append(ino)
-            ino = child
-        return ino
+        return path_walk(self, path, follow_last=False)
 
     def resolve(self, path: str) -> int:
         """As `walk`, but follows a link in the last component too."""
-        ino = self.walk(path)
-        for _ in range(_MAX_LINKS):
-            if not stat.S_ISLNK(self.getattr(ino).mode):
-                return ino
-            parent = path.rstrip("/").rsplit("/", 1)[0]
-            path = f"{parent}/{os.fsdecode(self.readlink(ino))}"
-            ino = self.walk(path)
-        raise KernelError(errno.ELOOP, "too many levels of symbolic links", "step_into")
+        return self._resolved.resolve(path, (self.registry.generation, self.user_generation), self.registry)
+
+    def is_link(self, ino: int) -> bool:
+        """Whether a node that exists is a symbolic link."""
+        if not ino & SLOT_MASK:
+            return False  # the directory of an object
+        found = self.find(ino)
+        return found is not None and found.place is not None and stat.S_ISLNK(found.place.mode)
 
     def path_of(self, ino: int) -> str:
         """The absolute path of a node in the mount; "?" for one that is gone."""
@@ -529,7 +518,7 @@ class Tree:
             if isinstance(entry, Group):
                 count += self.single(ROOT, kobj, place) is not None
             elif isinstance(entry, Subdirectories):
-                count += len(entry.of(kobj))
+                count += len(entry.members(found.object))
             elif isinstance(entry, Indexed):
                 count += entry.count(kobj)
         return count
@@ -671,9 +660,6 @@ class Tree:
     def take_changes(self) -> Sequence[NameChange]:
         """Take the changes of names since the last call."""
         return self._take_changes()
-
-
-_MAX_LINKS = 40
 
 
 def entry_slot(kind: DirectoryKind[Any], entry: Any) -> int:

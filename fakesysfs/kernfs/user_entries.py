@@ -11,10 +11,11 @@ Users cannot make files or device nodes. A rename into another directory is EXDE
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Links, Subdirectories
+from fakesysfs.kernfs.declare import Directory, DirectoryKind, Entry, Links, Subdirectories, T_contra
 from fakesysfs.ops.errors import KernelError
 
 RENAME_NOREPLACE = 1
@@ -51,39 +52,33 @@ class UserEntries:
     def __init__(self, path: str, identities: Identities) -> None:
         self.path = path
         self._identities = identities
-        self._links: dict[str, tuple[UserLink, str]] = {}
-        self._directories: dict[str, Directory] = {}
-        self.entries: tuple[Entry[object], ...] = (
-            Links(of=lambda _kobj: self._links, verbatim=True, doc="Links that users made."),
-            Subdirectories(of=lambda _kobj: self._directories, doc="Directories that users made."),
-        )
+        self.links: dict[str, tuple[UserLink, str]] = {}
+        """Name -> identity and target."""
+        self.directories: dict[str, Directory] = {}
 
     def names(self) -> list[str]:
         """The names of all entries."""
-        return [*self._links, *self._directories]
+        return [*self.links, *self.directories]
 
     def symlink(self, name: str, target: str) -> None:
         """Make a link to `target`, which may be any text. The name must not exist."""
-        self._links[name] = UserLink(self._identities.new_serial()), target
+        self.links[name] = UserLink(self._identities.new_serial()), target
         self._identities.generation += 1
 
     def mkdir(self, name: str) -> None:
         """Make a directory. The name must not exist."""
         inside = UserEntries(f"{self.path}/{name}", self._identities)
-        kind = DirectoryKind[UserEntries](
-            "made directory", lambda made: made.path, inside.entries, made=lambda made: made
-        )
-        directory = Directory(self._identities.new_serial(), kind, inside)
+        directory = Directory(self._identities.new_serial(), _MADE_DIRECTORY, inside)
         self._identities.register(directory)
-        self._directories[name] = directory
+        self.directories[name] = directory
 
     def unlink(self, name: str) -> None:
         """Remove a link. Raises KernelError: EISDIR; EPERM if no user made it."""
-        if name in self._directories:
+        if name in self.directories:
             raise KernelError(errno.EISDIR, f"{name} is a directory", "vfs_unlink")
-        if name not in self._links:
+        if name not in self.links:
             raise KernelError(errno.EPERM, f"{name} was not made by a user", "vfs_unlink")
-        del self._links[name]
+        del self.links[name]
         self._identities.generation += 1
 
     def rmdir(self, name: str) -> None:
@@ -91,13 +86,13 @@ class UserEntries:
 
         Raises KernelError: ENOTEMPTY; ENOTDIR; EPERM if no user made it.
         """
-        if name in self._links:
+        if name in self.links:
             raise KernelError(errno.ENOTDIR, f"{name} is a link", "vfs_rmdir")
-        if name not in self._directories:
+        if name not in self.directories:
             raise KernelError(errno.EPERM, f"{name} was not made by a user", "vfs_rmdir")
-        if self._directories[name].kobj.names():
+        if self.directories[name].kobj.names():
             raise KernelError(errno.ENOTEMPTY, f"{name} is not empty", "simple_rmdir")
-        self._identities.unregister(self._directories.pop(name))
+        self._identities.unregister(self.directories.pop(name))
 
     def rename(self, old: str, new: str, flags: int, *, exists: bool) -> None:
         """Rename an entry, replacing `new` if it `exists`.
@@ -115,15 +110,32 @@ class UserEntries:
             return
         self._identities.generation += 1
         if exists:
-            (self.unlink if old in self._links else self.rmdir)(new)
-        if old in self._links:
-            self._links[new] = self._links.pop(old)
+            (self.unlink if old in self.links else self.rmdir)(new)
+        if old in self.links:
+            self.links[new] = self.links.pop(old)
         else:
-            directory = self._directories[new] = self._directories.pop(old)
+            directory = self.directories[new] = self.directories.pop(old)
             directory.kobj.move(f"{self.path}/{new}")
 
     def move(self, path: str) -> None:
         """Note the new path of the directory."""
         self.path = path
-        for name, directory in self._directories.items():
+        for name, directory in self.directories.items():
             directory.kobj.move(f"{path}/{name}")
+
+
+def entries_made_by_users(made: Callable[[T_contra], UserEntries]) -> tuple[Entry[T_contra], ...]:
+    """The part of a directory's table that shows what users made in it, which `made` gives."""
+    return (
+        Links(of=lambda kobj: made(kobj).links, verbatim=True, doc="Links that users made."),
+        Subdirectories(of=lambda kobj: made(kobj).directories, doc="Directories that users made."),
+    )
+
+
+def _itself(made: UserEntries) -> UserEntries:
+    return made
+
+
+_MADE_DIRECTORY = DirectoryKind[UserEntries](
+    "made directory", lambda made: made.path, entries_made_by_users(_itself), made=_itself
+)

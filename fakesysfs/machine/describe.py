@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -419,6 +420,7 @@ _FOLDERS = (_PACKAGE / "machine" / "machines", _PACKAGE / "replay" / "machines")
 """The second holds the recorded guest and its variants: the replayer boots them, and `--machine` takes their names."""
 
 
+@cache
 def _builtin_files() -> dict[str, Path]:
     return {entry.stem: entry for folder in _FOLDERS for entry in folder.glob("*.toml")}
 
@@ -474,7 +476,13 @@ def _tables(text: str, source: str) -> dict[str, Any]:
     return merged
 
 
+@lru_cache(maxsize=16)
 def _parse(name: str, text: str, source: str) -> MachineDescription:
+    """The description in a text.
+
+    A test suite loads the same few texts again and again. Only built-in machines are extended, and
+    they do not change while a program runs.
+    """
     try:
         return _checked(name, text, source)
     except RecursionError:

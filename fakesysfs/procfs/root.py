@@ -8,7 +8,7 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtoull
 from fakesysfs.kernel.zones import PAGE_SHIFT, Zone
 from fakesysfs.kernfs.declare import RO, RW, Entry
-from fakesysfs.kernfs.static import StaticDirectories
+from fakesysfs.kernfs.static import StaticTables
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.sysfs.node import meminfo_line
 
@@ -194,9 +194,9 @@ SYS_VM_ENTRIES: tuple[Entry[Kernel], ...] = (
 )
 
 
-def make(static: StaticDirectories[Kernel]) -> None:
-    """Make /proc."""
-    static.make("/proc/sys/kernel", SYS_KERNEL_ENTRIES, file_size=0)
-    static.make("/proc/sys/vm", SYS_VM_ENTRIES, file_size=0)
-    static.make("/proc/sys")
-    static.make("/proc", ENTRIES, file_size=0)
+def declare(tables: StaticTables[Kernel]) -> None:
+    """Declare /proc."""
+    tables.declare("/proc/sys/kernel", SYS_KERNEL_ENTRIES, file_size=0)
+    tables.declare("/proc/sys/vm", SYS_VM_ENTRIES, file_size=0)
+    tables.declare("/proc/sys")
+    tables.declare("/proc", ENTRIES, file_size=0)

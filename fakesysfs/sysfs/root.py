@@ -18,7 +18,7 @@ from fakesysfs.kernel.node import NodeDevice
 from fakesysfs.kernel.notifier_error_inject import NotifierErrInject, NotifierErrInjectAction, NotifierErrInjectDir
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
 from fakesysfs.kernfs.declare import DirectoryKind, Kobject, Subdirectories
-from fakesysfs.kernfs.static import StaticDirectories
+from fakesysfs.kernfs.static import StaticTables
 from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
 from fakesysfs.sysfs.common import power, uevent
 
@@ -57,40 +57,39 @@ def _platform_roots(kernel: Kernel) -> dict[str, Kobject]:
     return {name: device for name, device in kernel.platform_bus.devices.items() if device.parent is None}
 
 
-def make(static: StaticDirectories[Kernel], kernel: Kernel) -> None:
-    """Make the directories of /sys that stand for no object."""
-    make_ = static.make
-    hotplug = kernel.config.memory_hotplug
+def declare(tables: StaticTables[Kernel], *, memory_hotplug: bool, numa_migration: bool) -> None:
+    """Declare the directories of /sys that stand for no object, as the kernel is configured."""
+    declare = tables.declare
     for name, entries in (
-        *((("memory", memory.MEMORY_BUS_ENTRIES),) if hotplug else ()),
+        *((("memory", memory.MEMORY_BUS_ENTRIES),) if memory_hotplug else ()),
         ("node", node.NODE_BUS_ENTRIES),
         ("memory_tiering", node.TIERING_BUS_ENTRIES),
         ("cpu", node.CPU_BUS_ENTRIES),
     ):
-        make_(f"/sys/bus/{name}", entries)
-    make_("/sys/bus", (Subdirectories(of=lambda _kernel: kernel.buses),))
-    make_("/sys/class")
-    make_("/sys/dev/block")
-    make_("/sys/dev/char", dax.CHAR_ENTRIES)
-    make_("/sys/dev")
-    make_(
+        declare(f"/sys/bus/{name}", entries)
+    declare("/sys/bus", (Subdirectories(of=lambda kernel: kernel.buses),))
+    declare("/sys/class")
+    declare("/sys/dev/block")
+    declare("/sys/dev/char", dax.CHAR_ENTRIES)
+    declare("/sys/dev")
+    declare(
         "/sys/devices/platform",
         (uevent(lambda _kernel: "/devices/platform", None), power("platform"), Subdirectories(of=_platform_roots)),
     )
-    make_("/sys/devices/system/cpu", node.CPU_ENTRIES)
-    if hotplug:
-        make_("/sys/devices/system/memory", memory.MEMORY_ENTRIES)
-    make_("/sys/devices/system/node", node.NODE_ENTRIES)
-    make_("/sys/devices/system")
-    make_("/sys/devices/virtual/memory_tiering", node.TIERING_ENTRIES)
-    make_("/sys/devices/virtual")
-    make_("/sys/devices")
-    if kernel.config.numa_migration:
-        make_("/sys/kernel/mm/numa", node.NUMA_ENTRIES)
-    make_("/sys/kernel/mm")
-    make_(debugfs.PATH, debugfs.ENTRIES, mode=0o700, file_size=0)
-    make_("/sys/kernel")
-    if hotplug:
-        make_("/sys/module/memory_hotplug", module.MEMORY_HOTPLUG_ENTRIES)
-    make_("/sys/module", (Subdirectories(of=lambda _kernel: kernel.modules.loaded),))
-    make_("/sys")
+    declare("/sys/devices/system/cpu", node.CPU_ENTRIES)
+    if memory_hotplug:
+        declare("/sys/devices/system/memory", memory.MEMORY_ENTRIES)
+    declare("/sys/devices/system/node", node.NODE_ENTRIES)
+    declare("/sys/devices/system")
+    declare("/sys/devices/virtual/memory_tiering", node.TIERING_ENTRIES)
+    declare("/sys/devices/virtual")
+    declare("/sys/devices")
+    if numa_migration:
+        declare("/sys/kernel/mm/numa", node.NUMA_ENTRIES)
+    declare("/sys/kernel/mm")
+    declare(debugfs.PATH, debugfs.ENTRIES, mode=0o700, file_size=0)
+    declare("/sys/kernel")
+    if memory_hotplug:
+        declare("/sys/module/memory_hotplug", module.MEMORY_HOTPLUG_ENTRIES)
+    declare("/sys/module", (Subdirectories(of=lambda kernel: kernel.modules.loaded),))
+    declare("/sys")

@@ -6,13 +6,15 @@ is a step.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import heapq
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +22,13 @@ from typing import Any
 from fakesysfs import machine as descriptions
 from fakesysfs.explore import report
 from fakesysfs.explore.order import Guide, Order, Step, program_name
+from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import LONGEST, Branch, Found, Search
 from fakesysfs.explore.state import State, changes, look
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
+from fakesysfs.kernfs.declare import Attribute
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.footprint import EVERYTHING, Footprint
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import StrPath
@@ -36,6 +42,8 @@ POLLS = 3
 """Equal reads, with nothing changed, after which a program polls: it gives way to the others."""
 LAST_POLLS = 100
 """Equal reads, with nothing changed and nobody else left, after which a program never ends."""
+SHOWS_ORDER = ("/control/", "/dev/kmsg", "/sys/kernel/uevent_seqnum")
+"""What shows the order in which messages were logged, uevents sent and calls refused."""
 _SHARE = 32
 """Branches that are found here before an executor gets them."""
 
@@ -92,11 +100,15 @@ class Exploration:
     explored: int
     """Orders that were run to their end, each once."""
     cut: int
-    """Orders that were given up: too long, or different when they were repeated."""
+    """Orders that were begun, and not run to their end.
+
+    The rest of such an order is explored elsewhere; or it is too long, or differs when repeated, and
+    then the search is not complete.
+    """
     failed: int
     """Explored orders that fail."""
     complete: bool
-    """Whether all orders were explored."""
+    """Whether all orders were explored, or with reduction one of each that have the same outcome."""
     preemptions: int | None
     """The bound on preemptions; None if there was no bound."""
     seconds: float
@@ -143,6 +155,7 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     inside: bool = False,
     longest: int = LONGEST,
     schedule: str | None = None,
+    reduction: bool = True,
     executor: Executor | None = None,
 ) -> Exploration:
     """Run `programs` side by side on a machine, in every order of their steps.
@@ -152,6 +165,10 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     a call are steps too. An order fails if a program lets an exception out, if `check(machine)`
     raises one or returns False, or if the programs never end. `setup(machine)` runs before each
     order.
+
+    Orders that differ in steps that commute have the same outcome; one of them is explored, the others
+    are `cut`. `reduction=False` explores all; programs that share more than the machine, such as a
+    Python variable, need that. With `preemptions` or an `executor` there is no reduction.
 
     `preemptions` leaves out the orders in which a program is preempted more often. `limit` ends the
     search after so many orders, `longest` gives an order up after so many steps. `schedule` runs
@@ -164,16 +181,31 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     _refuse_event_loop()
     scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
     runner = _Runner(scenario)
-    search = _search_for(runner, schedule, preemptions=preemptions, limit=limit)
-    if executor is None or schedule is not None:
-        search.work(runner)
-    else:
-        search.work(runner, until_pending=_SHARE)
-        _share(search, scenario, executor, preemptions=preemptions, limit=limit)
-    return _exploration(runner, search, schedule, preemptions)
+    if executor is not None and schedule is None:
+        shared = Search(preemptions=preemptions, limit=limit, longest=longest)
+        shared.work(runner, until_pending=_SHARE)
+        _share(shared, scenario, executor, preemptions=preemptions, limit=limit)
+        return _exploration(runner, shared, schedule, preemptions)
+    searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
+    with _rarer_collections():
+        while searches.work_once():
+            pass
+    return _exploration(runner, searches.search, schedule, preemptions)
 
 
-async def explore_async(
+@contextlib.contextmanager
+def _rarer_collections() -> Iterator[None]:
+    """Collect garbage less often: with Python's own thresholds that takes a fifth of an order."""
+    before = gc.get_threshold()
+    if before[0]:
+        gc.set_threshold(20_000, 5, 5)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+async def explore_async(  # noqa: PLR0913  as explore
     programs: Sequence[Program],
     *,
     machine: StrPath = "default",
@@ -185,15 +217,16 @@ async def explore_async(
     inside: bool = False,
     longest: int = LONGEST,
     schedule: str | None = None,
+    reduction: bool = True,
 ) -> Exploration:
     """As `explore`, within trio or asyncio. Other tasks run between two orders."""
     loop = event_loop()
     scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
     runner = _Runner(scenario)
-    search = _search_for(runner, schedule, preemptions=preemptions, limit=limit)
-    while search.work_once(runner):
+    searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
+    while searches.work_once():
         await loop.checkpoint()
-    return _exploration(runner, search, schedule, preemptions)
+    return _exploration(runner, searches.search, schedule, preemptions)
 
 
 def _refuse_event_loop() -> None:
@@ -204,10 +237,32 @@ def _refuse_event_loop() -> None:
     raise RuntimeError("an event loop runs here: await explore_async(...) instead")
 
 
-def _search_for(runner: _Runner, schedule: str | None, *, preemptions: int | None, limit: int | None) -> Search:
-    if schedule is None:
-        return Search(preemptions=preemptions, limit=limit, longest=runner.scenario.longest)
-    return Search(limit=1, longest=runner.scenario.longest, first=[Branch(tuple(schedule.split()), (), 0)])
+class _Searches:
+    """The search, which begins anew when it turns out that somebody reads the order of log messages or uevents."""
+
+    search: Search | ReducedSearch
+
+    def __init__(
+        self, runner: _Runner, schedule: str | None, *, preemptions: int | None, limit: int | None, reduction: bool
+    ) -> None:
+        self._runner = runner
+        self._limit = limit
+        longest = runner.scenario.longest
+        if schedule is not None:
+            self.search = Search(limit=1, longest=longest, first=[Branch(tuple(schedule.split()), (), 0)])
+        elif preemptions is not None or not reduction:
+            self.search = Search(preemptions=preemptions, limit=limit, longest=longest)
+        else:
+            self.search = ReducedSearch(limit=limit, longest=longest)
+
+    def work_once(self) -> bool:
+        """Run one order; returns whether there was one to run."""
+        more = self.search.work_once(self._runner)
+        search = self.search
+        if self._runner.order_is_read and isinstance(search, ReducedSearch) and not search.order_matters:
+            self.search = ReducedSearch(limit=self._limit, longest=self._runner.scenario.longest, order_matters=True)
+            return True
+        return more
 
 
 def _share(
@@ -243,11 +298,14 @@ def _search_branch(scenario: _Scenario, branch: Branch, preemptions: int | None,
     if _local.runner is None or _local.runner.scenario != scenario:
         _local.runner = _Runner(scenario)
     search = Search(preemptions=preemptions, limit=limit, longest=scenario.longest, first=[branch])
-    search.work(_local.runner)
+    with _rarer_collections():
+        search.work(_local.runner)
     return search.found
 
 
-def _exploration(runner: _Runner, search: Search, schedule: str | None, preemptions: int | None) -> Exploration:
+def _exploration(
+    runner: _Runner, search: Search | ReducedSearch, schedule: str | None, preemptions: int | None
+) -> Exploration:
     found = search.found
     seconds = search.elapsed
     reported = report.reported(runner, found, shorten=schedule is None)
@@ -355,6 +413,8 @@ class _Runner:
         self.scenario = scenario
         self.describes = False
         """Whether steps say what they changed."""
+        self.order_is_read = False
+        """A program or the check has read in which order messages were logged, uevents sent or calls refused."""
         self._tasks = Tasks()
         started = time.time_ns()
         self._sysroot = Sysroot.boot(
@@ -371,11 +431,12 @@ class _Runner:
             self._sysroot.reset()
         self._is_fresh = False
         self._machine = RunningMachine(self._sysroot, 0, tasks)
+        self._machine._tell_opened(self._note_opened)  # noqa: SLF001  ours
         if scenario.setup is not None:
             scenario.setup(self._machine)
         preempt = self._sysroot.kernel.preempt
         preempt.watched = scenario.inside
-        run = _Run(self._machine, tasks, guide, (lambda: look(self._sysroot.tree)) if self.describes else None)
+        run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes)
         try:
             for number, program in enumerate(scenario.programs):
                 run.start(program_name(number), _name_of(program), program)
@@ -385,6 +446,9 @@ class _Runner:
             run.close()
         if guide.order.why is None:
             self._check(guide.order)
+
+    def _note_opened(self, path: str) -> None:
+        self.order_is_read = self.order_is_read or path.startswith(SHOWS_ORDER)
 
     def _check(self, order: Order) -> None:
         check = self.scenario.check
@@ -402,13 +466,14 @@ class _Run:
     """One order while it runs."""
 
     def __init__(
-        self, machine: RunningMachine, tasks: Tasks, guide: Guide, look_again: Callable[[], State] | None
+        self, sysroot: Sysroot, machine: RunningMachine, tasks: Tasks, guide: Guide, *, describes: bool
     ) -> None:
+        self._sysroot = sysroot
+        self._kernel = sysroot.kernel
         self._machine = machine
         self._tasks = tasks
         self._guide = guide
-        self._look = look_again
-        self._seen: State = {} if look_again is None else look_again()
+        self._seen: State | None = look(sysroot.tree) if describes else None
         self._processes: dict[str, _Process] = {}
         self._timers: list[tuple[float, int, _Process]] = []
         self._slept = 0
@@ -471,12 +536,22 @@ class _Run:
         value: Any = None
         error: OSError | None = None
         answer, process.answer = process.answer, None
+        kernel = self._kernel
+        noted = self._notes()
+        footprint = kernel.footprint = Footprint()
         try:
             request: Waiting | None = advance(process.operation, answer)
         except StopIteration as stop:
             request, value = None, stop.value
         except OSError as raised:
             request, error = None, raised.with_traceback(None)
+        finally:
+            kernel.footprint = None
+        footprint.notes = error is not None or self._notes() != noted
+        if goes_on or request is not None:
+            footprint.write(EVERYTHING)  # it holds a lock, or waits for one
+        elif not self._is_recorded(call):
+            (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
         result = _waits_in_words(request) if request is not None else _in_words(call, value, error)
         self._note_reads(process, call, result)
         self._guide.took(
@@ -489,7 +564,8 @@ class _Run:
                 next(iter(getattr(error, "__notes__", ())), ""),
                 self._changed() if call.operation == "write" else (),
                 process.command,
-            )
+            ),
+            footprint,
         )
         if request is None:
             self._go_on(process, value, error)
@@ -500,6 +576,21 @@ class _Run:
         process.go_on(value, error)
         if process.error is not None:
             self._fail(f"{process.command} raised {_said(process.error)}", f"raised {process.name}")
+
+    def _notes(self) -> tuple[int, int]:
+        return self._kernel.printk.sequence, self._kernel.uevents.sequence
+
+    def _is_recorded(self, call: _Call) -> bool:
+        """Whether the kernel records all that such a call reads and changes."""
+        if call.operation == "exists":
+            return True
+        tree = self._sysroot.tree
+        try:
+            found = tree.find(tree.resolve(call.path)) if call.operation in {"read", "write"} else None
+        except KernelError:
+            return call.operation in {"read", "write"}  # what decides that a name is absent is recorded
+        entry = found.place.entry if found is not None and found.place is not None else None
+        return isinstance(entry, Attribute) and entry.recorded
 
     def _begin(self, call: _Call) -> Coroutine[Request, Answer, Any]:
         machine = self._machine
@@ -537,9 +628,9 @@ class _Run:
             process.reads[call.operation, call.path, result] += 1
 
     def _changed(self) -> tuple[str, ...]:
-        if self._look is None:
+        if self._seen is None:
             return ()
-        before, self._seen = self._seen, self._look()
+        before, self._seen = self._seen, look(self._sysroot.tree)
         return changes(before, self._seen)
 
 

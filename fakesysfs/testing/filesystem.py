@@ -13,6 +13,7 @@ import errno
 import os
 import select
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fakesysfs.kernfs import Caller, Journal, OpenFile, Stat, Tree, names_in, open_file
@@ -56,6 +57,8 @@ class FileSystem:
         self.tree = tree
         self.journal = journal
         self.caller = caller
+        self.opened: Callable[[str], None] | None = None
+        """Called with each path that is opened."""
 
     def as_user(self, uid: int) -> FileSystem:
         """The same for a caller with another uid and no groups."""
@@ -65,12 +68,12 @@ class FileSystem:
 
     def open(self, path: str, flags: int) -> Descriptor:
         """System call open. Nothing can be made here: O_CREAT of a new name is EACCES."""
+        if self.opened is not None:
+            self.opened(path)
         if not path:
             raise KernelError(errno.ENOENT, "the path is empty", "getname_flags")
         try:
-            ino = self.tree.walk(path)
-            if not flags & os.O_NOFOLLOW:
-                ino = self.tree.resolve(path)
+            ino = self.tree.walk(path) if flags & os.O_NOFOLLOW else self.tree.resolve(path)
         except KernelError as error:
             if error.errno == errno.ENOENT and flags & os.O_CREAT:
                 self.tree.resolve(os.path.dirname(path))  # noqa: PTH120  a path of the fake, not of the host

@@ -102,6 +102,10 @@ class _Running(Controls):
         self._outside = FileSystem(sysroot.tree, None, Caller(os.getpid(), command))
         self._files = FileSystem(sysroot.tree, sysroot.journal, Caller(os.getpid(), command, uid))
 
+    def _tell_opened(self, opened: Callable[[str], None]) -> None:
+        """Call `opened` with each path that is opened from now on."""
+        self._outside.opened = self._files.opened = opened
+
     def _show(self, path: str) -> str:
         return _text(sched.run(_read_all(self._outside, path)))
 

@@ -77,11 +77,13 @@ def test_what_was_covered() -> None:
         return text.splitlines()[0].partition(" fail. ")[2]
 
     assert first_line(Found(explored=3)) == "Explored: all orders (complete). 2.0 seconds."
+    reduced = "Explored: all orders, but for steps that commute (complete). 2.0 seconds."
+    assert first_line(Found(explored=3, reduces=True)) == reduced
     assert first_line(Found(explored=3, bounded=1), 2) == "Explored: all with at most 2 preemptions. 2.0 seconds."
     assert first_line(Found(explored=3, bounded=1), 1) == "Explored: all with at most 1 preemption. 2.0 seconds."
     assert first_line(Found(explored=3, interrupted=True)) == "A limit cut the search short. 2.0 seconds."
     assert (
-        first_line(Found(explored=3, cut=1, given_up=[Order(too_long=True)]))
+        first_line(Found(explored=3, given_up=1, not_finished=[Order(too_long=True)]))
         == "Not all orders were explored. 2.0 seconds."
     )
 

@@ -162,7 +162,7 @@ def test_a_program_that_does_something_else_when_repeated() -> None:
     search.work(Fickle([["step"] * 2] * 2))
     assert search.found.cut > 0
     assert not search.found.complete
-    assert search.found.given_up[0].diverged.startswith('step 1 should be "A: write: 1", and is "A: write: ')
+    assert search.found.not_finished[0].diverged.startswith('step 1 should be "A: write: 1", and is "A: write: ')
 
 
 def test_failures_are_counted_and_kept() -> None:

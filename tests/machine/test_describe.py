@@ -62,6 +62,20 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert setup.default_online_type is Mmop.ONLINE
 
 
+def test_a_file_that_changed_is_another_machine(tmp_path: Path) -> None:
+    """Although a text that was parsed before is not parsed again."""
+    path = tmp_path / "m.toml"
+    path.write_text(GOOD)
+    first = load(str(path))
+    assert load(str(path)).setup() is first.setup()
+    path.write_text(GOOD.replace("0-1", "0-3"))
+    assert load(str(path)).setup().nodes[0].cpus == (0, 1, 2, 3)
+    path.write_text("")
+    for _ in range(2):
+        with pytest.raises(MachineError, match="the file is empty"):
+            load(str(path))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

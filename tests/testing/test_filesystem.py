@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from fakesysfs.kernfs import Caller, Tree
-from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Group, Link
+from fakesysfs.kernfs.declare import Attribute, Directory, DirectoryKind, Group, Link, Links
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import run
 from fakesysfs.testing.filesystem import FileSystem
@@ -150,3 +150,67 @@ def test_another_user_has_what_the_mode_gives_others(files: FileSystem) -> None:
     for path, flags in (("/sys/state", os.O_WRONLY), ("/sys/secret", os.O_RDONLY), ("/sys/state", os.O_RDWR)):
         with refused(errno.EACCES):
             nobody.open(path, flags)
+
+
+LINKED = SimpleNamespace(serial=1, index=0)
+TARGETS: dict[str, str] = {
+    "relative": "sub/deep",
+    "absolute": "/sub",
+    "up": "sub/deep/..",
+    "above_all": "../../../sub",
+    "round": "round",
+    **{f"hop{number}": f"hop{number - 1}" if number else "sub" for number in range(41)},
+}
+LINKS = DirectoryKind[object](
+    "links",
+    lambda _kobj: "/",
+    [
+        Links(of=lambda _kobj: {name: (LINKED, target) for name, target in TARGETS.items()}, slots=50, verbatim=True),
+        Attribute(name="file", mode=0o444, show=lambda _kobj: "at the top\n"),
+        Group(
+            name="sub",
+            entries=(
+                Attribute(name="file", mode=0o444, show=lambda _kobj: "in sub\n"),
+                Group(name="deep", entries=(Attribute(name="file", mode=0o444, show=lambda _kobj: "in deep\n"),)),
+            ),
+        ),
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/relative/file", "in deep\n"),
+        ("/relative/../file", "in sub\n"),
+        ("/absolute/deep/file", "in deep\n"),
+        ("/absolute/../file", "at the top\n"),
+        ("/up/file", "in sub\n"),
+        ("/above_all/file", "in sub\n"),
+        ("//sub/./deep//../file", "in sub\n"),
+        ("/hop39/file", "in sub\n"),
+        ("/hop40/file", "ELOOP"),
+        ("/round", "ELOOP"),
+        ("/round/file", "ELOOP"),
+        ("/file/file", "ENOTDIR"),
+        ("/relative/none", "ENOENT"),
+    ],
+)
+def test_links_on_the_way(path: str, text: str) -> None:
+    """step_into, path_init: 40 links at most, an absolute one begins at the root, `..` is that of the target."""
+    root = Directory(1, LINKS, None)
+    registry = SimpleNamespace(objects={1: root}, generation=0)
+    files = FileSystem(Tree(root, registry, lambda _: LINKS, tuple, lambda: 0), None, Caller(1, "test"))
+    try:
+        seen = run(files.read(files.open(path, os.O_RDONLY), 100)).decode()
+    except KernelError as error:
+        seen = error.name
+    assert seen == text
+
+
+def test_a_link_in_the_last_place_is_followed_unless_told(files: FileSystem) -> None:
+    assert files.lstat("/sys/link") != files.stat("/sys/link")
+    with refused(errno.EISDIR):
+        files.open("/sys/link", os.O_RDONLY)
+    with refused(errno.ELOOP):
+        files.open("/sys/link", os.O_RDONLY | os.O_NOFOLLOW)

@@ -1,0 +1,178 @@
+"""The reduction misses nothing: random scenarios on a small machine, with and without it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from fakesysfs.kernfs import Caller, Tree, names_in, open_file
+from fakesysfs.ops import sched
+from fakesysfs.ops.errors import KernelError
+from fakesysfs.testing import ExploreHandle, RunningMachine, explore
+from fakesysfs.testing.exploration import Program
+
+MACHINE = Path(__file__).with_name("two-devices.toml")
+MEMORY, DAX = "/sys/devices/system/memory", "/sys/bus/dax"
+BLOCKS = (32, 33, 64, 65)
+KERNELS = ("hotplug-v3", "7.3", "7.2")
+CALLER = Caller(1, "test")
+DIFFERS = {"/sys/kernel/uevent_seqnum"}
+"""What shows the order in which things happened, and nothing else."""
+
+Call = tuple[str, str, str]
+"""Operation, path, what is written."""
+
+
+def calls(kernel: str) -> list[Call]:
+    """What programs of a scenario do."""
+    words = ("offline", "online", "online_movable", "online_kernel", "nonsense")
+    found: list[Call] = []
+    for block in BLOCKS:
+        path = f"{MEMORY}/memory{block}"
+        found += [("write", f"{path}/state", word) for word in words]
+        found += [("write", f"{path}/online", word) for word in "01"]
+        found += [("read", f"{path}/{name}", "") for name in ("state", "online", "valid_zones", "removable")]
+        found.append(("exists", path, ""))
+    found += [("write", f"{MEMORY}/auto_online_blocks", word) for word in words]
+    found += [("read", f"{MEMORY}/auto_online_blocks", ""), ("ls", MEMORY, ""), ("read", "/proc/meminfo", "")]
+    whole = {"hotplug-v3": ("hotplug", "unplug"), "7.3": ("state", "unplugged")}.get(kernel)
+    for device in ("dax0.0", "dax1.0"):
+        if whole is not None:
+            path = f"{DAX}/devices/{device}/{whole[0]}"
+            found += [("write", path, whole[1]), ("write", path, "online_movable"), ("read", path, "")]
+        found += [("write", f"{DAX}/drivers/kmem/{what}", device) for what in ("unbind", "bind")]
+        found.append(("exists", f"{DAX}/devices/{device}", ""))
+    region = "/sys/bus/cxl/devices/dax_region0/dax_region"
+    found += [("write", f"{region}/create", "1"), ("write", f"{region}/delete", "dax0.0"), ("ls", f"{DAX}/devices", "")]
+    return found
+
+
+class Outcomes:
+    """What programs saw, and the machine that they left."""
+
+    def __init__(self) -> None:
+        self.found: set[object] = set()
+        self._results: dict[int, list[str]] = {}
+
+    def program(self, number: int, what: Sequence[Call]) -> Program:
+        async def run(m: ExploreHandle) -> None:
+            results = self._results[number] = []
+            for operation, path, data in what:
+                arguments = (path, data) if operation == "write" else (path,)
+                try:
+                    results.append(str(await getattr(m, operation)(*arguments)))
+                except OSError as error:
+                    results.append(str(error.errno))
+
+        return run
+
+    def check(self, machine: RunningMachine) -> None:
+        self.found.add((str(self._results), frozenset(machine_value(machine))))
+
+
+def machine_value(machine: RunningMachine) -> Iterator[tuple[str, object]]:
+    """The whole machine: all names, all texts, all links."""
+    tree = machine._sysroot.tree
+    for top in ("/sys", "/proc"):
+        yield from _below(tree, tree.walk(top), top)
+
+
+def _below(tree: Tree, directory: int, path: str) -> Iterator[tuple[str, object]]:
+    names = names_in(tree, path)
+    yield path, tuple(sorted(names))
+    for name in names:
+        ino, below = tree.lookup(directory, name.encode()), f"{path}/{name}"
+        mode = tree.getattr(ino).mode
+        if stat.S_ISLNK(mode):
+            yield below, tree.readlink(ino)
+        elif stat.S_ISDIR(mode):
+            if name != "power":  # no call of a scenario changes these
+                yield from _below(tree, ino, below)
+        elif mode & 0o444 and below not in DIFFERS:
+            yield below, _text(tree, ino)
+
+
+def _text(tree: Tree, ino: int) -> object:
+    try:
+        file = open_file(tree, ino, os.O_RDONLY, CALLER, None)
+        return sched.run(file.read_sleeping(0, 1 << 20)) if file.reading_sleeps else file.read(0, 1 << 20)
+    except KernelError as error:
+        return error.errno
+
+
+def outcomes(
+    programs: Sequence[Sequence[Call]], kernel: str, *, reduction: bool, before: Sequence[Call] = ()
+) -> tuple[set[object], int]:
+    """What came of all orders, after the calls `before`, and how many were explored."""
+    seen = Outcomes()
+
+    def setup(machine: RunningMachine) -> None:
+        for operation, path, data in before:
+            if operation == "write":
+                with contextlib.suppress(OSError):
+                    machine.write(path, data)
+
+    found = explore(
+        [seen.program(number, what) for number, what in enumerate(programs)],
+        machine=MACHINE,
+        kernel=kernel,
+        setup=setup,
+        check=seen.check,
+        reduction=reduction,
+    )
+    assert found.complete
+    assert not found.failed
+    return seen.found, found.explored
+
+
+def draw(chance: random.Random, kernel: str) -> list[list[Call]]:
+    """Two or three programs with two to five steps in all; most about blocks, which commute now and then."""
+    everything = calls(kernel)
+    about_blocks = [call for call in everything if f"{MEMORY}/memory" in call[1]]
+
+    def call() -> Call:
+        return chance.choice(about_blocks if chance.random() < 0.7 else everything)
+
+    while True:
+        programs = [[call() for _ in range(chance.randint(1, 3))] for _ in range(chance.choice((2, 2, 3)))]
+        if 2 <= sum(map(len, programs)) <= 5:
+            return programs
+
+
+@pytest.mark.parametrize(("first", "number"), [(0, 20), pytest.param(1000, 300, marks=pytest.mark.ci)])
+def test_the_same_outcomes(first: int, number: int) -> None:
+    explored = reduced = 0
+    for seed in range(first, first + number):
+        chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
+        kernel = chance.choice(KERNELS)
+        programs = draw(chance, kernel)
+        all_outcomes, all_orders = outcomes(programs, kernel, reduction=False)
+        some_outcomes, some_orders = outcomes(programs, kernel, reduction=True)
+        assert some_outcomes == all_outcomes, (seed, kernel, programs)
+        explored, reduced = explored + all_orders, reduced + some_orders
+    assert reduced < explored
+
+
+@pytest.mark.parametrize(("first", "number"), [(0, 50), pytest.param(10_000, 2000, marks=pytest.mark.ci)])
+def test_steps_that_commute_can_be_swapped(first: int, number: int) -> None:
+    """After random writes, two calls that the search takes to commute do: same results, same machine."""
+    commuting, seed = 0, first
+    while commuting < number:
+        chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
+        seed += 1
+        kernel = chance.choice(KERNELS)
+        everything = calls(kernel)
+        before = [chance.choice(everything) for _ in range(chance.randint(0, 4))]
+        pair = [[chance.choice(everything)], [chance.choice(everything)]]
+        _, explored = outcomes(pair, kernel, reduction=True, before=before)
+        if explored == 1:
+            commuting += 1
+            both, orders = outcomes(pair, kernel, reduction=False, before=before)
+            assert orders == 2
+            assert len(both) == 1, (seed - 1, kernel, before, pair)

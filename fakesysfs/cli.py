@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fakesysfs import __version__
+from fakesysfs.explore import arguments as explore_arguments
 from fakesysfs.kernfs import names_in
 
 if TYPE_CHECKING:
@@ -119,6 +120,16 @@ def make_parser() -> argparse.ArgumentParser:
         help="udev rules, may be repeated; `none`, or `distribution` (the default)",
     )
     run.add_argument("arguments", metavar="COMMAND", nargs=argparse.REMAINDER, help="the command; default: a shell")
+
+    explore = command(
+        "explore",
+        _explore,
+        "run programs in every order of their steps: is there one in which they break each other?",
+        "fakesysfs explore --check ./is-whole.sh -- ./remover.sh ./onliner.sh",
+    )
+    _add_machine_and_kernel(explore)
+    explore_arguments.add_to(explore)
+    explore.epilog = f"{explore_arguments.ABOUT}\n{explore.epilog}"
 
     umount = command(
         "umount",
@@ -301,6 +312,16 @@ def _run(options: argparse.Namespace) -> int:
         at=options.at,
         rules=(options.rules or []) if options.udev else None,
     )
+
+
+def _explore(options: argparse.Namespace) -> int:
+    from fakesysfs.explore import cli  # noqa: PLC0415
+
+    if options.replay is None:
+        # Each of --jobs would say what is wrong with them.
+        _load(options.machine)
+        _profile(options.kernel)
+    return cli.main(options)
 
 
 def _umount(options: argparse.Namespace) -> int:

@@ -58,6 +58,7 @@ VALUES: Mapping[str, Completion] = {
     "FILE": _TOML,
     "DIR|FILE": _RULES,
     "DIR_OR_FILE": shtab.FILE,
+    "PATH": shtab.FILE,
     "COMMAND": _COMMANDS,
 }
 """By the name that the help gives the value."""

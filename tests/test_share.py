@@ -116,7 +116,7 @@ def test_completion(shell: str, tmp_path: Path) -> None:
     def complete(*words: str) -> set[str]:
         return set(SHELLS[shell](["fakesysfs", *words], tmp_path))
 
-    assert complete("") == {"mount", "run", "umount", "list", "check", "replay", "record"}
+    assert complete("") == {"mount", "run", "explore", "umount", "list", "check", "replay", "record"}
     assert complete("mou") == {"mount"}
     assert complete("mount", "--fore") == {"--foreground"}
     assert complete("mount", "--machine", "") == {*builtin(), "own.toml"}
@@ -188,7 +188,7 @@ def test_completion_in_zsh(tmp_path: Path) -> None:
             zsh.end()
 
 
-@pytest.mark.parametrize("command", ["mount", "run", "umount", "list", "check", "replay", "record"])
+@pytest.mark.parametrize("command", ["mount", "run", "explore", "umount", "list", "check", "replay", "record"])
 def test_all_options_of_a_command_are_in_the_man_page(command: str) -> None:
     """A command with a parser of its own needs a line in `whole_parser`."""
     usage = subprocess.run(

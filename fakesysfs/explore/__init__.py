@@ -4,6 +4,9 @@
 - search.py: every order, depth first, each exactly once.
 - minimise.py: a failing order with as few switches between programs as possible.
 - report.py: the progress line and the report.
+- programs.py, messages.py, controller.py, workers.py: real programs, each order in a run with a mount
+  that holds them.
+- arguments.py, cli.py: `fakesysfs explore`.
 
 The search does not know what runs the programs. `fakesysfs.testing.explore` runs coroutines on a
 machine in process, `fakesysfs explore` real programs on a mount.

@@ -79,6 +79,8 @@ class DivergedError(Exception):
     def __init__(self, position: int, expected: str, found: str) -> None:
         super().__init__(f"step {position + 1} should be {expected}, and is {found}")
         self.position = position
+        self.expected = expected
+        self.found = found
 
 
 class AsleepError(Exception):
@@ -156,17 +158,17 @@ class Guide:
         loosely: bool = False,
     ) -> None:
         self.order = Order()
-        self._schedule = schedule
+        self.schedule = schedule
         self._expected = expected
-        self._longest = longest
-        self._loosely = loosely
+        self.longest = longest
+        self.loosely = loosely
         self._followed = 0
 
     def choose(self, runnable: Sequence[str]) -> str:
         """Which of the processes takes the next step. Raises DivergedError, TooLongError."""
         runnable = tuple(sorted(runnable, key=in_order))
         position = len(self.order.steps)
-        if position == self._longest:
+        if position == self.longest:
             raise TooLongError
         chosen = self._scheduled(runnable)
         if chosen is None:
@@ -177,10 +179,10 @@ class Guide:
         return chosen
 
     def _scheduled(self, runnable: Sequence[str]) -> str | None:
-        while self._followed < len(self._schedule):
+        while self._followed < len(self.schedule):
             self._followed += 1
-            name = self._schedule[self._followed - 1]
-            if not self._loosely or name in runnable:
+            name = self.schedule[self._followed - 1]
+            if not self.loosely or name in runnable:
                 return name
         return None
 
@@ -199,5 +201,5 @@ class Guide:
 
     def ended(self) -> None:
         """No process can go on. Raises DivergedError if the schedule is longer."""
-        if not self._loosely and self._followed < len(self._schedule):
-            raise DivergedError(len(self.order.steps), f"one of {self._schedule[self._followed]}", "none: all ended")
+        if not self.loosely and self._followed < len(self.schedule):
+            raise DivergedError(len(self.order.steps), f"one of {self.schedule[self._followed]}", "none: all ended")

@@ -51,7 +51,7 @@ class OperationDriver:
         was started already asked for `request`.
         """
         answer: Answer | None = None
-        caller = _Caller(SignalWatch(opener, ino, self.device) if opener else None)
+        caller = Caller(opener, SignalWatch(opener, ino, self.device) if opener else None)
         try:
             while True:
                 if request is None:
@@ -61,7 +61,7 @@ class OperationDriver:
                         return stop.value  # type: ignore[no-any-return]
                     finally:
                         self._stepped()
-                if about_to_sleep is not None and not isinstance(request, Preempt):
+                if about_to_sleep is not None:
                     about_to_sleep()
                     about_to_sleep = None
                 self.asleep += 1
@@ -73,7 +73,7 @@ class OperationDriver:
         finally:
             operation.close()
 
-    async def _grant(self, request: Waiting, caller: _Caller) -> Answer:
+    async def _grant(self, request: Waiting, caller: Caller) -> Answer:
         if isinstance(request, Preempt):
             # Twice: tasks that were woken just now run in the same round as this one. We go on after all of them.
             await trio.lowlevel.checkpoint()
@@ -99,7 +99,7 @@ class OperationDriver:
                 self.blocked_operations -= 1
             request.queue.discard(token)
 
-    async def _wait(self, woken: trio.Event, signals: Signals, caller: _Caller) -> Answer:
+    async def _wait(self, woken: trio.Event, signals: Signals, caller: Caller) -> Answer:
         """Until it is woken, or a signal came: the caller is looked at now and then."""
         if signals is Signals.NONE:
             await woken.wait()
@@ -116,12 +116,14 @@ class OperationDriver:
             seconds = min(seconds * _LONGER, max(_LAST_LOOK_SECONDS, self.asleep * _LOOK_EVERY_SECONDS))
 
 
-class _Caller:
+class Caller:
     """What is known of the signals of an operation's caller; of one that is not visible from here, nothing."""
 
-    __slots__ = ("_interrupted", "_watch", "waited")
+    __slots__ = ("_interrupted", "_watch", "opener", "waited")
 
-    def __init__(self, watch: SignalWatch | None) -> None:
+    def __init__(self, opener: int, watch: SignalWatch | None) -> None:
+        self.opener = opener
+        """The thread that opened the file."""
         self._watch = watch
         self._interrupted = False
         self.waited = False

@@ -409,7 +409,7 @@ class Operations(pyfuse3.Operations):
         """Names with their attributes, as many as fit."""
         opened = self._open_directories[fh]
         kept = self.invalidator.may_be_kept(opened.ino)
-        reply = pyfuse3.readdir_reply
+        reply = self._reply
         if start_id < _DOTS:
             entry = self._dots  # of these the host takes the number only
             for cookie, name, ino in ((1, b".", opened.ino), (2, b"..", self._tree.above(opened.ino))):
@@ -427,6 +427,8 @@ class Operations(pyfuse3.Operations):
             entry.st_ino = ino
             if not reply(token, name, entry, cookie):
                 return
+
+    _reply = staticmethod(pyfuse3.readdir_reply)
 
     def _note_listing(self, opened: OpenDirectory) -> None:
         """The host is about to hear the names of a directory: those that may go must be forgotten when they do."""

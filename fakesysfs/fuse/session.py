@@ -22,6 +22,7 @@ import trio
 
 from fakesysfs.fuse import limits, reach
 from fakesysfs.fuse.fast import loop
+from fakesysfs.fuse.gate import Gate, HoldingOperations
 from fakesysfs.fuse.handler import RESERVE
 from fakesysfs.fuse.memory import keep_heap
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
@@ -43,20 +44,25 @@ def serve(
     ready: Callable[[], None],
     private: bool = False,
     uevents: UeventBarrier | None = None,
+    gate: Gate | None = None,
 ) -> None:
     """Mount `sysroot` at `point` and serve it until it ends; `ready` is called once it answers.
 
     `private`: the mount namespace ends with this process, so that a killed server leaves no mount. `uevents` runs
-    beside it. A process may call this once: pyfuse3 has one session. Raises MountError.
+    beside it. With a `gate` the mount holds (`gate.py`). A process may call this once: pyfuse3 has one session.
+    Raises MountError.
     """
     _reset_signals()
     keep_heap()
-    operations = Operations(sysroot, ready, uevents)
+    operations = (
+        Operations(sysroot, ready, uevents) if gate is None else HoldingOperations(sysroot, ready, gate, uevents)
+    )
     # With Python's 5 ms the invalidation thread would wait that long for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
-    loop.install(operations.busy)
+    if gate is None:
+        loop.install(operations.busy)  # a mount that holds answers no bursts: the next request takes its time
     try:
-        trio.run(_serve, operations, os.path.realpath(point), allow_other, private)
+        trio.run(_serve, operations, os.path.realpath(point), allow_other, private, gate)
     finally:
         loop.end()
 
@@ -76,7 +82,13 @@ def _signals_that_end() -> list[signal.Signals]:
     return [signal.SIGTERM, *(number for number in others if signal.getsignal(number) is not signal.SIG_IGN)]
 
 
-async def _serve(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001
+async def _serve(
+    operations: Operations,
+    point: str,
+    allow_other: bool,  # noqa: FBT001
+    private: bool,  # noqa: FBT001
+    gate: Gate | None,
+) -> None:
     # All descriptors and threads are there before the mount is: a limit that is lowered later refuses requests, and
     # never ends the mount.
     with trio.open_signal_receiver(*_signals_that_end()) as signals, _MountTable() as table:
@@ -86,7 +98,11 @@ async def _serve(operations: Operations, point: str, allow_other: bool, private:
         except RuntimeError as error:
             raise MountError(f"{point}: {limits.reached(error) or error}") from None
         try:
-            await _serve_mount(operations, point, allow_other, private, signals, table)
+            async with trio.open_nursery() as nursery:
+                if gate is not None:
+                    nursery.start_soon(gate.run)
+                await _serve_mount(operations, point, allow_other, private, signals, table)
+                nursery.cancel_scope.cancel()
         finally:
             operations.invalidator.abandon()
 

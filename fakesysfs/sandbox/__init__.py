@@ -7,7 +7,8 @@ Processes
                the server and the command, and reaps orphans. The kernel kills the whole namespace when it ends.
     server     (`server.py`) A child of the init: the FUSE server of `fakesysfs mount`.
     command    A child of the init, in the process group and session of the launcher: so Ctrl-C and Ctrl-Z work as
-               without a run.
+               without a run. Under `fakesysfs explore` it is the controller (explore/controller.py), which starts the
+               programs, each in a session of its own.
     udevd      (`udev.py`) With --udev: a child of the init, started before the command.
     follower   (`netlink.py`) With --mount and --at: a child of the init. It sends the uevents, as the server is in
                another network namespace. Without these options the server sends them (`uevent_sender.py`).

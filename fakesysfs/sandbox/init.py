@@ -20,6 +20,7 @@ import os
 import select
 import signal
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -33,10 +34,14 @@ from fakesysfs.sandbox.udev import Udev
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 
+Command = list[str] | Callable[[], NoReturn]
+"""A command line, or what the command's process does instead of one."""
+
+
 class Run(NamedTuple):
     """The command, and what it would inherit without a run."""
 
-    command: list[str]
+    command: Command
     fake: server.Fake
     plan: Plan
     mounted_at: str | None
@@ -244,6 +249,9 @@ class _Init:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._run.signal_mask)
             environment = view.environment(os.environ)
+            if callable(command):
+                os.environ.update(environment)
+                command()
             os.environ["PATH"] = environment["PATH"]
             if not command[0]:  # which Python refuses in its own way
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -257,7 +265,8 @@ class _Init:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 status = _NOT_FOUND
-            os.write(2, f"fakesysfs: {command[0]}: {error.strerror}\n".encode())
+            name = "the command" if callable(command) else command[0]
+            os.write(2, f"fakesysfs: {name}: {error.strerror}\n".encode())
         finally:
             os._exit(status)
 

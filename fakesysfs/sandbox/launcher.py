@@ -18,13 +18,13 @@ from fakesysfs.fuse import limits, mount, mount_table
 from fakesysfs.fuse.descriptors import close_all_but, have_standard_descriptors, point_at_null
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, namespaces, server, udev, view
-from fakesysfs.sandbox.init import Run, be_init, kill_descendants
+from fakesysfs.sandbox.init import Command, Run, be_init, kill_descendants
 
 _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
 def run(
-    command: list[str],
+    command: Command,
     fake: server.Fake,
     *,
     network: bool,
@@ -117,7 +117,7 @@ class _Launcher:
         self._started = False
         self._terminal = _Terminal()
 
-    def launch(self, command: list[str], mask: set[int], *, network: bool) -> int:
+    def launch(self, command: Command, mask: set[int], *, network: bool) -> int:
         """Start everything, wait; returns the command's status as from waitpid(2). Raises MountError."""
         if self._at is None:
             mount.check_library()

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 
 class Fake(NamedTuple):
-    """What is served: the name or file of a machine, the name of a kernel."""
+    """What is served: the name or file of a machine, the name of a kernel.
+
+    `gate`: the server's end of the socket on which an explorer says whom to hold (`fuse/gate.py`), -1 without.
+    """
 
     machine: str
     kernel: str
+    gate: int = -1
 
 
 _LOOK_MS = 1000
@@ -90,7 +94,7 @@ def start(fake: Fake, point: str, *, private: bool, outside: int | None = None) 
     pid = os.fork()
     if pid == 0:
         try:
-            _leave_the_command_alone(pipes)
+            _leave_the_command_alone({*pipes, *({fake.gate} - {-1})})
             if private:
                 _be_server(fake, point, pipes, private=True, outside=outside)
             _be_guardian(fake, point, pipes, parent)
@@ -194,11 +198,11 @@ def _say(pipes: _Pipes, status: int | None, text: str) -> None:
         os.write(pipes.answer, (text if status is None else f"{status}\n{text}").encode())
 
 
-def _leave_the_command_alone(pipes: _Pipes) -> None:
+def _leave_the_command_alone(kept: set[int]) -> None:
     """Its pipes must end when it closes them, and its terminal's signals are not for the server."""
     os.setsid()
     point_at_null(0, 1)
-    close_all_but(set(pipes))
+    close_all_but(kept)
     linux.unblock_signals()
 
 
@@ -208,6 +212,7 @@ def _serve(
     gc.disable()  # nothing that is imported becomes garbage
     mount.import_pyfuse3()
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  only the server needs these
+    from fakesysfs.fuse.gate import Gate  # noqa: PLC0415
     from fakesysfs.fuse.session import serve  # noqa: PLC0415
     from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415
     from fakesysfs.kernel.profile import UnknownKernelError, find_profile  # noqa: PLC0415
@@ -236,5 +241,10 @@ def _serve(
 
     # All users see sysfs on a real machine. Here those of the mount namespace do.
     allow_other = private or os.getuid() == 0
-    serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, uevents=uevents)
+
+    def watch(on: bool) -> None:  # noqa: FBT001
+        sysroot.kernel.preempt.watched = on
+
+    gate = None if fake.gate < 0 else Gate(fake.gate, watch)
+    serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, uevents=uevents, gate=gate)
     return 0, ""

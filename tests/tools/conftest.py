@@ -70,17 +70,18 @@ def processes_with(mark: str) -> list[int]:
 
 
 class Runner:
-    """Runs `fakesysfs run`. `wrapper` is put before the command line."""
+    """Runs `fakesysfs run`, or another command of it. `wrapper` is put before the command line."""
 
-    def __init__(self, mark: str, wrapper: Sequence[str] = ()) -> None:
+    def __init__(self, mark: str, wrapper: Sequence[str] = (), command: str = "run") -> None:
         self.mark = mark
         self.wrapper = wrapper
+        self.command = command
         self.environment = os.environ | {MARK: mark}
         self.started: list[subprocess.Popen[str]] = []
 
     def line(self, *arguments: str | Path) -> list[str | Path]:
         """The whole command line."""
-        return [*self.wrapper, sys.executable, "-m", "fakesysfs", "run", *arguments]
+        return [*self.wrapper, sys.executable, "-m", "fakesysfs", self.command, *arguments]
 
     def __call__(self, *arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
         """Run to the end."""
@@ -113,8 +114,8 @@ class Runner:
         return processes_with(self.mark)
 
 
-def _runner(where: Path, wrapper: Sequence[str] = ()) -> Iterator[Runner]:
-    runner = Runner(uuid.uuid4().hex, wrapper)
+def _runner(where: Path, wrapper: Sequence[str] = (), command: str = "run") -> Iterator[Runner]:
+    runner = Runner(uuid.uuid4().hex, wrapper, command)
     yield runner
     try:
         eventually(lambda: not runner.alive(), "the end of all processes")
@@ -142,8 +143,27 @@ AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-group
 
 
 @pytest.fixture
+def explore(tmp_path: Path) -> Iterator[Runner]:
+    """`fakesysfs explore`, of which nothing may be left at the end."""
+    yield from _runner(tmp_path, command="explore")
+
+
+@pytest.fixture
 def run_as_nobody(public_path: Path) -> Iterator[Runner]:
     """The same as a user without any rights, who can reach `public_path`."""
+    need_other_users()
+    yield from _runner(public_path, AS_NOBODY)
+
+
+@pytest.fixture
+def explore_as_nobody(public_path: Path) -> Iterator[Runner]:
+    """`fakesysfs explore` as that user."""
+    need_other_users()
+    yield from _runner(public_path, AS_NOBODY, "explore")
+
+
+def need_other_users() -> None:
+    """Skip where fakesysfs cannot be run as a user without any rights."""
     if os.geteuid():
         pytest.skip("only root can become another user")
     script = "import fakesysfs.sysroot, fakesysfs.fuse.session; open('/dev/fuse', 'r+b', 0)"
@@ -153,4 +173,3 @@ def run_as_nobody(public_path: Path) -> Iterator[Runner]:
         pytest.skip(f"closed to other users: {done.stderr.splitlines()[-1]}")
     if subprocess.run([*AS_NOBODY, "unshare", "-Ur", "true"], check=False, capture_output=True).returncode:
         pytest.skip("user namespaces are closed to ordinary users")
-    yield from _runner(public_path, AS_NOBODY)

@@ -81,8 +81,8 @@ function _shtab_fakesysfs_using
   test "$_shtab_fakesysfs_cmdpath" = "$argv"
 end
 
-set -g _shtab_fakesysfs_commands mount run umount list check replay record
-set -g _shtab_fakesysfs_opts_with_value --at --jobs --kernel --kernel-image --machine --mount --note --on --output --rules -j -o
+set -g _shtab_fakesysfs_commands mount run explore umount list check replay record
+set -g _shtab_fakesysfs_opts_with_value --always --at --check --jobs --json --kernel --kernel-image --limit --machine --mount --note --on --output --preemptions --replay --rules --seconds --setup --until -j -o
 
 complete -c fakesysfs -e
 complete -c fakesysfs -f
@@ -106,6 +106,21 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l at -xka "(_fakesysfs_mo
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l udev -d 'with a systemd-udevd of its own, and a private /run'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l rules -xka "(echo none; echo distribution; __fish_complete_path (commandline -ct))" -d 'udev rules, may be repeated; `none`, or `distribution` (the default)'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run; and test $_shtab_fakesysfs_npos -ge 0' -ka "(_fakesysfs_command)" -d 'the command; default: a shell'
+complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a explore -d 'run programs in every order of their steps: is there one in which they break each other?'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -s h -l help -d 'show this help message and exit'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l machine -xka "(_fakesysfs_machine_or_file)" -d 'a built-in machine (`fakesysfs list`) or a TOML file; default: $FAKESYSFS_MACHINE or default'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l kernel -xka "hotplug-v3 hotplug-v3-as-posted 7.2 7.3" -d 'how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or hotplug-v3'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l setup -x -d 'run this before each order, after the boot'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l check -x -d 'run this after each order; it fails if the status is not 0'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l always -x -d 'run this after each step; the order fails if the status is not 0'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l preemptions -x -d 'leave out orders in which more than N times a program stops that could have gone on'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l limit -x -d 'end the search after so many orders'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l seconds -x -d 'end the search after that time'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l jobs -x -d 'how many orders run at once, each on its mount; default: 1'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l json -xka "(__fish_complete_path (commandline -ct))" -d 'write the result to this file too; - is standard output'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l inside -d 'other programs go on within a write too: between two memory blocks, between two ranges'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l replay -xka "(__fish_complete_path (commandline -ct))" -d 'run an order from such a file again; verify each step'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l until -x -d 'with --replay: start a shell before this step, counted from 1'
 complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a umount -d 'take a mount away unless it is in use; one whose server has died in any case'
 complete -c fakesysfs -n '_shtab_fakesysfs_using umount' -s h -l help -d 'show this help message and exit'
 complete -c fakesysfs -n '_shtab_fakesysfs_using umount; and test $_shtab_fakesysfs_npos -eq 0' -ka "(_fakesysfs_mounted_directory)" -d 'where the fake is mounted'

@@ -1,0 +1,259 @@
+"""`fakesysfs explore`: the search with its workers, the report, files of orders. Its options are in arguments.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fakesysfs.explore import report
+from fakesysfs.explore.messages import Task, step_of
+from fakesysfs.explore.minimise import ATTEMPTS, minimise
+from fakesysfs.explore.order import Order, Step
+from fakesysfs.explore.search import Found, Search, run_order
+from fakesysfs.explore.workers import CannotRunError, Worker
+from fakesysfs.sandbox.server import Fake
+
+NONE_FAILS, SOME_FAIL, WRONG_USE, CUT_SHORT = 0, 1, 2, 3
+"""Exit statuses."""
+
+LONGEST = 2_000
+"""Steps of one order. A program that repeats itself for ever is given up after so many."""
+
+_PROGRESS_SECONDS = 1.0
+_SHORTEN_SECONDS = 20.0
+"""How long the failing orders are shortened, about."""
+_FILE = "explore-failure{}.json"
+"""In the working directory; {} is the number of the failing order, nothing for the first."""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Explore, or replay; returns the exit status."""
+    try:
+        return _replay(options) if options.replay is not None else _explore(options)
+    except CannotRunError as error:
+        if str(error):
+            _say(str(error))
+        return error.status
+
+
+def _say(text: str) -> None:
+    print(f"fakesysfs: {text}", file=sys.stderr, flush=True)
+
+
+# Explore --------------------------------------------------------------------------------------------------------------
+
+
+def _explore(options: argparse.Namespace) -> int:
+    if options.until is not None:
+        raise CannotRunError("--until needs --replay: give both", WRONG_USE)
+    if not options.programs:
+        raise CannotRunError("no program is given: `fakesysfs explore -- 'PROGRAM' 'PROGRAM'`", WRONG_USE)
+    fake = Fake(options.machine, options.kernel)
+    task = Task(tuple(options.programs), options.setup, options.check, options.always, options.inside)
+    with _workers(fake, task, options.jobs) as workers:
+        search = Search(
+            preemptions=options.preemptions,
+            limit=options.limit,
+            seconds=options.seconds,
+            longest=LONGEST,
+            told=_Progress() if sys.stderr.isatty() else None,
+        )
+        _search(search, workers)
+        seconds = search.elapsed
+        orders = _shortest(workers[0], search.found, seconds * options.jobs / max(1, search.found.explored))
+    files = _write_orders(fake, task, orders)
+    print(
+        report.text(
+            search.found,
+            orders,
+            seconds=seconds,
+            preemptions=options.preemptions,
+            replay=lambda order: f"fakesysfs explore --replay {files.get(order.schedule, 'FILE')}",
+        ),
+        file=sys.stderr if options.json == "-" else sys.stdout,
+    )
+    if options.json is not None:
+        _write_json(options.json, search.found, orders, options.preemptions, seconds)
+    if search.found.failed:
+        return SOME_FAIL
+    return NONE_FAILS if search.found.complete or _is_bounded_only(search.found) else CUT_SHORT
+
+
+def _is_bounded_only(found: Found) -> bool:
+    """Whether all was explored that the user asked for with --preemptions."""
+    return bool(found.bounded) and not (found.cut or found.interrupted)
+
+
+class _Progress:
+    """Says once in a while how far the search is."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _PROGRESS_SECONDS
+
+    def __call__(self, search: Search) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PROGRESS_SECONDS
+            _say(report.progress(search))
+
+
+@contextmanager
+def _workers(
+    fake: Fake, task: Task, jobs: int, *, until: int | None = None, shown: bool = False
+) -> Iterator[list[Worker]]:
+    """So many runs, each with a mount of its own. Raises CannotRunError."""
+    workers = [Worker(fake, task, until=until, shown=shown) for _ in range(jobs)]
+    try:
+        for worker in workers:
+            worker.wait_until_ready()
+        yield workers
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def _search(search: Search, workers: Sequence[Worker]) -> None:
+    """Search with all workers until the search ends.
+
+    Ctrl-C ends it after the orders that run now; a second one ends these too.
+    """
+    errors: list[Exception] = []
+    interrupts = 0
+
+    def work(worker: Worker) -> None:
+        try:
+            search.work(worker)
+        except Exception as error:  # noqa: BLE001  it is raised below
+            errors.append(error)
+
+    def interrupt(*_signal: object) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        # In a thread: the search's lock may be held.
+        threading.Thread(target=search.stop, daemon=True).start()
+        if interrupts > 1:
+            for worker in workers:
+                worker.kill()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if errors:
+        raise errors[0]
+
+
+def _shortest(worker: Worker, found: Found, seconds: float) -> list[Order]:
+    """One failing order of each kind, with as few switches as possible, the shortest first; each was run twice.
+
+    `seconds` is what one order takes.
+    """
+    orders: dict[str, Order] = {}
+    for order in sorted(found.failures, key=lambda order: order.length):
+        orders.setdefault(order.kind, order)
+    attempts = max(1, min(ATTEMPTS, int(_SHORTEN_SECONDS / seconds / max(1, len(orders)))))
+    shortest = [minimise(worker, order, attempts) for order in orders.values()]
+    for order in shortest:
+        again = run_order(worker, order.schedule, expected=order.steps, longest=None)
+        order.diverged = again.diverged or (
+            "" if again.kind == order.kind else "it fails in another way, or not at all"
+        )
+    return sorted(shortest, key=lambda order: order.length)
+
+
+# Reports --------------------------------------------------------------------------------------------------------------
+
+
+def print_steps(steps: Sequence[Step]) -> None:
+    """Print steps, one a line, with their numbers."""
+    for number, step in enumerate(steps, 1):
+        print(f"  {number:3}  {step}" + (f" ({step.why})" if step.why else ""))
+
+
+def _as_json(order: Order) -> dict[str, Any]:
+    return {"schedule": " ".join(order.schedule), "steps": [asdict(step) for step in order.steps], "why": order.why}
+
+
+def _write_json(file: str, found: Found, orders: Sequence[Order], preemptions: int | None, seconds: float) -> None:
+    reported = {order.schedule for order in orders}
+    failures = [*orders, *(order for order in found.failures if order.schedule not in reported)]
+    result = {
+        "explored": found.explored,
+        "cut": found.cut,
+        "failed": found.failed,
+        "complete": found.complete,
+        "preemptions": preemptions,
+        "seconds": round(seconds, 3),
+        "failures": [_as_json(order) for order in failures],
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    if file == "-":
+        print(text, end="")
+    else:
+        Path(file).write_text(text, "utf-8")
+
+
+# Files of orders ------------------------------------------------------------------------------------------------------
+
+
+def _write_orders(fake: Fake, task: Task, orders: Sequence[Order]) -> dict[tuple[str, ...], str]:
+    """Write all that it takes to run these orders again; returns the files by the orders' schedules."""
+    files = {}
+    for number, order in enumerate(orders):
+        file = _FILE.format(f"-{number + 1}" if number else "")
+        known = {"machine": fake.machine, "kernel": fake.kernel, **asdict(task), "kind": order.kind, **_as_json(order)}
+        try:
+            Path(file).write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+        except OSError as error:
+            _say(f"{file}: {error.strerror}: the order cannot be replayed from a file")
+            break
+        files[order.schedule] = file
+    return files
+
+
+def _replay(options: argparse.Namespace) -> int:
+    if options.programs:
+        raise CannotRunError("--replay takes the programs from its file: leave them out", WRONG_USE)
+    try:
+        known = json.loads(Path(options.replay).read_text("utf-8"))
+        fake = Fake(known["machine"], known["kernel"])
+        words = {name: known[name] for name in ("setup", "check", "always", "inside")}
+        task = Task(tuple(known["programs"]), **words)
+        steps = [step_of(step) for step in known["steps"]]
+        schedule = known["schedule"].split()
+    except OSError as error:
+        raise CannotRunError(f"{options.replay}: {error.strerror}", WRONG_USE) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        why = "this is no order that `fakesysfs explore` has written"
+        raise CannotRunError(f"{options.replay}: {why}", WRONG_USE) from None
+    if options.until is not None and options.until > len(schedule):
+        raise CannotRunError(f"--until {options.until}: the order has {len(schedule)} steps", WRONG_USE)
+    with _workers(fake, task, 1, until=options.until, shown=True) as (worker,):
+        if options.until is not None:
+            print_steps(steps[: options.until - 1])
+            _say(f"this shell is before step {options.until}, {steps[options.until - 1]}; `exit` ends the run")
+            sys.stdout.flush()
+            schedule, steps = schedule[: options.until - 1], steps[: options.until - 1]
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the shell's
+        order = run_order(worker, schedule, expected=steps, longest=None)
+        if options.until is not None:
+            return NONE_FAILS
+    print_steps(order.steps)
+    if order.diverged:
+        print(f"this order cannot be followed any more: {order.diverged}")
+        return CUT_SHORT
+    print(f"it fails: {order.why}" if order.why else "it does not fail")
+    return SOME_FAIL if order.why else NONE_FAILS

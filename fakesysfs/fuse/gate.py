@@ -1,0 +1,605 @@
+"""A mount that holds the system calls of some programs until it is told to let them go on.
+
+The explorer (fakesysfs/explore) decides in which order programs take their steps. So the server holds
+
+- each path walk. The host's kernel begins a walk with the attributes of the mount's root, if it may not keep these. It
+  asks for them (GETATTR) before it takes any lock. Then the rest of the system call runs through. Where parts of the
+  tree are bound elsewhere, as in `fakesysfs run`, each of them is a root. So is a directory for relative paths: one
+  that a program has gone to (chdir), or has open.
+- each write but the first to an open file, and each read from the start of a file that was read before. No path is
+  walked then. A write holds the lock of the file's inode in the host. So the file gets another inode number first, and
+  later opens do not wait.
+- a kernel operation that was woken, and each of its preemption points while the kernel is watched.
+
+Both sides talk in packets on a socket, each a JSON array. What programs did goes another way, on a socket that the
+explorer hands over as a descriptor: it is not woken by each packet there. The server says
+
+    held TOKEN WHAT THREAD PATH        WHAT is walk, read, write or goes on; PATH may be ""
+    asleep TOKEN THREAD TIMED          an operation waits in the kernel; TIMED: a clock ends that
+    awake TOKEN                        no more
+    closed                             the answer to close
+    did OPERATION PATH DATA RESULT WHY what a program has done since the last release
+and is told
+
+    close WATCHED    hold from now on; WATCHED: at preemption points too
+    open             hold no more; what is held goes on, walks end with EINTR
+    free SESSION     processes of this session are not held
+    release TOKEN    let one go on
+
+THREAD is the one that opened the file for read, write and goes on (see `callers.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import socket
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
+
+from fakesysfs.fuse.driver import Caller, OperationDriver
+from fakesysfs.fuse.entries import entry_of
+from fakesysfs.fuse.operations import Mountable, Operations
+from fakesysfs.fuse.uevent_barrier import UeventBarrier
+from fakesysfs.kernfs import CallingProcess, Journal, KernelError, Stat, Tree, names_in
+from fakesysfs.ops.errors import NAMES
+from fakesysfs.ops.sched import Answer, Preempt, Sleep, Wait, Waiting
+
+_PACKET_BYTES = 65536
+_SOCKET_BYTES = 1 << 22
+_PATH_BYTES = 512
+_SHOWN_BYTES = 64
+
+BEGINS = "begins"
+"""The result of a write that has begun; if it ends in the same step, another one follows."""
+
+_UNKNOWN = "?"
+_LOOK_SECONDS = 0.00005
+_LOOKS = 2000
+"""How often, and how many times, we look whether a thread that has sent us a request has gone to sleep."""
+
+_FILE_DESCRIPTORS = 1 << 20
+"""An argument of a system call below this is no address."""
+_AT_FDCWD = 0xFFFFFF9C
+
+_OF_THE_HOST = frozenset(
+    {"null", "zero", "full", "random", "urandom", "tty", "fuse", "pts", "ptmx", "shm", "mqueue"}
+    | {"fd", "stdin", "stdout", "stderr", "core", "kmsg"}
+)
+"""Names in /dev behind which are files of the host, or a root of their own: a walk there is no step."""
+_DIRECTORIES = ("/sys", "/dev")
+_HOME = "/dev/.fakesysfs"
+_READLINK = frozenset({"89", "267"} if os.uname().machine == "x86_64" else {"78"})
+"""The numbers of readlink(2) and readlinkat(2): a call of these follows no last link."""
+_OPEN = {"2": 2, "257": 3} if os.uname().machine == "x86_64" else {"56": 3}
+"""open(2) and openat(2), and the place of the flags among their arguments, from 1."""
+_CHDIR = frozenset({"80"} if os.uname().machine == "x86_64" else {"49"})
+_FSTAT = frozenset({"5"} if os.uname().machine == "x86_64" else {"80"})
+
+
+class _Walk:
+    """A path walk that was held: where it began, the system call, how often it will come to its beginning again."""
+
+    __slots__ = ("inode", "registers", "returns")
+
+    def __init__(self, inode: int, registers: str, returns: int) -> None:
+        self.inode = inode
+        self.registers = registers
+        self.returns = returns
+
+
+class Gate:
+    """The server's end of the socket, and what it holds.
+
+    `watch` is called with whether the kernel is to stop at its preemption points.
+    """
+
+    def __init__(self, descriptor: int, watch: Callable[[bool], None]) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        self._notes = self._socket
+        self._watch = watch
+        self._tokens = itertools.count(1)
+        self._held: dict[int, trio.Event] = {}
+        self._free: set[int] = {os.getsid(0)}
+        self._pass_once: set[int] = set()
+        self._closed = False
+        self.walks: dict[int, _Walk] = {}
+        """The last walk of each thread that was held at a root."""
+        self.starts: Counter[int] = Counter()
+        """Directories that programs have gone to, or have open."""
+
+    async def run(self) -> None:
+        """Obey until the other end is closed."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            packet, descriptors, _flags, _address = socket.recv_fds(self._socket, _PACKET_BYTES, 1)
+            if not packet:
+                return
+            for descriptor in descriptors:
+                self._notes = socket.socket(fileno=descriptor)
+            self._obey(*json.loads(packet))
+
+    def _obey(self, word: str, *arguments: Any) -> None:
+        if word == "release":
+            if (released := self._held.pop(arguments[0], None)) is not None:
+                released.set()
+        elif word == "free":
+            self._free.add(arguments[0])
+        elif word == "close":
+            self._closed = True
+            self._watch(arguments[0])
+            self.tell("closed")
+        elif word == "open":
+            self._closed = False
+            self._watch(False)  # noqa: FBT003  its only parameter
+            self._pass_once.clear()
+            self.walks.clear()
+            self.starts.clear()
+            for released in self._held.values():
+                released.set()
+            self._held.clear()
+
+    def holds(self, thread: int) -> bool:
+        """Whether this thread is to be held. One that has gone had the file open that somebody uses now: yes."""
+        if not self._closed:
+            return False
+        try:
+            return thread != 0 and os.getsid(thread) not in self._free
+        except ProcessLookupError:
+            return True
+
+    def holds_walk(self, thread: int) -> bool:
+        """The same for the beginning of a path walk."""
+        if thread in self._pass_once:
+            self._pass_once.discard(thread)
+            return False
+        return self.holds(thread)
+
+    def pass_once(self, thread: int) -> None:
+        """Let this thread walk once more: it was told to look a name up again."""
+        if self._closed:
+            self._pass_once.add(thread)
+
+    async def hold(self, what: str, thread: int, path: str = "") -> bool:
+        """Hold it until it is released; returns whether holding has ended altogether."""
+        if self._closed:
+            token = next(self._tokens)
+            released = self._held[token] = trio.Event()
+            self.tell("held", token, what, thread, path)
+            await released.wait()
+        return not self._closed
+
+    @contextlib.contextmanager
+    def asleep(self, thread: int, request: Sleep | Wait) -> Iterator[None]:
+        """Tell that an operation waits in the kernel; what wakes it tells at once that it does no more."""
+        token = next(self._tokens)
+        awake = False
+
+        def tell_awake() -> None:
+            nonlocal awake
+            if not awake:
+                awake = True
+                self.tell("awake", token)
+
+        self.tell("asleep", token, thread, isinstance(request, Sleep))
+        ticket = request.queue.add(tell_awake) if isinstance(request, Wait) else 0
+        try:
+            yield
+        finally:
+            tell_awake()
+            if isinstance(request, Wait):
+                request.queue.discard(ticket)
+
+    def tell(self, *packet: object) -> None:
+        """Say it. The explorer may be gone; then this server soon is, too."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.send(json.dumps(packet).encode())
+
+    def note(self, operation: str, path: str, data: str, result: str, why: str = "") -> None:
+        """Say what a program did."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._notes.send(json.dumps(("did", operation, path, data, result, why)).encode())
+
+
+class HoldingDriver(OperationDriver):
+    """Runs operations to their end, and holds those that go on after a wait."""
+
+    def __init__(self, stepped: Callable[[], None], gate: Gate) -> None:
+        super().__init__(stepped)
+        self._gate = gate
+
+    async def _grant(self, request: Waiting, caller: Caller) -> Answer:
+        if not self._gate.holds(caller.opener):
+            return await super()._grant(request, caller)
+        if isinstance(request, Preempt):
+            await self._gate.hold("goes on", caller.opener)
+            return Answer.WOKEN
+        with self._gate.asleep(caller.opener, request):
+            answer = await super()._grant(request, caller)
+        if answer is Answer.WOKEN:
+            await self._gate.hold("goes on", caller.opener)
+        return answer
+
+
+class _NotingJournal:
+    """A journal that remembers why the last call was refused."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.why = ""
+
+    @property
+    def traces_writes(self) -> bool:
+        return self._journal.traces_writes
+
+    @traces_writes.setter
+    def traces_writes(self, on: bool) -> None:
+        self._journal.traces_writes = on
+
+    def refuse(self, caller: CallingProcess, op: str, path: str, data: bytes, error: KernelError) -> None:
+        self.why = error.why
+        self._journal.refuse(caller, op, path, data, error)
+
+    def begin_write(self, caller: CallingProcess, path: str, data: bytes) -> Any:
+        return self._journal.begin_write(caller, path, data)
+
+    def end_write(self, write: Any, outcome: int | KernelError) -> None:
+        self._journal.end_write(write, outcome)
+
+
+class HoldingOperations(Operations):
+    """The handlers of a mount that holds."""
+
+    def __init__(
+        self, sysroot: Mountable, ready: Callable[[], None], gate: Gate, uevents: UeventBarrier | None = None
+    ) -> None:
+        super().__init__(sysroot, ready, uevents)
+        self._gate = gate
+        self.driver = HoldingDriver(self.invalidator.collect, gate)
+        self._noting: _NotingJournal | None = None
+        if self._journal is not None:
+            self._journal = self._noting = _NotingJournal(self._journal)
+        self._roots = _roots(self._tree)
+        self._written: set[int] = set()
+        """Handles that were written to."""
+
+    # What is held -------------------------------------------------------------------------------------------------
+
+    def _entry_for(self, found: Stat, ctx: RequestContext, *, kept: bool = True) -> EntryAttributes:
+        if found.ino in self._roots or found.ino in self._gate.starts:
+            entry = entry_of(found)
+            entry.attr_timeout = 0
+            return entry
+        return super()._entry_for(found, ctx, kept=kept)
+
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        """Attributes. Those of a root begin a path walk."""
+        if inode in self._roots:
+            path = await self._hold_at_root(inode, ctx.pid)
+        elif inode in self._gate.starts:
+            path = await self._hold_at_start(inode, ctx.pid)
+        else:
+            path = ""
+        if path:
+            self._gate.note("stat", path, "", self._is_there(path))
+        return await super().getattr(inode, ctx)
+
+    async def _hold_at_root(self, inode: int, thread: int) -> str:
+        """Hold a walk that begins at a root; returns its path, "" if it was not held."""
+        if not self._gate.holds_walk(thread):
+            return ""
+        call = _call_of(thread)
+        if call.names_no_path or self._is_on_its_way(inode, thread, call):
+            return ""
+        root = self._roots[inode]
+        path = call.path if root in _DIRECTORIES else root
+        if root in _DIRECTORIES and _is_of_the_host(path):
+            return ""
+        self._gate.walks[thread] = _Walk(inode, call.registers, _returns_to_root(path))
+        await self._hold_walk(thread, call, path if path.startswith("/") else "")
+        return path if path.startswith("/") else ""
+
+    async def _hold_at_start(self, inode: int, thread: int) -> str:
+        """The same for a relative path. A walk that only passes through this directory is not held."""
+        if not self._gate.holds_walk(thread):
+            return ""
+        call = _call_of(thread)
+        if call.names_no_path or not call.path or call.path.startswith("/"):
+            return ""
+        if self._is_on_its_way(inode, thread, call):
+            return ""
+        self._gate.walks[thread] = _Walk(inode, call.registers, int(call.creates))
+        path = f"{self._shown_path(inode)}/{call.path}"
+        await self._hold_walk(thread, call, path)
+        return path
+
+    async def _hold_walk(self, thread: int, call: _Call, path: str) -> None:
+        if await self._gate.hold("walk", thread, path):
+            raise FUSEError(errno.EINTR)
+        if call.number in _CHDIR and path:
+            with contextlib.suppress(KernelError):
+                self._begin_at(self._tree.resolve(path.removeprefix(f"{_HOME}/root")))
+
+    def _begin_at(self, inode: int) -> None:
+        """Relative walks begin there from now on: the host may not keep its attributes."""
+        self._gate.starts[inode] += 1
+        with contextlib.suppress(OSError):
+            pyfuse3.invalidate_inode(inode, attr_only=True)
+
+    def _is_on_its_way(self, inode: int, thread: int, call: _Call) -> bool:
+        """Whether it is the same walk: it has come to a root again, by `..`, or to another directory."""
+        walk = self._gate.walks.get(thread)
+        if walk is None or call.registers != walk.registers:
+            return False
+        if walk.inode != inode and walk.inode not in self._roots:
+            return True
+        walk.returns -= 1
+        return walk.returns >= 0
+
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        """The target of a link."""
+        target = await super().readlink(inode, ctx)
+        walk = self._gate.walks.get(ctx.pid)
+        if walk is not None and self._gate.holds(ctx.pid):
+            path = self._shown_path(inode)
+            if walk.registers.partition(" ")[0] in _READLINK:
+                self._gate.note("readlink", path, "", os.fsdecode(target))
+            else:
+                walk.returns += _returns_to_root(f"{os.path.dirname(path)}/{os.fsdecode(target)}")  # noqa: PTH120
+        return target
+
+    def _is_there(self, path: str) -> str:
+        within = path.removeprefix(f"{_HOME}/root")
+        try:
+            self._tree.resolve(within)
+        except KernelError as error:
+            return "absent" if error.errno == errno.ENOENT else error.name
+        return "present"
+
+    def _have_it_looked_up_again(self, inode: int, pid: int, *, gone: bool, again: bool) -> None:
+        try:
+            super()._have_it_looked_up_again(inode, pid, gone=gone, again=again)
+        except FUSEError as error:
+            if error.errno == errno.ESTALE:
+                self._gate.pass_once(pid)
+            raise
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """At most `size` bytes; a second read from the start is held."""
+        opened = self._open[fh]
+        file = opened.file
+        if not self._gate.holds(opened.opener.pid):
+            return await super().read(fh, off, size)
+        if file.was_read and off == 0 and not file.is_stream:
+            await self._gate.hold("read", opened.opener.pid, self._shown_path(file.ino))
+        path = self._shown_path(file.ino)
+        try:
+            data = await super().read(fh, off, size)
+        except FUSEError as error:
+            self._gate.note("read", path, "", NAMES.get(error.errno, str(error.errno)))
+            raise
+        if off == 0 or data:
+            self._gate.note("read", path, "", _shown_content(path, data))
+        return data
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """One store; each but the first of an open file is held."""
+        opened = self._open[fh]
+        if not self._gate.holds(opened.opener.pid):
+            return await super().write(fh, off, buf)
+        ino = opened.file.ino
+        path = self._shown_path(ino)
+        data = buf[:_SHOWN_BYTES].decode("utf-8", "backslashreplace").rstrip("\n\0")
+        if fh in self._written:
+            await self._hold_write(opened.opener.pid, ino, path)
+        self._written.add(fh)
+        if self._noting is not None:
+            self._noting.why = ""
+        self._gate.note("write", path, data, BEGINS)
+        try:
+            written = await super().write(fh, off, buf)
+        except FUSEError as error:
+            why = "" if self._noting is None else self._noting.why
+            self._gate.note("write", path, data, NAMES.get(error.errno, str(error.errno)), why)
+            raise
+        self._gate.note("write", path, data, f"{written} bytes")
+        return written
+
+    async def _hold_write(self, opener: int, ino: int, path: str) -> None:
+        """Hold a write. The host's lock of this inode stays taken, so the file first gets another number."""
+        self._slept_on[ino] += 1
+        try:
+            if self._tree.find(ino) is not None:
+                self._tree.realias(ino)
+                self.invalidator.collect()
+                if self.invalidator.unsettled:
+                    await self.invalidator.flush()
+            await self._gate.hold("write", opener, path)
+        finally:
+            self._slept_on[ino] -= 1
+            if not self._slept_on[ino]:
+                del self._slept_on[ino]
+
+    async def release(self, fh: int) -> None:
+        """The last descriptor is closed."""
+        self._written.discard(fh)
+        await super().release(fh)
+
+    # What is told -------------------------------------------------------------------------------------------------
+
+    def _shown_path(self, ino: int) -> str:
+        try:
+            path = self._tree.path_of(ino)
+        except KernelError:
+            return "(removed)"
+        return f"{_HOME}/root{path}" if path.startswith("/control/") else path
+
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        """Open an attribute."""
+        if not self._gate.holds(ctx.pid):
+            return await super().open(inode, flags, ctx)
+        if (walk := self._gate.walks.get(ctx.pid)) is not None:
+            walk.returns = 0  # this was the end of it
+        if self._noting is not None:
+            self._noting.why = ""
+        try:
+            opened = await super().open(inode, flags, ctx)
+        except FUSEError as error:
+            if error.errno != errno.ESTALE:
+                why = "" if self._noting is None else self._noting.why
+                result = NAMES.get(error.errno, str(error.errno))
+                self._gate.note("open", self._shown_path(inode), "", result, why)
+            raise
+        self._gate.note("open", self._shown_path(inode), "", "opened")
+        return opened
+
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        """Open a directory."""
+        holds = self._gate.holds(ctx.pid)
+        if holds:
+            path = self._shown_path(inode)
+            try:
+                count = len(names_in(self._tree, self._tree.path_of(inode)))
+            except KernelError as error:
+                self._gate.note("ls", path, "", error.name)
+            else:
+                self._gate.note("ls", path, "", f"{count} names")
+        handle = await super().opendir(inode, ctx)
+        if holds:
+            self._begin_at(inode)
+        return handle
+
+    async def releasedir(self, fh: int) -> None:
+        """The last descriptor is closed."""
+        inode = self._open_directories[fh].ino
+        await super().releasedir(fh)
+        starts = self._gate.starts
+        if inode in starts:
+            starts[inode] -= 1
+            if starts[inode] <= 0:
+                del starts[inode]
+
+    def _reply(self, token: pyfuse3.ReaddirToken, name: bytes, entry: EntryAttributes, cookie: int) -> bool:
+        if entry.st_ino in self._roots or entry.st_ino in self._gate.starts:
+            entry = entry_of(self._tree.getattr(entry.st_ino))
+            entry.attr_timeout = 0
+        return pyfuse3.readdir_reply(token, name, entry, cookie)
+
+
+def _roots(tree: Tree) -> dict[int, str]:
+    """The inodes with which a path walk begins in a run, and their paths (sandbox/view.py)."""
+    files = [f"/proc/{name}" for name in _files(tree, "/proc")]
+    roots = {tree.resolve(path): path for path in (*_DIRECTORIES, *files)}
+    return {**roots, tree.resolve("/control/dev_kmsg"): "/dev/kmsg"}
+
+
+def _files(tree: Tree, directory: str) -> Iterator[str]:
+    for name in names_in(tree, directory):
+        path = f"{directory}/{name}"
+        if stat.S_ISDIR(tree.getattr(tree.resolve(path)).mode):
+            yield from (f"{name}/{inner}" for inner in _files(tree, path))
+        else:
+            yield name
+
+
+def _is_of_the_host(path: str) -> bool:
+    """Whether a walk from /sys or /dev leads to nothing that the model changes."""
+    if path.startswith("/sys/fs/"):
+        return True  # the model has no such directory; programs look for SELinux there
+    if path.startswith(f"{_HOME}/"):
+        return not path.startswith(f"{_HOME}/root/")
+    return path.startswith("/dev/") and path.split("/", 3)[2] in _OF_THE_HOST
+
+
+class _Call(NamedTuple):
+    """The system call in which a thread is."""
+
+    registers: str
+    """Its number, its arguments, the stack: as proc_pid_syscall(5) shows it."""
+    path: str
+    """The path that it names; "" if that cannot be known."""
+
+    @property
+    def number(self) -> str:
+        """Which system call it is."""
+        return self.registers.partition(" ")[0]
+
+    @property
+    def names_no_path(self) -> bool:
+        """Whether it asks about an open file."""
+        return self.number in _FSTAT or (self.number != _UNKNOWN and not self.path)
+
+    @property
+    def creates(self) -> bool:
+        """Whether it is an open with O_CREAT.
+
+        If the host does not know the name yet, it asks a second time who may write to the directory.
+        """
+        place = _OPEN.get(self.number, 0)
+        return bool(place and int(self.registers.split()[place], 16) & os.O_CREAT)
+
+
+def _registers(thread: int) -> str:
+    """What proc_pid_syscall(5) says, as soon as the thread has gone to sleep. Raises OSError."""
+    registers = "running"
+    for _ in range(_LOOKS):
+        with open(f"/proc/{thread}/syscall", "rb", buffering=0) as file:  # noqa: PTH123  for each step
+            registers = file.read().decode("ascii")
+        if not registers.startswith("running"):
+            break
+        time.sleep(_LOOK_SECONDS)
+    return registers
+
+
+def _call_of(thread: int) -> _Call:
+    """The system call of a thread that waits for our answer."""
+    try:
+        registers = _registers(thread)
+        arguments = [int(number, 16) for number in registers.split()[1:3]]
+        memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return _Call(_UNKNOWN, "")
+    try:
+        address = next(
+            number for number in arguments if number >= _FILE_DESCRIPTORS and number & 0xFFFFFFFF != _AT_FDCWD
+        )
+        path = os.pread(memory, _PATH_BYTES, address).partition(b"\0")[0]
+    except (OSError, OverflowError, StopIteration):
+        path = b""
+    finally:
+        os.close(memory)
+    return _Call(registers, os.fsdecode(path))
+
+
+def _returns_to_root(path: str) -> int:
+    """How often a walk along the path comes to /sys or /dev again after it has begun there."""
+    if path.startswith(f"{_HOME}/root/"):
+        return int(path.split("/")[4] in {"sys", "dev"})
+    returns = 0
+    depth = 0
+    for name in path.split("/"):
+        if name == "..":
+            depth -= 1
+            returns += depth == 1
+        elif name not in {"", "."}:
+            depth += 1
+    return returns
+
+
+def _shown_content(path: str, data: bytes) -> str:
+    """What was read, in a few words. Times and process numbers are left out: they differ each time."""
+    if path.startswith((_HOME, "/dev/kmsg")):
+        return "read"
+    line, _, more = data.decode("utf-8", "backslashreplace").partition("\n")
+    return line if len(line) <= _SHOWN_BYTES and not more else f"{len(data)} bytes"

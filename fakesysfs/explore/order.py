@@ -118,7 +118,7 @@ class Order:
 
     @property
     def preemptions(self) -> int:
-        """How often another process went on although the last one could have."""
+        """How often another program went on although the last one could have."""
         return sum(
             is_preemption(last.process, step.process, runnable)
             for last, step, runnable in zip(self.steps, self.steps[1:], self.runnable[1:], strict=False)
@@ -126,8 +126,8 @@ class Order:
 
     @property
     def switches(self) -> int:
-        """How often another process went on."""
-        return sum(last.process != step.process for last, step in zip(self.steps, self.steps[1:], strict=False))
+        """How often another program went on."""
+        return sum(last.program != step.program for last, step in zip(self.steps, self.steps[1:], strict=False))
 
     @property
     def length(self) -> tuple[int, int, int]:
@@ -136,15 +136,16 @@ class Order:
 
 
 def is_preemption(last: str, chosen: str, runnable: Sequence[str]) -> bool:
-    """Whether `chosen` goes on although `last`, which took the step before, could have."""
-    return chosen != last and last in runnable
+    """Whether another program than that of `last`, which took the step before, goes on although that one could."""
+    program = program_of(last)
+    return program_of(chosen) != program and any(program_of(name) == program for name in runnable)
 
 
 class Guide:
     """Decides who takes the next step of one order, and writes the order down.
 
-    It follows `schedule`. After the end of that the last process goes on as long as it can, and
-    then the first that can. `expected` are the steps that the schedule's processes took before: a
+    It follows `schedule`. After the end of that the last process goes on as long as it can, then others
+    of its program, and then the first that can. `expected` are the steps that the schedule's processes took before: a
     step that differs raises DivergedError. With `loosely` the guide skips the names in `schedule`
     that cannot go on. An order of more than `longest` steps raises TooLongError.
     """
@@ -189,7 +190,10 @@ class Guide:
     def _unscheduled(self, runnable: Sequence[str]) -> str:
         """After the end of the schedule."""
         last = self.order.steps[-1].process if self.order.steps else ""
-        return last if last in runnable else runnable[0]
+        if last in runnable:
+            return last
+        program = program_of(last)
+        return next((name for name in runnable if program_of(name) == program), runnable[0])
 
     def took(self, step: Step, footprint: Footprint | None = None) -> None:
         """The chosen process took this step, with this footprint. Raises DivergedError."""

@@ -221,3 +221,18 @@ def test_names() -> None:
     assert [program_name(number) for number in (0, 1, 25, 26, 27, 51, 52)] == ["A", "B", "Z", "AA", "AB", "AZ", "BA"]
     assert program_of("AB.12") == "AB"
     assert sorted(["B", "A.10", "AA", "A.2", "A"], key=in_order) == ["A", "A.2", "A.10", "B", "AA"]
+
+
+def test_processes_of_one_program_do_not_preempt_each_other() -> None:
+    steps = [Step(name, "write") for name in ("A", "A.1", "B", "A")]
+    both = ("A", "A.1", "B")
+    assert Order(steps, [both] * 4).preemptions == 2  # B, and A after it
+    assert Order(steps, [both, both, ("B",), ("A",)]).preemptions == 0
+    assert Order(steps, [both] * 4).switches == 2
+
+
+def test_without_a_schedule_a_program_goes_on_with_another_process() -> None:
+    guide = Guide(["B", "B.1"])
+    for runnable, chosen in [(["A", "B"], "B"), (["A", "B.1"], "B.1"), (["A", "B", "B.2"], "B"), (["A"], "A")]:
+        assert guide.choose(runnable) == chosen
+        guide.took(Step(chosen, "write"))

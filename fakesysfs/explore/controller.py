@@ -103,6 +103,7 @@ class Controller:
         self._tasks: list[programs.Task] = []
         """What the last look showed, when nobody ran."""
         self._shown = False
+        self._described = False
         self._is_closed = False
         self._notes, at_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         at_server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
@@ -114,7 +115,7 @@ class Controller:
     def run(self, request: Request) -> Ran:
         """Run one order."""
         guide = Guide(request.schedule, longest=request.longest, loosely=request.loosely)
-        self._shown = request.shown
+        self._shown, self._described = request.shown, request.described
         order = guide.order
         ran = Ran(order.steps, order.runnable)
         try:
@@ -161,7 +162,7 @@ class Controller:
     def _close(self) -> None:
         """Close the gate, and wait until it is."""
         self._is_closed = False
-        self._tell("close", self._task.inside)
+        self._tell("close", self._task.inside, self._described)
         end = time.monotonic() + DEADLINE_SECONDS
         while not self._is_closed:
             self._hear(1)
@@ -517,10 +518,11 @@ def _step(process: str, command: str, held: _Held, did: Sequence[Sequence[str]])
     """A step, from what the server saw of it."""
     if not did:
         return Step(process, "stat" if held.what == "walk" else held.what, held.path, command=command)
-    operation, path, data, result, why = min(did, key=_how_telling)
+    operation, path, data, result, why, _ = min(did, key=_how_telling)
+    changed = tuple(line for done in did for line in done[-1].splitlines())
     path = held.path or path  # as the program names it
     operation = held.what if held.what == "goes on" else operation
-    return Step(process, operation, path, data, result, why, command=command)
+    return Step(process, operation, path, data, result, why, changed, command)
 
 
 def _how_telling(done: Sequence[str]) -> tuple[int, bool]:

@@ -39,6 +39,8 @@ class Request(NamedTuple):
     """Start a shell before this step, counted from 1."""
     shown: bool = False
     """Whether the programs' output is shown."""
+    described: bool = False
+    """Whether the steps say what they changed."""
 
 
 @dataclass(slots=True)

@@ -37,6 +37,8 @@ class Worker:
     def __init__(self, fake: Fake, task: Task, *, until: int | None = None, shown: bool = False) -> None:
         self._until = until
         self._shown = shown
+        self.describes = False
+        """Whether the steps of an order say what they changed."""
         ours, line = socket.socketpair()
         at_controller, at_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._launcher = os.fork()
@@ -61,7 +63,7 @@ class Worker:
 
     def run(self, guide: Guide) -> None:
         """Run one order. Raises DivergedError, TooLongError, CannotRunError."""
-        request = Request(guide.schedule, guide.loosely, guide.longest, self._until, self._shown)
+        request = Request(guide.schedule, guide.loosely, guide.longest, self._until, self._shown, self.describes)
         try:
             self._line.say(request)
             ran = self._line.hear_ran()

@@ -18,10 +18,12 @@ explorer hands over as a descriptor: it is not woken by each packet there. The s
     asleep TOKEN THREAD TIMED          an operation waits in the kernel; TIMED: a clock ends that
     awake TOKEN                        no more
     closed                             the answer to close
-    did OPERATION PATH DATA RESULT WHY what a program has done since the last release
+    did OPERATION PATH DATA RESULT WHY CHANGED
+                                       what a program has done since the last release; CHANGED: lines
 and is told
 
-    close WATCHED    hold from now on; WATCHED: at preemption points too
+    close WATCHED DESCRIBED
+                     hold from now on; WATCHED: at preemption points too; DESCRIBED: say what writes changed
     open             hold no more; what is held goes on, walks end with EINTR
     free SESSION     processes of this session are not held
     release TOKEN    let one go on
@@ -40,7 +42,7 @@ import socket
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyfuse3
@@ -101,14 +103,22 @@ class _Walk:
 class Gate:
     """The server's end of the socket, and what it holds.
 
-    `watch` is called with whether the kernel is to stop at its preemption points.
+    `watch` is called with whether the kernel is to stop at its preemption points. `look` looks at the
+    machine, and returns what says how it has changed since.
     """
 
-    def __init__(self, descriptor: int, watch: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        watch: Callable[[bool], None],
+        look: Callable[[], Callable[[], Sequence[str]]],
+    ) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._notes = self._socket
         self._watch = watch
+        self._look = look
+        self._changes: Callable[[], Sequence[str]] | None = None
         self._tokens = itertools.count(1)
         self._held: dict[int, trio.Event] = {}
         self._free: set[int] = {os.getsid(0)}
@@ -138,7 +148,9 @@ class Gate:
             self._free.add(arguments[0])
         elif word == "close":
             self._closed = True
-            self._watch(arguments[0])
+            watched, described = arguments
+            self._watch(watched)
+            self._changes = self._look() if described else None
             self.tell("closed")
         elif word == "open":
             self._closed = False
@@ -207,9 +219,10 @@ class Gate:
             self._socket.send(json.dumps(packet).encode())
 
     def note(self, operation: str, path: str, data: str, result: str, why: str = "") -> None:
-        """Say what a program did."""
+        """Say what a program did, and what has changed since the last write."""
+        changed = self._changes() if self._changes is not None and operation == "write" else ()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._notes.send(json.dumps(("did", operation, path, data, result, why)).encode())
+            self._notes.send(json.dumps(("did", operation, path, data, result, why, "\n".join(changed))).encode())
 
 
 class HoldingDriver(OperationDriver):

@@ -218,6 +218,7 @@ def _serve(
     from fakesysfs.kernel.profile import UnknownKernelError, find_profile  # noqa: PLC0415
     from fakesysfs.sandbox.netlink import Injector  # noqa: PLC0415
     from fakesysfs.sandbox.uevent_sender import UeventSender  # noqa: PLC0415
+    from fakesysfs.sysfs.state import Watcher  # noqa: PLC0415
     from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
     try:
@@ -245,6 +246,6 @@ def _serve(
     def watch(on: bool) -> None:  # noqa: FBT001
         sysroot.kernel.preempt.watched = on
 
-    gate = None if fake.gate < 0 else Gate(fake.gate, watch)
+    gate = None if fake.gate < 0 else Gate(fake.gate, watch, lambda: Watcher(sysroot.tree).changes)
     serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, uevents=uevents, gate=gate)
     return 0, ""

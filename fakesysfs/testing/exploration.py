@@ -24,12 +24,12 @@ from fakesysfs.explore import report
 from fakesysfs.explore.order import Guide, Order, Step, program_name
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import LONGEST, Branch, Found, Search
-from fakesysfs.explore.state import State, changes, look
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.kernfs.declare import Attribute
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.footprint import EVERYTHING, Footprint
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
+from fakesysfs.sysfs.state import Watcher
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import StrPath
 from fakesysfs.testing.loops import event_loop
@@ -473,7 +473,7 @@ class _Run:
         self._machine = machine
         self._tasks = tasks
         self._guide = guide
-        self._seen: State | None = look(sysroot.tree) if describes else None
+        self._watcher = Watcher(sysroot.tree) if describes else None
         self._processes: dict[str, _Process] = {}
         self._timers: list[tuple[float, int, _Process]] = []
         self._slept = 0
@@ -628,10 +628,7 @@ class _Run:
             process.reads[call.operation, call.path, result] += 1
 
     def _changed(self) -> tuple[str, ...]:
-        if self._seen is None:
-            return ()
-        before, self._seen = self._seen, look(self._sysroot.tree)
-        return changes(before, self._seen)
+        return () if self._watcher is None else self._watcher.changes()
 
 
 async def _at_once(call: Callable[[str], Any], path: str) -> Any:

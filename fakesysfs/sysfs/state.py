@@ -25,6 +25,19 @@ _BLOCK = re.compile(r"memory(\d+)")
 _ABSENT = ""
 
 
+class Watcher:
+    """Says what has changed since it looked last."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._seen = look(tree)
+
+    def changes(self) -> tuple[str, ...]:
+        """What has changed, in words."""
+        before, self._seen = self._seen, look(self._tree)
+        return changes(before, self._seen)
+
+
 def look(tree: Tree) -> State:
     """Look at a machine through its files. This leaves no trace in the machine."""
     return dict(_seen(tree))

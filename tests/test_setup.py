@@ -31,6 +31,9 @@ INSTALL = {
 }
 PACKAGES = INSTALL["apt-get"].removeprefix("sudo apt-get install ")
 
+PYTEST = "pytest --numprocesses auto --maxprocesses 4 --dist worksteal"
+"""How tests/run starts all tests."""
+
 
 @pytest.fixture
 def checkout() -> Iterator[Path]:
@@ -368,7 +371,7 @@ def test_all_tests_are_given_their_tools(ready: Path) -> None:
     run_tests(ready)
     (packages,) = installed(ready)
     assert {"daxctl", "numactl", "procps", "udev", "util-linux"} <= set(packages.split())
-    checks = ["ruff format --check", "ruff check", "mypy ", "basedpyright ", "shellcheck.sh ", "pytest "]
+    checks = ["ruff format --check", "ruff check", "mypy ", "basedpyright ", "shellcheck.sh ", PYTEST]
     assert calls(ready)[-7:] == ["fetch_daxctl.sh ", *checks]
 
 
@@ -377,7 +380,7 @@ def test_types_are_not_checked_against_those_of_pyfuse3_3_4(ready: Path) -> None
     (ready / ".venv/lib/python3.13/site-packages/pyfuse3-3.4.0.egg-info").mkdir(parents=True)
     run_tests(ready)
     assert "mypy " not in calls(ready)
-    assert {"ruff check", "basedpyright ", "pytest "} <= set(calls(ready))
+    assert {"ruff check", "basedpyright ", PYTEST} <= set(calls(ready))
 
 
 def test_one_test_installs_and_fetches_nothing(ready: Path) -> None:
@@ -391,4 +394,4 @@ def test_on_a_terminal_the_tests_go_on_without_the_tools(ready: Path) -> None:
     assert status == 0
     assert "skipping the tests that start daxctl, ndctl, numactl," in output
     assert installed(ready) == []
-    assert calls(ready)[-1] == "pytest "
+    assert calls(ready)[-1] == PYTEST

@@ -283,6 +283,7 @@ class HoldingOperations(Operations):
         self._noting: _NotingJournal | None = None
         if self._journal is not None:
             self._journal = self._noting = _NotingJournal(self._journal)
+        self._reply = self._reply_kept_shortly
         self._roots = _roots(self._tree)
         self._written: set[int] = set()
         """Handles that were written to."""
@@ -503,7 +504,9 @@ class HoldingOperations(Operations):
             if starts[inode] <= 0:
                 del starts[inode]
 
-    def _reply(self, token: pyfuse3.ReaddirToken, name: bytes, entry: EntryAttributes, cookie: int) -> bool:
+    def _reply_kept_shortly(
+        self, token: pyfuse3.ReaddirToken, name: bytes, entry: EntryAttributes, cookie: int
+    ) -> bool:
         if entry.st_ino in self._roots or entry.st_ino in self._gate.starts:
             entry = entry_of(self._tree.getattr(entry.st_ino))
             entry.attr_timeout = 0

@@ -120,6 +120,7 @@ class Operations(pyfuse3.Operations):
         self._absent = EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOREVER
+        self._reply: Callable[[pyfuse3.ReaddirToken, bytes, EntryAttributes, int], bool] = pyfuse3.readdir_reply
         self.invalidator = Invalidator(tree, pyfuse3.invalidate_entry, _forget_attributes, self._in_use)
         self.driver = OperationDriver(self.invalidator.collect)
 
@@ -427,8 +428,6 @@ class Operations(pyfuse3.Operations):
             entry.st_ino = ino
             if not reply(token, name, entry, cookie):
                 return
-
-    _reply = staticmethod(pyfuse3.readdir_reply)
 
     def _note_listing(self, opened: OpenDirectory) -> None:
         """The host is about to hear the names of a directory: those that may go must be forgotten when they do."""

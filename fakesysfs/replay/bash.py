@@ -44,7 +44,7 @@ _NDCTL = """() {
 ndctl does nothing else here.
 """
 
-_MODULE_COMMAND = r"(?:modprobe [\w-]+(?: \w+(?:=\w+)?)*|rmmod [\w-]+)"
+_MODULE_COMMAND = r"(?:modprobe \w[\w-]*(?: \w+(?:=\w+)?)*|rmmod \w[\w-]*)"
 _MODULE_COMMANDS = re.compile(rf"{_MODULE_COMMAND}(?:; {_MODULE_COMMAND})*")
 _COMMAND_NAME = re.compile(r"(?:^|[;|&(]|\bthen|\bdo)\s*(?:\w+=\S*\s+)*([\w./-]+)")
 

@@ -127,30 +127,39 @@ def served(where: Path, *, loop: str = "fast", wrapper: Sequence[str] = (), owne
 @contextlib.contextmanager
 def shell(command: str, where: Path) -> Iterator[subprocess.Popen[str]]:
     """A shell command at work in the directory `where`; killed at the end."""
-    with subprocess.Popen(
+    process = subprocess.Popen(
         ["sh", "-c", command], cwd=where, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    )
+    with _ended(process):
+        yield process
 
 
 @contextlib.contextmanager
 def python(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A Python program at work; killed at the end."""
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         # a shell in the background has its children ignore SIGINT, which would be inherited
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    )
+    with _ended(process):
+        yield process
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Kill a process at the end. One that waits in a mount ends with the server, which is ended after it."""
+    try:
+        yield
+    finally:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_SECONDS)
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def finished(process: subprocess.Popen[str]) -> str:

@@ -156,14 +156,12 @@ cd "$0"; exec "$@"
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount them")
 @pytest.mark.parametrize("user", [0, NOBODY])
-def test_what_the_host_has_mounted_elsewhere(run: Runner, run_as_nobody: Runner, tmp_path: Path, user: int) -> None:
+def test_what_the_host_has_mounted_elsewhere(run: Runner, run_as_nobody: Runner, public_path: Path, user: int) -> None:
     """As for a chroot."""
     run = run_as_nobody if user else run
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    run.wrapper = ["unshare", "-m", "sh", "-c", ELSEWHERE, str(tmp_path), *run.wrapper]
-    places = f"{tmp_path} {tmp_path}/closed {tmp_path}/directory"
-    probe(run, f"set -- {places}; umount -l {tmp_path}/sys; umount -l {tmp_path}/proc")
+    run.wrapper = ["unshare", "-m", "sh", "-c", ELSEWHERE, str(public_path), *run.wrapper]
+    places = f"{public_path} {public_path}/closed {public_path}/directory"
+    probe(run, f"set -- {places}; umount -l {public_path}/sys; umount -l {public_path}/proc")
 
 
 HIDDEN = """

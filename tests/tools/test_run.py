@@ -753,13 +753,11 @@ def test_a_stopped_process_of_ours_has_not_ended(run: Runner, tmp_path: Path, wh
     assert process.wait(PATIENCE_SECONDS) == 0
 
 
-def test_a_mount_of_another_user(run: Runner, run_as_nobody: Runner, tmp_path: Path) -> None:
+def test_a_mount_of_another_user(run: Runner, run_as_nobody: Runner, public_path: Path) -> None:
     need("fusermount3")
-    point = tmp_path / "mnt"
+    point = public_path / "mnt"
     point.mkdir()
     os.chown(point, 65534, 65534)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
     with run_as_nobody.start("--mount", point, "--", "sh", "-c", "echo; read line", stdin=-1, stdout=-1) as process:
         assert process.stdout is not None
         process.stdout.readline()

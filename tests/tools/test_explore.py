@@ -190,6 +190,11 @@ state = Path({path!r})
 if state.exists():
     state.write_text("offline")
 """
+PYTHON_MENDED = """
+import contextlib, pathlib
+with contextlib.suppress(OSError):
+    pathlib.Path("{path}").write_text("offline")
+"""
 
 
 @pytest.mark.ci
@@ -199,6 +204,10 @@ def test_a_race_of_a_python_program(explore: Runner, tmp_path: Path) -> None:
     found = explored(explore, tmp_path, programs=programs)
     assert found.counts == (3, 1, True)
     assert [step["operation"] for step in found.result["failures"][0]["steps"]] == ["stat", "write", "stat"]
+
+    (tmp_path / "program.py").write_text(PYTHON_MENDED.format(path=STATE))
+    _, failed, complete = explored(explore, tmp_path, programs=programs).counts
+    assert (failed, complete) == (0, True)
 
 
 WHOLE_OR_GONE = f"""

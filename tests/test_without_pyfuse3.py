@@ -171,7 +171,9 @@ except CannotMountError as error:
 
 
 @pytest.mark.mount
-@pytest.mark.parametrize("command", ["mount .", "mount --foreground .", "run -- true", "run --mount . -- true"])
+@pytest.mark.parametrize(
+    "command", ["mount .", "mount --foreground .", "run -- true", "run --mount . -- true", "explore -- true true"]
+)
 @pytest.mark.parametrize(
     ("module", "why"),
     [

@@ -166,16 +166,7 @@ def _shortest(worker: Worker, found: Found, seconds: float) -> list[Order]:
         orders.setdefault(order.kind, order)
     attempts = max(1, min(ATTEMPTS, int(_SHORTEN_SECONDS / seconds / max(1, len(orders)))))
     shortest = [minimise(worker, order, attempts) for order in orders.values()]
-    worker.describes = True
-    reported = []
-    for order in shortest:
-        again = run_order(worker, order.schedule, expected=order.steps, longest=None)
-        order.diverged = again.diverged or (
-            "" if again.kind == order.kind else "it fails in another way, or not at all"
-        )
-        reported.append(order if order.diverged else again)
-    worker.describes = False
-    return sorted(reported, key=lambda order: order.length)
+    return sorted(report.repeated(worker, shortest), key=lambda order: order.length)
 
 
 # Reports --------------------------------------------------------------------------------------------------------------

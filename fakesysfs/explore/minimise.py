@@ -18,7 +18,7 @@ ATTEMPTS = 200
 
 
 def minimise(runner: Runner, order: Order, attempts: int = ATTEMPTS) -> Order:
-    """An order that fails as `order` does, and is no longer; `order` itself if there is none."""
+    """The shortest order that was found to fail as `order` does; `order` itself if no shorter one was found."""
     shortest = order
     tried = {order.schedule}
     while attempts:

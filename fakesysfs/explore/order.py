@@ -206,4 +206,6 @@ class Guide:
     def ended(self) -> None:
         """No process can go on. Raises DivergedError if the schedule is longer."""
         if not self.loosely and self._followed < len(self.schedule):
-            raise DivergedError(len(self.order.steps), f"one of {self.schedule[self._followed]}", "none: all ended")
+            raise DivergedError(
+                len(self.order.steps), f"one of {self.schedule[self._followed]}", "missing: all processes have ended"
+            )

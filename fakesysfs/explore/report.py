@@ -45,21 +45,28 @@ def reported(runner: DescribingRunner, found: Found, *, shorten: bool = True) ->
             shortest.append(minimise(runner, order))
     schedules = {order.schedule for order in shortest}
     orders = sorted([*shortest, *(o for o in orders if o.schedule not in schedules)], key=lambda order: order.length)
+    return repeated(runner, orders[: max(found.failed, 1)])
+
+
+def repeated(runner: DescribingRunner, orders: Sequence[Order]) -> list[Order]:
+    """These failing orders, run again: their steps say what they changed.
+
+    An order that differs when it is repeated stays as it was, and is `diverged`.
+    """
     runner.describes = True
     try:
-        return [_repeated(runner, order) for order in orders[: max(found.failed, 1)]]
+        return [_repeated(runner, order) for order in orders]
     finally:
         runner.describes = False
 
 
 def _repeated(runner: Runner, order: Order) -> Order:
     again = run_order(runner, order.schedule, expected=order.steps, longest=None)
-    if again.why is None and not again.diverged:
-        again.diverged = "it does not fail"
-    if again.diverged:
-        order.diverged = again.diverged
-        return order
-    return again
+    if again.why is None:
+        order.diverged = again.diverged or "it does not fail"
+    elif again.diverged or again.kind != order.kind:
+        order.diverged = again.diverged or "it fails in another way"
+    return order if order.diverged else again
 
 
 def text(

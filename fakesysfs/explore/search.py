@@ -244,7 +244,7 @@ class Search:
 
     def _branch(self, branch: Branch, order: Order) -> None:
         schedule = order.schedule
-        preemptions = branch.preemptions
+        preemptions = branch.preemptions  # after its prefix a run has none
         for position in range(len(branch.prefix), len(schedule)):
             last = schedule[position - 1] if position else ""
             for other in order.runnable[position]:
@@ -255,4 +255,3 @@ class Search:
                     self.found.bounded += 1
                 else:
                     self._branches.append(Branch((*schedule[:position], other), order.steps, cost))
-            # the run itself has no preemption after its prefix

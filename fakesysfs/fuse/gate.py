@@ -1,4 +1,4 @@
-"""A mount that holds the system calls of some programs until it is told to let them go on.
+"""A mount that holds the system calls of programs. The explorer releases them one by one.
 
 The explorer (fakesysfs/explore) decides in which order programs take their steps. So the server holds
 
@@ -20,7 +20,7 @@ explorer hands over as a descriptor: it is not woken by each packet there. The s
     closed                             the answer to close
     did OPERATION PATH DATA RESULT WHY CHANGED
                                        what a program has done since the last release; CHANGED: lines
-and is told
+The explorer says
 
     close WATCHED DESCRIBED
                      hold from now on; WATCHED: at preemption points too; DESCRIBED: say what writes changed
@@ -179,7 +179,7 @@ class Gate:
         return self.holds(thread)
 
     def pass_once(self, thread: int) -> None:
-        """Let this thread walk once more: it was told to look a name up again."""
+        """Do not hold this thread's next walk. The host repeats a walk that it was answered ESTALE."""
         if self._closed:
             self._pass_once.add(thread)
 
@@ -450,7 +450,7 @@ class HoldingOperations(Operations):
         self._written.discard(fh)
         await super().release(fh)
 
-    # What is told -------------------------------------------------------------------------------------------------
+    # Notes for the explorer -------------------------------------------------------------------------------------------
 
     def _shown_path(self, ino: int) -> str:
         try:

@@ -15,20 +15,22 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyfuse3
 import trio
 
 from fakesysfs.fuse import limits, reach
 from fakesysfs.fuse.fast import loop
-from fakesysfs.fuse.gate import Gate, HoldingOperations
 from fakesysfs.fuse.handler import RESERVE
 from fakesysfs.fuse.memory import keep_heap
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.fuse.mount_table import has_device, mounted_at
 from fakesysfs.fuse.operations import Mountable, Operations
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
+
+if TYPE_CHECKING:
+    from fakesysfs.fuse.gate import Gate
 
 MAX_TASKS = 100_000
 """Requests in flight. With pyfuse3's default of 99 a hundred sleeping writers would stop every reader."""
@@ -54,9 +56,7 @@ def serve(
     """
     _reset_signals()
     keep_heap()
-    operations = (
-        Operations(sysroot, ready, uevents) if gate is None else HoldingOperations(sysroot, ready, gate, uevents)
-    )
+    operations = _operations(sysroot, ready, uevents, gate)
     # With Python's 5 ms the invalidation thread would wait that long for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
     if gate is None:
@@ -65,6 +65,16 @@ def serve(
         trio.run(_serve, operations, os.path.realpath(point), allow_other, private, gate)
     finally:
         loop.end()
+
+
+def _operations(
+    sysroot: Mountable, ready: Callable[[], None], uevents: UeventBarrier | None, gate: Gate | None
+) -> Operations:
+    if gate is None:
+        return Operations(sysroot, ready, uevents)
+    from fakesysfs.fuse.gate import HoldingOperations  # noqa: PLC0415  only an explorer's mount needs it
+
+    return HoldingOperations(sysroot, ready, gate, uevents)
 
 
 def _reset_signals() -> None:

@@ -21,7 +21,9 @@ from fakesysfs.fuse.descriptors import close_all_but, point_at_null
 from fakesysfs.sandbox import linux
 
 if TYPE_CHECKING:
+    from fakesysfs.fuse.gate import Gate
     from fakesysfs.kernel.setup import Setup
+    from fakesysfs.sysroot import Sysroot
 
 
 class Fake(NamedTuple):
@@ -212,13 +214,11 @@ def _serve(
     gc.disable()  # nothing that is imported becomes garbage
     mount.import_pyfuse3()
     from fakesysfs.fuse.daemon import log_to_standard_error  # noqa: PLC0415  only the server needs these
-    from fakesysfs.fuse.gate import Gate  # noqa: PLC0415
     from fakesysfs.fuse.session import serve  # noqa: PLC0415
     from fakesysfs.fuse.uevent_barrier import RemoteUevents  # noqa: PLC0415
     from fakesysfs.kernel.profile import UnknownKernelError, find_profile  # noqa: PLC0415
     from fakesysfs.sandbox.netlink import Injector  # noqa: PLC0415
     from fakesysfs.sandbox.uevent_sender import UeventSender  # noqa: PLC0415
-    from fakesysfs.sysfs.state import Watcher  # noqa: PLC0415
     from fakesysfs.sysroot import Sysroot  # noqa: PLC0415
 
     try:
@@ -243,9 +243,16 @@ def _serve(
     # All users see sysfs on a real machine. Here those of the mount namespace do.
     allow_other = private or os.getuid() == 0
 
+    gate = None if fake.gate < 0 else _gate(fake.gate, sysroot)
+    serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, uevents=uevents, gate=gate)
+    return 0, ""
+
+
+def _gate(descriptor: int, sysroot: Sysroot) -> Gate:
+    from fakesysfs.fuse.gate import Gate  # noqa: PLC0415  only an explorer's run needs these
+    from fakesysfs.sysfs.state import Watcher  # noqa: PLC0415
+
     def watch(on: bool) -> None:  # noqa: FBT001
         sysroot.kernel.preempt.watched = on
 
-    gate = None if fake.gate < 0 else Gate(fake.gate, watch, lambda: Watcher(sysroot.tree).changes)
-    serve(sysroot, point, allow_other=allow_other, ready=ready, private=private, uevents=uevents, gate=gate)
-    return 0, ""
+    return Gate(descriptor, watch, lambda: Watcher(sysroot.tree).changes)

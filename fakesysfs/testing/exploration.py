@@ -15,9 +15,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fakesysfs import machine as descriptions
 from fakesysfs.explore import report
@@ -35,6 +34,9 @@ from fakesysfs.testing.controls import StrPath
 from fakesysfs.testing.loops import event_loop
 from fakesysfs.testing.machine import RunningMachine
 from fakesysfs.testing.tasks import Tasks
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 __tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
 
@@ -269,6 +271,8 @@ def _share(
     search: Search, scenario: _Scenario, executor: Executor, *, preemptions: int | None, limit: int | None
 ) -> None:
     """Have `executor` search the branches that are left."""
+    from concurrent.futures import FIRST_COMPLETED, wait  # noqa: PLC0415  few need it
+
     branches = search.take_pending()
     running: set[Future[Found]] = set()
     found = search.found

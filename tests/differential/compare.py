@@ -40,7 +40,7 @@ class Compared:
 
     @property
     def acts(self) -> int:
-        """How many operations were drawn. The last step is none: it only compares."""
+        """How many operations were drawn. The last step only compares."""
         return sum(len(step.acts) for step in self.steps[:-1])
 
     @property

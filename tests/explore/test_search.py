@@ -193,7 +193,7 @@ def test_a_schedule_is_followed() -> None:
     [
         ("A A A", "step 3 should be one of A, and is one of B"),
         ("A C", "step 2 should be one of C, and is one of A, B"),
-        ("A A B B B", "step 5 should be one of B, and is none: all ended"),
+        ("A A B B B", "step 5 should be one of B, and is missing: all processes have ended"),
     ],
 )
 def test_a_schedule_that_does_not_fit(schedule: str, why: str) -> None:

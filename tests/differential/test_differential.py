@@ -141,6 +141,7 @@ def image(request: pytest.FixtureRequest) -> KernelImage:
 
 
 @pytest.mark.ci
+@pytest.mark.timeout(3600)
 def test_a_real_kernel_answers_as_the_model(image: KernelImage, tmp_path: Path) -> None:
     """At most four minutes for each kernel, and the time to shrink a difference."""
     arguments = ["--kernel", image.series, "--seed", "1", "--operations", "150", "--minutes", "4", "-o", str(tmp_path)]

@@ -145,7 +145,12 @@ def draw(chance: random.Random, kernel: str) -> list[list[Call]]:
             return programs
 
 
-@pytest.mark.parametrize(("first", "number"), [(0, 20), pytest.param(1000, 300, marks=pytest.mark.ci)])
+def parts(few: int, number: int, many: int) -> list[object]:
+    """First seed and number: `few` always, `number` times `many` in continuous integration, side by side."""
+    return [(0, few), *(pytest.param(100_000 * part, many, marks=pytest.mark.ci) for part in range(1, number + 1))]
+
+
+@pytest.mark.parametrize(("first", "number"), parts(20, 6, 50))
 def test_the_same_outcomes(first: int, number: int) -> None:
     explored = reduced = 0
     for seed in range(first, first + number):
@@ -159,7 +164,7 @@ def test_the_same_outcomes(first: int, number: int) -> None:
     assert reduced < explored
 
 
-@pytest.mark.parametrize(("first", "number"), [(0, 50), pytest.param(10_000, 2000, marks=pytest.mark.ci)])
+@pytest.mark.parametrize(("first", "number"), parts(50, 20, 100))
 def test_steps_that_commute_can_be_swapped(first: int, number: int) -> None:
     """After random writes, two calls that the search takes to commute do: same results, same machine."""
     commuting, seed = 0, first

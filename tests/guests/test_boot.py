@@ -18,7 +18,7 @@ from fakesysfs.replay import cli, record
 from fakesysfs.replay.recording import load
 from tests.real_kernels import unpacked_kernel
 
-pytestmark = pytest.mark.ci
+pytestmark = [pytest.mark.ci, pytest.mark.timeout(3600)]
 
 SESSIONS = Path(__file__).parents[1] / "recordings/sessions"
 

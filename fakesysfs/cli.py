@@ -131,6 +131,17 @@ def make_parser() -> argparse.ArgumentParser:
     explore_arguments.add_to(explore)
     explore.epilog = f"{explore_arguments.ABOUT}\n{explore.epilog}"
 
+    memory_map = command(
+        "map",
+        _map,
+        "show the memory blocks by node and dax device",
+        "fakesysfs map mnt",
+    )
+    _add_which(memory_map, "; `/` is this machine itself, fake or real")
+    memory_map.add_argument("--svg", metavar="FILE", help="write a picture to this file instead")
+
+    command("ps", _ps, "list the mounts and runs that are there", "fakesysfs ps")
+
     umount = command(
         "umount",
         _umount,
@@ -149,6 +160,15 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_parser("replay", help="replay recorded sessions; see `fakesysfs replay --help`", add_help=False)
     commands.add_parser("record", help="record a real kernel; see `fakesysfs record --help`", add_help=False)
     return parser
+
+
+def _add_which(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument(
+        "which",
+        metavar="MNT|PID",
+        nargs="?",
+        help=f"a mountpoint, or a number that `fakesysfs ps` lists; default: the only one{more}",
+    )
 
 
 def _add_machine_and_kernel(parser: argparse.ArgumentParser) -> None:
@@ -322,6 +342,18 @@ def _explore(options: argparse.Namespace) -> int:
         _load(options.machine)
         _profile(options.kernel)
     return cli.main(options)
+
+
+def _map(options: argparse.Namespace) -> int:
+    from fakesysfs.see import cli  # noqa: PLC0415
+
+    return cli.show_map(options.which, options.svg)
+
+
+def _ps(_options: argparse.Namespace) -> int:
+    from fakesysfs.see import cli  # noqa: PLC0415
+
+    return cli.list_fakes()
 
 
 def _umount(options: argparse.Namespace) -> int:

@@ -121,6 +121,10 @@ class Bootable(Protocol):
     """What is needed of a machine (`fakesysfs.machine.MachineDescription`) once its description was checked."""
 
     @property
+    def name(self) -> str:
+        """The name of a built-in machine, or that of its file without `.toml`."""
+
+    @property
     def text(self) -> str:
         """Its file."""
 
@@ -143,6 +147,7 @@ class Sysroot:
     ) -> None:
         self._whole_dev = whole_dev
         self.machine = machine
+        self.machine_name = machine.name
         self.machine_text = machine.text
         self.profile = profile
         self.journal = CallJournal(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel

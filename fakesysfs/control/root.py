@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
-from fakesysfs.control.blocks import FAMILY, ControlBlocks
+from fakesysfs.control.blocks import FAMILY, ControlBlocks, blocks_json
 from fakesysfs.control.events import uevents_json, uevents_log
 from fakesysfs.control.follow import follow_kmsg, follow_new_uevents, follow_uevents
 from fakesysfs.control.history import CallJournal
@@ -37,6 +37,7 @@ _SECONDS = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECAS
 class Resettable(Protocol):
     """The running machine, as far as control/ needs it."""
 
+    machine_name: str
     machine_text: str
     journal: CallJournal
     uevent_readers: UeventReaders
@@ -267,11 +268,21 @@ _ENTRIES: tuple[Entry[Control], ...] = (
         lambda control: control.machine.journal.writes_json().encode(),
         "The same as JSON lines, see docs/control.md. `seq` counts from 0 since the list was emptied.",
     ),
+    RO(
+        "blocks.jsonl",
+        lambda control: blocks_json(control.kernel),
+        "The memory blocks as JSON lines, one for each run of equal blocks, see docs/control.md.",
+    ),
     WO("reset", _reset_store, "1: boot the machine again; open files get ENODEV."),
     RO(
         "machine.toml",
         lambda control: control.machine.machine_text.encode("utf-8", "surrogateescape"),
         "The machine that runs.",
+    ),
+    RO(
+        "machine",
+        lambda control: control.machine.machine_name,
+        "Name of the machine that runs: a built-in one, or that of its file without .toml.",
     ),
     RO("kernel", lambda control: control.kernel.profile.name, "The kernel profile that runs."),
     RO("pid", lambda _control: os.getpid(), "Process id of the server."),

@@ -1,0 +1,246 @@
+"""Finds the fakes that run: mounts, and the private ones of `fakesysfs run`.
+
+A mount is in the table of mounts. A run's fake is in the mount namespace of its init (sandbox/), which /proc shows: the
+one of the run's processes whose parent, the launcher, is outside. Nothing is registered anywhere, so nothing is left
+behind, and a run that was killed is not in the list.
+
+To look at the files of a run, `enter` joins the user namespace and the mount namespace of its init (setns(2)). The
+host's kernel allows that to the user who started the run, and to root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shlex
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from fakesysfs.fuse.mount_table import TYPE, mounted_at, mounts
+from fakesysfs.sandbox import linux
+from fakesysfs.sandbox.view import VISIBLE
+
+CONTROL = "FAKESYSFS_CONTROL"
+"""The variable that a command in a run finds its control/ in."""
+
+_FACTS = ("pid", "machine", "kernel")
+_PATIENCE_MS = 1000
+"""How long a fake may take to answer. One whose server is stopped does not."""
+
+
+class Fake(NamedTuple):
+    """A mount, or a run."""
+
+    device: str
+    """The number of its file system. A run that uses a mount has that of the mount."""
+    path: str
+    """Where this process sees it; "" if it does not."""
+    pid: int
+    """The launcher of a run; 0 for a mount, whose server is asked for its number."""
+    init: int
+    """The init of a run; 0 for a mount."""
+    command: str
+    """The arguments of a run."""
+
+
+class Described(NamedTuple):
+    """A line of `fakesysfs ps`."""
+
+    pid: int
+    """The launcher of a run, the server of a mount."""
+    fake: Fake
+    machine: str
+    kernel: str
+
+    @property
+    def kind(self) -> str:
+        """`run` or `mount`."""
+        return "run" if self.fake.init else "mount"
+
+
+class NotFoundError(Exception):
+    """There is no such fake. The text says what there is."""
+
+
+def find() -> list[Fake]:
+    """The fakes of this user; of root those of all users. Those of which only the mount is left are among them."""
+    here = {mount.device: mount.point for mount in mounts() if mount.type == TYPE and mount.root == "/"}
+    found = [Fake(device, point, 0, 0, "") for device, point in here.items() if point != VISIBLE]
+    return found + list(_runs(here))
+
+
+def _runs(here: Mapping[str, str]) -> Iterator[Fake]:
+    inside = dict(_processes_inside())
+    for pid, device in inside.items():
+        launcher = _parent(pid)
+        if inside.get(launcher) == device:
+            continue
+        arguments = _arguments(pid)
+        # The launcher forked it: another program that has joined the namespaces is no run.
+        if launcher and arguments != _arguments(launcher):
+            continue
+        yield Fake(device, here.get(device, ""), launcher or pid, pid, _command(arguments))
+
+
+def _processes_inside() -> Iterator[tuple[int, str]]:
+    """The processes that see the fake of a run, and its device."""
+    devices: dict[str, str] = {}
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal():
+            continue
+        try:
+            namespace = os.readlink(f"/proc/{entry.name}/ns/mnt")  # noqa: PTH115  a string is wanted
+            if namespace not in devices:
+                mount = mounted_at(VISIBLE, entry.name)
+                devices[namespace] = mount.device if mount is not None and mount.root == "/" else ""
+        except OSError:
+            continue  # it has ended, or is another user's
+        if devices[namespace]:
+            yield int(entry.name), devices[namespace]
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        # "pid (name) state parent ...", and the name may have any characters
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    return 0
+
+
+def _arguments(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")[:-1]
+    return []
+
+
+def _command(arguments: list[str]) -> str:
+    """The arguments of fakesysfs, without the Python that runs it."""
+    names = [place for place, argument in enumerate(arguments) if Path(argument).name in {"fakesysfs", "__main__.py"}]
+    return shlex.join(arguments[names[0] + 1 :] if names else arguments)
+
+
+# What they are ----------------------------------------------------------------------------------------------------
+
+
+def describe(found: Iterable[Fake]) -> list[Described]:
+    """The fakes that answer, ordered by their numbers."""
+    described = []
+    for fake in found:
+        facts = _facts(fake)
+        if facts is not None:
+            described.append(Described(fake.pid or int(facts["pid"]), fake, facts["machine"], facts["kernel"]))
+    return sorted(described)
+
+
+def _facts(fake: Fake) -> dict[str, str] | None:
+    """What its control/ says; None if it does not answer.
+
+    A child asks: it can be killed while it waits, and this process stays in its namespaces.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            control = Path(enter(fake), "control")
+            facts = {name: (control / name).read_text(encoding="utf-8").strip() for name in _FACTS}
+            os.write(writer, json.dumps(facts).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        answer = os.read(reader, select.PIPE_BUF) if poll.poll(_PATIENCE_MS) else b""
+    finally:
+        os.close(reader)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    facts: dict[str, str] | None = json.loads(answer) if answer else None
+    return facts
+
+
+def enter(fake: Fake) -> str:
+    """Make the files of a fake visible to this process; returns where they are. Raises OSError.
+
+    For a run without `--mount` this process joins its namespaces, so it must have one thread.
+    """
+    if fake.path:
+        return fake.path
+    join(fake.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+    return VISIBLE
+
+
+def join(pid: int, kinds: int) -> None:
+    """Join the namespaces of a process, of the kinds that CLONE_... flags name. Raises OSError."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        linux.setns(descriptor, kinds)
+    finally:
+        os.close(descriptor)
+
+
+# Which one --------------------------------------------------------------------------------------------------------
+
+
+def numbered(number: int) -> Described:
+    """The fake of that process. Raises NotFoundError."""
+    there = describe(find())
+    for described in there:
+        if number in {described.pid, described.fake.init}:
+            return described
+    raise NotFoundError(f"process {number} is no fake machine; {_list(there)}")
+
+
+def only() -> Described:
+    """The only fake that there is. Raises NotFoundError."""
+    there = describe(find())
+    if len({described.fake.device for described in there}) == 1:
+        return there[0]
+    raise NotFoundError(f"which machine? {_list(there)}")
+
+
+def _list(there: Iterable[Described]) -> str:
+    """What there is, for an error."""
+    named = [f"{described.pid} ({described.fake.path or described.fake.command})" for described in there]
+    if not named:
+        return "no fake machine runs: `fakesysfs mount MNT` or `fakesysfs run` starts one"
+    return f"`fakesysfs ps` lists them: {', '.join(named)}"
+
+
+class Place(NamedTuple):
+    """Where a machine's files are."""
+
+    root: str
+    """The directory that has sys/."""
+    control: str | None
+    """The directory control/ of a fake; None for a real machine."""
+    name: str
+    """For the heading: what and where it is."""
+
+
+def place(which: str | None) -> Place:
+    """The machine that a user names: by a directory, by a number of `fakesysfs ps`; None is the only one.
+
+    This process may join namespaces (`enter`). Raises NotFoundError and OSError.
+    """
+    mine = os.environ.get(CONTROL)
+    if which is None and mine is not None and Path(mine).is_dir():
+        return Place(str(Path(mine).parent), mine, "this run")
+    if which is None or (which.isdecimal() and not Path(which).exists()):
+        described = only() if which is None else numbered(int(which))
+        fake = described.fake
+        name = fake.path or f"run {described.pid}"
+        root = enter(fake)
+        return Place(root, f"{root}/control", f"{name}, machine {described.machine}, kernel {described.kernel}")
+    real = os.path.realpath(which)
+    mount = mounted_at(real)
+    if mount is None or mount.root != "/":
+        is_view = real == "/" and mine is not None
+        return Place(real, mine if is_view else None, which)
+    control = Path(real, "control")
+    machine, kernel = ((control / name).read_text(encoding="utf-8").strip() for name in ("machine", "kernel"))
+    return Place(real, str(control), f"{which}, machine {machine}, kernel {kernel}")
+

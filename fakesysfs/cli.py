@@ -111,7 +111,15 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--mount", metavar="MNT", dest="mountpoint", help="also show the fake at this directory, outside"
     )
-    where.add_argument("--at", metavar="MNT", help="use the fake that is mounted there instead of one of its own")
+    where.add_argument(
+        "--at",
+        metavar="MNT|PID",
+        nargs="?",
+        const="",
+        help="use the fake that is mounted there, or that of a run (`fakesysfs ps` lists the numbers), instead of one "
+        "of its own; without a value: the only one",
+    )
+    run.add_argument("--explain", action="store_true", help="say at the end what was refused, and why")
     run.add_argument("--udev", action="store_true", help="with a systemd-udevd of its own, and a private /run")
     run.add_argument(
         "--rules",
@@ -324,14 +332,38 @@ def _run(options: argparse.Namespace) -> int:
     if options.udev and options.host_network:
         raise _WrongUseError("--udev needs the private network, where uevents are sent: leave out --host-network")
     command: list[str] = options.arguments
+    command = command[1:] if command[:1] == ["--"] else command
+    if options.at is not None:
+        options.at = _at(options, command)
     launcher.run(
-        command[1:] if command[:1] == ["--"] else command,
+        command,
         Fake(options.machine, options.kernel),
         network=not options.host_network,
         point=options.mountpoint,
         at=options.at,
         rules=(options.rules or []) if options.udev else None,
+        explain=options.explain,
     )
+
+
+def _at(options: argparse.Namespace, command: list[str]) -> str:
+    """The mountpoint that `--at` names. A run without one is joined: this does not return then."""
+    at: str = options.at
+    if at and (not at.isdecimal() or os.path.exists(at)):  # noqa: PTH110
+        return at
+    from fakesysfs.sandbox import attach  # noqa: PLC0415
+    from fakesysfs.see import fakes  # noqa: PLC0415
+
+    try:
+        fake = (fakes.numbered(int(at)) if at else fakes.only()).fake
+    except fakes.NotFoundError as error:
+        raise _WrongUseError(str(error)) from None
+    if fake.path:
+        return fake.path
+    for given, option in ((options.udev, "--udev"), (options.host_network, "--host-network")):
+        if given:
+            raise _WrongUseError(f"{option} is for a run of its own: leave it out, process {at or fake.pid} is one")
+    attach.run(command, fake.init, explain=options.explain)
 
 
 def _explore(options: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fakesysfs.fuse.mount_table import TYPE, mounted_at, mounts
-from fakesysfs.sandbox import linux
+from fakesysfs.sandbox import attach, linux
 from fakesysfs.sandbox.view import VISIBLE
 
 CONTROL = "FAKESYSFS_CONTROL"
@@ -169,17 +169,8 @@ def enter(fake: Fake) -> str:
     """
     if fake.path:
         return fake.path
-    join(fake.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+    attach.join(fake.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
     return VISIBLE
-
-
-def join(pid: int, kinds: int) -> None:
-    """Join the namespaces of a process, of the kinds that CLONE_... flags name. Raises OSError."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        linux.setns(descriptor, kinds)
-    finally:
-        os.close(descriptor)
 
 
 # Which one --------------------------------------------------------------------------------------------------------

@@ -148,6 +148,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add_which(memory_map, "; `/` is this machine itself, fake or real")
     memory_map.add_argument("--svg", metavar="FILE", help="write a picture to this file instead")
 
+    watch = command(
+        "watch",
+        _watch,
+        "follow a fake machine: its map, the last operations, uevents and log; q ends it",
+        "fakesysfs watch mnt",
+    )
+    _add_which(watch)
+
     command("ps", _ps, "list the mounts and runs that are there", "fakesysfs ps")
 
     umount = command(
@@ -380,6 +388,12 @@ def _map(options: argparse.Namespace) -> int:
     from fakesysfs.see import cli  # noqa: PLC0415
 
     return cli.show_map(options.which, options.svg)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from fakesysfs.see import cli  # noqa: PLC0415
+
+    return cli.watch(options.which)
 
 
 def _ps(_options: argparse.Namespace) -> int:

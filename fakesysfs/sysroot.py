@@ -215,6 +215,7 @@ class Sysroot:
             self._changes.append(NameChange(dev, None, directories=True))
             self._changes += [NameChange(ino, None, directories=True) for ino in changed]
         old.shut_down()
+        self.journal.arrived.wake_all()
 
     def _new_kernel(self, serial: int) -> Kernel:
         booted_at = self._now_ns()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from fakesysfs.control.blocks import FAMILY, ControlBlocks, blocks_json
 from fakesysfs.control.events import uevents_json, uevents_log
-from fakesysfs.control.follow import follow_kmsg, follow_new_uevents, follow_uevents
+from fakesysfs.control.follow import CallsFollower, follow_kmsg, follow_new_uevents, follow_uevents
 from fakesysfs.control.history import CallJournal
 from fakesysfs.control.kmsg import KmsgReader, clear_kmsg, kmsg_json, kmsg_log, write_kmsg
 from fakesysfs.control.uevent_readers import UeventReaders
@@ -202,8 +202,8 @@ def _writes_show(control: Control) -> bytes:
 
 def _writes_store(control: Control, buffer: bytes) -> None:
     journal = control.machine.journal
-    journal.traces_writes = kstrtobool(buffer, "writes_store")
-    if journal.traces_writes:
+    journal.traces_writes = on = kstrtobool(buffer, "writes_store")
+    if on:
         journal.clear_writes()
 
 
@@ -241,6 +241,13 @@ _ENTRIES: tuple[Entry[Control], ...] = (
         mode=0o444,
         stream=lambda control: follow_new_uevents(control.kernel),
         doc="The uevents that are sent after it was opened, waiting for more.",
+    ),
+    Attribute(
+        name="calls_new",
+        mode=0o444,
+        stream=lambda control: CallsFollower(control.kernel, control.machine.journal),
+        doc="Writes when they begin and when they end, and refused opens, after it was opened, waiting for more: JSON "
+        "lines as in writes.jsonl.",
     ),
     Attribute(
         name="uevents_announce",

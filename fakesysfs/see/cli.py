@@ -1,4 +1,4 @@
-"""`fakesysfs map` and `ps`: what they print, and their exit statuses."""
+"""`fakesysfs map`, `watch` and `ps`: what they print, and their exit statuses."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def show_map(which: str | None, svg: str | None) -> int:
     """Print a machine's memory map, or write it as a picture; returns the exit status."""
     try:
         place = fakes.place(which)
+        place.enter()
         read = memory.read(memory.FilesBelow(place.root, place.control), place.name)
     except (fakes.NotFoundError, memory.NoMemoryError) as error:
         print(f"fakesysfs: {error}", file=sys.stderr)
@@ -46,6 +47,22 @@ def _print(read: MemoryMap, heading: str) -> None:
     squares = terminal.has_squares(console)
     for line in terminal.draw(read, width, height - _PROMPT_LINES, squares=squares, heading=heading):
         console.print(line)
+
+
+def watch(which: str | None) -> int:
+    """Follow a fake until q; returns the exit status."""
+    from fakesysfs.see import watch as following  # noqa: PLC0415  see show_map
+
+    try:
+        place = fakes.place(which)
+        if place.control is None:
+            why = "no fake machine is mounted here, and a real one has no control/ to follow"
+            print(f"fakesysfs: {place.name}: {why}; `fakesysfs map {place.name}` shows its memory", file=sys.stderr)
+            return _WRONG_USE
+        return following.watch(place)
+    except (fakes.NotFoundError, following.NoTerminalError) as error:
+        print(f"fakesysfs: {error}", file=sys.stderr)
+        return _WRONG_USE
 
 
 def list_fakes() -> int:

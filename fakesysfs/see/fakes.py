@@ -4,7 +4,7 @@ A mount is in the table of mounts. A run's fake is in the mount namespace of its
 one of the run's processes whose parent, the launcher, is outside. Nothing is registered anywhere, so nothing is left
 behind, and a run that was killed is not in the list.
 
-To look at the files of a run, `enter` joins the user namespace and the mount namespace of its init (setns(2)). The
+To look at the files of a run, a process joins the user namespace and the mount namespace of its init (setns(2)). The
 host's kernel allows that to the user who started the run, and to root.
 """
 
@@ -144,7 +144,9 @@ def _facts(fake: Fake) -> dict[str, str] | None:
     child = os.fork()
     if not child:
         try:
-            control = Path(enter(fake), "control")
+            if not fake.path:
+                attach.join(fake.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+            control = Path(fake.path or VISIBLE, "control")
             facts = {name: (control / name).read_text(encoding="utf-8").strip() for name in _FACTS}
             os.write(writer, json.dumps(facts).encode())
         finally:
@@ -160,17 +162,6 @@ def _facts(fake: Fake) -> dict[str, str] | None:
         os.waitpid(child, 0)
     facts: dict[str, str] | None = json.loads(answer) if answer else None
     return facts
-
-
-def enter(fake: Fake) -> str:
-    """Make the files of a fake visible to this process; returns where they are. Raises OSError.
-
-    For a run without `--mount` this process joins its namespaces, so it must have one thread.
-    """
-    if fake.path:
-        return fake.path
-    attach.join(fake.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
-    return VISIBLE
 
 
 # Which one --------------------------------------------------------------------------------------------------------
@@ -210,28 +201,36 @@ class Place(NamedTuple):
     """The directory control/ of a fake; None for a real machine."""
     name: str
     """For the heading: what and where it is."""
+    init: int = 0
+    """The init of the run whose namespaces must be joined before; 0 without one."""
+
+    def enter(self) -> None:
+        """Make the files visible to this process, which must have one thread. Raises OSError."""
+        if self.init:
+            attach.join(self.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
 
 
 def place(which: str | None) -> Place:
     """The machine that a user names: by a directory, by a number of `fakesysfs ps`; None is the only one.
 
-    This process may join namespaces (`enter`). Raises NotFoundError and OSError.
+    Raises NotFoundError, and OSError for a mount that does not answer.
     """
     mine = os.environ.get(CONTROL)
     if which is None and mine is not None and Path(mine).is_dir():
-        return Place(str(Path(mine).parent), mine, "this run")
+        return Place(str(Path(mine).parent), mine, _named("this run", mine))
     if which is None or (which.isdecimal() and not Path(which).exists()):
         described = only() if which is None else numbered(int(which))
         fake = described.fake
-        name = fake.path or f"run {described.pid}"
-        root = enter(fake)
-        return Place(root, f"{root}/control", f"{name}, machine {described.machine}, kernel {described.kernel}")
+        name = f"{fake.path or f'run {described.pid}'}, machine {described.machine}, kernel {described.kernel}"
+        root = fake.path or VISIBLE
+        return Place(root, f"{root}/control", name, 0 if fake.path else fake.init)
     real = os.path.realpath(which)
     mount = mounted_at(real)
-    if mount is None or mount.root != "/":
-        is_view = real == "/" and mine is not None
-        return Place(real, mine if is_view else None, which)
-    control = Path(real, "control")
-    machine, kernel = ((control / name).read_text(encoding="utf-8").strip() for name in ("machine", "kernel"))
-    return Place(real, str(control), f"{which}, machine {machine}, kernel {kernel}")
+    if mount is not None and mount.root == "/":
+        return Place(real, f"{real}/control", _named(which, f"{real}/control"))
+    return Place(real, mine if real == "/" else None, which)
 
+
+def _named(what: str, control: str) -> str:
+    machine, kernel = (Path(control, name).read_text(encoding="utf-8").strip() for name in ("machine", "kernel"))
+    return f"{what}, machine {machine}, kernel {kernel}"

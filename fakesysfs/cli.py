@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fakesysfs.kernel.profile import Profile
     from fakesysfs.kernfs import Tree
     from fakesysfs.machine import MachineDescription
+    from fakesysfs.see.fakes import Fake
 
 DEFAULT_MACHINE = "default"
 DEFAULT_KERNEL = "hotplug-v3"
@@ -146,7 +147,7 @@ def make_parser() -> argparse.ArgumentParser:
         "fakesysfs map mnt",
     )
     _add_which(memory_map, "; `/` is this machine itself, fake or real")
-    memory_map.add_argument("--svg", metavar="FILE", help="write a picture to this file instead")
+    memory_map.add_argument("--svg", metavar="PATH", help="write a picture to this file instead")
 
     watch = command(
         "watch",
@@ -332,8 +333,7 @@ def _something_to_try(tree: Tree, profile: Profile) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fakesysfs.sandbox import launcher  # noqa: PLC0415
-    from fakesysfs.sandbox.server import Fake  # noqa: PLC0415
+    from fakesysfs.sandbox import attach, launcher, server  # noqa: PLC0415
 
     if options.rules is not None and not options.udev:
         raise _WrongUseError("--rules needs --udev: give both")
@@ -341,37 +341,34 @@ def _run(options: argparse.Namespace) -> int:
         raise _WrongUseError("--udev needs the private network, where uevents are sent: leave out --host-network")
     command: list[str] = options.arguments
     command = command[1:] if command[:1] == ["--"] else command
-    if options.at is not None:
-        options.at = _at(options, command)
+    at: str | None = options.at
+    fake = None if at is None else _named_at(at)
+    if fake is not None and not fake.path:
+        if options.udev or options.host_network:
+            why = "are for a run of its own"
+            raise _WrongUseError(f"--udev and --host-network {why}: leave them out to join process {fake.pid}")
+        attach.run(command, fake.init, explain=options.explain)
     launcher.run(
         command,
-        Fake(options.machine, options.kernel),
+        server.Fake(options.machine, options.kernel),
         network=not options.host_network,
         point=options.mountpoint,
-        at=options.at,
+        at=at if fake is None else fake.path,
         rules=(options.rules or []) if options.udev else None,
         explain=options.explain,
     )
 
 
-def _at(options: argparse.Namespace, command: list[str]) -> str:
-    """The mountpoint that `--at` names. A run without one is joined: this does not return then."""
-    at: str = options.at
-    if at and (not at.isdecimal() or os.path.exists(at)):  # noqa: PTH110
-        return at
-    from fakesysfs.sandbox import attach  # noqa: PLC0415
+def _named_at(at: str) -> Fake | None:
+    """The fake that `--at` names by a number, or as the only one; None if it is a mountpoint."""
     from fakesysfs.see import fakes  # noqa: PLC0415
 
+    if at and (not at.isdecimal() or os.path.exists(at)):  # noqa: PTH110
+        return None
     try:
-        fake = (fakes.numbered(int(at)) if at else fakes.only()).fake
+        return (fakes.numbered(int(at)) if at else fakes.only()).fake
     except fakes.NotFoundError as error:
         raise _WrongUseError(str(error)) from None
-    if fake.path:
-        return fake.path
-    for given, option in ((options.udev, "--udev"), (options.host_network, "--host-network")):
-        if given:
-            raise _WrongUseError(f"{option} is for a run of its own: leave it out, process {at or fake.pid} is one")
-    attach.run(command, fake.init, explain=options.explain)
 
 
 def _explore(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -155,6 +155,48 @@ def _failing_without_traceback() -> Iterator[None]:
         yield
     except ValueError as error:
         raise pytest.fail.Exception(f"fakesysfs: {error}", pytrace=False) from None
+
+
+# What a report of a failed test says ------------------------------------------------------------------------------
+
+_FIXTURES = ("fakesysfs_machine", "fakesysfs_shared_machine", "fakesysfs_in_process")
+_SHOWN_LINES = 20
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Sections with what was refused and with the end of the kernel log."""
+    report = yield
+    if report.failed and report.when == "call":
+        arguments: Mapping[str, object] = getattr(item, "funcargs", {})
+        for name in _FIXTURES:
+            machine = arguments.get(name)
+            if machine is not None:
+                report.sections += _sections(machine)  # type: ignore[arg-type]  # by its name it is one
+    return report
+
+
+def _sections(machine: MountedMachine | RunningMachine) -> Iterator[tuple[str, str]]:
+    with contextlib.suppress(OSError):  # its server has ended
+        refused = [
+            f"{refusal.pid} {refusal.command}: {refusal.path}"
+            + (f" {refusal.data.decode(errors='backslashreplace')!r}" if refusal.data else "")
+            + f": {refusal.errno}: {refusal.why} [{refusal.where}]"
+            for refusal in machine.refused
+        ]
+        if refused:
+            yield "fakesysfs: refused", _last(refused)
+        log = [f"[{message.seconds:12.6f}] {message.text}" for message in machine.log]
+        if log:
+            yield "fakesysfs: kernel log", _last(log)
+
+
+def _last(lines: Sequence[str]) -> str:
+    """The last lines, and how many are left out."""
+    left_out = [f"... ({len(lines) - _SHOWN_LINES} lines before)"] if len(lines) > _SHOWN_LINES else []
+    return "".join(f"{line}\n" for line in [*left_out, *lines[-_SHOWN_LINES:]])
 
 
 # Where it cannot be ----------------------------------------------------------------------------------------------

@@ -95,7 +95,10 @@ class Call:
 
     def _json_line(self, seq: int) -> str:
         duration = None if self.duration is None else round(self.duration, 6)
-        return json.dumps({**self._request(), "seq": seq, "duration": duration, "result": self.taken, **self._refusal()}) + "\n"
+        return (
+            json.dumps({**self._request(), "seq": seq, "duration": duration, "result": self.taken, **self._refusal()})
+            + "\n"
+        )
 
     def _request(self) -> dict[str, int | float | str]:
         return {

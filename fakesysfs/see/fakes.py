@@ -160,8 +160,8 @@ def _facts(fake: Fake) -> dict[str, str] | None:
         os.close(reader)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    facts: dict[str, str] | None = json.loads(answer) if answer else None
-    return facts
+    answered: dict[str, str] | None = json.loads(answer) if answer else None
+    return answered
 
 
 # Which one --------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def place(which: str | None) -> Place:
     """
     mine = os.environ.get(CONTROL)
     if which is None and mine is not None and Path(mine).is_dir():
-        return Place(str(Path(mine).parent), mine, _named("this run", mine))
+        return Place(str(Path(mine).parent), mine, _named("", mine))
     if which is None or (which.isdecimal() and not Path(which).exists()):
         described = only() if which is None else numbered(int(which))
         fake = described.fake
@@ -233,4 +233,4 @@ def place(which: str | None) -> Place:
 
 def _named(what: str, control: str) -> str:
     machine, kernel = (Path(control, name).read_text(encoding="utf-8").strip() for name in ("machine", "kernel"))
-    return f"{what}, machine {machine}, kernel {kernel}"
+    return ", ".join(filter(None, [what, f"machine {machine}", f"kernel {kernel}"]))

@@ -201,6 +201,7 @@ def _devices(files: Files, block_size: int) -> Iterator[Device]:
             driver = Path(files.target(f"{directory}/driver")).name
         except OSError:
             driver = ""
+        node = -1
         try:
             node = int(files.text(f"{directory}/target_node"))
             mappings = sorted(_numbers(_MAPPING, files.names(directory)))

@@ -40,8 +40,8 @@ class Span(NamedTuple):
     look: str
 
     @property
-    def count(self) -> int:
-        """How many."""
+    def length(self) -> int:
+        """How many blocks or squares."""
         return self.last - self.first + 1
 
 
@@ -59,7 +59,7 @@ class Row(NamedTuple):
         """How many blocks have which look."""
         counts: Counter[str] = Counter()
         for span in self.spans:
-            counts[span.look] += span.count
+            counts[span.look] += span.length
         return counts
 
 
@@ -239,9 +239,9 @@ def _length(stretch: Sequence[Span]) -> int:
 
 def _lines(stretches: Iterable[Sequence[Span]], columns: int, scale: int) -> Iterator[Line]:
     for stretch in stretches:
-        squares: list[str | None] = [stretch[0].look] * stretch[0].count
+        squares: list[str | None] = [stretch[0].look] * stretch[0].length
         for before, span in pairwise(stretch):
             squares += [None] * (span.first - before.last - 1)
-            squares += [span.look] * span.count
+            squares += [span.look] * span.length
         for place in range(0, len(squares), columns):
             yield Line((stretch[0].first + place) * scale, tuple(squares[place : place + columns]))

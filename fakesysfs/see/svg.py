@@ -43,7 +43,7 @@ WIDTH, MARGIN = 720, 16
 LEFT = 88
 SQUARE, STEP, GROUP_GAP = 13, 15, 6
 GROUP, COLUMNS = 8, 32
-TEXT_LINE, ROW_GAP = 22, 10
+TEXT_LINE, TITLE_GAP, ROW_GAP = 22, 4, 10
 MOST_LINES = 32
 """Lines of squares. For more memory a square stands for more blocks."""
 
@@ -68,23 +68,20 @@ def draw(memory: MemoryMap, heading: str) -> str:
     for row, lines in zip(made, layout.lines, strict=True):
         below += TEXT_LINE + ROW_GAP
         parts += [_text(MARGIN, below, row.name, "name"), _text(LEFT, below, title(row, memory.block_size), "small")]
+        below += TITLE_GAP
         for line in lines:
             below += STEP
             parts += _line(line, below, layout.scale)
     below += TEXT_LINE + ROW_GAP
     parts += _legend(layout, memory.block_size, below)
     height = below + MARGIN
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
-            f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label={quoteattr(heading)}>',
-            f"<title>{escape(heading)}</title>",
-            f"<style>{_STYLE}</style>",
-            f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
-            *parts,
-            "</svg>\n",
-        ]
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+        f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label={quoteattr(heading)}>'
     )
+    around = [f"<title>{escape(heading)}</title>", f"<style>{_STYLE}</style>"]
+    background = f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>'
+    return "\n".join([opening, *around, background, *parts, "</svg>\n"])
 
 
 def _text(left: int, base: int, text: str, kind: str) -> str:
@@ -103,10 +100,13 @@ def _line(line: Line, base: int, scale: int) -> Iterator[str]:
 
 def _square(left: int, base: int, look: str, tip: str = "") -> str:
     colour = COLOURS.get(look, _UNKNOWN_COLOUR)
-    kind = ' class="absent"' if look == ABSENT else ""
     inside = f"<title>{escape(tip)}</title>" if tip else ""
     above = base - SQUARE + 2
-    return f'<rect x="{left}" y="{above}" width="{SQUARE}" height="{SQUARE}" fill="{colour}"{kind}>{inside}</rect>'
+    if look == ABSENT:  # an outline, half of which lies outside of the rectangle
+        where = f'x="{left + 0.5}" y="{above + 0.5}" width="{SQUARE - 1}" height="{SQUARE - 1}" class="absent"'
+    else:
+        where = f'x="{left}" y="{above}" width="{SQUARE}" height="{SQUARE}"'
+    return f'<rect {where} fill="{colour}">{inside}</rect>'
 
 
 _LETTER_WIDTH = 8

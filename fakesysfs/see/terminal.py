@@ -111,8 +111,8 @@ def _last_block(memory: MemoryMap) -> int:
 
 
 def _row(row: Row, words: Sequence[str], lines: Iterable[Line], label: int, *, squares: bool) -> Iterator[Text]:
-    for number, line in enumerate(words):
-        yield Text.assemble((f"{row.name if not number else '':{label}}", _NAME), " " * _EDGE, line)
+    for number, part in enumerate(words):
+        yield Text.assemble((f"{row.name if not number else '':{label}}", _NAME), " " * _EDGE, part)
     for line in lines:
         text = Text.assemble((f"{line.block:{label}}", _DIM), " " * _EDGE)
         for place, look in enumerate(line.squares):

@@ -16,7 +16,7 @@ import termios
 import tty
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from rich.console import Console
 from rich.text import Text
@@ -174,9 +174,7 @@ class _Screen:
         if self._scene is None:
             lines = [Text(self._place.name), Text(status)]
         else:
-            lines = draw(
-                self._scene, width, height, squares=self._squares, heading=self._place.name, status=status
-            )
+            lines = draw(self._scene, width, height, squares=self._squares, heading=self._place.name, status=status)
         with self._console.capture() as capture:
             for line in lines:
                 self._console.print(line, end="\0", no_wrap=True, overflow="crop", crop=False, soft_wrap=True)
@@ -197,7 +195,7 @@ def _write(text: str) -> None:
 class _Terminal:
     """Standard input and output as this needs them: keys come one by one and are not shown, the other screen is on."""
 
-    def __enter__(self) -> _Terminal:
+    def __enter__(self) -> Self:
         self._before = termios.tcgetattr(0)
         self.take()
         return self

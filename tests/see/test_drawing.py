@@ -171,7 +171,9 @@ def test_squares_for_several_blocks() -> None:
 def test_a_square_whose_blocks_differ() -> None:
     assert letters((0, 16, "Normal"), (17, 31, "Movable"), height=1) == [(0, "NNNNdMMM")]
     assert letters((0, 4, "Normal"), (5, 5, "offline"), (6, 31, "Normal"), height=1) == [(0, "NdNNNNNN")]
-    assert letters((0, 0, "Normal"), (1, 1, "Movable"), (2, 2, "Normal"), (3, 31, "Movable"), height=1)[0][1] == "dMMMMMMM"
+    assert (
+        letters((0, 0, "Normal"), (1, 1, "Movable"), (2, 2, "Normal"), (3, 31, "Movable"), height=1)[0][1] == "dMMMMMMM"
+    )
 
 
 def test_more_stretches_than_lines() -> None:
@@ -270,7 +272,9 @@ def test_operations() -> None:
     assert scene.call_line(CALL).plain == '4711 bash: write dax0.0/hotplug "unplug\\n": 7 bytes'
     assert scene.call_line(CALL | {"duration": None, "result": None}).plain.endswith(": under way")
     assert scene.call_line(refused).plain.endswith("EBUSY (memory70 has an unmovable page)")
-    assert scene.call_line(refused | {"op": "open", "data": ""}).plain.startswith("4711 bash: open dax0.0/hotplug: EBUSY")
+    assert scene.call_line(refused | {"op": "open", "data": ""}).plain.startswith(
+        "4711 bash: open dax0.0/hotplug: EBUSY"
+    )
 
 
 def events(*lines: str) -> list[dict[str, str]]:

@@ -113,7 +113,9 @@ def test_ranges_that_only_root_may_read(tmp_path: Path) -> None:
         (0x8000001, 0x17FFFFFE, ()),
     ],
 )
-def test_only_whole_blocks_of_a_device(tmp_path: Path, start: int, end: int, blocks: tuple[tuple[int, int], ...]) -> None:
+def test_only_whole_blocks_of_a_device(
+    tmp_path: Path, start: int, end: int, blocks: tuple[tuple[int, int], ...]
+) -> None:
     files = real_machine(tmp_path)
     mapping = tmp_path / "sys/bus/dax/devices/dax0.0/mapping0"
     mapping.mkdir(parents=True)

@@ -57,7 +57,8 @@ def fakesysfs_machine(
     with contextlib.ExitStack() as stack:
         with _failing_without_traceback():
             machine = stack.enter_context(_mounted(_wanted(request), tmp_path_factory))
-        yield machine
+        with _reported(request, machine):
+            yield machine
 
 
 @pytest.fixture
@@ -72,7 +73,8 @@ def fakesysfs_shared_machine(
         machine = _fakesysfs_mounts(_wanted(request))
     machine.trace_writes(on=False)
     machine.reset()
-    yield machine
+    with _reported(request, machine):
+        yield machine
     machine._end_commands()  # noqa: SLF001  ours
     machine._raise_complaint()  # noqa: SLF001  the same
 
@@ -84,7 +86,7 @@ def fakesysfs_in_process(request: pytest.FixtureRequest) -> Iterator[RunningMach
 
     with _failing_without_traceback():
         described = Machine(*_wanted(request))
-    with described as machine:
+    with described as machine, _reported(request, machine):
         yield machine
 
 
@@ -159,8 +161,18 @@ def _failing_without_traceback() -> Iterator[None]:
 
 # What a report of a failed test says ------------------------------------------------------------------------------
 
-_FIXTURES = ("fakesysfs_machine", "fakesysfs_shared_machine", "fakesysfs_in_process")
 _SHOWN_LINES = 20
+_MACHINES = pytest.StashKey[list["MountedMachine | RunningMachine"]]()
+"""The machines of a test that runs."""
+
+
+@contextlib.contextmanager
+def _reported(request: pytest.FixtureRequest, machine: MountedMachine | RunningMachine) -> Iterator[None]:
+    """If the test fails meanwhile, its report has the machine's refusals and log."""
+    machines = request.node.stash.setdefault(_MACHINES, [])
+    machines.append(machine)
+    yield
+    machines.remove(machine)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -170,11 +182,8 @@ def pytest_runtest_makereport(
     """Sections with what was refused and with the end of the kernel log."""
     report = yield
     if report.failed and report.when == "call":
-        arguments: Mapping[str, object] = getattr(item, "funcargs", {})
-        for name in _FIXTURES:
-            machine = arguments.get(name)
-            if machine is not None:
-                report.sections += _sections(machine)  # type: ignore[arg-type]  # by its name it is one
+        for machine in item.stash.get(_MACHINES, []):
+            report.sections += _sections(machine)
     return report
 
 

@@ -61,13 +61,13 @@ def test_sysfs_alone_says_the_same(name: str) -> None:
 
 
 def test_no_machine(tmp_path: Path) -> None:
-    with pytest.raises(NoMemoryError, match="no machine is here; name a directory that has sys/"):
+    with pytest.raises(NoMemoryError, match=r"no machine is here; name a directory that has sys/"):
         read(FilesBelow(str(tmp_path)), str(tmp_path))
 
 
 def test_a_kernel_without_memory_blocks(tmp_path: Path) -> None:
     (tmp_path / "sys/devices/system/node/node0").mkdir(parents=True)
-    with pytest.raises(NoMemoryError, match="^/x/sys/devices/system/memory: this kernel shows no memory blocks"):
+    with pytest.raises(NoMemoryError, match=r"^/x/sys/devices/system/memory: this kernel shows no memory blocks"):
         read(FilesBelow(str(tmp_path)), "/x")
 
 

@@ -7,6 +7,7 @@ is a letter, so that nothing is told by colour alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -115,21 +116,26 @@ def _row(row: Row, words: Sequence[str], lines: Iterable[Line], label: int, *, s
         yield Text.assemble((f"{row.name if not number else '':{label}}", _NAME), " " * _EDGE, part)
     for line in lines:
         text = Text.assemble((f"{line.block:{label}}", _DIM), " " * _EDGE)
-        for place, look in enumerate(line.squares):
-            if place and place % GROUP == 0:
-                text.append(" ")
-            text.append_text(_square(look, squares=squares))
+        # Neighbours of the same look are one piece: a piece takes longer than a square.
+        place = 0
+        for look, alike in groupby(line.squares):
+            sign, colour = _square(look, squares=squares)
+            piece = ""
+            for _ in alike:
+                piece += f" {sign}" if place and place % GROUP == 0 else sign
+                place += 1
+            text.append(piece, colour)
         text.rstrip()
         yield text
 
 
-def _square(look: str | None, *, squares: bool) -> Text:
+def _square(look: str | None, *, squares: bool) -> tuple[str, str]:
+    """A character and its style."""
     if look is None:
-        return Text(" ")
+        return " ", ""
     if not squares:
-        return Text(LETTERS.get(look, _UNKNOWN_LETTER))
-    shape = {ABSENT: HOLLOW, DIFFERENT: DIVIDED}.get(look, SQUARE)
-    return Text(shape, COLOURS.get(look, _UNKNOWN_COLOUR))
+        return LETTERS.get(look, _UNKNOWN_LETTER), ""
+    return {ABSENT: HOLLOW, DIFFERENT: DIVIDED}.get(look, SQUARE), COLOURS.get(look, _UNKNOWN_COLOUR)
 
 
 def _legend(layout: Layout, block_size: int, width: int, *, squares: bool) -> Iterator[Text]:

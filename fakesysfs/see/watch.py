@@ -86,7 +86,13 @@ class _Screen:
         self._start_feed(poll)
         self._draw()
         while True:
+            changed = False
             for descriptor, _ in poll.poll():
+                if descriptor == self._mounts:
+                    # Most changes are of other mounts.
+                    changed |= self._look_for_mount(poll)
+                    continue
+                changed = True
                 if descriptor == 0:
                     if self._quits():
                         return 0
@@ -98,13 +104,12 @@ class _Screen:
                             taken.give_back()
                             os.kill(os.getpid(), signal.SIGSTOP)
                             taken.take()
-                elif descriptor == self._mounts:
-                    self._look_for_mount(poll)
                 elif self._feed is not None and descriptor == self._feed.pipe and not self._hear():
                     poll.unregister(descriptor)
                     self._end_feed()
                     self._state = self._why_ended()
-            self._draw()
+            if changed:
+                self._draw()
 
     def _quits(self) -> bool:
         """Whether q was typed, or the terminal is gone."""
@@ -148,10 +153,10 @@ class _Screen:
         mount = None if self._place.init else mounted_at(self._place.root)
         return mount.device if mount is not None else ""
 
-    def _look_for_mount(self, poll: select.poll) -> None:
-        """The table of mounts has changed."""
+    def _look_for_mount(self, poll: select.poll) -> bool:
+        """The table of mounts has changed; returns whether the mount that is shown has."""
         if self._place.init or self._mounted() == self._device:
-            return
+            return False
         if self._feed is not None:
             poll.unregister(self._feed.pipe)
             self._end_feed()
@@ -160,6 +165,7 @@ class _Screen:
         else:
             self._device = ""
             self._state = self._why_ended()
+        return True
 
     def _why_ended(self) -> str:
         if self._place.init:

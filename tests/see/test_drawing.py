@@ -125,7 +125,7 @@ def test_every_look_has_its_own_colour_and_letter() -> None:
 )
 def test_where_blocks_are_squares(environment: dict[str, str], options: dict[str, bool], *, squares: bool) -> None:
     class Utf8(io.StringIO):
-        encoding = "utf-8"  # type: ignore[assignment]
+        encoding = "utf-8"
 
     console = Console(file=Utf8(), _environ=environment, **options)  # type: ignore[arg-type]
     assert terminal.has_squares(console) is squares

@@ -444,6 +444,8 @@ def test_a_reader_of_calls_is_woken_by_a_call_and_by_a_reset(face: Face) -> None
         write()
         assert woken
         assert follower.waits_on() is None
+    follower = face.open("/control/calls_new")
+    face.sysroot.reset()
     with pytest.raises(KernelError, match="the machine was reset"):
         sched.run(follower.read_sleeping(0, 100))
 

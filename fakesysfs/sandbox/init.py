@@ -55,6 +55,9 @@ class Run(NamedTuple):
     """Report what was refused."""
 
 
+HOLDS = "fakesysfs-holds"
+"""The process name of the init of an explorer's run, whose mount holds the calls of everybody."""
+
 _NOT_COVERED = (
     "a sysfs or proc of the host is mounted where it cannot be covered (below another mount, or outside of this root): "
     "the command could change the host; unmount it first"
@@ -131,6 +134,8 @@ class _Init:
     def live(self) -> NoReturn:
         run = self._run
         plan = run.plan
+        if run.fake.gate >= 0:
+            linux.set_process_name(HOLDS)
         if not plan.pid:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         namespaces.enter_as_init(plan)

@@ -2,7 +2,8 @@
 
 A mount is in the table of mounts. A run's fake is in the mount namespace of its init (sandbox/), which /proc shows: the
 one of the run's processes whose parent, the launcher, is outside. Nothing is registered anywhere, so nothing is left
-behind, and a run that was killed is not in the list.
+behind, and a run that was killed is not in the list. The runs of `fakesysfs explore` are not either: their mounts hold
+each call until the explorer lets it go on, and ours would be one more.
 
 To look at the files of a run, a process joins the user namespace and the mount namespace of its init (setns(2)). The
 host's kernel allows that to the user who started the run, and to root.
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 from fakesysfs.fuse.mount_table import TYPE, mounted_at, mounts
 from fakesysfs.sandbox import attach, linux
+from fakesysfs.sandbox.init import HOLDS
 from fakesysfs.sandbox.view import VISIBLE
 
 CONTROL = "FAKESYSFS_CONTROL"
@@ -77,7 +79,7 @@ def _runs(here: Mapping[str, str]) -> Iterator[Fake]:
     inside = dict(_processes_inside())
     for pid, device in inside.items():
         launcher = _parent(pid)
-        if inside.get(launcher) == device:
+        if inside.get(launcher) == device or _name(pid) == HOLDS:
             continue
         arguments = _arguments(pid)
         # The launcher forked it: another program that has joined the namespaces is no run.
@@ -108,6 +110,12 @@ def _parent(pid: int) -> int:
         # "pid (name) state parent ...", and the name may have any characters
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
     return 0
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    return ""
 
 
 def _arguments(pid: int) -> list[str]:

@@ -82,6 +82,19 @@ def test_a_run_with_a_mount_is_one_fake(run: Runner, tmp_path: Path) -> None:
     process.communicate("")
 
 
+def test_runs_of_an_explorer_are_left_alone(explore: Runner, tmp_path: Path) -> None:
+    """A call of ours would be held, and would be a step of somebody else."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    process = explore.start("--", f"cat {HOTPLUG}; echo there >{fifo}; cat {fifo}", stdout=subprocess.DEVNULL)
+    assert fifo.read_text() == "there\n"
+    inside = {pid for pid, _ in fakes._processes_inside()} & set(explore.alive())
+    assert inside
+    assert not inside & {fake.init for fake in fakes.find()}
+    process.send_signal(signal.SIGINT)
+    process.wait(PATIENCE_SECONDS)
+
+
 def test_a_server_that_is_stopped_is_not_waited_for(tmp_path: Path) -> None:
     with MountedMachine(tmp_path) as machine:
         server = int(machine.read("/control/pid"))

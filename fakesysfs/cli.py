@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fakesysfs.kernel.profile import Profile
     from fakesysfs.kernfs import Tree
     from fakesysfs.machine import MachineDescription
+    from fakesysfs.see.fakes import Fake
 
 DEFAULT_MACHINE = "default"
 DEFAULT_KERNEL = "hotplug-v3"
@@ -111,7 +112,15 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--mount", metavar="MNT", dest="mountpoint", help="also show the fake at this directory, outside"
     )
-    where.add_argument("--at", metavar="MNT", help="use the fake that is mounted there instead of one of its own")
+    where.add_argument(
+        "--at",
+        metavar="MNT|PID",
+        nargs="?",
+        const="",
+        help="use the fake that is mounted there, or that of a run (`fakesysfs ps` lists the numbers), instead of one "
+        "of its own; without a value: the only one",
+    )
+    run.add_argument("--explain", action="store_true", help="say at the end what was refused, and why")
     run.add_argument("--udev", action="store_true", help="with a systemd-udevd of its own, and a private /run")
     run.add_argument(
         "--rules",
@@ -131,6 +140,25 @@ def make_parser() -> argparse.ArgumentParser:
     explore_arguments.add_to(explore)
     explore.epilog = f"{explore_arguments.ABOUT}\n{explore.epilog}"
 
+    memory_map = command(
+        "map",
+        _map,
+        "show the memory blocks by node and dax device",
+        "fakesysfs map mnt",
+    )
+    _add_which(memory_map, "; `/` is this machine itself, fake or real")
+    memory_map.add_argument("--svg", metavar="PATH", help="write a picture to this file instead")
+
+    watch = command(
+        "watch",
+        _watch,
+        "follow a fake machine: its map, the last operations, uevents and log; q ends it",
+        "fakesysfs watch mnt",
+    )
+    _add_which(watch)
+
+    command("ps", _ps, "list the mounts and runs that are there", "fakesysfs ps")
+
     umount = command(
         "umount",
         _umount,
@@ -149,6 +177,15 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_parser("replay", help="replay recorded sessions; see `fakesysfs replay --help`", add_help=False)
     commands.add_parser("record", help="record a real kernel; see `fakesysfs record --help`", add_help=False)
     return parser
+
+
+def _add_which(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument(
+        "which",
+        metavar="MNT|PID",
+        nargs="?",
+        help=f"a mountpoint, or a number that `fakesysfs ps` lists; default: the only one{more}",
+    )
 
 
 def _add_machine_and_kernel(parser: argparse.ArgumentParser) -> None:
@@ -296,22 +333,42 @@ def _something_to_try(tree: Tree, profile: Profile) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fakesysfs.sandbox import launcher  # noqa: PLC0415
-    from fakesysfs.sandbox.server import Fake  # noqa: PLC0415
+    from fakesysfs.sandbox import attach, launcher, server  # noqa: PLC0415
 
     if options.rules is not None and not options.udev:
         raise _WrongUseError("--rules needs --udev: give both")
     if options.udev and options.host_network:
         raise _WrongUseError("--udev needs the private network, where uevents are sent: leave out --host-network")
     command: list[str] = options.arguments
+    command = command[1:] if command[:1] == ["--"] else command
+    at: str | None = options.at
+    fake = None if at is None else _named_at(at)
+    if fake is not None and not fake.path:
+        if options.udev or options.host_network:
+            why = "are for a run of its own"
+            raise _WrongUseError(f"--udev and --host-network {why}: leave them out to join process {fake.pid}")
+        attach.run(command, fake.init, explain=options.explain)
     launcher.run(
-        command[1:] if command[:1] == ["--"] else command,
-        Fake(options.machine, options.kernel),
+        command,
+        server.Fake(options.machine, options.kernel),
         network=not options.host_network,
         point=options.mountpoint,
-        at=options.at,
+        at=at if fake is None else fake.path,
         rules=(options.rules or []) if options.udev else None,
+        explain=options.explain,
     )
+
+
+def _named_at(at: str) -> Fake | None:
+    """The fake that `--at` names by a number, or as the only one; None if it is a mountpoint."""
+    from fakesysfs.see import fakes  # noqa: PLC0415
+
+    if at and (not at.isdecimal() or os.path.exists(at)):  # noqa: PTH110
+        return None
+    try:
+        return (fakes.numbered(int(at)) if at else fakes.only()).fake
+    except fakes.NotFoundError as error:
+        raise _WrongUseError(str(error)) from None
 
 
 def _explore(options: argparse.Namespace) -> int:
@@ -322,6 +379,24 @@ def _explore(options: argparse.Namespace) -> int:
         _load(options.machine)
         _profile(options.kernel)
     return cli.main(options)
+
+
+def _map(options: argparse.Namespace) -> int:
+    from fakesysfs.see import cli  # noqa: PLC0415
+
+    return cli.show_map(options.which, options.svg)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from fakesysfs.see import cli  # noqa: PLC0415
+
+    return cli.watch(options.which)
+
+
+def _ps(_options: argparse.Namespace) -> int:
+    from fakesysfs.see import cli  # noqa: PLC0415
+
+    return cli.list_fakes()
 
 
 def _umount(options: argparse.Namespace) -> int:

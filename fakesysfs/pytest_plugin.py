@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,7 +57,8 @@ def fakesysfs_machine(
     with contextlib.ExitStack() as stack:
         with _failing_without_traceback():
             machine = stack.enter_context(_mounted(_wanted(request), tmp_path_factory))
-        yield machine
+        with _reported(request, machine):
+            yield machine
 
 
 @pytest.fixture
@@ -72,7 +73,8 @@ def fakesysfs_shared_machine(
         machine = _fakesysfs_mounts(_wanted(request))
     machine.trace_writes(on=False)
     machine.reset()
-    yield machine
+    with _reported(request, machine):
+        yield machine
     machine._end_commands()  # noqa: SLF001  ours
     machine._raise_complaint()  # noqa: SLF001  the same
 
@@ -84,7 +86,7 @@ def fakesysfs_in_process(request: pytest.FixtureRequest) -> Iterator[RunningMach
 
     with _failing_without_traceback():
         described = Machine(*_wanted(request))
-    with described as machine:
+    with described as machine, _reported(request, machine):
         yield machine
 
 
@@ -155,6 +157,55 @@ def _failing_without_traceback() -> Iterator[None]:
         yield
     except ValueError as error:
         raise pytest.fail.Exception(f"fakesysfs: {error}", pytrace=False) from None
+
+
+# What a report of a failed test says ------------------------------------------------------------------------------
+
+_SHOWN_LINES = 20
+_MACHINES = pytest.StashKey[list["MountedMachine | RunningMachine"]]()
+"""The machines of a test that runs."""
+
+
+@contextlib.contextmanager
+def _reported(request: pytest.FixtureRequest, machine: MountedMachine | RunningMachine) -> Iterator[None]:
+    """If the test fails meanwhile, its report has the machine's refusals and log."""
+    machines = request.node.stash.setdefault(_MACHINES, [])
+    machines.append(machine)
+    yield
+    machines.remove(machine)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Sections with what was refused and with the end of the kernel log."""
+    report = yield
+    if report.failed and report.when == "call":
+        for machine in item.stash.get(_MACHINES, []):
+            report.sections += _sections(machine)
+    return report
+
+
+def _sections(machine: MountedMachine | RunningMachine) -> Iterator[tuple[str, str]]:
+    with contextlib.suppress(OSError):  # its server has ended
+        refused = [
+            f"{refusal.pid} {refusal.command}: {refusal.path}"
+            + (f" {refusal.data.decode(errors='backslashreplace')!r}" if refusal.data else "")
+            + f": {refusal.errno}: {refusal.why} [{refusal.where}]"
+            for refusal in machine.refused
+        ]
+        if refused:
+            yield "fakesysfs: refused", _last(refused)
+        log = [f"[{message.seconds:12.6f}] {message.text}" for message in machine.log]
+        if log:
+            yield "fakesysfs: kernel log", _last(log)
+
+
+def _last(lines: Sequence[str]) -> str:
+    """The last lines, and how many are left out."""
+    left_out = [f"... ({len(lines) - _SHOWN_LINES} lines before)"] if len(lines) > _SHOWN_LINES else []
+    return "".join(f"{line}\n" for line in [*left_out, *lines[-_SHOWN_LINES:]])
 
 
 # Where it cannot be ----------------------------------------------------------------------------------------------

@@ -121,6 +121,10 @@ class Bootable(Protocol):
     """What is needed of a machine (`fakesysfs.machine.MachineDescription`) once its description was checked."""
 
     @property
+    def name(self) -> str:
+        """The name of a built-in machine, or that of its file without `.toml`."""
+
+    @property
     def text(self) -> str:
         """Its file."""
 
@@ -143,6 +147,7 @@ class Sysroot:
     ) -> None:
         self._whole_dev = whole_dev
         self.machine = machine
+        self.machine_name = machine.name
         self.machine_text = machine.text
         self.profile = profile
         self.journal = CallJournal(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel
@@ -210,6 +215,7 @@ class Sysroot:
             self._changes.append(NameChange(dev, None, directories=True))
             self._changes += [NameChange(ino, None, directories=True) for ino in changed]
         old.shut_down()
+        self.journal.arrived.wake_all()
 
     def _new_kernel(self, serial: int) -> Kernel:
         booted_at = self._now_ns()

@@ -63,7 +63,7 @@ VALUES: Mapping[str, Completion] = {
 }
 """By the name that the help gives the value."""
 
-MOUNTED = {("umount", "mountpoint"), ("run", "at")}
+MOUNTED = {("umount", "mountpoint"), ("run", "at"), ("map", "which"), ("watch", "which")}
 """Values, by command and destination, that are directories where a fake is mounted already."""
 
 # A function with "file" or "dir" in its name returns file names: shtab's script decides by that.

@@ -32,8 +32,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "testing": ("explore", "fuse", "kernel", "kernfs", "machine", "ops", "sysfs", "sysroot"),
     "lab": (),
     "replay": ("fuse", "kernel", "kernfs", "lab", "machine", "ops", "sandbox", "sysroot", "testing"),
+    "see": ("fuse", "sandbox"),
     "pytest_plugin": ("testing",),
-    "cli": ("explore", "fuse", "kernel", "kernfs", "machine", "replay", "sandbox", "sysroot", "__init__"),
+    "cli": ("explore", "fuse", "kernel", "kernfs", "machine", "replay", "sandbox", "see", "sysroot", "__init__"),
     "__main__": ("cli",),
     "__init__": (),
 }
@@ -183,6 +184,7 @@ def test_a_mount_imports_no_sandbox(tmp_path: Path) -> None:
         ("pyfuse3", ("fuse",)),
         ("trio", ("fuse", "sandbox", "testing")),
         ("msgspec", ("machine",)),
+        ("rich", ("see",)),
         ("pytest", ("pytest_plugin", "testing")),
         ("ctypes", ("fuse", "replay", "sandbox")),
     ],

@@ -29,6 +29,9 @@ ERRORS = {
     "CannotMountError",
     "MachineError",
     "MountError",
+    "NoMemoryError",
+    "NoTerminalError",
+    "NotFoundError",
     "RecordingError",
     "RuntimeError",
     "TimeoutError",
@@ -38,7 +41,16 @@ ERRORS = {
 }
 """What ends as a sentence that users read."""
 
-PLACES = ("cli.py", "pytest_plugin.py", "fuse/*.py", "sandbox/*.py", "machine/*.py", "testing/*.py", "replay/cli.py")
+PLACES = (
+    "cli.py",
+    "pytest_plugin.py",
+    "fuse/*.py",
+    "sandbox/*.py",
+    "machine/*.py",
+    "testing/*.py",
+    "replay/cli.py",
+    "see/*.py",
+)
 
 NOT_ON_THE_PAGE = {
     ": not TOML: not UTF-8 text": "the page has the heading `not TOML`",

@@ -1,11 +1,13 @@
-"""control/blocks/memoryN: what a test does to one memory block from outside."""
+"""control/blocks/memoryN: what a test does to one memory block from outside. control/blocks.jsonl: all blocks."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.kstrtox import kstrtobool
+from fakesysfs.kernel.memory_block import State
 from fakesysfs.kernfs.declare import RW, DirectoryKind, Indexed
 
 
@@ -85,3 +87,20 @@ FAMILY: Indexed[ControlBlocks] = Indexed(
     doc="What can be done to a block from outside.",
 )
 """The directories in control/blocks."""
+
+
+def blocks_json(kernel: Kernel) -> bytes:
+    """control/blocks.jsonl: a line for each run of equal blocks."""
+    return "".join(
+        json.dumps(
+            {
+                "first": first,
+                "last": last,
+                "nodes": list(status.group.nids),
+                "state": status.state.value,
+                "zone": status.zone.name if status.zone is not None and status.state is State.ONLINE else None,
+            }
+        )
+        + "\n"
+        for first, last, status in kernel.memory_blocks.runs
+    ).encode()

@@ -1,4 +1,4 @@
-"""Files whose readers wait for more: control/kmsg_follow, uevents_follow, uevents_new."""
+"""Files whose readers wait for more: control/kmsg_follow, uevents_follow, uevents_new, calls_new."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 
 from fakesysfs.control.events import uevent_line
+from fakesysfs.control.history import CallJournal
 from fakesysfs.control.kmsg import kmsg_line
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernfs.declare import Stream
@@ -88,3 +89,19 @@ def follow_uevents(kernel: Kernel, place: int = 1) -> Follower:
 def follow_new_uevents(kernel: Kernel) -> Follower:
     """The uevents that are sent from now on."""
     return follow_uevents(kernel, kernel.uevents.sequence)
+
+
+class CallsFollower(Follower):
+    """A reader of control/calls_new. While one has it open, writes are noted."""
+
+    def __init__(self, kernel: Kernel, journal: CallJournal) -> None:
+        def take(place: int, _size: int) -> tuple[str, int]:
+            return "".join(journal.followed.since(place)), journal.followed.count
+
+        super().__init__(kernel, journal.arrived, take, journal.followed.count, lambda: journal.followed.count)
+        self._journal = journal
+        journal.readers += 1
+
+    def close(self) -> None:
+        """See Stream."""
+        self._journal.readers -= 1

@@ -18,6 +18,7 @@ from fakesysfs.control.transcript import SingleLine, Transcript
 from fakesysfs.kernfs.file import CallingProcess
 from fakesysfs.kernfs.log import Log
 from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.sched import WaitQueue
 
 T = TypeVar("T")
 
@@ -26,6 +27,9 @@ REFUSED_CALLS = 1024
 
 TRACED_WRITES = 16384
 """Traced writes kept; older ones are dropped and counted."""
+
+FOLLOWED_LINES = 4096
+"""Lines kept for readers of control/calls_new. One who reads slower misses lines."""
 
 DATA_KEPT = 1024
 """Bytes of a write that a call keeps."""
@@ -62,6 +66,8 @@ class Call:
     error: KernelError | None = None
     duration: float | None = None
     taken: int | None = None
+    followed: int = -1
+    """Its number in control/calls_new; -1 without a reader."""
 
     def refusal_line(self) -> str:
         """A line of control/refused."""
@@ -81,8 +87,18 @@ class Call:
 
     def write_json_line(self) -> str:
         """A line of control/writes.jsonl."""
+        return self._json_line(self.seq)
+
+    def followed_json_line(self) -> str:
+        """A line of control/calls_new."""
+        return self._json_line(self.followed)
+
+    def _json_line(self, seq: int) -> str:
         duration = None if self.duration is None else round(self.duration, 6)
-        return json.dumps({**self._request(), "duration": duration, "result": self.taken, **self._refusal()}) + "\n"
+        return (
+            json.dumps({**self._request(), "seq": seq, "duration": duration, "result": self.taken, **self._refusal()})
+            + "\n"
+        )
 
     def _request(self) -> dict[str, int | float | str]:
         return {
@@ -138,9 +154,25 @@ class CallJournal:
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self.traces_writes = False
+        self._lists_writes = False
+        self.readers = 0
+        """How many have control/calls_new open."""
+        self.followed: History[str] = History(FOLLOWED_LINES)
+        """The lines of control/calls_new."""
+        self.arrived = WaitQueue()
+        """Woken when there is another one."""
+        self._followed_calls = 0
         self.refused: History[Call] = History(REFUSED_CALLS)
         self.writes: History[Call] = History(TRACED_WRITES)
+
+    @property
+    def traces_writes(self) -> bool:
+        """Whether writes are noted: in control/writes, for readers of control/calls_new."""
+        return self._lists_writes or self.readers > 0
+
+    @traces_writes.setter
+    def traces_writes(self, on: bool) -> None:
+        self._lists_writes = on
 
     def clear(self) -> None:
         """Begin new lists. A log that was made before keeps the old one. The trace goes on."""
@@ -153,12 +185,19 @@ class CallJournal:
 
     def refuse(self, caller: CallingProcess, op: str, path: str, data: bytes, error: KernelError) -> None:
         """See Journal."""
-        self.refused.add(self._call(self.refused, caller, op, path, data, error))
+        call = self._call(self.refused, caller, op, path, data, error)
+        self.refused.add(call)
+        if op != "write" and self.readers:
+            call.duration = 0.0
+            self._follow(call)
 
     def begin_write(self, caller: CallingProcess, path: str, data: bytes) -> Call:
         """See Journal."""
         call = self._call(self.writes, caller, "write", path, data)
-        self.writes.add(call)
+        if self._lists_writes:
+            self.writes.add(call)
+        if self.readers:
+            self._follow(call)
         return call
 
     def end_write(self, call: Call, outcome: int | KernelError) -> None:
@@ -168,6 +207,16 @@ class CallJournal:
         else:
             call.taken = outcome
         call.duration = max(self._seconds() - call.time, 0.0)
+        if call.followed >= 0:
+            self._follow(call)
+
+    def _follow(self, call: Call) -> None:
+        """A call that begins, or ends, for the readers of control/calls_new."""
+        if call.followed < 0:
+            call.followed = self._followed_calls
+            self._followed_calls += 1
+        self.followed.add(call.followed_json_line())
+        self.arrived.wake_all()
 
     def _call(
         self,

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
-from fakesysfs.control.blocks import FAMILY, ControlBlocks
+from fakesysfs.control.blocks import FAMILY, ControlBlocks, blocks_json
 from fakesysfs.control.events import uevents_json, uevents_log
-from fakesysfs.control.follow import follow_kmsg, follow_new_uevents, follow_uevents
+from fakesysfs.control.follow import CallsFollower, follow_kmsg, follow_new_uevents, follow_uevents
 from fakesysfs.control.history import CallJournal
 from fakesysfs.control.kmsg import KmsgReader, clear_kmsg, kmsg_json, kmsg_log, write_kmsg
 from fakesysfs.control.uevent_readers import UeventReaders
@@ -37,6 +37,7 @@ _SECONDS = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECAS
 class Resettable(Protocol):
     """The running machine, as far as control/ needs it."""
 
+    machine_name: str
     machine_text: str
     journal: CallJournal
     uevent_readers: UeventReaders
@@ -201,8 +202,8 @@ def _writes_show(control: Control) -> bytes:
 
 def _writes_store(control: Control, buffer: bytes) -> None:
     journal = control.machine.journal
-    journal.traces_writes = kstrtobool(buffer, "writes_store")
-    if journal.traces_writes:
+    journal.traces_writes = on = kstrtobool(buffer, "writes_store")
+    if on:
         journal.clear_writes()
 
 
@@ -242,6 +243,13 @@ _ENTRIES: tuple[Entry[Control], ...] = (
         doc="The uevents that are sent after it was opened, waiting for more.",
     ),
     Attribute(
+        name="calls_new",
+        mode=0o444,
+        stream=lambda control: CallsFollower(control.kernel, control.machine.journal),
+        doc="Writes when they begin and when they end, and refused opens, after it was opened, waiting for more: JSON "
+        "lines as in writes.jsonl.",
+    ),
+    Attribute(
         name="uevents_announce",
         mode=0o400,
         stream=lambda control: control.machine.uevent_readers.open(),
@@ -267,11 +275,21 @@ _ENTRIES: tuple[Entry[Control], ...] = (
         lambda control: control.machine.journal.writes_json().encode(),
         "The same as JSON lines, see docs/control.md. `seq` counts from 0 since the list was emptied.",
     ),
+    RO(
+        "blocks.jsonl",
+        lambda control: blocks_json(control.kernel),
+        "The memory blocks as JSON lines, one for each run of equal blocks, see docs/control.md.",
+    ),
     WO("reset", _reset_store, "1: boot the machine again; open files get ENODEV."),
     RO(
         "machine.toml",
         lambda control: control.machine.machine_text.encode("utf-8", "surrogateescape"),
         "The machine that runs.",
+    ),
+    RO(
+        "machine",
+        lambda control: control.machine.machine_name,
+        "Name of the machine that runs: a built-in one, or that of its file without .toml.",
     ),
     RO("kernel", lambda control: control.kernel.profile.name, "The kernel profile that runs."),
     RO("pid", lambda _control: os.getpid(), "Process id of the server."),

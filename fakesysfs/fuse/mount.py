@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fakesysfs.fuse import limits
 from fakesysfs.fuse.mount_table import TYPE, Mount, mounted_at, mounts, stacked_at
-from fakesysfs.fuse.users import users_of
+from fakesysfs.fuse.users import WATCHER, users_of
 
 _DEVICE = "/dev/fuse"
 _PATIENCE_SECONDS = 1
@@ -207,6 +207,9 @@ def unmount(point: str) -> None:
             continue
         if _is_dead(real):
             take_away_dead(real)
+        elif "busy" in error and _is_only_watched(mount):
+            # `fakesysfs watch` sees that it is gone, and closes its files: then the server ends.
+            detach(real)
         else:
             raise MountError(f"{point}: {_why_busy(mount) if 'busy' in error else _whose(mount) or error}")
 
@@ -269,6 +272,11 @@ def _whose(mount: Mount) -> str | None:
     if os.geteuid() in {0, mount.user}:
         return None
     return f"user {mount.user} mounted it: only that user and root can take it away"
+
+
+def _is_only_watched(mount: Mount) -> bool:
+    users = {user.command for user in users_of(mount.device)}
+    return users == {WATCHER}
 
 
 def _why_busy(mount: Mount) -> str:

@@ -16,6 +16,8 @@ class Mount(NamedTuple):
     id: str
     parent: str
     device: str
+    root: str
+    """The directory of the file system that is mounted: "/" for all of it."""
     point: str
     type: str
     user: int | None
@@ -34,12 +36,15 @@ def parse_mounts(table: bytes) -> list[Mount]:
         before, dash, after = line.partition(b" - ")
         if dash:
             fields = before.split(b" ")
-            point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields[4])
+            root, point = (
+                os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field))
+                for field in fields[3:5]
+            )
             number, parent, device = (field.decode() for field in fields[:3])
             kind, _, options = after.partition(b" ")
             user = re.search(rb"[ ,]user_id=(\d+)", options)
             owner = int(user[1]) if user else None
-            found.append(Mount(number, parent, device, os.fsdecode(point), kind.decode(), owner))
+            found.append(Mount(number, parent, device, root, point, kind.decode(), owner))
     return found
 
 
@@ -59,13 +64,15 @@ def has_device(table: bytes, device: str) -> bool:
     return any(field in line.partition(b" - ")[0] for line in table.split(b"\n"))
 
 
-def stacked_at(real: str) -> list[Mount]:
+def stacked_at(real: str, process: str = "self") -> list[Mount]:
     """The mounts at `real`, a path without links: the one on top, which is seen there, comes last.
+
+    `process` is whose table of mounts is read.
 
     Walks from the root, as the kernel does, because a mount may be hidden by one over a directory
     above it. Touches nothing but the table: a server may ask for its own mount.
     """
-    table = mounts()
+    table = mounts(process)
     known = {mount.id for mount in table}
     below = [mount for mount in table if mount.parent not in known or mount.parent == mount.id]
     found = []
@@ -77,7 +84,7 @@ def stacked_at(real: str) -> list[Mount]:
     return found
 
 
-def mounted_at(real: str) -> Mount | None:
+def mounted_at(real: str, process: str = "self") -> Mount | None:
     """The mount on top at `real`, a path without links, if that is one of ours, dead or alive."""
-    there = stacked_at(real)
+    there = stacked_at(real, process)
     return there[-1] if there and there[-1].type == TYPE else None

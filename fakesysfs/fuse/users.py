@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from fakesysfs.fuse.mount_table import has_device, parse_mounts
 
+WATCHER = "fakesysfs-watch"
+"""The process name of the feed of `fakesysfs watch`, which lets a mount go."""
+
 _PLACES = ("cwd", "root")
 
 

@@ -3,6 +3,7 @@
 The kernel kills all processes of the PID namespace when it ends. It reports to the launcher on a pipe, one line each:
 
     users               it is in its user namespace, which has no users yet
+    refused LINE        a line of control/refused.jsonl, at the end, if the launcher wants to explain it
     started             the command is there: from now on the terminal's signals reach it
     error STATUS TEXT   what kept the command from being started, or ended it
     stopped SIGNAL      the command was stopped (Ctrl-Z)
@@ -27,15 +28,15 @@ from typing import NamedTuple, NoReturn
 from fakesysfs.fuse import limits
 from fakesysfs.fuse.descriptors import close_all_but, point_at_null
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import linux, namespaces, netlink, server, udev, view
+from fakesysfs.sandbox import linux, namespaces, netlink, refusals, server, shell, udev, view
 from fakesysfs.sandbox.namespaces import Plan
 from fakesysfs.sandbox.udev import Udev
 
-_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+_NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 
 Command = list[str] | Callable[[], NoReturn]
-"""A command line, or what the command's process does instead of one."""
+"""A command line, or what the command's process does instead of one; [] is the user's shell."""
 
 
 class Run(NamedTuple):
@@ -50,12 +51,39 @@ class Run(NamedTuple):
     signal_mask: set[int]
     directory: str
     """Its path; "" is that of the launcher, which was removed."""
+    explain: bool
+    """Report what was refused."""
 
+
+HOLDS = "fakesysfs-holds"
+"""The process name of the init of an explorer's run, whose mount holds the calls of everybody."""
 
 _NOT_COVERED = (
     "a sysfs or proc of the host is mounted where it cannot be covered (below another mount, or outside of this root): "
     "the command could change the host; unmount it first"
 )
+
+
+def execute(command: list[str], environment: dict[str, str]) -> NoReturn:
+    """Become the command, or the user's shell if it is []. Raises OSError."""
+    if not command:
+        command = shell.prepare(environment)
+    os.environ["PATH"] = environment["PATH"]
+    if not command[0]:  # which Python refuses in its own way
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    try:
+        os.execvpe(command[0], command, environment)  # noqa: S606  no shell is wanted
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        # A script without #!, which execvp(3) and so every other program that starts commands gives to sh.
+        os.execve("/bin/sh", ["sh", os.fsdecode(error.filename), *command[1:]], environment)  # noqa: S606
+
+
+def cannot_execute(name: str, error: OSError) -> int:
+    """Say so; returns the exit status that a shell would have."""
+    os.write(2, f"fakesysfs: {name}: {error.strerror}\n".encode())
+    return _NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
 
 
 class _EndedError(Exception):
@@ -101,10 +129,13 @@ class _Init:
         """Descriptors that the view takes to be kept open."""
         self._has_users = False
         self._early_signals: list[int] = []
+        self._first_refusal = 0
 
     def live(self) -> NoReturn:
         run = self._run
         plan = run.plan
+        if run.fake.gate >= 0:
+            linux.set_process_name(HOLDS)
         if not plan.pid:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         namespaces.enter_as_init(plan)
@@ -121,6 +152,8 @@ class _Init:
             if self._server is not None and error.errno in {errno.ECONNABORTED, errno.ENOTCONN}:
                 raise MountError(server.last_words(self._server) or "the server has ended") from None
             raise namespaces.refused(error, plan) from None
+        if run.explain:
+            self._first_refusal = refusals.count()
         self._start_command()
         self._leave_the_command_alone()
         self._wait()
@@ -235,7 +268,7 @@ class _Init:
 
     def _be_command(self) -> NoReturn:
         command = self._run.command
-        status = _NOT_EXECUTABLE
+        status = NOT_EXECUTABLE
         try:
             if not self._run.plan.pid:
                 linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -252,21 +285,9 @@ class _Init:
             if callable(command):
                 os.environ.update(environment)
                 command()
-            os.environ["PATH"] = environment["PATH"]
-            if not command[0]:  # which Python refuses in its own way
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            try:
-                os.execvpe(command[0], command, environment)  # noqa: S606  no shell is wanted
-            except OSError as error:
-                if error.errno != errno.ENOEXEC:
-                    raise
-                # A script without #!, which execvp(3) and so every other program that starts commands gives to sh.
-                os.execve("/bin/sh", ["sh", os.fsdecode(error.filename), *command[1:]], environment)  # noqa: S606
+            execute(command, environment)
         except OSError as error:
-            if error.errno == errno.ENOENT:
-                status = _NOT_FOUND
-            name = "the command" if callable(command) else command[0]
-            os.write(2, f"fakesysfs: {name}: {error.strerror}\n".encode())
+            status = cannot_execute("the command" if callable(command) else (command or [shell.name()])[0], error)
         finally:
             os._exit(status)
 
@@ -304,6 +325,9 @@ class _Init:
                 if pid == self._command:
                     self._report(f"stopped {os.WSTOPSIG(status)}")
             elif pid == self._command:
+                if self._run.explain:
+                    for line in refusals.since(self._first_refusal):
+                        self._report(f"refused {line}")
                 raise _EndedError(f"ended {status}")
             elif self._server is not None and pid == self._server.pid:
                 raise _EndedError(f"error 1 {server.why_it_ended(self._server, status)}, so the command was ended")

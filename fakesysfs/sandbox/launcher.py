@@ -17,7 +17,7 @@ from typing import NoReturn
 from fakesysfs.fuse import limits, mount, mount_table
 from fakesysfs.fuse.descriptors import close_all_but, have_standard_descriptors, point_at_null
 from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import linux, namespaces, server, udev, view
+from fakesysfs.sandbox import linux, namespaces, refusals, server, udev, view
 from fakesysfs.sandbox.init import Command, Run, be_init, kill_descendants
 
 _STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
@@ -31,37 +31,42 @@ def run(
     point: str | None,
     at: str | None = None,
     rules: list[str] | None = None,
+    explain: bool = False,
 ) -> NoReturn:
     """Run `command` with `fake` around it and end as it ends; [] is a shell.
 
     `point`: show the sysroot there too. `at`: use the fake that is mounted there. `rules`: with a udevd that has these
-    (`udev.find`).
+    (`udev.find`). `explain`: say at the end what was refused.
     """
     # Python opens them for this process alone: the command finds them closed.
     have_standard_descriptors()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, linux.all_signals())
-    launcher = _Launcher(fake, point, at)
+    launcher = _Launcher(fake, point, at, explain=explain)
     try:
         launcher.udev = None if rules is None else udev.find(rules)
-        status = launcher.launch(command or [os.environ.get("SHELL") or "sh"], set(mask), network=network)
+        status = launcher.launch(command, set(mask), network=network)
     except MountError as error:
         launcher.clean_up()
-        _say(str(error))
+        say(str(error))
         os._exit(error.status)
     except OSError as error:
         launcher.clean_up()
-        _say(limits.reached(error) or str(error))
+        say(limits.reached(error) or str(error))
         os._exit(1)
     launcher.clean_up()
-    _end_like(status)
+    if explain:
+        say(refusals.explanation(launcher.refused))
+    end_like(status)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the user, on standard error."""
     with contextlib.suppress(OSError):
         os.write(2, f"fakesysfs: {text}\n".encode())
 
 
-def _end_like(status: int) -> NoReturn:
+def end_like(status: int) -> NoReturn:
+    """End as the command did; `status` is from waitpid(2)."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         # The command has dumped its core, where it was to.
@@ -74,7 +79,7 @@ def _end_like(status: int) -> NoReturn:
     os._exit(os.WEXITSTATUS(status))
 
 
-class _Terminal:
+class Terminal:
     """The terminal's foreground process group.
 
     A shell in the run takes it, and cannot give it back: in there our group has no number.
@@ -90,6 +95,7 @@ class _Terminal:
                 os.close(descriptor)
 
     def descriptors(self) -> set[int]:
+        """What must stay open."""
         return {self._descriptor} - {-1}
 
     def take_back(self) -> None:
@@ -103,7 +109,10 @@ class _Terminal:
 
 
 class _Launcher:
-    def __init__(self, fake: server.Fake, point: str | None, at: str | None) -> None:
+    def __init__(self, fake: server.Fake, point: str | None, at: str | None, *, explain: bool) -> None:
+        self.refused: list[str] = []
+        """With `explain`: what was refused, a line of control/refused.jsonl each."""
+        self._explain = explain
         self._fake = fake
         self._point = point
         self._at = at
@@ -115,7 +124,7 @@ class _Launcher:
         self._error: MountError | None = None
         self._heard = b""
         self._started = False
-        self._terminal = _Terminal()
+        self._terminal = Terminal()
 
     def launch(self, command: Command, mask: set[int], *, network: bool) -> int:
         """Start everything, wait; returns the command's status as from waitpid(2). Raises MountError."""
@@ -126,7 +135,9 @@ class _Launcher:
         if self._point is not None:
             self._serve_outside(self._point)
         at = None if self._at is None else _mounted(self._at)
-        run = Run(command, self._fake, plan, self._point or at, self.udev, mask, _working_directory())
+        run = Run(
+            command, self._fake, plan, self._point or at, self.udev, mask, working_directory(), explain=self._explain
+        )
         if not plan.pid:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
             self._init_reaps = False
@@ -213,7 +224,9 @@ class _Launcher:
         elif word == "started":
             self._started = True
         elif word == "stopped":
-            _stop(int(rest))
+            stop(int(rest))
+        elif word == "refused":
+            self.refused.append(rest)
         elif word == "ended":
             self._ended = int(rest)
         elif word == "error":
@@ -274,7 +287,7 @@ def _mounted(point: str) -> str:
     return real
 
 
-def _working_directory() -> str:
+def working_directory() -> str:
     """Its path, or "" if it was removed."""
     try:
         return os.getcwd()  # noqa: PTH109  a string is wanted
@@ -289,7 +302,7 @@ def _working_directory() -> str:
         return "/" if device in covered or shows_kernel else ""
 
 
-def _stop(number: int) -> None:
+def stop(number: int) -> None:
     """Stop as the command did; returns when the process group gets SIGCONT."""
     if number not in _STOPS:
         number = signal.SIGSTOP

@@ -30,6 +30,7 @@ FIRST_USER_NAMESPACE = 0xEFFFFFFD
 """The inode number of the initial user namespace (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""
 
 PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
 CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN = 6, 7, 21
@@ -82,6 +83,11 @@ def set_mount_attributes(point: str, *, set_: int = 0, clear: int = 0) -> None:
 def prctl(option: int, value: int) -> None:
     """Set a property of this process that takes one value."""
     _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
+
+
+def set_process_name(name: str) -> None:
+    """The name that ps(1) shows; the first 15 bytes of it."""
+    _check(_libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0), "prctl")
 
 
 class Arrived(NamedTuple):

@@ -59,8 +59,9 @@ class Server(NamedTuple):
 
 
 class _CheckedMachine(NamedTuple):
-    """A machine as the parent sends it: its file, and what a kernel boots with."""
+    """A machine as the parent sends it: its name, its file, and what a kernel boots with."""
 
+    name: str
     text: str
     ready: Setup
 
@@ -123,7 +124,7 @@ def read_answer(server: Server, directory: str = "") -> tuple[int, str]:
             loaded = machine.load(server.fake.machine, directory)
         except machine.MachineError as error:
             return 2, str(error)
-        pickle.dump(_CheckedMachine(loaded.text, loaded.setup()), to_server)
+        pickle.dump(_CheckedMachine(loaded.name, loaded.text, loaded.setup()), to_server)
     status = int(server.answer.readline() or 1)
     return (status, last_words(server) or "the server ended before it answered") if status else (0, "")
 

@@ -37,6 +37,9 @@ _HOME = "/dev/.fakesysfs"
 MOUNTPOINT = f"{_SCRATCH}/root"
 """Where the server mounts, in the outer mount namespace."""
 
+VISIBLE = f"{_HOME}/root"
+"""Where the command sees that mount."""
+
 _SHIMS = Path(__file__).with_name("shims")
 _KMOD_NAMES = ("modprobe", "modinfo", "rmmod", "lsmod", "insmod", "depmod")
 _NODES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")

@@ -7,9 +7,11 @@ The server is a process of its own and ends with the process that started it. Ea
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from fakesysfs.fuse import mount, mount_table
+from fakesysfs.testing import records
 from fakesysfs.testing.controls import Controls, StrPath
 from fakesysfs.testing.watch import PATIENCE_SECONDS, Watch
 
@@ -143,9 +146,11 @@ class MountedMachine(Controls):
     def _store(self, path: str, data: str) -> None:
         self.write(path, data)
 
+    # Refusals are OSErrors with the path inside the fake. The kernel's reason is a note.
+
     def read(self, path: StrPath) -> str:
         """The whole text of a file. Raises OSError as open(2) and read(2) fail."""
-        with open(self._outside(path), "rb") as file:  # noqa: PTH123  there may be thousands
+        with _WithReason(self, path), open(self._outside(path), "rb") as file:  # noqa: PTH123  there may be thousands
             return file.read().decode("utf-8", "surrogateescape")
 
     def write(self, path: StrPath, data: str | bytes) -> int:
@@ -153,23 +158,40 @@ class MountedMachine(Controls):
 
         Raises OSError as open(2) and write(2) fail.
         """
-        descriptor = os.open(self._outside(path), os.O_WRONLY)
-        try:
-            return os.write(descriptor, data.encode() if isinstance(data, str) else data)
-        finally:
-            os.close(descriptor)
+        with _WithReason(self, path):
+            descriptor = os.open(self._outside(path), os.O_WRONLY)
+            try:
+                return os.write(descriptor, data.encode() if isinstance(data, str) else data)
+            finally:
+                os.close(descriptor)
 
     def ls(self, path: StrPath) -> list[str]:
         """The names in a directory, in the kernel's order. Raises OSError."""
-        return os.listdir(self._outside(path))  # noqa: PTH208  names are wanted
+        with _WithReason(self, path):
+            return os.listdir(self._outside(path))  # noqa: PTH208  names are wanted
 
     def stat(self, path: StrPath, *, follow_symlinks: bool = True) -> os.stat_result:
         """As os.stat. Raises OSError."""
-        return os.stat(self._outside(path), follow_symlinks=follow_symlinks)  # noqa: PTH116  as in process
+        with _WithReason(self, path):
+            return os.stat(self._outside(path), follow_symlinks=follow_symlinks)  # noqa: PTH116  as in process
 
     def readlink(self, path: StrPath) -> str:
         """The target of a symbolic link. Raises OSError."""
-        return os.readlink(self._outside(path))  # noqa: PTH115  a string is wanted
+        with _WithReason(self, path):
+            return os.readlink(self._outside(path))  # noqa: PTH115  a string is wanted
+
+    def _reason(self, path: str, error: OSError) -> str:
+        """Why the model refused a call of this thread on `path` with this error; "" if the host did."""
+        name = errno.errorcode.get(error.errno or 0)
+        real = self._without_links(path)
+        with contextlib.suppress(OSError):
+            for fields in reversed(records.fields_of((self.control / "refused.jsonl").read_text("ascii"))):
+                if fields["pid"] == threading.get_native_id() and (fields["path"], fields["errno"]) == (real, name):
+                    return f"{fields['reason']} [{fields['func']}]"
+        return ""
+
+    def _without_links(self, path: str) -> str:
+        return os.path.realpath(self._outside(path)).removeprefix(str(self.path))
 
     # Waiting -------------------------------------------------------------------------------------------------------
 
@@ -286,6 +308,29 @@ def _add_notes(error: Exception, output: str, errors: str) -> None:
 
 _WRONG_USE = 2
 _IMPOSSIBLE = ("fakesysfs: private namespaces cannot be made here", "fakesysfs: systemd-udevd is not installed")
+
+
+class _WithReason:
+    """Turns an OSError of the host into the one that a machine in process raises: the fake's path, a note of why.
+
+    Not `contextlib.contextmanager`: its frames would be in the tracebacks of users' tests.
+    """
+
+    def __init__(self, machine: MountedMachine, path: StrPath) -> None:
+        self._machine = machine
+        self._path = os.fspath(path)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and error.errno is not None:
+            seen = OSError(error.errno, os.strerror(error.errno), self._path)
+            if reason := self._machine._reason(self._path, error):  # noqa: SLF001  ours
+                seen.add_note(reason)
+            raise seen from None
 
 
 def _python(module: str) -> list[str]:

@@ -60,7 +60,7 @@ class _Described(MachineDescription):
     """A machine that was not read from a file."""
 
     def __init__(self, setup: Setup) -> None:
-        self.text = ""
+        self.name = self.text = ""
         self._made = setup
 
     def setup(self) -> Setup:

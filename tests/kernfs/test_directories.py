@@ -43,7 +43,7 @@ def test_a_file_whose_read_waits_is_found_by_name_only() -> None:
     control = face.sysroot.static_directories()["/control"]
     attributes = [entry for entry in control.kind.entries if isinstance(entry, Attribute)]
     waiting = {attribute.name for attribute in attributes if attribute.stream is not None}
-    assert waiting >= {"kmsg_follow", "uevents_follow", "uevents_new", "uevents_announce", "dev_kmsg"}
+    assert waiting >= {"kmsg_follow", "uevents_follow", "uevents_new", "uevents_announce", "calls_new", "dev_kmsg"}
     listed = set(face.names("/control"))
     assert waiting.isdisjoint(listed)
     assert {attribute.name for attribute in attributes} - waiting <= listed

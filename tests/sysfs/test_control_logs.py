@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakesysfs.control.events import EventLines, json_template, text_template
-from fakesysfs.control.history import DATA_KEPT, REFUSED_CALLS
+from fakesysfs.control.history import DATA_KEPT, FOLLOWED_LINES, REFUSED_CALLS
 from fakesysfs.control.kmsg import kmsg_line
 from fakesysfs.control.transcript import SingleLine, Transcript
 from fakesysfs.kernel.printk import LOG_RECORDS
@@ -227,7 +227,7 @@ def entries(face: Face, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in face.read(f"/control/{name}.jsonl").splitlines()]
 
 
-@pytest.mark.parametrize("name", ["kmsg", "uevents", "refused", "writes"])
+@pytest.mark.parametrize("name", ["kmsg", "uevents", "refused", "writes", "blocks"])
 def test_each_json_line_has_the_documented_fields(face: Face, name: str) -> None:
     face.write("/control/writes", "1")
     add_line(face, "kmsg")
@@ -381,3 +381,83 @@ def test_a_line_that_is_dropped_while_it_is_read_is_not_glued_to_the_next(face: 
         face.write("/control/dev_kmsg", "hello")
     assert file.read(len(beginning), 1) == b"\n"
     assert rest(file, len(beginning) + 1).startswith(b"{" if name.endswith("l") else b"(")
+
+
+def test_blocks(face: Face) -> None:
+    face.write(STATE, "offline")
+    assert entries(face, "blocks")[-2:] == [
+        {"first": 64, "last": 64, "nodes": [2], "state": "offline", "zone": None},
+        {"first": 65, "last": 95, "nodes": [2], "state": "online", "zone": "Movable"},
+    ]
+
+
+# Calls as they come --------------------------------------------------------------------------------------------------
+
+
+def calls_in(file: OpenFile) -> list[dict[str, Any]]:
+    """What a reader gets without waiting."""
+    if file.waits_on() is not None:
+        return []
+    data = sched.run(file.read_sleeping(0, 1 << 16))
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def test_calls_as_they_come(face: Face) -> None:
+    face.write(STATE, "offline")
+    follower = face.open("/control/calls_new", os.O_RDONLY | os.O_NONBLOCK)
+    assert calls_in(follower) == []
+    face.write(STATE, "online")
+    began, ended = calls_in(follower)
+    assert (began["path"], began["data"], began["duration"], began["result"]) == (STATE, "online", None, None)
+    assert (ended["seq"], ended["duration"], ended["result"]) == (began["seq"], 0, 6)
+    assert face.refusal(STATE, "nonsense") == "EINVAL"
+    _, refused = calls_in(follower)
+    assert (refused["seq"], refused["errno"], refused["func"]) == (began["seq"] + 1, "EINVAL", "state_store")
+    with pytest.raises(KernelError):
+        face.open("/sys/devices/system/memory/block_size_bytes", os.O_WRONLY)
+    (opened,) = calls_in(follower)
+    assert (opened["op"], opened["errno"], opened["data"]) == ("open", "EACCES", "")
+    assert list(opened) == list(ended) == list(began)
+
+
+def test_a_reader_of_calls_does_not_turn_the_trace_on(face: Face) -> None:
+    follower = face.open("/control/calls_new", os.O_RDONLY | os.O_NONBLOCK)
+    assert face.sysroot.journal.traces_writes
+    face.write(STATE, "offline")
+    assert entries(face, "writes") == []
+    face.write("/control/writes", "1")
+    face.write(STATE, "online")
+    follower.close()
+    assert face.sysroot.journal.traces_writes
+    assert [line["data"] for line in entries(face, "writes")] == ["online"]
+    face.write("/control/writes", "0")
+    assert not face.sysroot.journal.traces_writes
+
+
+def test_a_reader_of_calls_is_woken_by_a_call_and_by_a_reset(face: Face) -> None:
+    for write in (lambda: face.write(STATE, "offline"), face.sysroot.reset):
+        follower = face.open("/control/calls_new")
+        queue = follower.waits_on()
+        assert queue is not None
+        woken: list[bool] = []
+        queue.add(lambda woken=woken: woken.append(True))  # type: ignore[misc]
+        write()
+        assert woken
+        assert follower.waits_on() is None
+    follower = face.open("/control/calls_new")
+    face.sysroot.reset()
+    with pytest.raises(KernelError, match="the machine was reset"):
+        sched.run(follower.read_sleeping(0, 100))
+
+
+def test_a_slow_reader_of_calls_misses_lines(face: Face) -> None:
+    follower = face.open("/control/calls_new", os.O_RDONLY | os.O_NONBLOCK)
+    for _ in range(FOLLOWED_LINES):
+        face.refusal(STATE, "nonsense")
+    lines = sched.run(follower.read_sleeping(0, 1 << 24)).splitlines()
+    assert len(lines) == FOLLOWED_LINES
+    assert json.loads(lines[0])["seq"] == FOLLOWED_LINES // 2
+
+
+def test_name_of_the_machine(face: Face) -> None:
+    assert face.read("/control/machine") == "default\n"

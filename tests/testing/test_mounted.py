@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fakesysfs.testing import MountedMachine
+from fakesysfs.testing import Machine, MountedMachine
 from tests.tools.conftest import need, need_poll
 
 pytestmark = pytest.mark.mount
@@ -144,7 +147,7 @@ def _block(machine: MountedMachine) -> str:
     return max(machine.ls("/sys/bus/memory/devices"), key=lambda name: int(name[6:]))
 
 
-@pytest.mark.parametrize("name", ["uevents_follow", "uevents_new", "kmsg_follow", "dev_kmsg"])
+@pytest.mark.parametrize("name", ["uevents_follow", "uevents_new", "kmsg_follow", "dev_kmsg", "calls_new"])
 def test_poll_tells_when_there_is_more(tmp_path: Path, name: str) -> None:
     """So select(2) and event loops can wait for it."""
     need_poll()
@@ -165,3 +168,67 @@ def test_poll_tells_when_there_is_more(tmp_path: Path, name: str) -> None:
             timer.join()
             assert file.read(1 << 16)
             assert poll.poll(0) == []
+
+
+# Errors ------------------------------------------------------------------------------------------------------------
+
+
+def error_of(call: Callable[[], object]) -> OSError:
+    with pytest.raises(OSError) as raised:  # noqa: PT011  any errno
+        call()
+    return raised.value
+
+
+@pytest.fixture(scope="module")
+def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountedMachine]:
+    with MountedMachine(tmp_path_factory.mktemp("errors")) as machine:
+        yield machine
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        (f"{MEMORY}/memory64/state", "nonsense"),
+        ("/sys/bus/memory/devices/memory65/state", "online"),  # behind a link
+        (f"{MEMORY}/block_size_bytes", "1"),  # refused at the open
+        ("/control/latency/online_block", "long"),
+    ],
+)
+def test_a_refusal_is_the_error_of_a_machine_in_process(mounted: MountedMachine, path: str, data: str) -> None:
+    """The path inside the fake, and the reason as a note."""
+    with Machine() as in_process:
+        expected = error_of(lambda: in_process.write(path, data))
+    error = error_of(lambda: mounted.write(path, data))
+    assert (type(error), error.errno, error.strerror, error.filename) == (
+        *(type(expected), expected.errno, expected.strerror),
+        path,
+    )
+    assert error.__notes__ == expected.__notes__
+
+
+def test_what_the_host_refuses_has_the_path_and_no_reason(mounted: MountedMachine) -> None:
+    for call in (mounted.read, mounted.ls, mounted.stat, mounted.readlink):
+        error = error_of(lambda call=call: call("/sys/nothing"))  # type: ignore[misc]
+        assert isinstance(error, FileNotFoundError)
+        assert error.filename == "/sys/nothing"
+        assert not hasattr(error, "__notes__")
+
+
+def test_the_reason_is_that_of_the_last_refusal(mounted: MountedMachine) -> None:
+    for word in ("one", "two"):
+        error = error_of(lambda word=word: mounted.write(f"{MEMORY}/memory64/state", word))  # type: ignore[misc]
+        assert error.__notes__[0].startswith(f"{word!r} is not one of")
+
+
+def test_an_error_without_a_server_is_the_hosts(tmp_path: Path) -> None:
+    machine = MountedMachine(tmp_path)
+
+    def read_until_it_fails() -> None:
+        while True:
+            machine.read("/control/kernel")
+
+    with contextlib.suppress(RuntimeError), machine:
+        os.kill(int(machine.read("/control/pid")), signal.SIGKILL)
+        error = error_of(read_until_it_fails)
+        assert error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
+        assert error.filename == "/control/kernel"

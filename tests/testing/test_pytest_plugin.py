@@ -368,6 +368,65 @@ def test_a_shared_machine_keeps_nothing_of_a_test(project: pytest.Pytester) -> N
     result.stdout.fnmatch_lines(["*ERROR at teardown of test_bug*", "*RuntimeError: the server*", "*a traceback*"])
 
 
+@pytest.mark.mount
+def test_the_report_of_a_failed_test_has_refusals_and_log(project: pytest.Pytester) -> None:
+    project.makepyfile("""
+        import pytest
+
+        STATE = "/sys/devices/system/memory/memory64/state"
+
+        @pytest.mark.parametrize("kind", ["fakesysfs_machine", "fakesysfs_shared_machine", "fakesysfs_in_process"])
+        def test_that_fails(kind, request):
+            machine = request.getfixturevalue(kind)
+            with pytest.raises(OSError):
+                machine.write(STATE, "nonsense")
+            for number in range(25):
+                machine.write("/control/dev_kmsg", f"message {number} of {kind}")
+            raise AssertionError
+
+        def test_that_passes(fakesysfs_in_process):
+            with pytest.raises(OSError):
+                fakesysfs_in_process.write(STATE, "passed")
+
+        def test_without_a_machine():
+            raise AssertionError
+    """)
+    result = run(project, "-p", "no:randomly")
+    result.assert_outcomes(passed=1, failed=4)
+    refused = (
+        "*: /sys/devices/system/memory/memory64/state 'nonsense': EINVAL: 'nonsense' is not one of * [[]state_store]"
+    )
+    for kind in ("fakesysfs_machine", "fakesysfs_shared_machine", "fakesysfs_in_process"):
+        result.stdout.fnmatch_lines(
+            [
+                "*- fakesysfs: refused -*",
+                refused,
+                "*- fakesysfs: kernel log -*",
+                "... (* lines before)",
+                f"[[]*] message 5 of {kind}",
+                f"[[]*] message 24 of {kind}",
+            ]
+        )
+    text = result.stdout.str()
+    assert text.count("fakesysfs: refused") == 3
+    assert "message 4 of" not in text
+    assert "passed'" not in text
+
+
+@pytest.mark.mount
+def test_the_report_of_a_test_that_killed_its_server(project: pytest.Pytester) -> None:
+    project.makepyfile("""
+        import os, signal
+
+        def test_it(fakesysfs_machine):
+            os.kill(int(fakesysfs_machine.read("/control/pid")), signal.SIGKILL)
+            raise AssertionError("of the test")
+    """)
+    result = run(project)
+    result.stdout.fnmatch_lines(["*AssertionError: of the test*"])
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+
+
 @pytest.mark.ci
 @pytest.mark.mount
 def test_workers_side_by_side(project: pytest.Pytester) -> None:

@@ -81,8 +81,8 @@ function _shtab_fakesysfs_using
   test "$_shtab_fakesysfs_cmdpath" = "$argv"
 end
 
-set -g _shtab_fakesysfs_commands mount run explore umount list check replay record
-set -g _shtab_fakesysfs_opts_with_value --always --at --check --jobs --json --kernel --kernel-image --limit --machine --mount --note --on --output --preemptions --replay --rules --seconds --setup --until -j -o
+set -g _shtab_fakesysfs_commands mount run explore map watch ps umount list check replay record
+set -g _shtab_fakesysfs_opts_with_value --always --at --check --jobs --json --kernel --kernel-image --limit --machine --mount --note --on --output --preemptions --replay --rules --seconds --setup --svg --until -j -o
 
 complete -c fakesysfs -e
 complete -c fakesysfs -f
@@ -102,7 +102,8 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l machine -xka "(_fakesys
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l kernel -xka "hotplug-v3 hotplug-v3-as-posted 7.2 7.3" -d 'how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or hotplug-v3'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l host-network -d 'keep the host'"'"'s network; there are no uevents then'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l mount -xka "(__fish_complete_directories)" -d 'also show the fake at this directory, outside'
-complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l at -xka "(_fakesysfs_mounted_directory)" -d 'use the fake that is mounted there instead of one of its own'
+complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l at -xka "(_fakesysfs_mounted_directory)" -d 'use the fake that is mounted there, or that of a run (`fakesysfs ps` lists the numbers), instead of one of its own; without a value: the only one'
+complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l explain -d 'say at the end what was refused, and why'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l udev -d 'with a systemd-udevd of its own, and a private /run'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l rules -xka "(echo none; echo distribution; __fish_complete_path (commandline -ct))" -d 'udev rules, may be repeated; `none`, or `distribution` (the default)'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run; and test $_shtab_fakesysfs_npos -ge 0' -ka "(_fakesysfs_command)" -d 'the command; default: a shell'
@@ -121,6 +122,15 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l json -xka "(__fish_
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l inside -d 'other programs go on within a write too: between two memory blocks, between two ranges'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l replay -xka "(__fish_complete_path (commandline -ct))" -d 'run an order from such a file again; verify each step'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l until -x -d 'with --replay: start a shell before this step, counted from 1'
+complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a map -d 'show the memory blocks by node and dax device'
+complete -c fakesysfs -n '_shtab_fakesysfs_using map' -s h -l help -d 'show this help message and exit'
+complete -c fakesysfs -n '_shtab_fakesysfs_using map' -l svg -xka "(__fish_complete_path (commandline -ct))" -d 'write a picture to this file instead'
+complete -c fakesysfs -n '_shtab_fakesysfs_using map; and test $_shtab_fakesysfs_npos -eq 0' -ka "(_fakesysfs_mounted_directory)" -d 'a mountpoint, or a number that `fakesysfs ps` lists; default: the only one; `/` is this machine itself, fake or real'
+complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a watch -d 'follow a fake machine: its map, the last operations, uevents and log; q ends it'
+complete -c fakesysfs -n '_shtab_fakesysfs_using watch' -s h -l help -d 'show this help message and exit'
+complete -c fakesysfs -n '_shtab_fakesysfs_using watch; and test $_shtab_fakesysfs_npos -eq 0' -ka "(_fakesysfs_mounted_directory)" -d 'a mountpoint, or a number that `fakesysfs ps` lists; default: the only one'
+complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a ps -d 'list the mounts and runs that are there'
+complete -c fakesysfs -n '_shtab_fakesysfs_using ps' -s h -l help -d 'show this help message and exit'
 complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a umount -d 'take a mount away unless it is in use; one whose server has died in any case'
 complete -c fakesysfs -n '_shtab_fakesysfs_using umount' -s h -l help -d 'show this help message and exit'
 complete -c fakesysfs -n '_shtab_fakesysfs_using umount; and test $_shtab_fakesysfs_npos -eq 0' -ka "(_fakesysfs_mounted_directory)" -d 'where the fake is mounted'

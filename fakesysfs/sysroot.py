@@ -152,6 +152,8 @@ class Sysroot:
         self._now_ns = now_ns
         self.kernel = self._new_kernel(FIRST_SERIAL)
         self.uevent_readers = UeventReaders(self)
+        self.on_reset: Callable[[], None] | None = None
+        """Called when the next kernel has booted, and before the waits in the old one end."""
         self.tree = Tree(self._root, self.kernel, _kind_of, self._take_changes, now_ns, uid=uid, gid=gid)
         self._start({})
 
@@ -209,6 +211,8 @@ class Sysroot:
             self._changes += [NameChange(dev, os.fsencode(name)) for name in nodes | {*_dax_nodes(self.kernel)}]
             self._changes.append(NameChange(dev, None, directories=True))
             self._changes += [NameChange(ino, None, directories=True) for ino in changed]
+        if self.on_reset is not None:
+            self.on_reset()
         old.shut_down()
 
     def _new_kernel(self, serial: int) -> Kernel:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fakesysfs.fuse.mount_table import device_of
 from fakesysfs.ops.sched import Signals
+from fakesysfs.ops.trace import Process
 
 _SIGKILL_BIT = 1 << 8
 _WAITS = "request_wait_answer"
@@ -36,6 +38,11 @@ class Opener(NamedTuple):
     def command(self) -> str:
         """The name of its command, "" when that cannot be known."""
         return command_of(self.pid)
+
+    @property
+    def process(self) -> Process:
+        """All of it for a trace, as it is now."""
+        return process_of(self.pid, self.uid)
 
 
 class SignalWatch:
@@ -167,3 +174,39 @@ def pending_signals(thread: int) -> int | None:
 def command_of(thread: int) -> str:
     """The name of its command; "" if /proc does not show it."""
     return _line(f"/proc/{thread}/comm")
+
+
+_INTERPRETERS = re.compile(r"(?:ba|da|k|z)?sh|busybox|env|perl|ruby|python[0-9.]*")
+_processes: dict[int, Process] = {}
+"""The threads seen last. A lookup in /proc costs more than most operations."""
+_PROCESSES_KEPT = 256
+
+
+def process_of(thread: int, uid: int) -> Process:
+    """A thread for a trace: its process, command and program. What /proc does not show is "" or `thread`.
+
+    /proc is asked for all of it when the command's name has changed.
+    """
+    comm = command_of(thread)
+    known = _processes.get(thread)
+    if known is not None and known.comm == comm:
+        return known if known.uid == uid else known._replace(uid=uid)
+    if len(_processes) >= _PROCESSES_KEPT:
+        _processes.clear()
+    arguments = os.fsdecode(_content(f"/proc/{thread}/cmdline")).split("\0")
+    found = Process(thread, int(_process_of(thread) or thread), comm, program_in(arguments) or comm, uid)
+    _processes[thread] = found
+    return found
+
+
+def program_in(arguments: Sequence[str]) -> str:
+    """The program that a command line runs: for an interpreter its script, and its own name without one."""
+    names = [argument.rpartition("/")[2] for argument in arguments]
+    if not names or not _INTERPRETERS.fullmatch(names[0].lstrip("-")):
+        return names[0] if names else ""
+    for argument, name in zip(arguments[1:], names[1:], strict=True):
+        if not argument.startswith("-"):
+            return name or names[0]
+        if argument in {"-c", "-m", "--"}:
+            break
+    return names[0].lstrip("-")

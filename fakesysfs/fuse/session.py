@@ -71,7 +71,11 @@ def _operations(
     sysroot: Mountable, ready: Callable[[], None], uevents: UeventBarrier | None, gate: Gate | None
 ) -> Operations:
     if gate is None:
-        return Operations(sysroot, ready, uevents)
+        if sysroot.tree.tracer is None:
+            return Operations(sysroot, ready, uevents)
+        from fakesysfs.fuse.tracing import TracingOperations  # noqa: PLC0415  few mounts are traced
+
+        return TracingOperations(sysroot, ready, uevents)
     from fakesysfs.fuse.gate import HoldingOperations  # noqa: PLC0415  only an explorer's mount needs it
 
     return HoldingOperations(sysroot, ready, gate, uevents)

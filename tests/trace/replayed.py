@@ -1,0 +1,41 @@
+"""What a trace says about a machine at a given time, worked out anew from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fakesysfs.kernel.kernel import Kernel
+from fakesysfs.trace import events
+from fakesysfs.trace.events import Event
+
+Cells = dict[int, tuple[str, str | None, tuple[int, ...]]]
+"""State, zone and nodes of each memory block."""
+
+
+def cells(happened: Iterable[Event]) -> Cells:
+    """The blocks after these events."""
+    found: Cells = {}
+    for event in happened:
+        if isinstance(event, events.Boot):
+            found.clear()
+        elif isinstance(event, events.Blocks):
+            for block in range(event.first, event.last + 1):
+                if event.state is None:
+                    found.pop(block, None)
+                else:
+                    found[block] = event.state, event.zone, tuple(event.nodes)
+    return found
+
+
+def cells_of(kernel: Kernel) -> Cells:
+    """The blocks of the model."""
+    return {
+        block: (status.state.value, status.zone.name if status.zone else None, status.group.nids)
+        for first, last, status in kernel.memory_blocks.runs
+        for block in range(first, last + 1)
+    }
+
+
+def finished(happened: Iterable[Event]) -> Iterator[events.Op]:
+    """The system calls that have ended."""
+    return (event for event in happened if isinstance(event, events.Op) and event.duration is not None)

@@ -134,6 +134,17 @@ def make_parser() -> argparse.ArgumentParser:
     explore_arguments.add_to(explore)
     explore.epilog = f"{explore_arguments.ABOUT}\n{explore.epilog}"
 
+    timeline = command(
+        "timeline",
+        _timeline,
+        "make a page of a trace: programs, locks, uevents, and the memory map through time",
+        "fakesysfs run --trace t.jsonl -- lsmem && fakesysfs timeline t.jsonl -o t.html",
+    )
+    timeline.add_argument("trace", metavar="TRACE", help="a *.jsonl that `--trace` has written")
+    timeline.add_argument(
+        "-o", "--output", metavar="PATH", help="the page; default: the trace's name with .html; - is standard output"
+    )
+
     umount = command(
         "umount",
         _umount,
@@ -355,6 +366,12 @@ def _explore(options: argparse.Namespace) -> int:
         _load(options.machine)
         _profile(options.kernel)
     return cli.main(options)
+
+
+def _timeline(options: argparse.Namespace) -> int:
+    from fakesysfs.trace import cli  # noqa: PLC0415
+
+    return cli.main(options.trace, options.output)
 
 
 def _umount(options: argparse.Namespace) -> int:

@@ -106,14 +106,13 @@ class Encoder:
         kind: int,
         track: int,
         name: str = "",
-        category: str = "",
+        categories: Iterable[str] = (),
         facts: Iterable[tuple[str, str | int | None]] = (),
     ) -> bytes:
         fields = [_number(_TYPE, kind), _number(_TRACK, track)]
         if name:
             fields.append(_bytes(_NAME, name))
-        if category:
-            fields.append(_bytes(_CATEGORY, category))
+        fields += [_bytes(_CATEGORY, category) for category in categories]
         for fact, value in facts:
             if value is not None and value != "":
                 said = _number(_INT, value) if isinstance(value, int) else _bytes(_STRING, value)
@@ -157,7 +156,7 @@ class Encoder:
             track = self._begin(self._ops, thread, event.seq)
             what = f"{event.op} {event.path.rpartition('/')[2]}"
             facts = (("path", event.path), ("comm", event.comm), ("pid", event.pid), ("uid", event.uid))
-            yield self._event(event.time, _BEGIN, track, what, event.op, facts)
+            yield self._event(event.time, _BEGIN, track, what, (event.op,), facts)
             self._calls[event.seq] = f"{event.comm} {event.pid}: {what}"
         if event.duration is not None:
             lanes, track = self._ops.pop(event.seq)
@@ -169,7 +168,7 @@ class Encoder:
                 ("reason", event.reason),
                 ("func", event.func),
             )
-            refused = "" if event.errno is None else "refused"
+            refused = () if event.errno is None else ("refused",)
             yield self._event(event.time + event.duration, _END, track, "", refused, facts_at_end)
 
     def _wait(self, event: events.Wait) -> Iterator[bytes]:
@@ -178,7 +177,7 @@ class Encoder:
             yield self._event(event.time + event.duration, _END, track)
         else:
             name = f"waits for {event.lock}" if event.lock else f"{event.kind} {event.point}"
-            yield self._event(event.time, _BEGIN, track, name, f"wait,{event.kind}", (("point", event.point),))
+            yield self._event(event.time, _BEGIN, track, name, ("wait", event.kind), (("point", event.point),))
 
     def _lock(self, event: events.Lock) -> Iterator[bytes]:
         if event.duration is not None:
@@ -192,13 +191,13 @@ class Encoder:
         yield from self._lane(key, name, self._tracks["locks"])
         track = self._begin(self._held, key, event.seq)
         holder = "" if event.op is None else self._calls.get(event.op, "")
-        yield self._event(event.time, _BEGIN, track, holder or event.lock, "lock", (("lock", event.lock),))
+        yield self._event(event.time, _BEGIN, track, holder or event.lock, ("lock",), (("lock", event.lock),))
 
     def _instant(
         self, key: str, seconds: float, name: str, facts: Iterable[tuple[str, str | int | None]]
     ) -> Iterator[bytes]:
         yield from self._track(key, key)
-        yield self._event(seconds, _INSTANT, self._tracks[key], name, key, facts)
+        yield self._event(seconds, _INSTANT, self._tracks[key], name, (key,), facts)
 
     def _boot(self, event: events.Boot) -> Iterator[bytes]:
         yield from self._instant("memory", event.time, "boot", ())

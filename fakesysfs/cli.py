@@ -263,7 +263,7 @@ def _mount_there(options: argparse.Namespace) -> int:
         if traces:
             from fakesysfs.trace import attach  # noqa: PLC0415  few mounts are traced
 
-            attach(sysroot, traces, options.machine)
+            attach(sysroot, traces, options.machine, at_once=False)
         hint = _something_to_try(sysroot.tree, profile)
         uevents = RemoteUevents(sysroot.uevent_readers)
         serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint), uevents=uevents)

@@ -149,7 +149,8 @@ class Sysroot:
         self._collecting = False
         self._changes: list[NameChange] = []
         self._root = Directory(FIRST_SERIAL - 1, ROOT_KIND, None)
-        self._now_ns = now_ns
+        self.now_ns = now_ns
+        """The clock, in nanoseconds."""
         self.kernel = self._new_kernel(FIRST_SERIAL)
         self.uevent_readers = UeventReaders(self)
         self.on_reset: Callable[[], None] | None = None
@@ -216,8 +217,8 @@ class Sysroot:
         old.shut_down()
 
     def _new_kernel(self, serial: int) -> Kernel:
-        booted_at = self._now_ns()
-        return Kernel(self.machine.setup(), self.profile, lambda: (self._now_ns() - booted_at) / 1e9, serial)
+        booted_at = self.now_ns()
+        return Kernel(self.machine.setup(), self.profile, lambda: (self.now_ns() - booted_at) / 1e9, serial)
 
     def _start(self, lasting: Mapping[str, Directory]) -> None:
         kernel = self.kernel

@@ -7,6 +7,7 @@ thread of the process, or a child that inherited it).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -177,26 +178,60 @@ def command_of(thread: int) -> str:
 
 
 _INTERPRETERS = re.compile(r"(?:ba|da|k|z)?sh|busybox|env|perl|ruby|python[0-9.]*")
-_processes: dict[int, Process] = {}
-"""The threads seen last. A lookup in /proc costs more than most operations."""
-_PROCESSES_KEPT = 256
+
+
+class Processes:
+    """The threads seen last, for a trace, each with its /proc/TID/comm open.
+
+    That file says at once whether a thread still is what it was: reading it fails when the thread has
+    gone, also if another one has its number, and the name changes with the program (execve(2)).
+    """
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        self._known: dict[int, tuple[int, bytes, Process]] = {}
+
+    def find(self, thread: int, uid: int) -> Process:
+        """A thread with its process, command and program. What /proc does not show is "" or `thread`."""
+        known = self._known.get(thread)
+        if known is not None:
+            descriptor, comm, process = known
+            try:
+                if os.pread(descriptor, _COMM_BYTES, 0) == comm:
+                    return process if process.uid == uid else process._replace(uid=uid)
+            except OSError:  # it has gone
+                pass
+            self._forget(thread)
+        return self._look_up(thread, uid)
+
+    def _look_up(self, thread: int, uid: int) -> Process:
+        try:
+            descriptor = os.open(f"/proc/{thread}/comm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return Process(thread, thread, "", "", uid)
+        comm = b""
+        with contextlib.suppress(OSError):
+            comm = os.pread(descriptor, _COMM_BYTES, 0)
+        name = os.fsdecode(comm.rstrip(b"\n"))
+        arguments = os.fsdecode(_content(f"/proc/{thread}/cmdline")).split("\0")
+        found = Process(thread, int(_process_of(thread) or thread), name, program_in(arguments) or name, uid)
+        while len(self._known) >= self._most:
+            self._forget(next(iter(self._known)))
+        self._known[thread] = descriptor, comm, found
+        return found
+
+    def _forget(self, thread: int) -> None:
+        descriptor, _, _ = self._known.pop(thread)
+        os.close(descriptor)
+
+
+_COMM_BYTES = 64
+_processes = Processes()
 
 
 def process_of(thread: int, uid: int) -> Process:
-    """A thread for a trace: its process, command and program. What /proc does not show is "" or `thread`.
-
-    /proc is asked for all of it when the command's name has changed.
-    """
-    comm = command_of(thread)
-    known = _processes.get(thread)
-    if known is not None and known.comm == comm:
-        return known if known.uid == uid else known._replace(uid=uid)
-    if len(_processes) >= _PROCESSES_KEPT:
-        _processes.clear()
-    arguments = os.fsdecode(_content(f"/proc/{thread}/cmdline")).split("\0")
-    found = Process(thread, int(_process_of(thread) or thread), comm, program_in(arguments) or comm, uid)
-    _processes[thread] = found
-    return found
+    """A thread for a trace (`Processes.find`)."""
+    return _processes.find(thread, uid)
 
 
 def program_in(arguments: Sequence[str]) -> str:

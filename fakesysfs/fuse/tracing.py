@@ -27,20 +27,16 @@ def _tell(tree: Tree, op: str, path: str, ctx: RequestContext, answer: Callable[
     """Run `answer`, which does not wait, as one traced call. `absent` is the answer for a name that is not there."""
     tracer = tree.tracer
     assert tracer is not None
-    call = tracer.begin(process_of(ctx.pid, ctx.uid), op, path)
-    outcome: int | KernelError = 0
+    process, began = process_of(ctx.pid, ctx.uid), tracer.now()
     try:
         result = answer()
-        if result is absent and absent is not None:
-            outcome = _NO_NAME
     except KernelError as error:
-        outcome = error
+        tracer.did(process, op, path, began, error)
         raise
     except FUSEError as error:
-        outcome = KernelError(error.errno, os.strerror(error.errno), op)
+        tracer.did(process, op, path, began, KernelError(error.errno, os.strerror(error.errno), op))
         raise
-    finally:
-        tracer.end(call, outcome)
+    tracer.did(process, op, path, began, _NO_NAME if absent is not None and result is absent else 0)
     return result
 
 

@@ -275,29 +275,27 @@ class TracedFile(OpenFile):
         self._path = path
 
     def _reader(self) -> Process:
-        """Who reads: a shell opens a file for a command, which is another program by its first read."""
-        if self._position < 0:
-            self._process = self._caller.process
+        """Who begins to read: a shell opens a file for a command, which is another program by its first read."""
+        self._process = self._caller.process
         return self._process
 
     def read(self, offset: int, size: int) -> bytes:
         """See OpenFile."""
-        call = self._tracer.begin(self._reader(), "read", self._path)
-        outcome: int | KernelError = ABANDONED
-        data = b""
+        tracer = self._tracer
+        process = self._process if self._position >= 0 else self._reader()
+        began = tracer.now()
         try:
-            data = super().read(offset, size)
-            outcome = len(data)
+            data = OpenFile.read(self, offset, size)
         except KernelError as error:
-            outcome = error
+            tracer.did(process, "read", self._path, began, error)
             raise
-        finally:
-            self._tracer.end(call, outcome, data)
+        tracer.did(process, "read", self._path, began, len(data), data)
         return data
 
     async def read_sleeping(self, offset: int, size: int) -> bytes:
         """See OpenFile."""
-        call = self._tracer.begin(self._reader(), "read", self._path)
+        process = self._process if self._position >= 0 else self._reader()
+        call = self._tracer.begin(process, "read", self._path)
         outcome: int | KernelError = ABANDONED
         data = b""
         try:
@@ -356,22 +354,17 @@ def _open_traced(
     found: Found | None,
     tracer: Tracer,
 ) -> OpenFile:
-    process, path = caller.process, tree.path_of(ino)
-    call = tracer.begin(process, "open", path)
-    outcome: int | KernelError = ABANDONED
+    process, path, began = caller.process, tree.path_of(ino), tracer.now()
     try:
-        found = found or tree.existing(ino, "kernfs_fop_open")
-        file = _open(tree, ino, found, flags, journal, TracedFile)
-        assert isinstance(file, TracedFile)
-        file.trace(tracer, caller, process, path)
-        outcome = 0
+        file = _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, journal, TracedFile)
     except KernelError as error:
-        outcome = error
+        tracer.did(process, "open", path, began, error)
         if journal is not None:
             journal.refuse(caller, "open", path, b"", error)
         raise
-    finally:
-        tracer.end(call, outcome)
+    assert isinstance(file, TracedFile)
+    file.trace(tracer, caller, process, path)
+    tracer.did(process, "open", path, began, 0)
     return file
 
 

@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Generator
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.sched import Answer, Request, SignalPending, Waiting
+from fakesysfs.ops.sched import Answer, Request, SignalPending, Waiting, WaitQueue
 
 T = TypeVar("T")
 
@@ -31,7 +31,25 @@ class Process(NamedTuple):
 
 
 class Tracer(Protocol):
-    """Gets every event of one machine. `begin` returns the call that the other methods take."""
+    """Gets every event of one machine.
+
+    A system call that never waits is told once, by `did`. Another one begins: `begin` returns the call
+    that the methods after it take.
+    """
+
+    held_back: WaitQueue
+    """Woken when an event is not written at once. Call `flush` soon then."""
+
+    def now(self) -> int:
+        """Microseconds since the first boot, for `did`."""
+
+    def did(
+        self, process: Process, op: str, path: str, began: int, outcome: int | KernelError, data: bytes = b""
+    ) -> None:
+        """A system call began and ended: a number of bytes, or its refusal. `data` is what a read returned."""
+
+    def flush(self) -> None:
+        """Write what was held back."""
 
     def begin(self, process: Process, op: str, path: str, data: bytes = b"") -> Any:
         """A system call begins."""

@@ -244,7 +244,7 @@ def _serve(
     if fake.traces:
         from fakesysfs.trace import attach  # noqa: PLC0415  few runs are traced
 
-        attach(sysroot, fake.traces, fake.machine)
+        attach(sysroot, fake.traces, fake.machine, at_once=False)
     gc.freeze()
     gc.enable()
 

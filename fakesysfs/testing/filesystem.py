@@ -83,15 +83,13 @@ class FileSystem:
 
     @contextlib.contextmanager
     def _traced(self, tracer: Tracer, op: str, path: str) -> Iterator[None]:
-        call = tracer.begin(self.caller.process, op, path)
-        outcome: int | KernelError = 0
+        began = tracer.now()
         try:
             yield
         except KernelError as error:
-            outcome = error
+            tracer.did(self.caller.process, op, path, began, error)
             raise
-        finally:
-            tracer.end(call, outcome)
+        tracer.did(self.caller.process, op, path, began, 0)
 
     # Files ---------------------------------------------------------------------------------------------------------
 

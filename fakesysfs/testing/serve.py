@@ -42,7 +42,7 @@ def main(point: str, name: str, kernel: str, trace: str | None = None) -> int:
     log_to_standard_error()
     sysroot = Sysroot.boot(loaded, profile, uid=os.getuid(), gid=os.getgid(), whole_dev=True)
     if targets:
-        attach(sysroot, targets, name)
+        attach(sysroot, targets, name, at_once=False)
     uevents = RemoteUevents(sysroot.uevent_readers)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     try:

@@ -10,7 +10,7 @@ lines have the same `seq`, and the later one counts. So the trace of a killed ru
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Union
 
 import msgspec
@@ -46,7 +46,7 @@ class Boot(_Event):
     time: float
 
 
-class Op(_Event):
+class Op(_Event, gc=False):
     """A system call."""
 
     seq: int
@@ -194,6 +194,14 @@ def to_line(event: Event) -> bytes:
         return _encoder.encode(event) + b"\n"
     except UnicodeEncodeError:  # bytes that are no text: JSON has an escape for them
         return json.dumps(msgspec.to_builtins(event), separators=(",", ":")).encode() + b"\n"
+
+
+def to_lines(happened: Sequence[Event]) -> bytes:
+    """Events as lines."""
+    try:
+        return _encoder.encode_lines(happened)
+    except UnicodeEncodeError:
+        return b"".join(map(to_line, happened))
 
 
 def from_line(line: bytes) -> Event:

@@ -11,14 +11,14 @@ of them, so each event is written at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from fakesysfs.trace import events
 from fakesysfs.trace.events import Event
 
 _PACKET = 1
-_TIMESTAMP, _SEQUENCE, _TRACK_EVENT, _SEQUENCE_FLAGS, _TRACK_DESCRIPTOR = 8, 10, 11, 13, 60
-_INCREMENTAL_STATE_CLEARED = 1
+_TIMESTAMP, _SEQUENCE, _TRACK_EVENT, _TRACK_DESCRIPTOR = 8, 10, 11, 60
 _TYPE, _TRACK, _CATEGORY, _NAME, _ANNOTATION, _COUNTER_VALUE = 9, 11, 22, 23, 4, 30
 _BEGIN, _END, _INSTANT, _COUNTER = 1, 2, 3, 4
 _UUID, _TRACK_NAME, _PROCESS, _THREAD, _PARENT, _COUNTER_DESCRIPTOR = 1, 2, 3, 4, 5, 8
@@ -29,6 +29,8 @@ _ANNOTATION_NAME, _INT, _STRING = 10, 4, 6
 _NANOSECONDS = 10**9
 _KB = 1024
 _OUR_SEQUENCE = 1
+_STAMP_BYTES = 8
+_REPEATED_KEPT = 4096
 _BLOCK_LOCK = re.compile(r"memory\d+")
 
 
@@ -43,6 +45,9 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
+_PACKET_TAG, _TIMESTAMP_TAG = _varint(_PACKET << 3 | 2), _varint(_TIMESTAMP << 3)
+
+
 def _number(field: int, value: int) -> bytes:
     return _varint(field << 3) + _varint(value)
 
@@ -50,6 +55,63 @@ def _number(field: int, value: int) -> bytes:
 def _bytes(field: int, value: bytes | str) -> bytes:
     data = value.encode("utf-8", "replace") if isinstance(value, str) else value
     return _varint(field << 3 | 2) + _varint(len(data)) + data
+
+
+def _stamp(seconds: float) -> bytes:
+    """A time in nanoseconds, always in eight bytes: so a packet has the same length whenever it is."""
+    time = round(seconds * _NANOSECONDS)
+    return bytes(
+        (
+            time & 127 | 128,
+            time >> 7 & 127 | 128,
+            time >> 14 & 127 | 128,
+            time >> 21 & 127 | 128,
+            time >> 28 & 127 | 128,
+            time >> 35 & 127 | 128,
+            time >> 42 & 127 | 128,
+            time >> 49 & 127,
+        )
+    )
+
+
+def _packet(kind: int, track: int, name: str, categories: tuple[str, ...], facts: _Facts) -> tuple[bytes, bytes]:
+    """A packet with a track event: what is before its time, and after it."""
+    fields = [_number(_TYPE, kind), _number(_TRACK, track)]
+    if name:
+        fields.append(_bytes(_NAME, name))
+    fields += [_bytes(_CATEGORY, category) for category in categories]
+    for fact, value in facts:
+        if value is not None and value != "":
+            said = _number(_INT, value) if isinstance(value, int) else _bytes(_STRING, value)
+            fields.append(_bytes(_ANNOTATION, _bytes(_ANNOTATION_NAME, fact) + said))
+    after = _bytes(_TRACK_EVENT, b"".join(fields)) + _number(_SEQUENCE, _OUR_SEQUENCE)
+    length = len(_TIMESTAMP_TAG) + _STAMP_BYTES + len(after)
+    return _PACKET_TAG + _varint(length) + _TIMESTAMP_TAG, after
+
+
+_Facts = tuple[tuple[str, str | int | None], ...]
+_Parts = tuple[int, int, str, tuple[str, ...], _Facts]
+"""Kind, track, name, categories and facts of a track event."""
+
+
+def _name_of(event: events.Op) -> str:
+    return f"{event.op} {event.path.rpartition('/')[2]}"
+
+
+def _begin_of(event: events.Op, track: int) -> _Parts:
+    facts = (("path", event.path), ("comm", event.comm), ("pid", event.pid), ("uid", event.uid))
+    return _BEGIN, track, _name_of(event), (event.op,), facts
+
+
+def _end_of(event: events.Op, track: int) -> _Parts:
+    facts = (
+        ("data", event.data),
+        ("result", event.result),
+        ("errno", event.errno),
+        ("reason", event.reason),
+        ("func", event.func),
+    )
+    return _END, track, "", () if event.errno is None else ("refused",), facts
 
 
 class _Lanes:
@@ -77,19 +139,36 @@ class Encoder:
         self._calls: dict[int, str] = {}
         """Short texts of the calls that wait: they name the slices of locks."""
         self._zones: set[str] = set()
-        self._started = False
+        self._methods: dict[type, Callable[[Any], Iterable[bytes]]] = {
+            events.Boot: self._boot,
+            events.Op: self._op,
+            events.Wait: self._wait,
+            events.Lock: self._lock,
+            events.Uevent: self._uevent,
+            events.Log: self._log,
+            events.Blocks: self._blocks,
+            events.Node: self._node,
+            events.Dax: self._dax,
+            events.Memory: self._memory,
+        }
+        self._repeated: dict[tuple[object, ...], tuple[dict[int, int], int, tuple[bytes, ...]]] = {}
+        """Calls that did the same before: the lanes of their thread, their track, and what is before and after the
+        two times."""
 
-    def __call__(self, event: Event) -> bytes:
-        """The packets of one event, none for some."""
-        method = getattr(self, f"_{type(event).__name__.lower()}", None)
-        return b"" if method is None else b"".join(method(event))
+    def packets(self, happened: Iterable[Event]) -> bytes:
+        """The packets of events; some have none."""
+        out: list[bytes] = []
+        methods = self._methods
+        for event in happened:
+            method = methods.get(type(event))
+            if method is not None:
+                out += method(event)
+        return b"".join(out)
 
     # Messages -------------------------------------------------------------------------------------------------------
 
     def _packet(self, *fields: bytes) -> bytes:
-        first = b"" if self._started else _number(_SEQUENCE_FLAGS, _INCREMENTAL_STATE_CLEARED)
-        self._started = True
-        return _bytes(_PACKET, b"".join((*fields, _number(_SEQUENCE, _OUR_SEQUENCE), first)))
+        return _bytes(_PACKET, b"".join((*fields, _number(_SEQUENCE, _OUR_SEQUENCE))))
 
     def _descriptor(self, key: object, name: str, parent: int | None, *more: bytes) -> Iterator[bytes]:
         uuid = self._tracks.setdefault(key, len(self._tracks) + 1)
@@ -106,18 +185,12 @@ class Encoder:
         kind: int,
         track: int,
         name: str = "",
-        categories: Iterable[str] = (),
-        facts: Iterable[tuple[str, str | int | None]] = (),
+        categories: tuple[str, ...] = (),
+        facts: _Facts = (),
     ) -> bytes:
-        fields = [_number(_TYPE, kind), _number(_TRACK, track)]
-        if name:
-            fields.append(_bytes(_NAME, name))
-        fields += [_bytes(_CATEGORY, category) for category in categories]
-        for fact, value in facts:
-            if value is not None and value != "":
-                said = _number(_INT, value) if isinstance(value, int) else _bytes(_STRING, value)
-                fields.append(_bytes(_ANNOTATION, _bytes(_ANNOTATION_NAME, fact) + said))
-        return self._packet(_number(_TIMESTAMP, round(seconds * _NANOSECONDS)), _bytes(_TRACK_EVENT, b"".join(fields)))
+        """A packet."""
+        before, after = _packet(kind, track, name, categories, facts)
+        return before + _stamp(seconds) + after
 
     # Tracks ---------------------------------------------------------------------------------------------------------
 
@@ -145,7 +218,37 @@ class Encoder:
 
     # Events ---------------------------------------------------------------------------------------------------------
 
-    def _op(self, event: events.Op) -> Iterator[bytes]:
+    def _op(self, event: events.Op) -> Iterable[bytes]:
+        """Begin and end of a call. Most calls repeat another one: of these only the times are encoded."""
+        if event.duration is None or event.errno is not None or event.seq in self._ops:
+            return self._new_op(event)
+        key = (
+            event.pid,
+            event.tgid,
+            event.comm,
+            event.program,
+            event.uid,
+            event.op,
+            event.path,
+            event.data,
+            event.result,
+        )
+        known = self._repeated.get(key)
+        if known is not None and known[1] not in known[0] and self._programs.get(event.tgid) == event.program:
+            before_begin, after_begin, before_end, after_end = known[2]
+            end = event.time + event.duration
+            return (before_begin, _stamp(event.time), after_begin, before_end, _stamp(end), after_end)
+        packets = list(self._new_op(event))
+        if len(self._repeated) >= _REPEATED_KEPT:
+            self._repeated.clear()
+        lanes = self._lanes["thread", event.tgid, event.pid]
+        track = lanes.free()
+        assert track is not None  # the one that this call has just left
+        parts = (*_packet(*_begin_of(event, track)), *_packet(*_end_of(event, track)))
+        self._repeated[key] = lanes.busy, track, parts
+        return packets
+
+    def _new_op(self, event: events.Op) -> Iterator[bytes]:
         if event.seq not in self._ops:
             process, thread = ("process", event.tgid), ("thread", event.tgid, event.pid)
             if self._programs.get(event.tgid) != event.program:
@@ -154,22 +257,12 @@ class Encoder:
                 yield from self._descriptor(process, "", None, _bytes(_PROCESS, about))
             yield from self._lane(thread, f"{event.comm} {event.pid}", self._tracks[process])
             track = self._begin(self._ops, thread, event.seq)
-            what = f"{event.op} {event.path.rpartition('/')[2]}"
-            facts = (("path", event.path), ("comm", event.comm), ("pid", event.pid), ("uid", event.uid))
-            yield self._event(event.time, _BEGIN, track, what, (event.op,), facts)
-            self._calls[event.seq] = f"{event.comm} {event.pid}: {what}"
+            yield self._event(event.time, *_begin_of(event, track))
+            self._calls[event.seq] = f"{event.comm} {event.pid}: {_name_of(event)}"
         if event.duration is not None:
             lanes, track = self._ops.pop(event.seq)
             del lanes.busy[track], self._calls[event.seq]
-            facts_at_end = (
-                ("data", event.data),
-                ("result", event.result),
-                ("errno", event.errno),
-                ("reason", event.reason),
-                ("func", event.func),
-            )
-            refused = () if event.errno is None else ("refused",)
-            yield self._event(event.time + event.duration, _END, track, "", refused, facts_at_end)
+            yield self._event(event.time + event.duration, *_end_of(event, track))
 
     def _wait(self, event: events.Wait) -> Iterator[bytes]:
         _, track = self._ops[event.op]
@@ -193,9 +286,7 @@ class Encoder:
         holder = "" if event.op is None else self._calls.get(event.op, "")
         yield self._event(event.time, _BEGIN, track, holder or event.lock, ("lock",), (("lock", event.lock),))
 
-    def _instant(
-        self, key: str, seconds: float, name: str, facts: Iterable[tuple[str, str | int | None]]
-    ) -> Iterator[bytes]:
+    def _instant(self, key: str, seconds: float, name: str, facts: _Facts) -> Iterator[bytes]:
         yield from self._track(key, key)
         yield self._event(seconds, _INSTANT, self._tracks[key], name, (key,), facts)
 

@@ -7,8 +7,8 @@ log, the uevents and the changes of devices. A reset boots another kernel, to wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from fakesysfs import __version__
 from fakesysfs.kernel.dax.bus import DevDax
@@ -18,7 +18,7 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_block import BlockStatus
 from fakesysfs.kernel.uevent import UeventRange
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.sched import Preempt, Sleep, Waiting
+from fakesysfs.ops.sched import Preempt, Sleep, Waiting, WaitQueue
 from fakesysfs.ops.trace import Process
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.trace import events
@@ -28,6 +28,7 @@ DATA_KEPT = 1024
 """Bytes of a read or write in its event, as many as control/writes keeps."""
 
 _DIGITS = 6
+_MICROSECONDS = 10**6
 _LOCK = re.compile(r"mutex_lock\((.*)\)")
 _DEVICE_HOTPLUG = "lock_device_hotplug_sysfs"
 
@@ -58,17 +59,33 @@ class _Held:
         self.event: events.Lock | None = None
 
 
+class Sink(Protocol):
+    """Takes events."""
+
+    def __call__(self, event: Event) -> None:
+        """Take one. It may change afterwards, if it has no duration yet."""
+
+    def hold(self, event: Event) -> None:
+        """Take a call that changed nothing, did not wait and was not refused: it may be written later."""
+
+    def flush(self) -> None:
+        """Write what was held back."""
+
+
 class Recorder:
-    """Listens to `sysroot` and calls each of `sinks` with each event, from the first boot on.
+    """Listens to `sysroot` and gives each event to each of `sinks`, from the first boot on.
 
     `machine` is the machine's name in the trace.
     """
 
-    def __init__(self, sysroot: Sysroot, sinks: Iterable[Callable[[Event], None]], machine: str) -> None:
+    def __init__(self, sysroot: Sysroot, sinks: Iterable[Sink], machine: str) -> None:
         self._sysroot = sysroot
         self._sinks = tuple(sinks)
-        self._clock = sysroot.kernel.printk.clock
-        self._last = 0.0
+        self.held_back = WaitQueue()
+        self._now_ns = sysroot.now_ns
+        self._booted_ns = self._now_ns() - round(sysroot.kernel.printk.clock() * 10**9)
+        self._last = 0
+        self._booted = False
         self._calls = self._waits = self._locks = 0
         self._running: _Call | None = None
         """The call that runs in the kernel now."""
@@ -82,6 +99,7 @@ class Recorder:
     def detach(self) -> None:
         """Hand out no more events."""
         self._settle()
+        self.flush()
         self._sysroot.tree.tracer = None
         self._sysroot.on_reset = None
         self._kernel.tracer = None
@@ -92,13 +110,16 @@ class Recorder:
         for sink in self._sinks:
             sink(event)
 
-    def _now(self) -> float:
-        """Seconds since the first boot. The host's clock may be set back; a trace does not go back."""
-        now = round(self._clock(), _DIGITS)
+    def now(self) -> int:
+        """See Tracer. The host's clock may be set back; a trace does not go back."""
+        now = (self._now_ns() - self._booted_ns) // 1000
         if now < self._last:
             return self._last
         self._last = now
         return now
+
+    def _seconds(self) -> float:
+        return self.now() / _MICROSECONDS
 
     @property
     def _cause(self) -> int | None:
@@ -109,14 +130,15 @@ class Recorder:
     def _take_kernel(self) -> None:
         """Listen to the kernel that has just booted, and say what there is."""
         kernel = self._kernel = self._sysroot.kernel
-        self._booted_at = self._now() - round(kernel.printk.clock(), _DIGITS)
+        self._booted_at = round(self._seconds() - kernel.printk.clock(), _DIGITS) if self._booted else 0.0
+        self._booted = True
         self._blocks: IntervalMap[_Shown] = IntervalMap()
         self._nodes: set[int] = set()
         self._dax: dict[str, events.Dax] = {}
         self._memory: tuple[int, dict[str, int]] = (0, {})
         self._logged, self._sent = 0, 1
         self._devices_changed = self._sizes_changed = True
-        self._emit(events.Boot(self._now()))
+        self._emit(events.Boot(self._seconds()))
         self._hear_log(kernel)
         self._hear_uevents(kernel)
         for first, last, status in kernel.memory_blocks.runs:
@@ -148,7 +170,7 @@ class Recorder:
         """A record without its first `skip` events, which were handed out before it grew."""
         number = "" if record.first < 0 else record.first + skip
         return events.Uevent(
-            self._now(),
+            self._seconds(),
             self._cause,
             record.sequence + skip,
             record.events - skip,
@@ -169,14 +191,16 @@ class Recorder:
         if status is None:
             if any(True for _ in self._blocks.between(first, last)):
                 self._blocks.clear(first, last)
-                self._emit(events.Blocks(self._now(), self._cause, first, last, None, None, list(status_nodes(status))))
+                self._emit(
+                    events.Blocks(self._seconds(), self._cause, first, last, None, None, list(status_nodes(status)))
+                )
             return
         zone = None if status.zone is None else status.zone.name
         shown = (status.state.value, zone, status_nodes(status))
         run = self._blocks.run(first)
         if run is None or run[1] < last or run[2] != shown:
             self._blocks.set(first, last, shown)
-            self._emit(events.Blocks(self._now(), self._cause, first, last, shown[0], zone, list(shown[2])))
+            self._emit(events.Blocks(self._seconds(), self._cause, first, last, shown[0], zone, list(shown[2])))
 
     def _settle(self) -> None:
         """Say how nodes, devices and sizes have changed since the last time."""
@@ -191,11 +215,11 @@ class Recorder:
     def _settle_nodes(self) -> None:
         online = set(self._kernel.nodes.online())
         for nid in sorted(online ^ self._nodes):
-            self._emit(events.Node(self._now(), self._cause, nid, nid in online))
+            self._emit(events.Node(self._seconds(), self._cause, nid, nid in online))
         self._nodes = online
 
     def _settle_dax(self) -> None:
-        now = self._now()
+        now = self._seconds()
         found = {
             name: self._dax_event(device, now)
             for name, device in self._kernel.dax_bus.devices.items()
@@ -228,9 +252,34 @@ class Recorder:
         sizes = sum(zones.values()), zones
         if sizes != self._memory:
             self._memory = sizes
-            self._emit(events.Memory(self._now(), self._cause, *sizes))
+            self._emit(events.Memory(self._seconds(), self._cause, *sizes))
 
     # System calls -----------------------------------------------------------------------------------------------------
+
+    def did(
+        self, process: Process, op: str, path: str, began: int, outcome: int | KernelError, data: bytes = b""
+    ) -> None:
+        """See Tracer. Nearly all calls of a busy machine are told here: it is written for speed."""
+        if self._devices_changed or self._sizes_changed:
+            self._settle()
+        self._calls += 1
+        pid, tgid, comm, program, uid = process
+        time, took = began / _MICROSECONDS, (self.now() - began) / _MICROSECONDS
+        said = data[:DATA_KEPT].decode("utf-8", "surrogateescape") if data else ""
+        if isinstance(outcome, int):
+            event = events.Op(
+                self._calls, time, took, pid, tgid, comm, program, uid, op, path, said, outcome, None, None, None
+            )
+            for sink in self._sinks:
+                sink.hold(event)
+            return
+        refusal = outcome.name, outcome.why, outcome.where
+        self._emit(events.Op(self._calls, time, took, pid, tgid, comm, program, uid, op, path, said, None, *refusal))
+
+    def flush(self) -> None:
+        """See Tracer."""
+        for sink in self._sinks:
+            sink.flush()
 
     def begin(self, process: Process, op: str, path: str, data: bytes = b"") -> _Call:
         """See Tracer."""
@@ -240,7 +289,7 @@ class Recorder:
         pid, tgid, comm, program, uid = process
         return _Call(
             events.Op(
-                self._calls, self._now(), None, pid, tgid, comm, program, uid, op, path, _text(data),
+                self._calls, self._seconds(), None, pid, tgid, comm, program, uid, op, path, _text(data),
                 None, None, None, None,
             )
         )  # fmt: skip
@@ -258,14 +307,14 @@ class Recorder:
             event.errno, event.reason, event.func = outcome.name, outcome.why, outcome.where
         else:
             event.result = outcome
-        event.duration = round(self._now() - event.time, _DIGITS)
+        event.duration = round(self._seconds() - event.time, _DIGITS)
         self._emit(event)
 
     def waits(self, call: _Call, request: Waiting) -> None:
         """See Tracer."""
         self._settle()
         self._running = None
-        now = self._now()
+        now = self._seconds()
         if not call.said:
             call.said = True
             self._emit(call.event)
@@ -283,7 +332,7 @@ class Recorder:
         """See Tracer."""
         wait, call.wait = call.wait, None
         if wait is not None:
-            wait.duration = round(self._now() - wait.time, _DIGITS)
+            wait.duration = round(self._seconds() - wait.time, _DIGITS)
             self._emit(wait)
         self._running = call
 
@@ -292,11 +341,11 @@ class Recorder:
         if call is None:
             return
         if held:
-            call.locks[name] = _Held(self._now())
+            call.locks[name] = _Held(self._seconds())
             return
         released = call.locks.pop(name, None)
         if released is not None and released.event is not None:
-            released.event.duration = round(self._now() - released.since, _DIGITS)
+            released.event.duration = round(self._seconds() - released.since, _DIGITS)
             self._emit(released.event)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.trace import events
-from fakesysfs.trace.events import Event
+from fakesysfs.trace.events import Event, from_line, to_line
 
 Cells = dict[int, tuple[str, str | None, tuple[int, ...]]]
 """State, zone and nodes of each memory block."""
@@ -39,3 +39,15 @@ def cells_of(kernel: Kernel) -> Cells:
 def finished(happened: Iterable[Event]) -> Iterator[events.Op]:
     """The system calls that have ended."""
     return (event for event in happened if isinstance(event, events.Op) and event.duration is not None)
+
+
+class Events(list[Event]):
+    """A sink that keeps events, each as it was when it came: a call under way changes its event."""
+
+    def __call__(self, event: Event) -> None:
+        self.append(from_line(to_line(event)))
+
+    hold = __call__
+
+    def flush(self) -> None:
+        """It holds nothing back."""

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
@@ -15,9 +15,8 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.testing import Machine
 from fakesysfs.testing.machine import RunningMachine
 from fakesysfs.trace import Recorder
-from fakesysfs.trace.events import Event, from_line, to_line
 from fakesysfs.trace.timeline import page as page_of
-from tests.trace.replayed import cells_of
+from tests.trace.replayed import Events, cells_of
 
 pytestmark = [pytest.mark.ci, pytest.mark.tools]
 
@@ -29,7 +28,7 @@ Row = Mapping[int, tuple[str, str]]
 """State and zone of the blocks of a row, without those that were removed."""
 
 
-def missing(why: str) -> None:
+def missing(why: str) -> NoReturn:
     """A browser is there in continuous integration."""
     if os.environ.get("CI") == "true":
         pytest.fail(why)
@@ -124,9 +123,9 @@ class Story:
 
     def __init__(self, machine: RunningMachine) -> None:
         self.machine = machine
-        self.events: list[Event] = []
+        self.events = Events()
         self.moments: list[Moment] = []
-        Recorder(machine._sysroot, [lambda event: self.events.append(from_line(to_line(event)))], "default")
+        Recorder(machine._sysroot, [self.events], "default")
 
     def look(self) -> None:
         """Remember this moment."""

@@ -12,8 +12,9 @@ import pytest
 
 from fakesysfs.testing import Machine
 from fakesysfs.trace import Recorder, Target, attach, events
-from fakesysfs.trace.events import Event, from_line, from_lines, to_line
+from fakesysfs.trace.events import Event, from_lines
 from fakesysfs.trace.perfetto import Encoder
+from tests.trace.replayed import Events
 
 schema: Any = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
 
@@ -136,11 +137,12 @@ def test_counters_are_bytes_and_a_zone_that_went_is_zero(tmp_path: Path) -> None
 
 def test_each_packet_is_whole_when_it_is_written() -> None:
     """A killed run leaves a file that can be read."""
-    encoder = Encoder()
+    events_of_a_read = Events()
     with Machine() as machine:
-        packets: list[bytes] = []
-        Recorder(machine._sysroot, [lambda event: packets.append(encoder(from_line(to_line(event))))], "default")
+        Recorder(machine._sysroot, [events_of_a_read], "default")
         machine.read(HOTPLUG)
+    encoder = Encoder()
+    packets = [encoder.packets([event]) for event in events_of_a_read]
     for end in range(len(packets)):
         schema.Trace.FromString(b"".join(packets[:end]))
     assert schema.Trace.FromString(b"".join(packets)).packet

@@ -12,8 +12,8 @@ from fakesysfs.kernfs.file import OpenFile, TracedFile
 from fakesysfs.testing import Machine
 from fakesysfs.testing.machine import RunningMachine
 from fakesysfs.trace import CannotTraceError, Recorder, events, open_target
-from fakesysfs.trace.events import Event, from_line, from_lines, to_line
-from tests.trace.replayed import cells, cells_of, finished
+from fakesysfs.trace.events import Event, from_lines, to_line
+from tests.trace.replayed import Events, cells, cells_of, finished
 
 BLOCK = "/sys/devices/system/memory/memory{}/state"
 HOTPLUG = "/sys/bus/dax/devices/dax0.0/hotplug"
@@ -25,11 +25,8 @@ class Traced:
     def __init__(self, machine: RunningMachine) -> None:
         self.machine = machine
         self.sysroot = machine._sysroot
-        self.events: list[Event] = []
-        self.recorder = Recorder(self.sysroot, [self._take], "default")
-
-    def _take(self, event: Event) -> None:
-        self.events.append(from_line(to_line(event)))  # as it is now; a call under way changes its event
+        self.events = Events()
+        self.recorder = Recorder(self.sysroot, [self.events], "default")
 
     def of(self, kind: type[Event]) -> list[Event]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -186,7 +183,8 @@ def test_a_wait_for_a_lock_is_inside_its_call_and_ends_with_the_lock(series: Tra
     assert (lock_wait.kind, lock_wait.lock) == ("lock", "device_hotplug_lock")
     assert (lock_wait.time, lock_wait.duration) == (refusal.time, refusal.duration) == (0.0, 8.0)
     assert (refusal.errno, refusal.reason) == ("ENODEV", "memory70 was removed")
-    held = {lock.lock: lock for lock in of_call(series.events, events.Lock, removal.seq) if "memory" not in lock.lock}
+    held = {str(lock.lock): lock for lock in of_call(series.events, events.Lock, removal.seq)}
+    held = {name: lock for name, lock in held.items() if "memory" not in name}
     assert sorted(held) == ["dax0.0 kmem", "device_hotplug_lock"]
     assert held["device_hotplug_lock"].duration == lock_wait.duration
     sleeps = of_call(series.events, events.Wait, removal.seq)
@@ -246,11 +244,12 @@ def test_without_a_trace_files_are_ordinary() -> None:
         sysroot = machine._sysroot
         open_it: Callable[[], OpenFile] = lambda: machine._files.open(HOTPLUG, 0).file  # noqa: E731
         kinds.append(type(open_it()))
-        recorder = Recorder(sysroot, [lambda _event: None], "default")
+        recorder = Recorder(sysroot, [Events()], "default")
         kinds.append(type(open_it()))
         recorder.detach()
         kinds.append(type(open_it()))
-        assert sysroot.kernel.tracer is sysroot.kernel.lock_observers.observer is None
+        assert sysroot.kernel.tracer is None
+        assert sysroot.kernel.lock_observers.observer is None
     assert kinds == [OpenFile, TracedFile, OpenFile]
 
 

@@ -64,7 +64,9 @@ def test_nothing_is_lost(traced: Run) -> None:
     happened = traced(busy)
     data = data_in(page(happened, "busy"))
     counts = {
-        name: sum(1 for event in happened if isinstance(event, kind) and getattr(event, "duration", 0) is not None)
+        name: len(
+            [event for event in happened if isinstance(event, kind) and getattr(event, "duration", 0) is not None]
+        )
         for name, kind in {
             "boots": events.Boot,
             "ops": events.Op,

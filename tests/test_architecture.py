@@ -29,7 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "machine": ("kernel", "ops"),
     "fuse": ("kernfs", "ops"),
     "sandbox": ("fuse", "kernel", "machine", "sysfs", "sysroot", "trace"),
-    "explore": ("fuse", "ops", "sandbox"),
+    "explore": ("fuse", "ops", "sandbox", "trace"),
     "testing": ("explore", "fuse", "kernel", "kernfs", "machine", "ops", "sysfs", "sysroot", "trace"),
     "lab": (),
     "replay": ("fuse", "kernel", "kernfs", "lab", "machine", "ops", "sandbox", "sysroot", "testing"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.trace import events
@@ -51,3 +54,15 @@ class Events(list[Event]):
 
     def flush(self) -> None:
         """It holds nothing back."""
+
+
+def data_in(text: str) -> dict[str, Any]:
+    """The events of a page."""
+    found = re.search(r'<script type="application/json" id="trace">\n(.*?)\n</script>', text, re.DOTALL)
+    assert found
+    value: dict[str, Any] = json.loads(found[1])
+    for name, events_of_a_kind in value.items():
+        if isinstance(events_of_a_kind, dict):
+            fields = events_of_a_kind["fields"]
+            value[name] = [dict(zip(fields, event, strict=False)) for event in events_of_a_kind["events"]]
+    return value

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +15,7 @@ from fakesysfs.testing.machine import RunningMachine
 from fakesysfs.trace import events
 from fakesysfs.trace.events import from_lines
 from fakesysfs.trace.timeline import Timeline, page
+from tests.trace.replayed import data_in
 
 BLOCK = "/sys/devices/system/memory/memory{}/state"
 
@@ -34,18 +33,6 @@ def traced(tmp_path: Path) -> Callable[[Callable[[RunningMachine], object]], lis
 
 
 Run = Callable[[Callable[[RunningMachine], object]], list[events.Event]]
-
-
-def data_in(text: str) -> dict[str, Any]:
-    """The events of a page."""
-    found = re.search(r'<script type="application/json" id="trace">\n(.*?)\n</script>', text, re.DOTALL)
-    assert found
-    value: dict[str, Any] = json.loads(found[1])
-    for name, events_of_a_kind in value.items():
-        if isinstance(events_of_a_kind, dict):
-            fields = events_of_a_kind["fields"]
-            value[name] = [dict(zip(fields, event, strict=False)) for event in events_of_a_kind["events"]]
-    return value
 
 
 def busy(machine: RunningMachine) -> None:

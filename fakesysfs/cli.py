@@ -183,7 +183,7 @@ def _add_machine_and_kernel(parser: argparse.ArgumentParser) -> None:
 def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace",
-        metavar="FILE",
+        metavar="PATH",
         action="append",
         default=[],
         help="write what happens to this file: *.jsonl (JSON lines, for `fakesysfs timeline`) or *.pftrace (Perfetto); "

@@ -116,7 +116,7 @@ def test_completion(shell: str, tmp_path: Path) -> None:
     def complete(*words: str) -> set[str]:
         return set(SHELLS[shell](["fakesysfs", *words], tmp_path))
 
-    assert complete("") == {"mount", "run", "explore", "umount", "list", "check", "replay", "record"}
+    assert complete("") == {"mount", "run", "explore", "timeline", "umount", "list", "check", "replay", "record"}
     assert complete("mou") == {"mount"}
     assert complete("mount", "--fore") == {"--foreground"}
     assert complete("mount", "--machine", "") == {*builtin(), "own.toml"}

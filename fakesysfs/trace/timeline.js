@@ -65,7 +65,9 @@
   }
   all.sort((a, b) => a.from - b.from || a.to - b.to);
   all.forEach((shown, index) => { shown.index = index; });
-  const isRefused = (shown) => shown.kind === "op" && shown.event.errno !== undefined && !NAMES.has(shown.event.op);
+  // A name that is not there, and a reader that does not wait, are no refusals worth a look.
+  const isRefused = (shown) => shown.kind === "op" && shown.event.errno !== undefined && shown.event.errno !== "EAGAIN" &&
+    !NAMES.has(shown.event.op);
 
   const firstOp = all.find((shown) => shown.kind === "op");
   const bootEnds = firstOp ? Math.max(0, firstOp.start - (lastTime - firstOp.start) * 0.02) : 0;
@@ -123,7 +125,7 @@
     height = top;
   }
 
-  const AXIS = 26, LINE = 22, PAD = 10, GUTTER = 150;
+  const AXIS = 26, LINE = 22, PAD = 10, GUTTER = 180;
   let height = 0, width = 0;
   let view = [0, 1];
   // All of it, from the first call on: what the boot did is to the left.
@@ -503,7 +505,7 @@
       pen.fillRect(0, lane.top, GUTTER - 2, lane.height);
       pen.fillStyle = colours.text;
       pen.font = lane.kind === "op" ? "600 12px system-ui, sans-serif" : "12px system-ui, sans-serif";
-      pen.fillText(lane.name.length > 21 ? `${lane.name.slice(0, 20)}…` : lane.name, 10, lane.top + 18);
+      pen.fillText(lane.name.length > 26 ? `${lane.name.slice(0, 25)}…` : lane.name, 10, lane.top + 18);
     });
     pen.fillStyle = colours.page;
     pen.fillRect(0, 0, GUTTER - 2, AXIS);

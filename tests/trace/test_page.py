@@ -235,7 +235,7 @@ def test_keys_go_from_refusal_to_refusal_and_from_event_to_event(page: Page) -> 
 
 def test_the_mouse_shows_an_event_and_moves_the_map(page: Page, story: Story) -> None:
     box = page.tab.query_selector("#canvas").bounding_box()
-    page.tab.mouse.move(box["x"] + 160 + (box["width"] - 160) * 0.3, box["y"] + 40)
+    page.tab.mouse.move(box["x"] + 180 + (box["width"] - 180) * 0.3, box["y"] + 40)
     tip = page.text("#tip")
     assert "hotplug" in tip
     assert "memory" in page.tab.get_attribute("#rows .cell[data-state='going-offline']", "title")
@@ -246,7 +246,7 @@ def test_the_mouse_shows_an_event_and_moves_the_map(page: Page, story: Story) ->
 
 def test_a_click_selects_and_the_selection_stays(page: Page) -> None:
     box = page.tab.query_selector("#canvas").bounding_box()
-    page.tab.mouse.click(box["x"] + 160 + (box["width"] - 160) * 0.3, box["y"] + 40)
+    page.tab.mouse.click(box["x"] + 180 + (box["width"] - 180) * 0.3, box["y"] + 40)
     assert "hotplug" in page.text("#details")
     page.tab.mouse.move(box["x"] + 5, box["y"] - 40)
     assert "hotplug" in page.text("#details")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fakesysfs.kernfs import Tree
     from fakesysfs.machine import MachineDescription
     from fakesysfs.see.fakes import Fake
+    from fakesysfs.trace import Target
 
 DEFAULT_MACHINE = "default"
 DEFAULT_KERNEL = "hotplug-v3"
@@ -99,6 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_machine_and_kernel(mount)
     mount.add_argument("--foreground", action="store_true", help="stay in the foreground; Ctrl-C unmounts")
     mount.add_argument("--allow-other", action="store_true", help="let other users in (sudo, containers)")
+    _add_trace(mount)
 
     run = command(
         "run",
@@ -128,6 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         help="udev rules, may be repeated; `none`, or `distribution` (the default)",
     )
+    _add_trace(run)
     run.add_argument("arguments", metavar="COMMAND", nargs=argparse.REMAINDER, help="the command; default: a shell")
 
     explore = command(
@@ -158,6 +161,16 @@ def make_parser() -> argparse.ArgumentParser:
     _add_which(watch)
 
     command("ps", _ps, "list the mounts and runs that are there", "fakesysfs ps")
+    timeline = command(
+        "timeline",
+        _timeline,
+        "make a page of a trace: programs, locks, uevents, and the memory map through time",
+        "fakesysfs run --trace t.jsonl -- lsmem && fakesysfs timeline t.jsonl -o t.html",
+    )
+    timeline.add_argument("trace", metavar="TRACE", help="a *.jsonl that `--trace` has written")
+    timeline.add_argument(
+        "-o", "--output", metavar="PATH", help="the page; default: the trace's name with .html; - is standard output"
+    )
 
     umount = command(
         "umount",
@@ -201,6 +214,29 @@ def _add_machine_and_kernel(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("FAKESYSFS_KERNEL") or DEFAULT_KERNEL,
         help="how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or %(default)s",
     )
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trace",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="write what happens to this file: *.jsonl (JSON lines, for `fakesysfs timeline`) or *.pftrace (Perfetto); "
+        "may be repeated",
+    )
+
+
+def _open_traces(options: argparse.Namespace) -> tuple[Target, ...]:
+    """Now, before the server leaves the directory and the user's view of the files."""
+    if not options.trace:
+        return ()
+    from fakesysfs import trace  # noqa: PLC0415
+
+    try:
+        return tuple(trace.open_target(file) for file in options.trace)
+    except trace.CannotTraceError as error:
+        raise _WrongUseError(str(error)) from None
 
 
 def _program() -> str:
@@ -260,6 +296,10 @@ def _mount_there(options: argparse.Namespace) -> int:
 
         mount.check_threads()
         sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid())
+        if traces:
+            from fakesysfs.trace import attach  # noqa: PLC0415  few mounts are traced
+
+            attach(sysroot, traces, options.machine, at_once=False)
         hint = _something_to_try(sysroot.tree, profile)
         uevents = RemoteUevents(sysroot.uevent_readers)
         serve(sysroot, point, allow_other=options.allow_other, ready=lambda: ready(hint), uevents=uevents)
@@ -278,9 +318,10 @@ def _mount_there(options: argparse.Namespace) -> int:
         )
 
     mount.check(given, program)
+    traces = _open_traces(options)
     hides = mount.hides_something(given)
     if not options.foreground:
-        say(daemon.in_background(serve, point))
+        say(daemon.in_background(serve, point, [target.descriptor for target in traces]))
         return 0
     daemon.log_to_standard_error()
     serve(say)
@@ -339,6 +380,8 @@ def _run(options: argparse.Namespace) -> int:
         raise _WrongUseError("--rules needs --udev: give both")
     if options.udev and options.host_network:
         raise _WrongUseError("--udev needs the private network, where uevents are sent: leave out --host-network")
+    if options.trace and options.at is not None:
+        raise _WrongUseError("--trace needs a fake of its own, not --at: give --trace to the command that mounts it")
     command: list[str] = options.arguments
     command = command[1:] if command[:1] == ["--"] else command
     at: str | None = options.at
@@ -350,7 +393,7 @@ def _run(options: argparse.Namespace) -> int:
         attach.run(command, fake.init, explain=options.explain)
     launcher.run(
         command,
-        server.Fake(options.machine, options.kernel),
+        server.Fake(options.machine, options.kernel, traces=_open_traces(options)),
         network=not options.host_network,
         point=options.mountpoint,
         at=at if fake is None else fake.path,
@@ -397,6 +440,12 @@ def _ps(_options: argparse.Namespace) -> int:
     from fakesysfs.see import cli  # noqa: PLC0415
 
     return cli.list_fakes()
+
+
+def _timeline(options: argparse.Namespace) -> int:
+    from fakesysfs.trace import cli  # noqa: PLC0415
+
+    return cli.main(options.trace, options.output)
 
 
 def _umount(options: argparse.Namespace) -> int:

@@ -154,9 +154,12 @@ class Sysroot:
         self._collecting = False
         self._changes: list[NameChange] = []
         self._root = Directory(FIRST_SERIAL - 1, ROOT_KIND, None)
-        self._now_ns = now_ns
+        self.now_ns = now_ns
+        """The clock, in nanoseconds."""
         self.kernel = self._new_kernel(FIRST_SERIAL)
         self.uevent_readers = UeventReaders(self)
+        self.on_reset: Callable[[], None] | None = None
+        """Called when the next kernel has booted, and before the waits in the old one end."""
         self.tree = Tree(self._root, self.kernel, _kind_of, self._take_changes, now_ns, uid=uid, gid=gid)
         self._start({})
 
@@ -214,12 +217,14 @@ class Sysroot:
             self._changes += [NameChange(dev, os.fsencode(name)) for name in nodes | {*_dax_nodes(self.kernel)}]
             self._changes.append(NameChange(dev, None, directories=True))
             self._changes += [NameChange(ino, None, directories=True) for ino in changed]
+        if self.on_reset is not None:
+            self.on_reset()
         old.shut_down()
         self.journal.arrived.wake_all()
 
     def _new_kernel(self, serial: int) -> Kernel:
-        booted_at = self._now_ns()
-        return Kernel(self.machine.setup(), self.profile, lambda: (self._now_ns() - booted_at) / 1e9, serial)
+        booted_at = self.now_ns()
+        return Kernel(self.machine.setup(), self.profile, lambda: (self.now_ns() - booted_at) / 1e9, serial)
 
     def _start(self, lasting: Mapping[str, Directory]) -> None:
         kernel = self.kernel

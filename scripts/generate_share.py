@@ -59,6 +59,7 @@ VALUES: Mapping[str, Completion] = {
     "DIR|FILE": _RULES,
     "DIR_OR_FILE": shtab.FILE,
     "PATH": shtab.FILE,
+    "TRACE": shtab.FILE,
     "COMMAND": _COMMANDS,
 }
 """By the name that the help gives the value."""

@@ -167,7 +167,7 @@ def test_the_metadata_of_a_release(metadata: Message) -> None:
     versions = [name.rpartition(" ")[2] for name in classifiers if re.search(r":: 3\.\d+$", name)]
     assert f">={versions[0]}" == metadata["Requires-Python"]
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"docs", "mount", "test"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"browser", "docs", "mount", "test"}
 
 
 def test_the_set_up_finds_what_builds_the_package() -> None:

@@ -117,7 +117,7 @@ def test_completion(shell: str, tmp_path: Path) -> None:
         return set(SHELLS[shell](["fakesysfs", *words], tmp_path))
 
     assert complete("") == {
-        *("mount", "run", "explore", "map", "watch", "ps", "umount", "list", "check", "replay", "record"),
+        *("mount", "run", "explore", "map", "watch", "ps", "timeline", "umount", "list", "check", "replay", "record"),
     }
     assert complete("mou") == {"mount"}
     assert complete("mount", "--fore") == {"--foreground"}

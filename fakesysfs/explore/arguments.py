@@ -49,6 +49,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="PATH", help="write the result to this file too; - is standard output")
     parser.add_argument(
+        "--html",
+        metavar="PATH",
+        help="write a page with the timeline of the shortest failing order to this file; others get a number",
+    )
+    parser.add_argument(
         "--inside",
         action="store_true",
         help="other programs go on within a write too: between two memory blocks, between two ranges",

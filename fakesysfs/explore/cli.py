@@ -6,6 +6,7 @@ import argparse
 import json
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,13 @@ from typing import Any
 from fakesysfs.explore import report
 from fakesysfs.explore.messages import Task, step_of
 from fakesysfs.explore.minimise import ATTEMPTS, minimise
-from fakesysfs.explore.order import Order, Step
+from fakesysfs.explore.order import Order, Step, program_name
 from fakesysfs.explore.search import Found, Search, run_order
 from fakesysfs.explore.workers import CannotRunError, Worker
 from fakesysfs.sandbox.server import Fake
+from fakesysfs.trace import Target
+from fakesysfs.trace.events import from_lines
+from fakesysfs.trace.timeline import page
 
 NONE_FAILS, SOME_FAIL, WRONG_USE, CUT_SHORT = 0, 1, 2, 3
 """Exit statuses."""
@@ -81,6 +85,8 @@ def _explore(options: argparse.Namespace) -> int:
         ),
         file=sys.stderr if options.json == "-" else sys.stdout,
     )
+    if options.html is not None:
+        _write_pages(options.html, fake, task, orders)
     if options.json is not None:
         _write_json(options.json, search.found, orders, options.preemptions, seconds)
     if search.found.failed:
@@ -217,6 +223,25 @@ def _write_orders(fake: Fake, task: Task, orders: Sequence[Order]) -> dict[tuple
             break
         files[order.schedule] = file
     return files
+
+
+def _write_pages(file: str, fake: Fake, task: Task, orders: Sequence[Order]) -> None:
+    """Write the timelines of these orders. Each is run once more, in a run of its own that is traced."""
+    path = Path(file)
+    for number, order in enumerate(orders, 1):
+        with tempfile.TemporaryFile() as trace:
+            traced = fake._replace(traces=(Target(trace.fileno(), ".jsonl"),))
+            with _workers(traced, task, 1) as (worker,):
+                run_order(worker, order.schedule, expected=order.steps, longest=None)
+            trace.seek(0)
+            programs = "; ".join(f"{program_name(place)} is {program}" for place, program in enumerate(task.programs))
+            text = page(from_lines(trace), f"Failing order {' '.join(order.schedule)}", f"{order.why}. {programs}.")
+        target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        try:
+            target.write_text(text, "utf-8")
+        except OSError as error:
+            _say(f"{target}: {error.strerror}: there is no timeline of the order")
+            return
 
 
 def _replay(options: argparse.Namespace) -> int:

@@ -7,13 +7,16 @@ thread of the process, or a child that inherited it).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fakesysfs.fuse.mount_table import device_of
 from fakesysfs.ops.sched import Signals
+from fakesysfs.ops.trace import Process
 
 _SIGKILL_BIT = 1 << 8
 _WAITS = "request_wait_answer"
@@ -36,6 +39,11 @@ class Opener(NamedTuple):
     def command(self) -> str:
         """The name of its command, "" when that cannot be known."""
         return command_of(self.pid)
+
+    @property
+    def process(self) -> Process:
+        """All of it for a trace, as it is now."""
+        return process_of(self.pid, self.uid)
 
 
 class SignalWatch:
@@ -167,3 +175,73 @@ def pending_signals(thread: int) -> int | None:
 def command_of(thread: int) -> str:
     """The name of its command; "" if /proc does not show it."""
     return _line(f"/proc/{thread}/comm")
+
+
+_INTERPRETERS = re.compile(r"(?:ba|da|k|z)?sh|busybox|env|perl|ruby|python[0-9.]*")
+
+
+class Processes:
+    """The threads seen last, for a trace, each with its /proc/TID/comm open.
+
+    That file says at once whether a thread still is what it was: reading it fails when the thread has
+    gone, also if another one has its number, and the name changes with the program (execve(2)).
+    """
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        self._known: dict[int, tuple[int, bytes, Process]] = {}
+
+    def find(self, thread: int, uid: int) -> Process:
+        """A thread with its process, command and program. What /proc does not show is "" or `thread`."""
+        known = self._known.get(thread)
+        if known is not None:
+            descriptor, comm, process = known
+            try:
+                if os.pread(descriptor, _COMM_BYTES, 0) == comm:
+                    return process if process.uid == uid else process._replace(uid=uid)
+            except OSError:  # it has gone
+                pass
+            self._forget(thread)
+        return self._look_up(thread, uid)
+
+    def _look_up(self, thread: int, uid: int) -> Process:
+        try:
+            descriptor = os.open(f"/proc/{thread}/comm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return Process(thread, thread, "", "", uid)
+        comm = b""
+        with contextlib.suppress(OSError):
+            comm = os.pread(descriptor, _COMM_BYTES, 0)
+        name = os.fsdecode(comm.rstrip(b"\n"))
+        arguments = os.fsdecode(_content(f"/proc/{thread}/cmdline")).split("\0")
+        found = Process(thread, int(_process_of(thread) or thread), name, program_in(arguments) or name, uid)
+        while len(self._known) >= self._most:
+            self._forget(next(iter(self._known)))
+        self._known[thread] = descriptor, comm, found
+        return found
+
+    def _forget(self, thread: int) -> None:
+        descriptor, _, _ = self._known.pop(thread)
+        os.close(descriptor)
+
+
+_COMM_BYTES = 64
+_processes = Processes()
+
+
+def process_of(thread: int, uid: int) -> Process:
+    """A thread for a trace (`Processes.find`)."""
+    return _processes.find(thread, uid)
+
+
+def program_in(arguments: Sequence[str]) -> str:
+    """The program that a command line runs: for an interpreter its script, and its own name without one."""
+    names = [argument.rpartition("/")[2] for argument in arguments]
+    if not names or not _INTERPRETERS.fullmatch(names[0].lstrip("-")):
+        return names[0] if names else ""
+    for argument, name in zip(arguments[1:], names[1:], strict=True):
+        if not argument.startswith("-"):
+            return name or names[0]
+        if argument in {"-c", "-m", "--"}:
+            break
+    return names[0].lstrip("-")

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -35,8 +35,10 @@ def log_to_standard_error() -> None:
     logging.basicConfig(level=logging.WARNING, format=_FORMAT)
 
 
-def in_background(serve: Serve, point: str) -> str:
+def in_background(serve: Serve, point: str, kept: Collection[int] = ()) -> str:
     """Run `serve` in a daemon. Returns the text that `serve` calls back with.
+
+    The daemon keeps the descriptors `kept`, and no others of this process.
 
     A signal that ends this process ends the daemon first: nothing stays mounted. Raises
     MountError: what `serve` raised, or that it ended.
@@ -54,7 +56,7 @@ def in_background(serve: Serve, point: str) -> str:
     except OSError as error:
         raise MountError(limits.reached(error) or f"cannot start a process: {error.strerror}") from None
     if child == 0:
-        _be_daemon(serve, writer, output, log_path)
+        _be_daemon(serve, writer, output, log_path, kept)
     os.close(writer)
     os.close(output)
     with _daemon_ends_first(child), open(reader, "rb") as file:  # noqa: PTH123  a descriptor
@@ -100,7 +102,7 @@ def _daemon_ends_first(daemon: int) -> Iterator[None]:
         os.kill(os.getpid(), came[0])
 
 
-def _be_daemon(serve: Serve, writer: int, output: int, log_path: Path | None) -> NoReturn:
+def _be_daemon(serve: Serve, writer: int, output: int, log_path: Path | None, kept: Collection[int]) -> NoReturn:
     status = 1
     waiting = True
 
@@ -115,7 +117,7 @@ def _be_daemon(serve: Serve, writer: int, output: int, log_path: Path | None) ->
             os.close(writer)
 
     try:
-        _leave_the_caller(writer, output)
+        _leave_the_caller(writer, output, kept)
         log_to_standard_error()
         try:
             serve(lambda text: tell(0, text))
@@ -132,10 +134,10 @@ def _be_daemon(serve: Serve, writer: int, output: int, log_path: Path | None) ->
         os._exit(status)
 
 
-def _leave_the_caller(writer: int, output: int) -> None:
+def _leave_the_caller(writer: int, output: int, kept: Collection[int]) -> None:
     """Keep nothing of the caller's.
 
-    Not the terminal, the directory or the signal mask, and no file: it may hold a lock, or be a
+    Not the terminal, the directory or the signal mask, and no file but those in `kept`: it may hold a lock, or be a
     pipe whose reader waits for the end.
     """
     os.setsid()
@@ -143,6 +145,6 @@ def _leave_the_caller(writer: int, output: int) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     for descriptor, standard in ((null, 0), (output, 1), (output, 2)):
         os.dup2(descriptor, standard)
-    close_all_but({writer})
+    close_all_but({writer, *kept})
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -35,6 +35,7 @@ from fakesysfs.kernfs import (
     open_file,
 )
 from fakesysfs.ops.sched import Operation, Waiting, WaitQueue, advance
+from fakesysfs.ops.trace import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,11 @@ class Operations(pyfuse3.Operations):
         self._reply: Callable[[pyfuse3.ReaddirToken, bytes, EntryAttributes, int], bool] = pyfuse3.readdir_reply
         self.invalidator = Invalidator(tree, pyfuse3.invalidate_entry, _forget_attributes, self._in_use)
         self.driver = OperationDriver(self.invalidator.collect)
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """Who is told of the calls on files."""
+        return self._tree.tracer
 
     def init(self) -> None:
         """The host is there."""

@@ -28,6 +28,7 @@ from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.fuse.mount_table import has_device, mounted_at
 from fakesysfs.fuse.operations import Mountable, Operations
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
+from fakesysfs.ops.trace import Tracer
 
 if TYPE_CHECKING:
     from fakesysfs.fuse.gate import Gate
@@ -36,6 +37,9 @@ MAX_TASKS = 100_000
 """Requests in flight. With pyfuse3's default of 99 a hundred sleeping writers would stop every reader."""
 
 SWITCH_SECONDS = 0.0002
+
+_FLUSH_SECONDS = 0.01
+"""How long the reads of a trace are held back. A burst of requests (`fast/loop.py`) may make it 0.02 more."""
 
 
 def serve(
@@ -71,7 +75,11 @@ def _operations(
     sysroot: Mountable, ready: Callable[[], None], uevents: UeventBarrier | None, gate: Gate | None
 ) -> Operations:
     if gate is None:
-        return Operations(sysroot, ready, uevents)
+        if sysroot.tree.tracer is None:
+            return Operations(sysroot, ready, uevents)
+        from fakesysfs.fuse.tracing import TracingOperations  # noqa: PLC0415  few mounts are traced
+
+        return TracingOperations(sysroot, ready, uevents)
     from fakesysfs.fuse.gate import HoldingOperations  # noqa: PLC0415  only an explorer's mount needs it
 
     return HoldingOperations(sysroot, ready, gate, uevents)
@@ -143,6 +151,8 @@ async def _serve_mount(
                 nursery.start_soon(end_after, table.until_gone, device)
                 if not private:
                     nursery.start_soon(end_after, reach.until_unreachable, device)
+            if operations.tracer is not None:
+                nursery.start_soon(_flush_trace, operations.tracer)
             if operations.uevents is not None:
                 nursery.start_soon(operations.uevents.run, operations.invalidator.flush)
             await pyfuse3.main(max_tasks=MAX_TASKS)
@@ -151,6 +161,22 @@ async def _serve_mount(
         # Do not use the mount's path from here on: another file system may be mounted there.
         _end_helpers()
         pyfuse3.close(unmount=device is None or table.has(device))
+
+
+async def _flush_trace(tracer: Tracer) -> None:
+    """Write what the trace held back, a moment later: never for each of many reads."""
+    try:
+        while True:
+            held_back = trio.Event()
+            token = tracer.held_back.add(held_back.set)
+            try:
+                await held_back.wait()
+            finally:
+                tracer.held_back.discard(token)
+            await trio.sleep(_FLUSH_SECONDS)
+            tracer.flush()
+    finally:
+        tracer.flush()
 
 
 def _mount(operations: Operations, point: str, allow_other: bool, private: bool) -> None:  # noqa: FBT001

@@ -18,7 +18,8 @@ from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernel.uevent import Uevents
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.footprint import EVERYTHING, Footprint
-from fakesysfs.ops.sched import Answer, Mutex, Preemption, Signals, Wait, ask
+from fakesysfs.ops.sched import Answer, LockObservers, Mutex, Preemption, Signals, Wait, ask
+from fakesysfs.ops.trace import Tracer
 
 FIRST_SERIAL = 2
 """The root directory has serial 1."""
@@ -56,9 +57,12 @@ class Core:
         self.preempt = Preemption()
         self.ignored: deque[KernelError] = deque(maxlen=IGNORED_ERRORS)
         """The last errors that the kernel did not report, to explain a success without effect."""
-        self.device_hotplug_lock = Mutex("device_hotplug_lock")
+        self.lock_observers = LockObservers()
+        self.device_hotplug_lock = Mutex("device_hotplug_lock", self.lock_observers)
         self.footprint: Footprint | None = None
         """Where the step that runs now records what it reads and changes; None: nobody wants to know."""
+        self.tracer: Tracer | None = None
+        """Who is told of changes of memory blocks; None: nobody traces."""
 
     # Identity and observers -----------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Device:
         self.numa_node: int | None = None
         """The device's node (dev_to_node). Registration copies the parent's if it is None."""
         self.children: dict[str, Device] = {}
-        self.lock = Mutex(name)
+        self.lock = Mutex(name, core.lock_observers)
         """The device lock. Binding and unbinding hold it."""
         self.release_actions: list[Callable[[], Operation[None]]] = []
         """The driver's managed resources: run after its removal, last first (devres)."""

@@ -27,7 +27,7 @@ from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.zones import MOVABLE, PAGE_SHIFT, Zone
 from fakesysfs.ops.errors import EHWPOISON, KernelError
 from fakesysfs.ops.footprint import EVERYTHING
-from fakesysfs.ops.sched import Answer, Mutex, SignalPending, Signals, Wait, WaitQueue, ask
+from fakesysfs.ops.sched import Answer, LockObservers, Mutex, SignalPending, Signals, Wait, WaitQueue, ask
 
 ONLINE_TYPES = {
     "offline": Mmop.OFFLINE,
@@ -222,12 +222,16 @@ class BlockRuns(IntervalMap[BlockStatus]):
             is_so_already = run is not None and run[1] >= last and run[2] == value
             (footprint.read_range if is_so_already else footprint.write_range)("memory", first, last)
         super().set(first, last, value)
+        if self._core.tracer is not None:
+            self._core.tracer.blocks(first, last, value)
 
     def clear(self, first: int, last: int) -> None:
         """Remove blocks."""
         if self._core.footprint is not None:
             self._core.footprint.write_range("memory", first, last)
         super().clear(first, last)
+        if self._core.tracer is not None:
+            self._core.tracer.blocks(first, last, None)
 
     def __iter__(self) -> Iterator[tuple[int, int, BlockStatus]]:
         self._core.read_place(EVERYTHING)
@@ -460,7 +464,7 @@ class MemoryBlocks:
         self.kernel.uevents.send("offline", DEVPATH, "memory", (), first, last)
 
     def _device_lock(self, index: int) -> _DeviceLock:
-        return _DeviceLock(self.device_locks, index)
+        return _DeviceLock(self.device_locks, index, self.kernel.lock_observers)
 
     # Attributes ---------------------------------------------------------------------------------------------------
 
@@ -551,14 +555,15 @@ def _signal_backoff(index: int) -> KernelError:
 class _DeviceLock:
     """The device lock of one block. It exists only while it is held or wanted."""
 
-    __slots__ = ("_index", "_locks")
+    __slots__ = ("_index", "_locks", "_observers")
 
-    def __init__(self, locks: dict[int, Mutex], index: int) -> None:
+    def __init__(self, locks: dict[int, Mutex], index: int, observers: LockObservers) -> None:
         self._locks = locks
+        self._observers = observers
         self._index = index
 
     async def __aenter__(self) -> None:
-        await self._locks.setdefault(self._index, Mutex(f"memory{self._index}")).lock()
+        await self._locks.setdefault(self._index, Mutex(f"memory{self._index}", self._observers)).lock()
 
     async def __aexit__(self, *_exc: object) -> None:
         lock = self._locks[self._index]

@@ -21,6 +21,7 @@ from fakesysfs.kernfs.log import LogReader
 from fakesysfs.kernfs.tree import Found, NodeOverrides, Tree
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.sched import Operation, WaitQueue
+from fakesysfs.ops.trace import Process, Tracer, traced
 
 _IRUGO = 0o444
 _IWUGO = 0o222
@@ -47,6 +48,11 @@ class CallingProcess(Protocol):
         """The user that it acts for."""
         ...
 
+    @property
+    def process(self) -> Process:
+        """All of it for a trace, as it is now."""
+        ...
+
 
 class Caller(NamedTuple):
     """A process of which all is known."""
@@ -54,6 +60,11 @@ class Caller(NamedTuple):
     pid: int
     command: str
     uid: int = 0
+
+    @property
+    def process(self) -> Process:
+        """The same for a trace."""
+        return Process(self.pid, self.pid, self.command, self.command, self.uid)
 
 
 class Journal(Protocol):
@@ -72,8 +83,8 @@ class Journal(Protocol):
         """It ended: the number of bytes taken, or its refusal."""
 
 
-_ABANDONED = KernelError(errno.EIO, "a bug, or the mount ended", "write")
-"""The outcome of a traced write that has no other."""
+ABANDONED = KernelError(errno.EIO, "a bug, or the mount ended", "write")
+"""The outcome of a traced call that has no other."""
 
 
 class OpenFile:
@@ -240,7 +251,7 @@ class OpenFile:
 
     async def _traced_write(self, journal: Journal, data: bytes, caller: CallingProcess) -> int:
         traced = journal.begin_write(caller, self._tree.path_of(self.ino), data[: self.attribute.max_store])
-        outcome: int | KernelError = _ABANDONED
+        outcome: int | KernelError = ABANDONED
         try:
             written = outcome = await self._write(data, caller)
         except KernelError as error:
@@ -249,6 +260,69 @@ class OpenFile:
         finally:
             journal.end_write(traced, outcome)
         return written
+
+
+class TracedFile(OpenFile):
+    """An open attribute of a machine that is traced."""
+
+    __slots__ = ("_caller", "_path", "_process", "_tracer")
+
+    def trace(self, tracer: Tracer, caller: CallingProcess, process: Process, path: str) -> None:
+        """Tell `tracer` of each read and write. `process` is what `caller` was when it opened `path`."""
+        self._tracer = tracer
+        self._caller = caller
+        self._process = process
+        self._path = path
+
+    def _reader(self) -> Process:
+        """Who begins to read: a shell opens a file for a command, which is another program by its first read."""
+        self._process = self._caller.process
+        return self._process
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See OpenFile."""
+        tracer = self._tracer
+        process = self._process if self._position >= 0 else self._reader()
+        began = tracer.now()
+        try:
+            data = OpenFile.read(self, offset, size)
+        except KernelError as error:
+            tracer.did(process, "read", self._path, began, error)
+            raise
+        tracer.did(process, "read", self._path, began, len(data), data)
+        return data
+
+    async def read_sleeping(self, offset: int, size: int) -> bytes:
+        """See OpenFile."""
+        process = self._process if self._position >= 0 else self._reader()
+        call = self._tracer.begin(process, "read", self._path)
+        outcome: int | KernelError = ABANDONED
+        data = b""
+        try:
+            data = await traced(super().read_sleeping(offset, size), call, self._tracer)
+            outcome = len(data)
+        except KernelError as error:
+            outcome = error
+            raise
+        finally:
+            self._tracer.end(call, outcome, data)
+        return data
+
+    def write(self, data: bytes, caller: CallingProcess) -> Operation[int]:
+        """See OpenFile."""
+        return self._write_and_tell(super().write(data, caller), data[: self.attribute.max_store], caller)
+
+    async def _write_and_tell(self, store: Operation[int], data: bytes, caller: CallingProcess) -> int:
+        call = self._tracer.begin(caller.process, "write", self._path, data)
+        outcome: int | KernelError = ABANDONED
+        try:
+            taken = outcome = await traced(store, call, self._tracer)
+        except KernelError as error:
+            outcome = error
+            raise
+        finally:
+            self._tracer.end(call, outcome)
+        return taken
 
 
 def open_file(
@@ -260,6 +334,9 @@ def open_file(
     when the file's declared mode lacks a direction for everybody, root too (kernfs_fop_open);
     EINVAL for O_DIRECT; ENOTDIR for O_DIRECTORY; EISDIR, ELOOP and ENXIO on other kinds of nodes.
     """
+    tracer = None if journal is None else tree.tracer
+    if tracer is not None:
+        return _open_traced(tree, ino, flags, caller, journal, found, tracer)
     try:
         return _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, journal)
     except KernelError as error:
@@ -268,7 +345,32 @@ def open_file(
         raise
 
 
-def _open(tree: Tree, ino: int, found: Found, flags: int, journal: Journal | None) -> OpenFile:
+def _open_traced(
+    tree: Tree,
+    ino: int,
+    flags: int,
+    caller: CallingProcess,
+    journal: Journal | None,
+    found: Found | None,
+    tracer: Tracer,
+) -> OpenFile:
+    process, path, began = caller.process, tree.path_of(ino), tracer.now()
+    try:
+        file = _open(tree, ino, found or tree.existing(ino, "kernfs_fop_open"), flags, journal, TracedFile)
+    except KernelError as error:
+        tracer.did(process, "open", path, began, error)
+        if journal is not None:
+            journal.refuse(caller, "open", path, b"", error)
+        raise
+    assert isinstance(file, TracedFile)
+    file.trace(tracer, caller, process, path)
+    tracer.did(process, "open", path, began, 0)
+    return file
+
+
+def _open(
+    tree: Tree, ino: int, found: Found, flags: int, journal: Journal | None, kind: type[OpenFile] = OpenFile
+) -> OpenFile:
     place = found.place
     entry = None if place is None else place.entry
     if place is None or not isinstance(entry, Attribute):
@@ -288,7 +390,7 @@ def _open(tree: Tree, ino: int, found: Found, flags: int, journal: Journal | Non
         raise KernelError(errno.EACCES, "the attribute is read-only, even for root", "kernfs_fop_open")
     if access in _READ and (not mode & _IRUGO or not _can_be_read(entry)):
         raise KernelError(errno.EACCES, "the attribute is write-only, even for root", "kernfs_fop_open")
-    return OpenFile(tree, ino, entry, kobj, form, changed, journal, flags)
+    return kind(tree, ino, entry, kobj, form, changed, journal, flags)
 
 
 def _encoded(text: str | bytes) -> bytes:

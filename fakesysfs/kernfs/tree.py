@@ -53,6 +53,7 @@ from fakesysfs.kernfs.namei import ResolvedPaths, path_walk, record_lookup
 from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.footprint import Footprint
+from fakesysfs.ops.trace import Tracer
 
 _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
@@ -178,6 +179,8 @@ class Tree:
     ) -> None:
         self._root = root
         self.registry = registry
+        self.tracer: Tracer | None = None
+        """Who is told of the calls on files; None: nobody traces. A file that is open already stays as it is."""
         self._kind_of = kind_of
         self._take_changes = changes
         self._now_ns = now_ns

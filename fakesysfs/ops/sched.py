@@ -178,12 +178,29 @@ def run(operation: Coroutine[Any, Any, T]) -> T:
     raise WouldSleepError(request)
 
 
+class LockObservers:
+    """Who wants to know when a lock is taken and released."""
+
+    __slots__ = ("observer",)
+
+    def __init__(self) -> None:
+        self.observer: Callable[[str, bool], None] | None = None
+        """Called with the name of the lock, and whether it is held from now on."""
+
+
+_NOBODY = LockObservers()
+
+
 class Mutex:
-    """A kernel mutex: first come, first served, uninterruptible (kernel/locking/mutex.c)."""
+    """A kernel mutex: first come, first served, uninterruptible (kernel/locking/mutex.c).
 
-    __slots__ = ("_tickets", "locked", "name", "released", "wanted")
+    `observers` is shared by the locks of one kernel.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("_observers", "_tickets", "locked", "name", "released", "wanted")
+
+    def __init__(self, name: str, observers: LockObservers = _NOBODY) -> None:
+        self._observers = observers
         self.name = name
         self.locked = False
         self.released = WaitQueue()
@@ -197,12 +214,12 @@ class Mutex:
         if self.locked:
             return False
         self.locked = True
+        self._tell(held=True)
         return True
 
     async def lock(self) -> None:
         """Take the mutex. Sleeps uninterruptibly until earlier waiters have had it."""
-        if not self.locked:
-            self.locked = True
+        if self.trylock():
             return
         ticket = WaitQueue()
         self._tickets.append(ticket)
@@ -215,15 +232,21 @@ class Mutex:
             else:
                 self.unlock()
             raise
+        self._tell(held=True)
 
     def unlock(self) -> None:
         """Hand the mutex to the first in line, or free it."""
+        self._tell(held=False)
         if self._tickets:
             self._tickets.popleft().wake_all()
         else:
             self.locked = False
             self.wanted = len(self.released) > 0
             self.released.wake_all()
+
+    def _tell(self, *, held: bool) -> None:
+        if self._observers.observer is not None:
+            self._observers.observer(self.name, held)
 
     async def __aenter__(self) -> None:
         await self.lock()

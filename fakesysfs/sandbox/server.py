@@ -24,17 +24,25 @@ if TYPE_CHECKING:
     from fakesysfs.fuse.gate import Gate
     from fakesysfs.kernel.setup import Setup
     from fakesysfs.sysroot import Sysroot
+    from fakesysfs.trace import Target
 
 
 class Fake(NamedTuple):
     """What is served: the name or file of a machine, the name of a kernel.
 
     `gate`: the server's end of the socket on which an explorer says whom to hold (`fuse/gate.py`), -1 without.
+    `traces`: open files that get the trace.
     """
 
     machine: str
     kernel: str
     gate: int = -1
+    traces: tuple[Target, ...] = ()
+
+    @property
+    def descriptors(self) -> set[int]:
+        """Those that the server needs, and the command must not have."""
+        return {self.gate, *(target.descriptor for target in self.traces)} - {-1}
 
 
 _LOOK_MS = 1000
@@ -97,7 +105,7 @@ def start(fake: Fake, point: str, *, private: bool, outside: int | None = None) 
     pid = os.fork()
     if pid == 0:
         try:
-            _leave_the_command_alone({*pipes, *({fake.gate} - {-1})})
+            _leave_the_command_alone({*pipes, *fake.descriptors})
             if private:
                 _be_server(fake, point, pipes, private=True, outside=outside)
             _be_guardian(fake, point, pipes, parent)
@@ -234,6 +242,10 @@ def _serve(
     except EOFError:
         return 1, "there is no machine"  # the parent died, or prints the reason itself
     sysroot = Sysroot.boot(machine, profile, uid=os.getuid(), gid=os.getgid(), whole_dev=True)
+    if fake.traces:
+        from fakesysfs.trace import attach  # noqa: PLC0415  few runs are traced
+
+        attach(sysroot, fake.traces, fake.machine, at_once=False)
     gc.freeze()
     gc.enable()
 

@@ -22,7 +22,7 @@ from fakesysfs import machine as descriptions
 from fakesysfs.explore import report
 from fakesysfs.explore.order import Guide, Order, Step, program_name
 from fakesysfs.explore.reduction import ReducedSearch
-from fakesysfs.explore.search import LONGEST, Branch, Found, Search
+from fakesysfs.explore.search import LONGEST, Branch, Found, Search, run_order
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.kernfs.declare import Attribute
 from fakesysfs.ops.errors import KernelError
@@ -31,9 +31,11 @@ from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, 
 from fakesysfs.sysfs.state import Watcher
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import StrPath
+from fakesysfs.testing.filesystem import FileSystem
 from fakesysfs.testing.loops import event_loop
-from fakesysfs.testing.machine import RunningMachine
+from fakesysfs.testing.machine import COMM_LENGTH, RunningMachine, open_trace
 from fakesysfs.testing.tasks import Tasks
+from fakesysfs.trace import attach
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -159,6 +161,7 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     schedule: str | None = None,
     reduction: bool = True,
     executor: Executor | None = None,
+    trace: StrPath | None = None,
 ) -> Exploration:
     """Run `programs` side by side on a machine, in every order of their steps.
 
@@ -175,7 +178,8 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     `preemptions` leaves out the orders in which a program is preempted more often. `limit` ends the
     search after so many orders, `longest` gives an order up after so many steps. `schedule` runs
     one order only, that of a `Failure`. `executor` shares the search out: with a pool of processes,
-    all callables must be importable by name.
+    all callables must be importable by name. `trace` is a file that gets what happens in the shortest
+    failing order (docs/trace.md), *.jsonl or *.pftrace; it is not written if no order fails.
 
     Raises ValueError for an unknown machine or kernel, TypeError for a program that awaits anything
     else, and RuntimeError where an event loop runs: there, await `explore_async`.
@@ -187,12 +191,12 @@ def explore(  # noqa: PLR0913  keywords, each with a default
         shared = Search(preemptions=preemptions, limit=limit, longest=longest)
         shared.work(runner, until_pending=_SHARE)
         _share(shared, scenario, executor, preemptions=preemptions, limit=limit)
-        return _exploration(runner, shared, schedule, preemptions)
+        return _exploration(runner, shared, schedule, preemptions, trace)
     searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
     with _rarer_collections():
         while searches.work_once():
             pass
-    return _exploration(runner, searches.search, schedule, preemptions)
+    return _exploration(runner, searches.search, schedule, preemptions, trace)
 
 
 @contextlib.contextmanager
@@ -220,6 +224,7 @@ async def explore_async(  # noqa: PLR0913  as explore
     longest: int = LONGEST,
     schedule: str | None = None,
     reduction: bool = True,
+    trace: StrPath | None = None,
 ) -> Exploration:
     """As `explore`, within trio or asyncio. Other tasks run between two orders."""
     loop = event_loop()
@@ -228,7 +233,7 @@ async def explore_async(  # noqa: PLR0913  as explore
     searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
     while searches.work_once():
         await loop.checkpoint()
-    return _exploration(runner, searches.search, schedule, preemptions)
+    return _exploration(runner, searches.search, schedule, preemptions, trace)
 
 
 def _refuse_event_loop() -> None:
@@ -308,11 +313,18 @@ def _search_branch(scenario: _Scenario, branch: Branch, preemptions: int | None,
 
 
 def _exploration(
-    runner: _Runner, search: Search | ReducedSearch, schedule: str | None, preemptions: int | None
+    runner: _Runner,
+    search: Search | ReducedSearch,
+    schedule: str | None,
+    preemptions: int | None,
+    trace: StrPath | None,
 ) -> Exploration:
     found = search.found
     seconds = search.elapsed
     reported = report.reported(runner, found, shorten=schedule is None)
+    if trace is not None and reported:
+        with runner.traced(trace):
+            run_order(runner, reported[0].schedule, expected=reported[0].steps, longest=None)
     if schedule is not None:
         # one order was wanted, and branches of it are no news
         found.interrupted = False
@@ -358,9 +370,10 @@ class _Call(Awaitable[Any]):
 class _Process:
     """A program in one order: its coroutine, and the call that it makes next or has begun."""
 
-    def __init__(self, name: str, command: str, program: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, name: str, command: str, program: Coroutine[Any, Any, Any], files: FileSystem) -> None:
         self.name = name
         self.command = command
+        self.files = files
         self.program = program
         self.call: _Call | None = None
         self.operation: Coroutine[Request, Answer, Any] | None = None
@@ -451,6 +464,21 @@ class _Runner:
         if guide.order.why is None:
             self._check(guide.order)
 
+    @contextlib.contextmanager
+    def traced(self, path: StrPath) -> Iterator[None]:
+        """Write what the next order does to this file. It begins with the boot of the machine."""
+        if not self._is_fresh:
+            self._tasks.now = 0.0
+            self._sysroot.reset()
+            self._is_fresh = True
+        target = open_trace(os.fspath(path))
+        recorder = attach(self._sysroot, [target], self.scenario.machine)
+        try:
+            yield
+        finally:
+            recorder.detach()
+            os.close(target.descriptor)
+
     def _note_opened(self, path: str) -> None:
         self.order_is_read = self.order_is_read or path.startswith(SHOWS_ORDER)
 
@@ -484,7 +512,8 @@ class _Run:
 
     def start(self, name: str, command: str, program: Program) -> None:
         """Run a program up to its first call."""
-        process = self._processes[name] = _Process(name, command, program(ExploreHandle()))
+        files = self._machine._files.as_command(command[:COMM_LENGTH])  # noqa: SLF001  ours
+        process = self._processes[name] = _Process(name, command, program(ExploreHandle()), files)
         self._go_on(process, None, None)
 
     def close(self) -> None:
@@ -536,6 +565,7 @@ class _Run:
         assert call is not None
         goes_on = process.operation is not None
         if process.operation is None:
+            self._machine._files = process.files  # noqa: SLF001  ours
             process.operation = self._begin(call)
         value: Any = None
         error: OSError | None = None

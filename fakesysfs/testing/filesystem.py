@@ -9,15 +9,18 @@ coroutines. Sources: fs/open.c, fs/read_write.c, fs/namei.c; KERNEL.md.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from fakesysfs.kernfs import Caller, Journal, OpenFile, Stat, Tree, names_in, open_file
 from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.trace import Tracer
 
 _ROOT_UID = 0
 _MAX_NAME = 255
@@ -26,6 +29,9 @@ _ANY_EXECUTE = 0o111
 _NO_CHANGE = "names cannot be changed here"
 _MAX_NON_LFS = (1 << 31) - 1
 """The highest position in a file of kernfs, which sets no limit of its own (include/linux/fs.h)."""
+
+
+_UNTRACED = contextlib.nullcontext()
 
 
 @dataclass(slots=True)
@@ -64,12 +70,41 @@ class FileSystem:
         """The same for a caller with another uid and no groups."""
         return FileSystem(self.tree, self.journal, self.caller._replace(uid=uid))
 
+    def as_command(self, command: str) -> FileSystem:
+        """The same for a command of that name."""
+        other = FileSystem(self.tree, self.journal, self.caller._replace(command=command))
+        other.opened = self.opened
+        return other
+
+    def _call(self, op: str, path: str) -> AbstractContextManager[None]:
+        """A call that asks for a name or a directory: an event, if the machine is traced."""
+        tracer = None if self.journal is None else self.tree.tracer
+        return _UNTRACED if tracer is None else self._traced(tracer, op, path)
+
+    @contextlib.contextmanager
+    def _traced(self, tracer: Tracer, op: str, path: str) -> Iterator[None]:
+        began = tracer.now()
+        try:
+            yield
+        except KernelError as error:
+            tracer.did(self.caller.process, op, path, began, error)
+            raise
+        tracer.did(self.caller.process, op, path, began, 0)
+
     # Files ---------------------------------------------------------------------------------------------------------
 
     def open(self, path: str, flags: int) -> Descriptor:
         """System call open. Nothing can be made here: O_CREAT of a new name is EACCES."""
         if self.opened is not None:
             self.opened(path)
+        try:
+            ino = self._find_to_open(path, flags)
+        except KernelError:
+            with self._call("open", path):
+                raise
+        return Descriptor(open_file(self.tree, ino, flags, self.caller, self.journal), flags)
+
+    def _find_to_open(self, path: str, flags: int) -> int:
         if not path:
             raise KernelError(errno.ENOENT, "the path is empty", "getname_flags")
         try:
@@ -84,7 +119,7 @@ class FileSystem:
         if path.endswith("/") and not stat.S_ISDIR(self.tree.getattr(ino).mode):
             raise KernelError(errno.ENOTDIR, "an attribute is not a directory", "do_open")
         self._permit(ino, flags)
-        return Descriptor(open_file(self.tree, ino, flags, self.caller, self.journal), flags)
+        return ino
 
     def reopen(self, descriptor: Descriptor, flags: int) -> Descriptor:
         """System call open on /proc/self/fd/N: the node, whether or not its name is still there."""
@@ -209,11 +244,13 @@ class FileSystem:
 
     def lstat(self, path: str) -> Stat:
         """System call lstat."""
-        return self.tree.getattr(self.tree.walk(path))
+        with self._call("getattr", path):
+            return self.tree.getattr(self.tree.walk(path))
 
     def stat(self, path: str) -> Stat:
         """System call stat."""
-        return self.tree.getattr(self.tree.resolve(path))
+        with self._call("getattr", path):
+            return self.tree.getattr(self.tree.resolve(path))
 
     def access(self, path: str, mode: int) -> bool:
         """System call access. Root may do all except execute a file without any execute bit."""
@@ -227,14 +264,16 @@ class FileSystem:
 
     def readlink(self, path: str) -> str:
         """System call readlink."""
-        ino = self.tree.walk(path)
-        if not stat.S_ISLNK(self.tree.getattr(ino).mode):
-            raise KernelError(errno.EINVAL, "this is not a symbolic link", "do_readlinkat")
-        return os.fsdecode(self.tree.readlink(ino))
+        with self._call("readlink", path):
+            ino = self.tree.walk(path)
+            if not stat.S_ISLNK(self.tree.getattr(ino).mode):
+                raise KernelError(errno.EINVAL, "this is not a symbolic link", "do_readlinkat")
+            return os.fsdecode(self.tree.readlink(ino))
 
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, in the kernel's order."""
-        return names_in(self.tree, path)
+        with self._call("opendir", path):
+            return names_in(self.tree, path)
 
     # No name can be made, removed or changed. The VFS checks come first (fs/namei.c).
 

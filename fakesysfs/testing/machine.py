@@ -30,6 +30,7 @@ from fakesysfs.testing.filesystem import FileSystem
 from fakesysfs.testing.loops import drive, event_loop, wait
 from fakesysfs.testing.tasks import Signal, Task, Tasks
 from fakesysfs.testing.watch import PATIENCE_SECONDS, AsyncWatch, Watch
+from fakesysfs.trace import CannotTraceError, Recorder, Target, attach, open_target
 
 __tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
 
@@ -37,7 +38,8 @@ T = TypeVar("T")
 
 _READ_SIZE = 65536
 _NANOSECONDS = 10**9
-_COMM_LENGTH = 15
+COMM_LENGTH = 15
+"""So much of a command's name the kernel keeps."""
 
 
 class WaitsForeverError(RuntimeError):
@@ -48,16 +50,28 @@ class Machine:
     """A machine that runs in this process. `with` or `async with` boots it.
 
     `machine` is a built-in machine or a TOML file, `kernel` one of the kernels (`fakesysfs list`
-    names both). `uid` is the user who reads and writes; the files belong to user 0. Raises
-    ValueError for an unknown machine or kernel.
+    names both). `uid` is the user who reads and writes; the files belong to user 0. `trace` is a file
+    that gets what happens (docs/trace.md): *.jsonl or *.pftrace. Raises ValueError for an unknown
+    machine or kernel, and for a trace that cannot be written.
     """
 
-    def __init__(self, machine: StrPath = "default", kernel: str = "hotplug-v3", *, uid: int = 0) -> None:
+    def __init__(
+        self,
+        machine: StrPath = "default",
+        kernel: str = "hotplug-v3",
+        *,
+        uid: int = 0,
+        trace: StrPath | None = None,
+    ) -> None:
         try:
             self._profile = find_profile(kernel)
             self._machine = descriptions.load(os.fspath(machine))
         except (UnknownKernelError, descriptions.MachineError) as error:
             raise ValueError(str(error)) from None
+        self._name = os.fspath(machine)
+        self._trace = None if trace is None else os.fspath(trace)
+        self._recorder: Recorder | None = None
+        self._target: Target | None = None
         self._uid = uid
         self._running: RunningMachine | AsyncRunningMachine | None = None
 
@@ -73,6 +87,7 @@ class Machine:
         assert isinstance(self._running, RunningMachine)
         self._running._end()  # noqa: SLF001  ours
         self._running = None
+        self._end_trace()
 
     async def __aenter__(self) -> AsyncRunningMachine:
         sysroot = self._boot(event_loop().time)
@@ -85,12 +100,32 @@ class Machine:
         assert isinstance(self._running, AsyncRunningMachine)
         self._running._end()  # noqa: SLF001  ours
         self._running = None
+        self._end_trace()
 
     def _boot(self, seconds: Callable[[], float]) -> Sysroot:
         started, first = time.time_ns(), seconds()
-        return Sysroot.boot(
+        if self._trace is not None:
+            self._target = open_trace(self._trace)
+        sysroot = Sysroot.boot(
             self._machine, self._profile, now_ns=lambda: started + round((seconds() - first) * _NANOSECONDS)
         )
+        if self._target is not None:
+            self._recorder = attach(sysroot, [self._target], self._name)
+        return sysroot
+
+    def _end_trace(self) -> None:
+        if self._recorder is not None and self._target is not None:
+            self._recorder.detach()
+            os.close(self._target.descriptor)
+            self._recorder = self._target = None
+
+
+def open_trace(path: str) -> Target:
+    """Open the file of a trace. Raises ValueError."""
+    try:
+        return open_target(path)
+    except CannotTraceError as error:
+        raise ValueError(str(error)) from None
 
 
 class _Running(Controls):
@@ -98,7 +133,7 @@ class _Running(Controls):
 
     def __init__(self, sysroot: Sysroot, uid: int) -> None:
         self._sysroot = sysroot
-        command = os.path.basename(sys.argv[0])[:_COMM_LENGTH] or "python"  # noqa: PTH119  as the kernel cuts it
+        command = os.path.basename(sys.argv[0])[:COMM_LENGTH] or "python"  # noqa: PTH119  as the kernel cuts it
         self._outside = FileSystem(sysroot.tree, None, Caller(os.getpid(), command))
         self._files = FileSystem(sysroot.tree, sysroot.journal, Caller(os.getpid(), command, uid))
 

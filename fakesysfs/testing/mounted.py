@@ -38,12 +38,20 @@ class MountedMachine(Controls):
     """A machine that is mounted below `directory` inside `with`.
 
     `machine` is a built-in machine or a TOML file, `kernel` one of the kernels (`fakesysfs list`
-    names both). Entering raises CannotMountError where FUSE does not work, and ValueError for an
-    unknown machine or kernel. Leaving ends the started commands, and raises RuntimeError if the
-    server logged a complaint.
+    names both). `trace` is a file that gets what happens (docs/trace.md): *.jsonl or *.pftrace.
+    Entering raises CannotMountError where FUSE does not work, and ValueError for an unknown machine
+    or kernel and for a trace that cannot be written. Leaving ends the started commands, and raises
+    RuntimeError if the server logged a complaint.
     """
 
-    def __init__(self, directory: StrPath, machine: StrPath = "default", kernel: str = "hotplug-v3") -> None:
+    def __init__(
+        self,
+        directory: StrPath,
+        machine: StrPath = "default",
+        kernel: str = "hotplug-v3",
+        *,
+        trace: StrPath | None = None,
+    ) -> None:
         self._directory = Path(directory).resolve()
         self.machine = os.fspath(machine)
         """As it was given."""
@@ -59,6 +67,7 @@ class MountedMachine(Controls):
         """The files that `run` shows in /proc."""
         self.control = self.path / "control"
         """Files that no real machine has."""
+        self._trace = [] if trace is None else [Path(trace).resolve()]
         self._log = self._directory / "server.log"
         self._server: subprocess.Popen[str] | None = None
         self._started: list[subprocess.Popen[str]] = []
@@ -75,7 +84,7 @@ class MountedMachine(Controls):
         self.path.mkdir(parents=True, exist_ok=True)
         with self._log.open("w") as log:
             self._server = subprocess.Popen(
-                [*_python("fakesysfs.testing.serve"), self.path, self.machine, self.kernel],
+                [*_python("fakesysfs.testing.serve"), self.path, self.machine, self.kernel, *self._trace],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""The server of a `MountedMachine`: python -m fakesysfs.testing.serve MOUNTPOINT MACHINE KERNEL.
+"""The server of a `MountedMachine`: python -m fakesysfs.testing.serve MOUNTPOINT MACHINE KERNEL [TRACE].
 
 It prints "0" once it answers requests; or an exit status, and the reason on the next lines. It ends
 with its standard input, and so with the process that started it.
@@ -16,9 +16,10 @@ from fakesysfs.fuse import mount
 from fakesysfs.fuse.daemon import log_to_standard_error
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.sysroot import Sysroot
+from fakesysfs.trace import CannotTraceError, attach, open_target
 
 
-def main(point: str, name: str, kernel: str) -> int:
+def main(point: str, name: str, kernel: str, trace: str | None = None) -> int:
     """Serve until standard input ends; returns the exit status."""
     try:
         profile = find_profile(kernel)
@@ -26,7 +27,8 @@ def main(point: str, name: str, kernel: str) -> int:
         mount.check_threads()
         mount.check(point)
         loaded = machine.load(name)
-    except (machine.MachineError, UnknownKernelError) as error:
+        targets = [] if trace is None else [open_target(trace)]
+    except (machine.MachineError, UnknownKernelError, CannotTraceError) as error:
         return _refuse(2, str(error))
     except mount.MountError as error:
         return _refuse(error.status, str(error))
@@ -39,6 +41,8 @@ def main(point: str, name: str, kernel: str) -> int:
 
     log_to_standard_error()
     sysroot = Sysroot.boot(loaded, profile, uid=os.getuid(), gid=os.getgid(), whole_dev=True)
+    if targets:
+        attach(sysroot, targets, name, at_once=False)
     uevents = RemoteUevents(sysroot.uevent_readers)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     try:

@@ -59,9 +59,9 @@ class LogMessage
   seconds: float
   text: str
 class Machine
-  (self, machine: StrPath = default, kernel: str = hotplug-v3, *, uid: int = 0) -> None
+  (self, machine: StrPath = default, kernel: str = hotplug-v3, *, uid: int = 0, trace: StrPath | None = None) -> None
 class MountedMachine
-  (self, directory: StrPath, machine: StrPath = default, kernel: str = hotplug-v3) -> None
+  (self, directory: StrPath, machine: StrPath = default, kernel: str = hotplug-v3, *, trace: StrPath | None = None) -> None
   exists(self, path: StrPath) -> bool
   log: list[LogMessage]
   ls(self, path: StrPath) -> list[str]
@@ -150,8 +150,8 @@ class Write
   path: str
   data: bytes
   result: str
-explore(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, longest: int = 10000, schedule: str | None = None, reduction: bool = True, executor: Executor | None = None) -> Exploration
-async explore_async(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, longest: int = 10000, schedule: str | None = None, reduction: bool = True) -> Exploration
+explore(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, longest: int = 10000, schedule: str | None = None, reduction: bool = True, executor: Executor | None = None, trace: StrPath | None = None) -> Exploration
+async explore_async(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, longest: int = 10000, schedule: str | None = None, reduction: bool = True, trace: StrPath | None = None) -> Exploration
 """  # noqa: E501  as they are
 
 

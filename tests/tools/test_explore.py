@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.tools.conftest import Runner, eventually, need
+from tests.trace.replayed import data_in
 
 TIMEOUT_SECONDS = 170
 
@@ -478,3 +479,21 @@ def test_threads_take_steps_of_their_own(explore: Runner, tmp_path: Path) -> Non
     assert found.counts == (2, 2, True)
     names = Counter(step["process"] for failure in found.result["failures"] for step in failure["steps"])
     assert names == {"A.1": 2, "A.2": 2}
+
+
+def test_failing_orders_come_out_as_timelines(explore: Runner, tmp_path: Path) -> None:
+    page = tmp_path / "failing.html"
+    found = explored(
+        explore,
+        tmp_path,
+        "--html",
+        str(page),
+        "--check",
+        f"grep -q offline {STATE}",
+        programs=(f"echo offline > {STATE}", f"echo online > {STATE} || :"),
+    )
+    assert found.status == 1
+    text = page.read_text()
+    assert f"Failing order {found.schedules[0]}" in text
+    writes = [call for call in data_in(text)["ops"] if call["op"] == "write"]
+    assert "offline\n" in [write["data"] for write in writes]

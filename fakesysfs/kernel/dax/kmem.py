@@ -74,7 +74,7 @@ class DaxKmemData:
         self.index = 0
         self.mtype = mtype
         self.state: int = DAX_KMEM_UNPLUGGED
-        self.lock = Mutex(f"{dev_dax.name} kmem")
+        self.lock = Mutex(f"{dev_dax.name} kmem", dev_dax.kernel.lock_observers)
         self.stores = ActiveReferences()
         self.resources: dict[int, Resource] = {}
         """The reservations in /proc/iomem, by the number of the mapping."""

@@ -81,8 +81,8 @@ function _shtab_fakesysfs_using
   test "$_shtab_fakesysfs_cmdpath" = "$argv"
 end
 
-set -g _shtab_fakesysfs_commands mount run explore map watch ps umount list check replay record
-set -g _shtab_fakesysfs_opts_with_value --always --at --check --jobs --json --kernel --kernel-image --limit --machine --mount --note --on --output --preemptions --replay --rules --seconds --setup --svg --until -j -o
+set -g _shtab_fakesysfs_commands mount run explore map watch ps timeline umount list check replay record
+set -g _shtab_fakesysfs_opts_with_value --always --at --check --html --jobs --json --kernel --kernel-image --limit --machine --mount --note --on --output --preemptions --replay --rules --seconds --setup --svg --trace --until -j -o
 
 complete -c fakesysfs -e
 complete -c fakesysfs -f
@@ -95,6 +95,7 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using mount' -l machine -xka "(_fakes
 complete -c fakesysfs -n '_shtab_fakesysfs_using mount' -l kernel -xka "hotplug-v3 hotplug-v3-as-posted 7.2 7.3" -d 'how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or hotplug-v3'
 complete -c fakesysfs -n '_shtab_fakesysfs_using mount' -l foreground -d 'stay in the foreground; Ctrl-C unmounts'
 complete -c fakesysfs -n '_shtab_fakesysfs_using mount' -l allow-other -d 'let other users in (sudo, containers)'
+complete -c fakesysfs -n '_shtab_fakesysfs_using mount' -l trace -xka "(__fish_complete_path (commandline -ct))" -d 'write what happens to this file: *.jsonl (JSON lines, for `fakesysfs timeline`) or *.pftrace (Perfetto); may be repeated'
 complete -c fakesysfs -n '_shtab_fakesysfs_using mount; and test $_shtab_fakesysfs_npos -eq 0' -ka "(__fish_complete_directories)" -d 'a directory'
 complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a run -d 'run a command that sees the fake at /sys, /dev and /proc'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -s h -l help -d 'show this help message and exit'
@@ -106,6 +107,7 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l at -xka "(_fakesysfs_mo
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l explain -d 'say at the end what was refused, and why'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l udev -d 'with a systemd-udevd of its own, and a private /run'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l rules -xka "(echo none; echo distribution; __fish_complete_path (commandline -ct))" -d 'udev rules, may be repeated; `none`, or `distribution` (the default)'
+complete -c fakesysfs -n '_shtab_fakesysfs_using run' -l trace -xka "(__fish_complete_path (commandline -ct))" -d 'write what happens to this file: *.jsonl (JSON lines, for `fakesysfs timeline`) or *.pftrace (Perfetto); may be repeated'
 complete -c fakesysfs -n '_shtab_fakesysfs_using run; and test $_shtab_fakesysfs_npos -ge 0' -ka "(_fakesysfs_command)" -d 'the command; default: a shell'
 complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a explore -d 'run programs in every order of their steps: is there one in which they break each other?'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -s h -l help -d 'show this help message and exit'
@@ -119,6 +121,7 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l limit -x -d 'end th
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l seconds -x -d 'end the search after that time'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l jobs -x -d 'how many orders run at once, each on its mount; default: 1'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l json -xka "(__fish_complete_path (commandline -ct))" -d 'write the result to this file too; - is standard output'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l html -xka "(__fish_complete_path (commandline -ct))" -d 'write a page with the timeline of the shortest failing order to this file; others get a number'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l inside -d 'other programs go on within a write too: between two memory blocks, between two ranges'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l replay -xka "(__fish_complete_path (commandline -ct))" -d 'run an order from such a file again; verify each step'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l until -x -d 'with --replay: start a shell before this step, counted from 1'
@@ -131,6 +134,10 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using watch' -s h -l help -d 'show th
 complete -c fakesysfs -n '_shtab_fakesysfs_using watch; and test $_shtab_fakesysfs_npos -eq 0' -ka "(_fakesysfs_mounted_directory)" -d 'a mountpoint, or a number that `fakesysfs ps` lists; default: the only one'
 complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a ps -d 'list the mounts and runs that are there'
 complete -c fakesysfs -n '_shtab_fakesysfs_using ps' -s h -l help -d 'show this help message and exit'
+complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a timeline -d 'make a page of a trace: programs, locks, uevents, and the memory map through time'
+complete -c fakesysfs -n '_shtab_fakesysfs_using timeline' -s h -l help -d 'show this help message and exit'
+complete -c fakesysfs -n '_shtab_fakesysfs_using timeline' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'the page; default: the trace'"'"'s name with .html; - is standard output'
+complete -c fakesysfs -n '_shtab_fakesysfs_using timeline; and test $_shtab_fakesysfs_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a *.jsonl that `--trace` has written'
 complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a umount -d 'take a mount away unless it is in use; one whose server has died in any case'
 complete -c fakesysfs -n '_shtab_fakesysfs_using umount' -s h -l help -d 'show this help message and exit'
 complete -c fakesysfs -n '_shtab_fakesysfs_using umount; and test $_shtab_fakesysfs_npos -eq 0' -ka "(_fakesysfs_mounted_directory)" -d 'where the fake is mounted'

@@ -49,10 +49,9 @@ from fakesysfs.kernfs.inode import (
     kobj_of,
 )
 from fakesysfs.kernfs.name_hash import IndexedOrder
-from fakesysfs.kernfs.namei import ResolvedPaths, path_walk, record_lookup
+from fakesysfs.kernfs.namei import ResolvedPaths, path_walk
 from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.footprint import Footprint
 
 _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
@@ -140,9 +139,6 @@ class Registry(Protocol):
     def objects(self) -> Objects:
         """The objects by their serials."""
         ...
-
-    footprint: Footprint | None
-    """Where what is read is recorded."""
 
     @property
     def generation(self) -> int:
@@ -293,9 +289,6 @@ class Tree:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "kernfs_iop_lookup")
         kobj = kobj_of(found.object)
         place = found.kind.named(around, name)
-        footprint = self.registry.footprint
-        if footprint is not None:
-            record_lookup(footprint, found.kind, around, place)
         if place is not None:
             ino = self.single(parent, kobj, place)
             if ino is not None:
@@ -396,7 +389,7 @@ class Tree:
 
     def resolve(self, path: str) -> int:
         """As `walk`, but follows a link in the last component too."""
-        return self._resolved.resolve(path, (self.registry.generation, self.user_generation), self.registry)
+        return self._resolved.resolve(path, (self.registry.generation, self.user_generation))
 
     def is_link(self, ino: int) -> bool:
         """Whether a node that exists is a symbolic link."""

@@ -24,9 +24,9 @@ from fakesysfs.explore.order import Guide, Order, Step, program_name
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import LONGEST, Branch, Found, Search
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
-from fakesysfs.kernfs.declare import Attribute
-from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.footprint import EVERYTHING, Footprint
+from fakesysfs.kernel.recorded import hooks
+from fakesysfs.ops import recording
+from fakesysfs.ops.footprint import EVERYTHING
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
 from fakesysfs.sysfs.state import Watcher
 from fakesysfs.sysroot import Sysroot
@@ -46,6 +46,8 @@ LAST_POLLS = 100
 """Equal reads, with nothing changed and nobody else left, after which a program never ends."""
 SHOWS_ORDER = ("/control/", "/dev/kmsg", "/sys/kernel/uevent_seqnum")
 """What shows the order in which messages were logged, uevents sent and calls refused."""
+NOT_RECORDED = SHOWS_ORDER
+"""What reads and changes more than the kernel's objects."""
 _SHARE = 32
 """Branches that are found here before an executor gets them."""
 
@@ -189,7 +191,7 @@ def explore(  # noqa: PLR0913  keywords, each with a default
         _share(shared, scenario, executor, preemptions=preemptions, limit=limit)
         return _exploration(runner, shared, schedule, preemptions)
     searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
-    with _rarer_collections():
+    with _rarer_collections(), searches.recorded():
         while searches.work_once():
             pass
     return _exploration(runner, searches.search, schedule, preemptions)
@@ -226,8 +228,9 @@ async def explore_async(  # noqa: PLR0913  as explore
     scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
     runner = _Runner(scenario)
     searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
-    while searches.work_once():
-        await loop.checkpoint()
+    with searches.recorded():
+        while searches.work_once():
+            await loop.checkpoint()
     return _exploration(runner, searches.search, schedule, preemptions)
 
 
@@ -237,6 +240,16 @@ def _refuse_event_loop() -> None:
     except RuntimeError:
         return
     raise RuntimeError("an event loop runs here: await explore_async(...) instead")
+
+
+_one_at_a_time = threading.Lock()
+"""The hooks of a recorder do not know which thread runs."""
+
+
+@contextlib.contextmanager
+def _recorder() -> Iterator[recording.Recorder]:
+    with _one_at_a_time, recording.Recorder() as recorder:
+        yield recorder
 
 
 class _Searches:
@@ -256,6 +269,22 @@ class _Searches:
             self.search = Search(preemptions=preemptions, limit=limit, longest=longest)
         else:
             self.search = ReducedSearch(limit=limit, longest=longest)
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Have the steps recorded, if the search asks what they read and change."""
+        if not isinstance(self.search, ReducedSearch):
+            yield
+            return
+        with _one_at_a_time:
+            recording.install(hooks())
+        self._runner.records = True
+        try:
+            yield
+        finally:
+            self._runner.records = False
+            with _one_at_a_time:
+                recording.uninstall()
 
     def work_once(self) -> bool:
         """Run one order; returns whether there was one to run."""
@@ -417,6 +446,8 @@ class _Runner:
         self.scenario = scenario
         self.describes = False
         """Whether steps say what they changed."""
+        self.records = False
+        """Whether steps have footprints. Then the model's classes need the hooks (`recorded.hooks`)."""
         self.order_is_read = False
         """A program or the check has read in which order messages were logged, uevents sent or calls refused."""
         self._tasks = Tasks()
@@ -440,7 +471,7 @@ class _Runner:
             scenario.setup(self._machine)
         preempt = self._sysroot.kernel.preempt
         preempt.watched = scenario.inside
-        run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes)
+        run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes, records=self.records)
         try:
             for number, program in enumerate(scenario.programs):
                 run.start(program_name(number), _name_of(program), program)
@@ -470,13 +501,21 @@ class _Run:
     """One order while it runs."""
 
     def __init__(
-        self, sysroot: Sysroot, machine: RunningMachine, tasks: Tasks, guide: Guide, *, describes: bool
+        self,
+        sysroot: Sysroot,
+        machine: RunningMachine,
+        tasks: Tasks,
+        guide: Guide,
+        *,
+        describes: bool,
+        records: bool,
     ) -> None:
         self._sysroot = sysroot
         self._kernel = sysroot.kernel
         self._machine = machine
         self._tasks = tasks
         self._guide = guide
+        self._records = records
         self._watcher = Watcher(sysroot.tree) if describes else None
         self._processes: dict[str, _Process] = {}
         self._timers: list[tuple[float, int, _Process]] = []
@@ -540,22 +579,21 @@ class _Run:
         value: Any = None
         error: OSError | None = None
         answer, process.answer = process.answer, None
-        kernel = self._kernel
         noted = self._notes()
-        footprint = kernel.footprint = Footprint()
-        try:
-            request: Waiting | None = advance(process.operation, answer)
-        except StopIteration as stop:
-            request, value = None, stop.value
-        except OSError as raised:
-            request, error = None, raised.with_traceback(None)
-        finally:
-            kernel.footprint = None
-        footprint.notes = error is not None or self._notes() != noted
-        if goes_on or request is not None:
-            footprint.write(EVERYTHING)  # it holds a lock, or waits for one
-        elif not self._is_recorded(call):
-            (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
+        with _recorder() if self._records else contextlib.nullcontext() as recorder:
+            try:
+                request: Waiting | None = advance(process.operation, answer)
+            except StopIteration as stop:
+                request, value = None, stop.value
+            except OSError as raised:
+                request, error = None, raised.with_traceback(None)
+        footprint = None if recorder is None else recorder.footprint
+        if footprint is not None:
+            footprint.notes = error is not None or self._notes() != noted
+            if goes_on or request is not None:
+                footprint.write(EVERYTHING)  # it holds a lock, or waits for one
+            elif call.path.startswith(NOT_RECORDED):
+                (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
         result = _waits_in_words(request) if request is not None else _in_words(call, value, error)
         self._note_reads(process, call, result)
         self._guide.took(
@@ -583,18 +621,6 @@ class _Run:
 
     def _notes(self) -> tuple[int, int]:
         return self._kernel.printk.sequence, self._kernel.uevents.sequence
-
-    def _is_recorded(self, call: _Call) -> bool:
-        """Whether the kernel records all that such a call reads and changes."""
-        if call.operation == "exists":
-            return True
-        tree = self._sysroot.tree
-        try:
-            found = tree.find(tree.resolve(call.path)) if call.operation in {"read", "write"} else None
-        except KernelError:
-            return call.operation in {"read", "write"}  # what decides that a name is absent is recorded
-        entry = found.place.entry if found is not None and found.place is not None else None
-        return isinstance(entry, Attribute) and entry.recorded
 
     def _begin(self, call: _Call) -> Coroutine[Request, Answer, Any]:
         machine = self._machine

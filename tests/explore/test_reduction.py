@@ -203,3 +203,16 @@ def test_ranges() -> None:
     assert len(made.writes) == 256
     made.write_range("memory", 0, 256)
     assert EVERYTHING in made.writes
+
+
+def test_who_reads_a_whole_range_conflicts_with_each_change_in_it() -> None:
+    whole, one, other = Footprint(), Footprint(), Footprint()
+    whole.read_all("memory")
+    one.write_range("memory", 3, 3)
+    other.write_range("memory", 4, 4)
+    assert whole.conflicts(one)
+    assert one.conflicts(whole)
+    assert not one.conflicts(other)
+    assert not whole.conflicts(footprint(writes=["a"]))
+    other.add(whole)
+    assert one.conflicts(other)

@@ -166,6 +166,53 @@ def test_blocks_of_one_node_conflict() -> None:
     assert explore([flip(70, "online_movable"), flip(71, "online_movable")]).explored == 6
 
 
+DAX0_0 = "/sys/bus/dax/devices/dax0.0"
+
+
+@pytest.mark.parametrize(
+    ("operation", "path", "orders"),
+    [
+        *(("read", f"{DAX0_0}/{name}", 1) for name in ("size", "align", "target_node", "hotplug", "mapping0/start")),
+        *(("ls", path, 1) for path in (DAX0_0, MEMORY, "/sys/devices/system/node/node2", "/sys/bus/dax/drivers/kmem")),
+        *(("exists", f"{MEMORY}/{name}", 1) for name in ("memory70", "memory999")),
+        ("stat", f"{DAX0_0}/driver", 1),
+        ("read", "/proc/iomem", 1),
+        ("read", "/proc/modules", 1),
+        ("read", "/sys/devices/system/node/node1/meminfo", 1),
+        ("read", "/sys/devices/system/node/node2/meminfo", 3),
+        ("read", f"{MEMORY}/memory71/valid_zones", 1),
+        ("read", "/proc/meminfo", 3),
+        ("read", STATE, 3),
+    ],
+)
+def test_what_commutes_with_a_change_of_a_block(operation: str, path: str, orders: int) -> None:
+    async def look(m: ExploreHandle) -> None:
+        await getattr(m, operation)(path)
+
+    assert explore([flip(70, "online_movable"), look]).explored == orders
+
+
+@pytest.mark.parametrize(
+    ("path", "orders"),
+    [
+        (f"{DAX0_0}/driver", 3),  # there, absent, there again
+        (f"{DAX0_0}/size", 1),
+        ("/sys/bus/dax/devices/dax0.1", 1),
+        (f"{MEMORY}/memory50/state", 1),
+    ],
+)
+def test_what_commutes_with_unbind_and_bind(path: str, orders: int) -> None:
+    async def look(m: ExploreHandle) -> None:
+        await m.exists(path)
+
+    async def unbind_and_bind(m: ExploreHandle) -> None:
+        await m.write(HOTPLUG, "unplug")
+        await m.write("/sys/bus/dax/drivers/kmem/unbind", "dax0.0")
+        await m.write("/sys/bus/dax/drivers/kmem/bind", "dax0.0")
+
+    assert explore([unbind_and_bind, look]).explored == orders
+
+
 def test_refused_writes_commute() -> None:
     async def refused(m: ExploreHandle) -> None:
         with contextlib.suppress(OSError):

@@ -38,6 +38,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         type=_count,
         help="leave out orders in which more than N times a program stops that could have gone on",
     )
+    parser.add_argument(
+        "--no-reduction",
+        action="store_true",
+        help="explore orders that differ in steps that commute only, too; programs that talk to each other by "
+        "files of the host, pipes or signals need this",
+    )
     parser.add_argument("--limit", metavar="N", type=_count, help="end the search after so many orders")
     parser.add_argument("--seconds", metavar="S", type=float, help="end the search after that time")
     parser.add_argument(

@@ -18,6 +18,7 @@ from fakesysfs.explore import report
 from fakesysfs.explore.messages import Task, step_of
 from fakesysfs.explore.minimise import ATTEMPTS, minimise
 from fakesysfs.explore.order import Order, Step
+from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import Found, Search, run_order
 from fakesysfs.explore.workers import CannotRunError, Worker
 from fakesysfs.sandbox.server import Fake
@@ -60,13 +61,9 @@ def _explore(options: argparse.Namespace) -> int:
     fake = Fake(options.machine, options.kernel)
     task = Task(tuple(options.programs), options.setup, options.check, options.always, options.inside)
     with _workers(fake, task, options.jobs) as workers:
-        search = Search(
-            preemptions=options.preemptions,
-            limit=options.limit,
-            seconds=options.seconds,
-            longest=LONGEST,
-            told=_Progress() if sys.stderr.isatty() else None,
-        )
+        search = _new_search(options)
+        for worker in workers:
+            worker.records = isinstance(search, ReducedSearch)
         _search(search, workers)
         seconds = search.elapsed
         orders = _shortest(workers[0], search.found, seconds * options.jobs / max(1, search.found.explored))
@@ -88,6 +85,15 @@ def _explore(options: argparse.Namespace) -> int:
     return NONE_FAILS if search.found.complete or _is_bounded_only(search.found) else CUT_SHORT
 
 
+def _new_search(options: argparse.Namespace) -> Search | ReducedSearch:
+    told = _Progress() if sys.stderr.isatty() else None
+    limit, seconds = options.limit, options.seconds
+    # --always sees the machine between two steps that commute.
+    if options.no_reduction or options.always or options.preemptions is not None:
+        return Search(preemptions=options.preemptions, limit=limit, seconds=seconds, longest=LONGEST, told=told)
+    return ReducedSearch(limit=limit, seconds=seconds, longest=LONGEST, told=told)
+
+
 def _is_bounded_only(found: Found) -> bool:
     """Whether all was explored that the user asked for with --preemptions."""
     return bool(found.bounded) and not (found.cut or found.interrupted)
@@ -99,7 +105,7 @@ class _Progress:
     def __init__(self) -> None:
         self._next = time.monotonic() + _PROGRESS_SECONDS
 
-    def __call__(self, search: Search) -> None:
+    def __call__(self, search: Search | ReducedSearch) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _PROGRESS_SECONDS
             _say(report.progress(search))
@@ -120,7 +126,7 @@ def _workers(
             worker.close()
 
 
-def _search(search: Search, workers: Sequence[Worker]) -> None:
+def _search(search: Search | ReducedSearch, workers: Sequence[Worker]) -> None:
     """Search with all workers until the search ends.
 
     Ctrl-C ends it after the orders that run now; a second one ends these too.
@@ -188,6 +194,7 @@ def _write_json(file: str, found: Found, orders: Sequence[Order], preemptions: i
     result = {
         "explored": found.explored,
         "cut": found.cut,
+        "reduction": found.reduces,
         "failed": found.failed,
         "complete": found.complete,
         "preemptions": preemptions,

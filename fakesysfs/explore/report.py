@@ -8,6 +8,7 @@ from typing import Protocol
 
 from fakesysfs.explore.minimise import minimise
 from fakesysfs.explore.order import Order, Step
+from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import Found, Runner, Search, run_order
 
 _WIDEST = 60
@@ -21,7 +22,7 @@ class DescribingRunner(Runner, Protocol):
     """Whether they do."""
 
 
-def progress(search: Search) -> str:
+def progress(search: Search | ReducedSearch) -> str:
     """One line: what was found so far, how fast."""
     found = search.found
     rate = (found.explored + found.cut) / search.elapsed if search.elapsed else 0.0

@@ -47,6 +47,10 @@ class Branch(NamedTuple):
         return self.steps[: max(len(self.prefix) - 1, 0)]
 
 
+WHOLE = Branch((), (), 0)
+"""All orders."""
+
+
 @dataclass(slots=True)
 class Found:
     """What a search has found so far."""
@@ -153,7 +157,7 @@ class Search:
         limit: int | None = None,
         seconds: float | None = None,
         longest: int = LONGEST,
-        first: Sequence[Branch] = (Branch((), (), 0),),
+        first: Sequence[Branch] = (WHOLE,),
         told: Callable[[Search], None] | None = None,
     ) -> None:
         self.found = Found()

@@ -52,6 +52,7 @@ from fakesysfs.kernfs.name_hash import IndexedOrder
 from fakesysfs.kernfs.namei import ResolvedPaths, path_walk
 from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.recording import record_everything
 
 _XATTRS = ("security.", "trusted.")
 _READABLE_XATTRS = (*_XATTRS, "user.")
@@ -430,6 +431,7 @@ class Tree:
 
     def made_in(self, ino: int) -> UserEntries:
         """The entries that users made in a directory. Raises KernelError EPERM if they may not."""
+        record_everything()
         found = self.find(ino)
         if found is None or found.place is not None or found.kind.made is None:
             raise KernelError(errno.EPERM, "users cannot make names in this directory", "may_create")
@@ -588,6 +590,7 @@ class Tree:
         return [ino | self._aliases.get(ino, 0) << ALIAS_SHIFT for ino in there]
 
     def _remember(self, ino: int) -> NodeOverrides:
+        record_everything()
         self._sweep()
         self.user_generation += 1
         return self._changed.setdefault(ino & NO_ALIAS, NodeOverrides())
@@ -637,6 +640,7 @@ class Tree:
         del self._changed[ino & NO_ALIAS].xattrs[name]
 
     def _can_be_set(self, ino: int, name: str) -> None:
+        record_everything()
         self.existing(ino, "kernfs_vfs_xattr_set")
         if not name.startswith(_XATTRS):
             raise KernelError(errno.ENOTSUP, f"xattr {name} cannot be set here", "kernfs_vfs_xattr_set")

@@ -10,7 +10,10 @@ somebody reads in which order they did. `notes` says that a step logged or sent 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import zlib
+from collections.abc import Hashable, Iterable
+from functools import lru_cache
+from typing import Any
 
 EVERYTHING: Hashable = ("everything",)
 """The place that meets all places."""
@@ -30,8 +33,8 @@ class Footprint:
     def __init__(self) -> None:
         self.reads: set[Hashable] = set()
         self.writes: set[Hashable] = set()
-        self.ranges: set[str] = set()
-        """The names of ranges of which places are among `writes`. A place (name,) among `reads` is the whole range."""
+        self.ranges: set[Hashable] = set()
+        """Places (name,), if places of that range are among `writes`. Among `reads` such a place is the whole range."""
         self.notes = False
         """The step logged a message, sent a uevent, or was refused."""
 
@@ -60,7 +63,7 @@ class Footprint:
             self.writes.add(EVERYTHING)
         else:
             self.writes.update((name, number) for number in range(first, last + 1))
-            self.ranges.add(name)
+            self.ranges.add((name,))
 
     def add(self, other: Footprint) -> None:
         """The step did that too."""
@@ -80,14 +83,39 @@ class Footprint:
             _meet(self.writes, other.writes)
             or _meet(self.writes, other.reads)
             or _meet(self.reads, other.writes)
-            or any((name,) in other.reads for name in self.ranges)
-            or any((name,) in self.reads for name in other.ranges)
+            or not self.ranges.isdisjoint(other.reads)
+            or not other.ranges.isdisjoint(self.reads)
             or (self.notes and EVERYTHING in other.reads)
             or (other.notes and EVERYTHING in self.reads)
         )
 
+    def packed(self) -> list[Any]:
+        """As JSON can hold it. Each place is a number, also when it is packed again. Two may become one: a doubt."""
+        return [*(_packed(places) for places in (self.reads, self.writes, self.ranges)), self.notes]
+
+    @classmethod
+    def unpacked(cls, said: list[Any]) -> Footprint:
+        """Of what `packed` has made. Raises TypeError, ValueError."""
+        footprint = cls()
+        reads, writes, ranges, footprint.notes = said
+        for places, numbers in ((footprint.reads, reads), (footprint.writes, writes), (footprint.ranges, ranges)):
+            places.update(EVERYTHING if number == _EVERYTHING_PACKED else number for number in numbers)
+        return footprint
+
     def __repr__(self) -> str:
         return f"Footprint(reads={self.reads}, writes={self.writes}, notes={self.notes})"
+
+
+_EVERYTHING_PACKED = 0
+
+
+@lru_cache(maxsize=100_000)
+def _number(place: Hashable) -> int:
+    return place if isinstance(place, int) else zlib.crc32(repr(place).encode()) or 1
+
+
+def _packed(places: Iterable[Hashable]) -> list[int]:
+    return sorted({_EVERYTHING_PACKED if place == EVERYTHING else _number(place) for place in places})
 
 
 def _meet(some: set[Hashable], others: set[Hashable]) -> bool:

@@ -136,6 +136,12 @@ def current() -> Footprint | None:
     return None if _running is None else _running.footprint
 
 
+def record_everything() -> None:
+    """The step that is recorded now, if any, changes what is not recorded place by place."""
+    if _running is not None:
+        _running.footprint.write(EVERYTHING)
+
+
 class Recorder:
     """Records one step: `with Recorder() as recorder: ...`, then `recorder.footprint`.
 

@@ -190,11 +190,10 @@ def explore(  # noqa: PLR0913  keywords, each with a default
         shared.work(runner, until_pending=_SHARE)
         _share(shared, scenario, executor, preemptions=preemptions, limit=limit)
         return _exploration(runner, shared, schedule, preemptions)
-    searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
-    with _rarer_collections(), searches.recorded():
-        while searches.work_once():
-            pass
-    return _exploration(runner, searches.search, schedule, preemptions)
+    search = _search(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
+    with _rarer_collections(), _recorded(runner, search):
+        search.work(runner)
+    return _exploration(runner, search, schedule, preemptions)
 
 
 @contextlib.contextmanager
@@ -227,11 +226,11 @@ async def explore_async(  # noqa: PLR0913  as explore
     loop = event_loop()
     scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
     runner = _Runner(scenario)
-    searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
-    with searches.recorded():
-        while searches.work_once():
+    search = _search(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
+    with _recorded(runner, search):
+        while search.work_once(runner):
             await loop.checkpoint()
-    return _exploration(runner, searches.search, schedule, preemptions)
+    return _exploration(runner, search, schedule, preemptions)
 
 
 def _refuse_event_loop() -> None:
@@ -252,48 +251,32 @@ def _recorder() -> Iterator[recording.Recorder]:
         yield recorder
 
 
-class _Searches:
-    """The search, which begins anew when it turns out that somebody reads the order of log messages or uevents."""
+def _search(
+    runner: _Runner, schedule: str | None, *, preemptions: int | None, limit: int | None, reduction: bool
+) -> Search | ReducedSearch:
+    longest = runner.scenario.longest
+    if schedule is not None:
+        return Search(limit=1, longest=longest, first=[Branch(tuple(schedule.split()), (), 0)])
+    if preemptions is not None or not reduction:
+        return Search(preemptions=preemptions, limit=limit, longest=longest)
+    return ReducedSearch(limit=limit, longest=longest)
 
-    search: Search | ReducedSearch
 
-    def __init__(
-        self, runner: _Runner, schedule: str | None, *, preemptions: int | None, limit: int | None, reduction: bool
-    ) -> None:
-        self._runner = runner
-        self._limit = limit
-        longest = runner.scenario.longest
-        if schedule is not None:
-            self.search = Search(limit=1, longest=longest, first=[Branch(tuple(schedule.split()), (), 0)])
-        elif preemptions is not None or not reduction:
-            self.search = Search(preemptions=preemptions, limit=limit, longest=longest)
-        else:
-            self.search = ReducedSearch(limit=limit, longest=longest)
-
-    @contextlib.contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Have the steps recorded, if the search asks what they read and change."""
-        if not isinstance(self.search, ReducedSearch):
-            yield
-            return
+@contextlib.contextmanager
+def _recorded(runner: _Runner, search: Search | ReducedSearch) -> Iterator[None]:
+    """Have the steps recorded, if the search asks what they read and change."""
+    if not isinstance(search, ReducedSearch):
+        yield
+        return
+    with _one_at_a_time:
+        recording.install(hooks())
+    runner.records = True
+    try:
+        yield
+    finally:
+        runner.records = False
         with _one_at_a_time:
-            recording.install(hooks())
-        self._runner.records = True
-        try:
-            yield
-        finally:
-            self._runner.records = False
-            with _one_at_a_time:
-                recording.uninstall()
-
-    def work_once(self) -> bool:
-        """Run one order; returns whether there was one to run."""
-        more = self.search.work_once(self._runner)
-        search = self.search
-        if self._runner.order_is_read and isinstance(search, ReducedSearch) and not search.order_matters:
-            self.search = ReducedSearch(limit=self._limit, longest=self._runner.scenario.longest, order_matters=True)
-            return True
-        return more
+            recording.uninstall()
 
 
 def _share(
@@ -448,8 +431,8 @@ class _Runner:
         """Whether steps say what they changed."""
         self.records = False
         """Whether steps have footprints. Then the model's classes need the hooks (`recorded.hooks`)."""
-        self.order_is_read = False
-        """A program or the check has read in which order messages were logged, uevents sent or calls refused."""
+        self._order: Order | None = None
+        """The order that runs."""
         self._tasks = Tasks()
         started = time.time_ns()
         self._sysroot = Sysroot.boot(
@@ -461,6 +444,7 @@ class _Runner:
     def run(self, guide: Guide) -> None:
         """Run one order."""
         scenario, tasks = self.scenario, self._tasks
+        self._order = guide.order
         tasks.now = 0.0
         if not self._is_fresh:
             self._sysroot.reset()
@@ -483,7 +467,8 @@ class _Runner:
             self._check(guide.order)
 
     def _note_opened(self, path: str) -> None:
-        self.order_is_read = self.order_is_read or path.startswith(SHOWS_ORDER)
+        if self._order is not None and path.startswith(SHOWS_ORDER):
+            self._order.order_is_read = True
 
     def _check(self, order: Order) -> None:
         check = self.scenario.check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -203,6 +204,20 @@ def test_ranges() -> None:
     assert len(made.writes) == 256
     made.write_range("memory", 0, 256)
     assert EVERYTHING in made.writes
+
+
+def test_packed_footprints_conflict_as_before() -> None:
+    made = [footprint(reads=[("a", 1)]), footprint(writes=[("a", 1)]), footprint(writes=[EVERYTHING], notes=True)]
+    for _ in range(2):
+        made.append(Footprint())
+        made[-1].read_all("memory")
+        made[-1].write_range("memory", len(made), len(made))
+    again = [Footprint.unpacked(json.loads(json.dumps(one.packed()))) for one in made]
+    assert [one.packed() for one in again] == [one.packed() for one in made]
+    for one, other in itertools.product(range(len(made)), repeat=2):
+        for order_matters in (False, True):
+            expected = made[one].conflicts(made[other], order_matters=order_matters)
+            assert again[one].conflicts(again[other], order_matters=order_matters) is expected
 
 
 def test_who_reads_a_whole_range_conflicts_with_each_change_in_it() -> None:

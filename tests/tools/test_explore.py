@@ -76,9 +76,12 @@ class Explored(NamedTuple):
         return [failure["schedule"] for failure in self.result["failures"]]
 
 
-def explored(explore: Runner, where: Path, *arguments: str, programs: tuple[str, ...]) -> Explored:
+def explored(
+    explore: Runner, where: Path, *arguments: str, programs: tuple[str, ...], reduction: bool = False
+) -> Explored:
     """Explore in the directory `where`."""
-    done = run(explore, where, "--json", "result.json", *arguments, "--", *programs)
+    options = [] if reduction else ["--no-reduction"]
+    done = run(explore, where, "--json", "result.json", *options, *arguments, "--", *programs)
     assert done.stderr == "", done.stderr
     return Explored(done.returncode, done.stdout, json.loads((where / "result.json").read_text()))
 
@@ -160,6 +163,72 @@ def test_each_answer_of_a_look_occurs(explore: Runner, tmp_path: Path, look: str
     assert found.result["complete"]
     assert found.status == 0, found.output
     assert set((tmp_path / "answers").read_text().split()) >= answers
+
+
+# Steps that commute ---------------------------------------------------------------------------------------------------
+
+FLIPS = tuple(
+    writes(f"{MEMORY}/memory{block}/state", "offline", word) for block, word in ((70, "online_movable"), (50, "online"))
+)
+"""Two programs on the blocks of two nodes."""
+LISTENS = """
+import os, socket
+listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)
+listener.bind((0, 1))
+os.stat("/sys/kernel")
+"""
+
+
+def test_blocks_of_two_nodes_have_one_order(explore: Runner, tmp_path: Path) -> None:
+    found = explored(explore, tmp_path, programs=FLIPS, reduction=True)
+    assert found.counts == (1, 0, True)
+    assert found.result["reduction"]
+    assert explored(explore, tmp_path, programs=FLIPS).counts == (6, 0, True)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_writers_of_one_attribute_commute_nowhere(explore: Runner, tmp_path: Path, jobs: int) -> None:
+    programs = (
+        writes(POLICY, "online", "offline", "online"),
+        writes(POLICY, "online_kernel", "online_movable", "online"),
+    )
+    options = ["--jobs", str(jobs), "--check", "false"]
+    found = explored(explore, tmp_path, *options, programs=programs, reduction=True)
+    # The last writes of both are the same word. But the first of them may have changed something.
+    assert found.counts[0] == found.counts[1] == len(set(found.schedules))
+    everything = explored(explore, tmp_path, *options, programs=programs)
+    assert everything.counts == (20, 20, True)
+    assert set(found.schedules) <= set(everything.schedules)
+
+
+@pytest.mark.parametrize(
+    ("look", "orders"),
+    [
+        ("cat /sys/bus/dax/devices/dax0.0/size", 1),
+        (f"cat {MEMORY}/memory71/valid_zones", 1),
+        (f"[ -e {MEMORY}/memory70/state ]", 1),
+        (f"cd {MEMORY}; cat memory50/state", 1),
+        (f"cat {STATE}", 3),
+        ("cat /proc/meminfo", 3),
+    ],
+)
+def test_what_commutes_with_a_change_of_a_block(explore: Runner, tmp_path: Path, look: str, orders: int) -> None:
+    found = explored(explore, tmp_path, "--check", "true", programs=(FLIPS[0], look), reduction=True)
+    assert found.counts == (orders, 0, True), found.output
+
+
+@pytest.mark.parametrize("option", ["--check", "--always"])
+def test_who_reads_the_order_of_messages_sees_each(explore: Runner, tmp_path: Path, option: str) -> None:
+    look = "cat $FAKESYSFS_CONTROL/kmsg"
+    found = explored(explore, tmp_path, option, look, programs=FLIPS, reduction=True)
+    assert found.counts == (6, 0, True)
+
+
+def test_uevents_conflict_where_somebody_listens(explore: Runner, tmp_path: Path) -> None:
+    (tmp_path / "listens.py").write_text(LISTENS)
+    programs = (f"{sys.executable} {tmp_path}/listens.py", "true", writes(STATE, "offline"))
+    found = explored(explore, tmp_path, programs=programs, reduction=True)
+    assert found.counts == (2, 0, True)
 
 
 # Races ----------------------------------------------------------------------------------------------------------------

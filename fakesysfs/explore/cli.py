@@ -89,9 +89,8 @@ def _new_search(options: argparse.Namespace) -> Search | ReducedSearch:
     told = _Progress() if sys.stderr.isatty() else None
     limit, seconds = options.limit, options.seconds
     # --always sees the machine between two steps that commute.
-    if options.no_reduction or options.always or options.preemptions is not None:
-        return Search(preemptions=options.preemptions, limit=limit, seconds=seconds, longest=LONGEST, told=told)
-    return ReducedSearch(limit=limit, seconds=seconds, longest=LONGEST, told=told)
+    kind = Search if options.no_reduction or options.always else ReducedSearch
+    return kind(preemptions=options.preemptions, limit=limit, seconds=seconds, longest=LONGEST, told=told)
 
 
 def _is_bounded_only(found: Found) -> bool:
@@ -195,6 +194,8 @@ def _write_json(file: str, found: Found, orders: Sequence[Order], preemptions: i
         "explored": found.explored,
         "cut": found.cut,
         "reduction": found.reduces,
+        "conflicts": found.conflicts,
+        "conflicts_both_ways": found.conflicts_both_ways,
         "failed": found.failed,
         "complete": found.complete,
         "preemptions": preemptions,

@@ -30,10 +30,12 @@ from typing import NoReturn
 from fakesysfs.explore import programs
 from fakesysfs.explore.messages import READY, Line, Ran, Request, Task
 from fakesysfs.explore.order import AsleepError, DivergedError, Guide, Step, TooLongError, program_name, program_of
+from fakesysfs.explore.polls import LAST_POLLS, POLLS, Polls
 from fakesysfs.explore.programs import Programs
 from fakesysfs.explore.reduction import SleepingGuide
 from fakesysfs.fuse.callers import pending_signals
 from fakesysfs.fuse.descriptors import close_all_but
+from fakesysfs.ops.errors import NAMES
 from fakesysfs.ops.footprint import EVERYTHING, Footprint
 from fakesysfs.sandbox import linux
 from fakesysfs.sandbox.init import kill_descendants
@@ -99,6 +101,7 @@ class Controller:
         control = os.environ["FAKESYSFS_CONTROL"]
         self._reset_path = f"{control}/reset"
         self._programs = Programs()
+        self._polls = Polls()
         self._held: dict[int, _Held] = {}
         self._asleep: dict[int, bool] = {}
         """Operations that wait in the kernel, and whether a clock ends that."""
@@ -184,11 +187,12 @@ class Controller:
         while not self._is_closed:
             self._hear(1)
             if time.monotonic() > end:
-                raise _CannotRunError("the server does not answer")
+                raise _CannotRunError("the server does not answer (close)")
 
     def _start(self) -> None:
         """Start the programs, one after another: what they do before their first step is ordered as well."""
         self._programs = Programs()
+        self._polls = Polls()
         self._held.clear()
         self._asleep.clear()
         self._statuses.clear()
@@ -215,6 +219,8 @@ class Controller:
             self._look_for_listeners()
         while True:
             runnable = {self._programs.names[held.thread]: held for held in self._ready()}
+            if runnable and not (runnable := self._without_pollers(runnable)):
+                return self._never_ends()
             if not runnable:
                 if self._all_ended():
                     return None
@@ -230,13 +236,38 @@ class Controller:
             self._did.clear()
             self._release(chosen)
             settled = self._settle(chosen.thread)
-            guide.took(_step(name, command, chosen, self._did), self._ask_what_was_recorded())
+            step, footprint = _step(name, command, chosen, self._did), self._ask_what_was_recorded()
+            self._note_look(step, footprint)
+            guide.took(step, footprint)
             if not settled:
                 return "deadline", f"{name} runs for {DEADLINE_SECONDS:g} seconds without another step"
             if self._task.always:
                 status, said = self._command(self._task.always, ALWAYS_SECONDS)
                 if status:
                     return "always", f"--always ended with status {status} after this step{_quoted(said)}"
+
+    def _without_pollers(self, runnable: Mapping[str, _Held]) -> dict[str, _Held]:
+        """Those that can go on. One that polls gives way to others; after very many equal looks it does not go on."""
+        for times in (POLLS, LAST_POLLS):
+            left = {
+                name: held for name, held in runnable.items() if not self._polls.has_polled(program_of(name), times)
+            }
+            if left:
+                return left
+        return {}
+
+    def _note_look(self, step: Step, footprint: Footprint | None) -> None:
+        if footprint is not None and EVERYTHING not in footprint.writes:
+            changed = bool(footprint.writes)
+        else:
+            changed = step.operation not in _LOOKS and step.result not in NAMES.values()
+        self._polls.note(step.program, f"{step.what.partition(' ')[2]}: {step.result}", changed=changed)
+
+    def _never_ends(self) -> tuple[str, str]:
+        """All that can go on have polled for very long."""
+        name = min(self._programs.names[held.thread] for held in self._held.values())
+        program = program_of(name)
+        return f"polls {program}", self._polls.why(program, program)
 
     def _ask_what_was_recorded(self) -> Footprint | None:
         """What the last step has read and changed; None if that is not recorded."""
@@ -569,6 +600,8 @@ def _quoted(said: bytes) -> str:
     return f": {last}" if last else ""
 
 
+_LOOKS = frozenset({"ls", "read", "readlink", "open", "stat"})
+"""Steps that change nothing."""
 _TELLING = ("refused open", "write", "ls", "read", "readlink", "open", "stat")
 """A step is named after the first of these that it did."""
 

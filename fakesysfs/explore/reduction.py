@@ -13,6 +13,13 @@ asked for it: that one can. So whatever a runner's process waits for, its step b
 with the step that made it wait. Steps of two processes of one program always conflict: a shell waits
 for its children, which nobody records.
 
+With a bound on preemptions that is not enough: the order that stands for its class may have more
+preemptions than the bound, and another one of the class may not. So a bounded search (Coons, Musuvathi and
+McKinley, "Bounded partial-order reduction", OOPSLA 2013) uses no sleep sets, and lets the later step of each
+conflict come first in two places: right before the earlier step, and where the program of that
+began to run without interruption, which costs no preemption. It searches the orders without preemptions
+first, then those with one, and so on.
+
 The orders form a tree. Several workers may run orders of it side by side: each takes the deepest place
 where something is left to be tried. A worker does not know yet what a step that another one is
 just taking has read and changed. So it may explore an order that a single worker would leave out.
@@ -25,7 +32,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fakesysfs.explore.order import AsleepError, Guide, Order, Step, program_of
+from fakesysfs.explore.order import AsleepError, Guide, Order, Step, is_preemption, program_of
 from fakesysfs.explore.search import LONGEST, WHOLE, Branch, Found, Runner, follow
 from fakesysfs.ops.footprint import EVERYTHING, Footprint
 
@@ -92,6 +99,8 @@ class _Place:
     above: _Taken | None
     """The step that leads here; None at the root."""
     depth: int
+    preemptions: int = 0
+    """Of the steps that lead here."""
     fixed: bool = False
     """Other searches try the other processes."""
     backtrack: set[str] = field(default_factory=set)
@@ -100,14 +109,32 @@ class _Place:
     unfinished: int = 0
     """How many of those tried have something left to be tried after them, or run now."""
 
+    bound: int | None = None
+    """The most preemptions of an order."""
+
     @property
     def left(self) -> list[str]:
-        """Who is still to be tried."""
-        return [
+        """Who is still to be tried, those that preempt nobody first."""
+        if len(self.backtrack) == len(self.taken):
+            return []
+        left = [
             name
             for name in self.runnable
             if name in self.backtrack and name not in self.taken and name not in self.sleep
         ]
+        if self.bound is None:
+            return left
+        return sorted((name for name in left if self.cost(name) <= self.bound), key=self.cost)
+
+    def cost(self, name: str) -> int:
+        """The preemptions of an order in which this process goes on here."""
+        last = self.above.process if self.above is not None else ""
+        return self.preemptions + is_preemption(last, name, self.runnable)
+
+    @property
+    def bounded(self) -> int:
+        """How many were to be tried and have too many preemptions."""
+        return sum(self.bound is not None and self.cost(name) > self.bound for name in self.backtrack)
 
 
 @dataclass(slots=True, eq=False)
@@ -126,7 +153,7 @@ class _Taken:
 class ReducedSearch:
     """A search that leaves out orders whose outcome is that of another one. Any number of workers share it.
 
-    `limit`, `seconds`, `longest` and `told` are as in `Search`; `first` is the one branch to search. An
+    `preemptions`, `limit`, `seconds`, `longest` and `told` are as in `Search`; `first` is the one branch to search. An
     order that is stopped because the rest of it is explored elsewhere counts as `reduced`. When an
     order turns out to have somebody who reads in which order messages were logged, the search begins anew,
     with `order_matters`.
@@ -135,6 +162,7 @@ class ReducedSearch:
     def __init__(
         self,
         *,
+        preemptions: int | None = None,
         limit: int | None = None,
         seconds: float | None = None,
         longest: int = LONGEST,
@@ -143,6 +171,7 @@ class ReducedSearch:
         told: Callable[[ReducedSearch], None] | None = None,
     ) -> None:
         self.began = time.monotonic()
+        self._preemptions = preemptions
         self._limit = limit
         self._seconds = seconds
         self._longest = longest
@@ -203,7 +232,7 @@ class ReducedSearch:
         """What to run next: the steps that lead there, and the guide. None: nothing is left, or a limit is reached."""
         with self._changed:
             while not self._stopped:
-                place = max((place for place in self._open if place.left), key=lambda place: place.depth, default=None)
+                place = self._next()
                 if place is not None or not self._started:
                     if self._is_at_a_limit():
                         break
@@ -213,8 +242,21 @@ class ReducedSearch:
                 if not self._running:
                     return None
                 self._changed.wait()
-            self.found.interrupted |= bool(self.pending) or not self._started
+            self._note_interruption()
             return None
+
+    def _note_interruption(self) -> None:
+        left = [place for place in self._open if place.left]
+        self.found.interrupted |= bool(left) or not self._started
+        if self._preemptions is not None:
+            self.found.fewest = min((place.cost(place.left[0]) for place in left), default=0)
+
+    def _next(self) -> _Place | None:
+        """The place with the fewest preemptions, if they are bounded; the deepest one of those."""
+        places = [place for place in self._open if place.left]
+        if self._preemptions is None:
+            return max(places, key=lambda place: place.depth, default=None)
+        return max(places, key=lambda place: (-place.cost(place.left[0]), place.depth), default=None)
 
     def _is_at_a_limit(self) -> bool:
         too_many = self._limit is not None and self._started >= self._limit
@@ -224,8 +266,9 @@ class ReducedSearch:
         path: list[_Taken] = []
         sleep: dict[str, Footprint] = {}
         if place is not None:
-            sleep = dict(place.sleep)
-            sleep.update((name, taken.footprint) for name, taken in place.taken.items() if taken.footprint is not None)
+            if self._preemptions is None:
+                tried = place.taken.items()
+                sleep = place.sleep | {name: taken.footprint for name, taken in tried if taken.footprint is not None}
             name = place.left[0]
             path = _path_to(_Taken(place, name))
             place.taken[name] = path[-1]
@@ -254,6 +297,8 @@ class ReducedSearch:
                     path[-1].footprint = UNKNOWN
                 if path:
                     self._finish(path[-1].place)
+                if self._stopped:
+                    self._note_interruption()
             self._changed.notify_all()
             if self._told is not None:
                 self._told(self)
@@ -267,7 +312,10 @@ class ReducedSearch:
                 chosen = order.steps[position].process
                 sleep = guide.sleeps[position - begins] if position >= begins else {}
                 above = path[-1] if path else None
-                place = _Place(order.runnable[position], sleep, above, position, fixed=position < begins)
+                place = _Place(order.runnable[position], sleep, above, position, bound=self._preemptions)
+                place.fixed = position < begins
+                if above is not None:
+                    place.preemptions = above.place.cost(above.process)
                 place.backtrack.add(chosen)
                 path.append(_Taken(place, chosen))
                 place.taken[chosen] = path[-1]
@@ -282,6 +330,7 @@ class ReducedSearch:
         place.unfinished -= 1
         while not (place.unfinished or place.left):
             self._open.remove(place)
+            self.found.bounded += place.bounded
             if place.above is None:
                 return
             place = place.above.place
@@ -292,24 +341,36 @@ class ReducedSearch:
     def _look_for_races(self, path: Sequence[_Taken], later: int) -> None:
         """Note what happened before a step, and reverse the races that it has with earlier steps.
 
-        Two steps race if they conflict, and no step between them is after one and before the other.
+        Two steps race if they conflict, and no step between them is after one and before the other. With a
+        bound the step comes before all with which it conflicts.
         """
         taken = path[later]
+        is_bounded = self._preemptions is not None
         before = 0
         races = []
         for earlier in range(later - 1, -1, -1):
-            if before >> earlier & 1:
+            is_before = before >> earlier & 1
+            if is_before and not is_bounded:
                 continue
             other = path[earlier]
-            enabled = taken.process not in other.place.runnable and taken.process in path[earlier + 1].place.runnable
-            if other.process != taken.process and not enabled:
-                if not self._conflict(other, taken):
+            if other.process != taken.process:
+                conflicts = self._conflict(other, taken)
+                if conflicts and is_bounded:
+                    _let_come_first(path[earlier].place, taken.process)
+                    _let_come_first(path[_beginning_of(path, earlier)].place, taken.process)
+                if is_before:
                     continue
-                races.append(earlier)
+                runnable_then, runnable_next = other.place.runnable, path[earlier + 1].place.runnable
+                if taken.process in runnable_then or taken.process not in runnable_next:  # it did not enable the step
+                    if not conflicts:
+                        continue
+                    races.append(earlier)
             before |= 1 << earlier | other.before
         taken.before = before
         for earlier in races:
-            _reverse(path, earlier, later)
+            self.found.note_pair(path[earlier].step, taken.step)
+            if not is_bounded:
+                _reverse(path, earlier, later)
 
     def _conflict(self, one: _Taken, other: _Taken) -> bool:
         assert one.footprint is not None
@@ -323,6 +384,19 @@ def _path_to(taken: _Taken) -> list[_Taken]:
     while (above := path[-1].place.above) is not None:
         path.append(above)
     return path[::-1]
+
+
+def _beginning_of(path: Sequence[_Taken], position: int) -> int:
+    """Where the program of this step began to run without interruption."""
+    program = program_of(path[position].process)
+    while position and program_of(path[position - 1].process) == program:
+        position -= 1
+    return position
+
+
+def _let_come_first(place: _Place, process: str) -> None:
+    if not place.fixed:
+        place.backtrack.update((process,) if process in place.runnable else place.runnable)
 
 
 def _reverse(path: Sequence[_Taken], earlier: int, later: int) -> None:

@@ -13,7 +13,6 @@ import heapq
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fakesysfs import machine as descriptions
 from fakesysfs.explore import report
 from fakesysfs.explore.order import Guide, Order, Step, program_name
+from fakesysfs.explore.polls import LAST_POLLS, Polls
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import LONGEST, Branch, Found, Search
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
 
-POLLS = 3
-"""Equal reads, with nothing changed, after which a program polls: it gives way to the others."""
-LAST_POLLS = 100
-"""Equal reads, with nothing changed and nobody else left, after which a program never ends."""
 SHOWS_ORDER = ("/control/", "/dev/kmsg", "/sys/kernel/uevent_seqnum")
 """What shows the order in which messages were logged, uevents sent and calls refused."""
 NOT_RECORDED = SHOWS_ORDER
@@ -113,6 +109,10 @@ class Exploration:
     """Explored orders that fail."""
     complete: bool
     """Whether all orders were explored, or with reduction one of each that have the same outcome."""
+    conflicts: int
+    """Pairs of steps of two programs that were seen to conflict; 0 without reduction."""
+    conflicts_both_ways: int
+    """Those that were seen in both orders. The programs may allow one only."""
     preemptions: int | None
     """The bound on preemptions; None if there was no bound."""
     seconds: float
@@ -172,12 +172,12 @@ def explore(  # noqa: PLR0913  keywords, each with a default
 
     Orders that differ in steps that commute have the same outcome; one of them is explored, the others
     are `cut`. `reduction=False` explores all; programs that share more than the machine, such as a
-    Python variable, need that. With `preemptions` or an `executor` there is no reduction.
+    Python variable, need that. With an `executor` there is no reduction.
 
-    `preemptions` leaves out the orders in which a program is preempted more often. `limit` ends the
-    search after so many orders, `longest` gives an order up after so many steps. `schedule` runs
-    one order only, that of a `Failure`. `executor` shares the search out: with a pool of processes,
-    all callables must be importable by name.
+    `preemptions` leaves out the orders in which a program is preempted more often, and tries those
+    first in which it happens least. `limit` ends the search after so many orders, `longest` gives an
+    order up after so many steps. `schedule` runs one order only, that of a `Failure`. `executor` shares
+    the search out: with a pool of processes, all callables must be importable by name.
 
     Raises ValueError for an unknown machine or kernel, TypeError for a program that awaits anything
     else, and RuntimeError where an event loop runs: there, await `explore_async`.
@@ -257,9 +257,9 @@ def _search(
     longest = runner.scenario.longest
     if schedule is not None:
         return Search(limit=1, longest=longest, first=[Branch(tuple(schedule.split()), (), 0)])
-    if preemptions is not None or not reduction:
+    if not reduction:
         return Search(preemptions=preemptions, limit=limit, longest=longest)
-    return ReducedSearch(limit=limit, longest=longest)
+    return ReducedSearch(preemptions=preemptions, limit=limit, longest=longest)
 
 
 @contextlib.contextmanager
@@ -331,7 +331,18 @@ def _exploration(
     text = report.text(found, reported, seconds=seconds, preemptions=preemptions, replay=_replay_line(runner.scenario))
     failures = [Failure(" ".join(order.schedule), tuple(order.steps), order.why or "") for order in reported]
     complete = found.complete and schedule is None
-    return Exploration(found.explored, found.cut, found.failed, complete, preemptions, seconds, failures, text)
+    return Exploration(
+        found.explored,
+        found.cut,
+        found.failed,
+        complete,
+        found.conflicts,
+        found.conflicts_both_ways,
+        preemptions,
+        seconds,
+        failures,
+        text,
+    )
 
 
 def _replay_line(scenario: _Scenario) -> Callable[[Order], str]:
@@ -380,8 +391,6 @@ class _Process:
         self.answer: Answer | None = None
         self.waits: Waiting | None = None
         """What the call waits for."""
-        self.reads: Counter[tuple[str, str, str]] = Counter()
-        """Its reads since something changed, with their results."""
         self.error: Exception | None = None
         """What the program let out."""
 
@@ -392,10 +401,6 @@ class _Process:
     @property
     def runnable(self) -> bool:
         return self.call is not None and self.waits is None
-
-    @property
-    def polls(self) -> int:
-        return max(self.reads.values(), default=0)
 
     def go_on(self, value: Any, error: BaseException | None = None) -> None:
         """Run the program's own code up to its next call."""
@@ -503,6 +508,7 @@ class _Run:
         self._records = records
         self._watcher = Watcher(sysroot.tree) if describes else None
         self._processes: dict[str, _Process] = {}
+        self._polls = Polls()
         self._timers: list[tuple[float, int, _Process]] = []
         self._slept = 0
 
@@ -530,10 +536,10 @@ class _Run:
     def _runnable(self) -> list[str]:
         """Those that can go on. One that polls gives way: time passes before it goes on."""
         able = [process for process in self._processes.values() if process.runnable]
-        busy = [process.name for process in able if process.polls < POLLS]
+        busy = [process.name for process in able if not self._polls.has_polled(process.name)]
         if busy or self._timers:
             return busy
-        return [process.name for process in able if process.polls < LAST_POLLS]
+        return [process.name for process in able if not self._polls.has_polled(process.name, LAST_POLLS)]
 
     def _say_who_never_ends(self) -> None:
         for process in self._processes.values():
@@ -544,8 +550,7 @@ class _Run:
                 why = f"waits for {process.waits.point}, which nobody will end"
                 self._fail(f"{process.command} never ends: it {why}", f"waits {process.name}")
             else:
-                why = f"repeats {call.operation} {call.path}, and nothing changes"
-                self._fail(f"{process.command} never ends: it {why}", f"polls {process.name}")
+                self._fail(self._polls.why(process.name, process.command), f"polls {process.name}")
             return
 
     def _fail(self, why: str, kind: str) -> None:
@@ -580,7 +585,11 @@ class _Run:
             elif call.path.startswith(NOT_RECORDED):
                 (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
         result = _waits_in_words(request) if request is not None else _in_words(call, value, error)
-        self._note_reads(process, call, result)
+        if footprint is not None and EVERYTHING not in footprint.writes:
+            changed = bool(footprint.writes)
+        else:
+            changed = call.operation == "write" and error is None
+        self._polls.note(process.name, f"{call.operation} {call.path}: {result}", changed=changed)
         self._guide.took(
             Step(
                 process.name,
@@ -633,14 +642,6 @@ class _Run:
     def _let_time_pass(self) -> None:
         self._tasks.now, _, process = heapq.heappop(self._timers)
         process.waits, process.answer = None, Answer.WOKEN
-
-    def _note_reads(self, process: _Process, call: _Call, result: str) -> None:
-        """Count equal reads of a program. All begin anew when something may have changed."""
-        if call.operation == "write":
-            for other in self._processes.values():
-                other.reads.clear()
-        else:
-            process.reads[call.operation, call.path, result] += 1
 
     def _changed(self) -> tuple[str, ...]:
         return () if self._watcher is None else self._watcher.changes()

@@ -138,6 +138,22 @@ def test_no_outcome_of_programs_with_locks_is_missed(programs: list[list[Access]
     assert search.found.explored <= len(everything.orders)
 
 
+@settings(deadline=None, max_examples=150)
+@given(st.one_of(plain_programs, programs_with_locks), st.integers(0, 3))
+def test_a_bounded_search_finds_what_an_unbounded_one_finds_within_its_bound(
+    programs: list[list[Access]], bound: int
+) -> None:
+    everything, reduced = Variables(programs), Variables(programs)
+    Search(preemptions=bound).work(everything)
+    search = ReducedSearch(preemptions=bound)
+    search.work(reduced)
+    assert reduced.outcomes == everything.outcomes
+    assert search.found.explored <= len(everything.orders)
+    assert all(order.preemptions <= bound for order in reduced.orders)
+    preemptions = [order.preemptions for order in reduced.orders]
+    assert preemptions == sorted(preemptions)
+
+
 @settings(deadline=None)
 @given(plain_programs)
 def test_without_footprints_nothing_is_left_out(programs: list[list[Access]]) -> None:

@@ -125,7 +125,12 @@ def _text(tree: Tree, ino: int) -> object:
 
 
 def outcomes(
-    programs: Sequence[Sequence[Call]], kernel: str, *, reduction: bool, before: Sequence[Call] = ()
+    programs: Sequence[Sequence[Call]],
+    kernel: str,
+    *,
+    reduction: bool,
+    before: Sequence[Call] = (),
+    preemptions: int | None = None,
 ) -> tuple[set[object], int]:
     """What came of all orders, after the calls `before`, and how many were explored."""
     seen = Outcomes()
@@ -143,8 +148,9 @@ def outcomes(
         setup=setup,
         check=seen.check,
         reduction=reduction,
+        preemptions=preemptions,
     )
-    assert found.complete
+    assert found.complete or preemptions is not None
     assert not found.failed
     return seen.found, found.explored
 
@@ -179,6 +185,21 @@ def test_the_same_outcomes(first: int, number: int) -> None:
         all_outcomes, all_orders = outcomes(programs, kernel, reduction=False)
         some_outcomes, some_orders = outcomes(programs, kernel, reduction=True)
         assert some_outcomes == all_outcomes, (seed, kernel, programs)
+        explored, reduced = explored + all_orders, reduced + some_orders
+    assert reduced < explored
+
+
+@pytest.mark.parametrize(("first", "number"), parts(60, 3, first=5000))
+def test_a_bounded_search_misses_nothing_within_its_bound(first: int, number: int) -> None:
+    explored = reduced = 0
+    for seed in range(first, first + number):
+        chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
+        kernel = chance.choice(KERNELS)
+        programs = draw(chance, kernel)
+        bound = chance.randint(0, 2)
+        all_outcomes, all_orders = outcomes(programs, kernel, reduction=False, preemptions=bound)
+        some_outcomes, some_orders = outcomes(programs, kernel, reduction=True, preemptions=bound)
+        assert some_outcomes == all_outcomes, (seed, kernel, bound, programs)
         explored, reduced = explored + all_orders, reduced + some_orders
     assert reduced < explored
 

@@ -343,7 +343,26 @@ def test_a_program_that_polls_for_ever() -> None:
 
     found = explore([wait_for_unplug])
     assert (found.explored, found.failed) == (1, 1)
-    assert found.failures[0].why == f"wait_for_unplug never ends: it repeats exists {STATE}, and nothing changes"
+    why = f"wait_for_unplug does not end: it repeats exists {STATE}: present, and nothing changes"
+    assert found.failures[0].why == why
+    assert "this step 99 times more" in str(found)
+
+
+def test_a_program_that_tries_again_for_ever() -> None:
+    """A refused write changes nothing."""
+
+    async def try_again(m: ExploreHandle) -> None:
+        while True:
+            await m.read(POLICY)
+            with contextlib.suppress(OSError):
+                await m.write(STATE, "nonsense")
+
+    for reduction in (True, False):
+        found = explore([try_again, unplug], reduction=reduction)
+        assert found.complete
+        assert found.failed == found.explored
+        assert f"it repeats read {POLICY}: online_movable, write {STATE}: ENOENT" in found.failures[0].why
+        assert "these 2 steps " in str(found)
 
 
 def test_an_order_that_is_too_long() -> None:

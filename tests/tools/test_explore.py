@@ -351,6 +351,17 @@ def test_a_clock_fires_when_nobody_else_can_go_on(explore: Runner, tmp_path: Pat
     assert all(schedule.endswith("A") for schedule in found.schedules)
 
 
+def test_a_program_that_polls_gives_way_or_does_not_end(explore: Runner, tmp_path: Path) -> None:
+    poll = f"until read state < {STATE}; [ $state = offline ]; do :; done"
+    found = explored(explore, tmp_path, programs=(poll, writes(STATE, "offline")), reduction=True)
+    assert found.counts == (4, 0, True)
+    found = explored(explore, tmp_path, programs=(poll,), reduction=True)
+    assert found.counts == (1, 1, True)
+    assert found.result["failures"][0]["why"] == (
+        f"A does not end: it repeats read {STATE}: online, and nothing changes"
+    )
+
+
 def test_a_write_that_waits_in_the_kernel_goes_on_as_a_step(explore: Runner, tmp_path: Path) -> None:
     programs = writes(HOTPLUG, "unplug"), "echo 1 > $FAKESYSFS_CONTROL/pages/unpin"
     pin = "echo 2 > $FAKESYSFS_CONTROL/pages/pin"

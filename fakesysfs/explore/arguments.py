@@ -53,6 +53,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="how many orders run at once, each on its mount; default: 1",
     )
+    parser.add_argument(
+        "--shard",
+        metavar="K/N",
+        help="explore the K-th of N parts, for instance on one of N machines; --json writes it for --merge",
+    )
+    parser.add_argument("--merge", metavar="PATH", nargs="+", help="report what all parts of a search have found")
     parser.add_argument("--json", metavar="PATH", help="write the result to this file too; - is standard output")
     parser.add_argument(
         "--inside",

@@ -187,7 +187,7 @@ class Controller:
         while not self._is_closed:
             self._hear(1)
             if time.monotonic() > end:
-                raise _CannotRunError("the server does not answer (close)")
+                raise _CannotRunError("the server does not answer")
 
     def _start(self) -> None:
         """Start the programs, one after another: what they do before their first step is ordered as well."""
@@ -279,7 +279,7 @@ class Controller:
         while not self._footprints:
             self._hear(1)
             if time.monotonic() > end:
-                raise _CannotRunError("the server does not answer")
+                raise _CannotRunError("the server does not say what a step has read and changed")
         footprint = self._footprints[0]
         self._look_for_listeners()
         if footprint.notes and self._order_counts:

@@ -389,7 +389,7 @@ def _path_to(taken: _Taken) -> list[_Taken]:
 def _beginning_of(path: Sequence[_Taken], position: int) -> int:
     """Where the program of this step began to run without interruption."""
     program = program_of(path[position].process)
-    while position and program_of(path[position - 1].process) == program:
+    while position and program_of(path[position - 1].process) == program and not path[position - 1].place.fixed:
         position -= 1
     return position
 

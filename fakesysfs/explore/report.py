@@ -10,6 +10,7 @@ from fakesysfs.explore.minimise import minimise
 from fakesysfs.explore.order import Order, Step, program_of
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import Found, Runner, Search, run_order
+from fakesysfs.explore.shards import ShardedSearch
 
 _WIDEST = 60
 """Characters of a result that the table shows."""
@@ -22,7 +23,10 @@ class DescribingRunner(Runner, Protocol):
     """Whether they do."""
 
 
-def progress(search: Search | ReducedSearch) -> str:
+AnySearch = Search | ReducedSearch | ShardedSearch
+
+
+def progress(search: AnySearch) -> str:
     """One line: what was found so far, how fast."""
     found = search.found
     rate = (found.explored + found.cut) / search.elapsed if search.elapsed else 0.0

@@ -130,6 +130,7 @@ class Found:
 
     def merge(self, other: Found) -> None:
         """Add what a search of other branches has found."""
+        self.reduces |= other.reduces
         self.explored += other.explored
         self.given_up += other.given_up
         self.reduced += other.reduced

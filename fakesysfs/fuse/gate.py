@@ -56,11 +56,12 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from fakesysfs.fuse.driver import Caller, OperationDriver
 from fakesysfs.fuse.entries import entry_of
 from fakesysfs.fuse.operations import Mountable, Operations
+from fakesysfs.fuse.step_records import StepRecords
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import CallingProcess, Journal, KernelError, Stat, Tree, names_in
 from fakesysfs.ops.errors import NAMES
-from fakesysfs.ops.footprint import EVERYTHING, Footprint
-from fakesysfs.ops.recording import Recorder, current, record_everything
+from fakesysfs.ops.footprint import EVERYTHING
+from fakesysfs.ops.recording import current, record_everything
 from fakesysfs.ops.sched import Answer, Preempt, Sleep, Wait, Waiting
 
 _PACKET_BYTES = 65536
@@ -110,49 +111,6 @@ class _Walk:
         self.returns = returns
 
 
-class _Records:
-    """What is recorded of a step. `install` puts the hooks into the model, `notes` counts messages and uevents."""
-
-    def __init__(self, install: Callable[[], None], notes: Callable[[], object]) -> None:
-        self._install = install
-        self._notes = notes
-        self._installed = False
-        self._on = False
-        self._recorder: Recorder | None = None
-        self._noted: object = None
-        self.steps = 0
-        self.refused = False
-        """A call was refused in this step."""
-        self.order_is_read = False
-        """Somebody has read in which order messages were logged."""
-
-    def switch(self, *, on: bool) -> None:
-        self.end()
-        self._on = on
-        self.order_is_read = False
-        if on and not self._installed:
-            self._install()
-            self._installed = True
-
-    def begin(self) -> None:
-        """A step begins: the next one that was held goes on."""
-        self.steps += 1
-        self.refused = False
-        if self._on and self._recorder is None:
-            self._recorder = Recorder()
-            self._recorder.__enter__()
-            self._noted = self._notes()
-
-    def end(self) -> Footprint:
-        """A step has ended: what it has read and changed."""
-        recorder, self._recorder = self._recorder, None
-        if recorder is None:
-            return Footprint()
-        recorder.__exit__()
-        recorder.footprint.notes = self.refused or self._notes() != self._noted
-        return recorder.footprint
-
-
 class Gate:
     """The server's end of the socket, and what it holds.
 
@@ -169,7 +127,7 @@ class Gate:
         install: Callable[[], None],
         notes: Callable[[], object],
     ) -> None:
-        self.records = _Records(install, notes)
+        self.records = StepRecords(install, notes)
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._notes = self._socket
@@ -203,12 +161,7 @@ class Gate:
                 self.records.begin()
                 released.set()
         elif word == "recorded":
-            said = self.records.end().packed()
-            if len(json.dumps(said)) > _FOOTPRINT_BYTES:
-                whole = Footprint()
-                whole.write(EVERYTHING)
-                said = whole.packed()
-            self.tell("recorded", said, self.records.order_is_read)
+            self.tell("recorded", self.records.say(_FOOTPRINT_BYTES), self.records.order_is_read)
         elif word == "free":
             self._free.add(arguments[0])
         elif word == "close":

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fakesysfs import machine as descriptions
@@ -31,6 +31,7 @@ from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, 
 from fakesysfs.sysfs.state import Watcher
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import StrPath
+from fakesysfs.testing.explored import Exploration, Failure
 from fakesysfs.testing.loops import event_loop
 from fakesysfs.testing.machine import RunningMachine
 from fakesysfs.testing.tasks import Tasks
@@ -84,57 +85,6 @@ Program = Callable[[ExploreHandle], Coroutine[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """An order that fails."""
-
-    schedule: str
-    """Who takes each step: `A B A`. `explore(..., schedule=...)` runs it again."""
-    steps: tuple[Step, ...]
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exploration:
-    """What `explore` has found."""
-
-    explored: int
-    """Orders that were run to their end, each once."""
-    cut: int
-    """Orders that were begun, and not run to their end.
-
-    The rest of such an order is explored elsewhere; or it is too long, or differs when repeated, and
-    then the search is not complete.
-    """
-    failed: int
-    """Explored orders that fail."""
-    complete: bool
-    """Whether all orders were explored, or with reduction one of each that have the same outcome."""
-    conflicts: int
-    """Pairs of steps of two programs that were seen to conflict; 0 without reduction."""
-    conflicts_both_ways: int
-    """Those that were seen in both orders. The programs may allow one only."""
-    preemptions: int | None
-    """The bound on preemptions; None if there was no bound."""
-    seconds: float
-    """How long the search took."""
-    failures: list[Failure] = field(repr=False)
-    """Failing orders, the shortest first; not all of them if there are many."""
-    text: str = field(repr=False)
-    """The report."""
-
-    def __str__(self) -> str:
-        return self.text
-
-    def assert_ok(self) -> None:
-        """Raise AssertionError with the report if any order fails.
-
-        A search that a limit has cut short may have missed some: `complete` says so.
-        """
-        if self.failed:
-            raise AssertionError(self.text)
-
-
-@dataclass(frozen=True, slots=True)
 class _Scenario:
     """All that an order depends on."""
 
@@ -172,7 +122,7 @@ def explore(  # noqa: PLR0913  keywords, each with a default
 
     Orders that differ in steps that commute have the same outcome; one of them is explored, the others
     are `cut`. `reduction=False` explores all; programs that share more than the machine, such as a
-    Python variable, need that. With an `executor` there is no reduction.
+    Python variable, need that. With an `executor` there is no reduction between the parts that it gets.
 
     `preemptions` leaves out the orders in which a program is preempted more often, and tries those
     first in which it happens least. `limit` ends the search after so many orders, `longest` gives an
@@ -186,9 +136,16 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
     runner = _Runner(scenario)
     if executor is not None and schedule is None:
+        if reduction:
+            few = _SHARE if limit is None else min(limit, _SHARE)
+            small = ReducedSearch(preemptions=preemptions, limit=few, longest=longest)
+            with _rarer_collections(), _recorded(runner, small):
+                small.work(runner)
+            if not small.found.interrupted or few == limit:
+                return _exploration(runner, small, schedule, preemptions)
         shared = Search(preemptions=preemptions, limit=limit, longest=longest)
         shared.work(runner, until_pending=_SHARE)
-        _share(shared, scenario, executor, preemptions=preemptions, limit=limit)
+        _share(shared, scenario, executor, preemptions=preemptions, limit=limit, reduction=reduction)
         return _exploration(runner, shared, schedule, preemptions)
     search = _search(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
     with _rarer_collections(), _recorded(runner, search):
@@ -242,13 +199,7 @@ def _refuse_event_loop() -> None:
 
 
 _one_at_a_time = threading.Lock()
-"""The hooks of a recorder do not know which thread runs."""
-
-
-@contextlib.contextmanager
-def _recorder() -> Iterator[recording.Recorder]:
-    with _one_at_a_time, recording.Recorder() as recorder:
-        yield recorder
+"""Orders of several threads run one after another: what records a step does not know which thread runs."""
 
 
 def _search(
@@ -280,9 +231,15 @@ def _recorded(runner: _Runner, search: Search | ReducedSearch) -> Iterator[None]
 
 
 def _share(
-    search: Search, scenario: _Scenario, executor: Executor, *, preemptions: int | None, limit: int | None
+    search: Search,
+    scenario: _Scenario,
+    executor: Executor,
+    *,
+    preemptions: int | None,
+    limit: int | None,
+    reduction: bool,
 ) -> None:
-    """Have `executor` search the branches that are left."""
+    """Have `executor` search the branches that are left. There is no reduction between them."""
     from concurrent.futures import FIRST_COMPLETED, wait  # noqa: PLC0415  few need it
 
     branches = search.take_pending()
@@ -292,7 +249,7 @@ def _share(
     while branches or running:
         while branches and len(running) < 2 * workers and (limit is None or found.explored + found.cut < limit):
             left = None if limit is None else limit - found.explored - found.cut
-            running.add(executor.submit(_search_branch, scenario, branches.pop(), preemptions, left))
+            running.add(executor.submit(_search_branch, scenario, branches.pop(), preemptions, left, reduction))
         if not running:
             found.interrupted = True
             return
@@ -310,12 +267,23 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def _search_branch(scenario: _Scenario, branch: Branch, preemptions: int | None, limit: int | None) -> Found:
+def _search_branch(
+    scenario: _Scenario,
+    branch: Branch,
+    preemptions: int | None,
+    limit: int | None,
+    reduction: bool,  # noqa: FBT001  submitted to an executor
+) -> Found:
     if _local.runner is None or _local.runner.scenario != scenario:
         _local.runner = _Runner(scenario)
-    search = Search(preemptions=preemptions, limit=limit, longest=scenario.longest, first=[branch])
-    with _rarer_collections():
-        search.work(_local.runner)
+    runner, longest = _local.runner, scenario.longest
+    search: Search | ReducedSearch
+    if reduction:
+        search = ReducedSearch(preemptions=preemptions, limit=limit, longest=longest, first=branch)
+    else:
+        search = Search(preemptions=preemptions, limit=limit, longest=longest, first=[branch])
+    with _rarer_collections(), _recorded(runner, search):
+        search.work(runner)
     return search.found
 
 
@@ -448,6 +416,10 @@ class _Runner:
 
     def run(self, guide: Guide) -> None:
         """Run one order."""
+        with _one_at_a_time:
+            self._run(guide)
+
+    def _run(self, guide: Guide) -> None:
         scenario, tasks = self.scenario, self._tasks
         self._order = guide.order
         tasks.now = 0.0
@@ -570,7 +542,7 @@ class _Run:
         error: OSError | None = None
         answer, process.answer = process.answer, None
         noted = self._notes()
-        with _recorder() if self._records else contextlib.nullcontext() as recorder:
+        with recording.Recorder() if self._records else contextlib.nullcontext() as recorder:
             try:
                 request: Waiting | None = advance(process.operation, answer)
             except StopIteration as stop:

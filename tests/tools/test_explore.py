@@ -381,6 +381,59 @@ def test_a_setup_that_fails_is_no_failing_order(explore: Runner, tmp_path: Path)
     assert done.stderr == "fakesysfs: --setup ended with status 4: wrong\n"
 
 
+# Shards ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [[], ["--no-reduction"], ["--preemptions", "2"]], ids=["", "all", "bounded"])
+def test_shards_together_are_the_search(explore: Runner, tmp_path: Path, options: list[str]) -> None:
+    programs = (
+        writes(POLICY, "online", "offline", "online"),
+        writes(POLICY, "online_kernel", "online_movable", "offline"),
+    )
+    options = [*options, "--check", f"! grep -qx offline {POLICY}"]
+    whole = explored(explore, tmp_path, *options, programs=programs, reduction=True)
+    files = []
+    for number in (1, 2):
+        done = run(explore, tmp_path, *options, "--shard", f"{number}/2", "--json", f"{number}.json", "--", *programs)
+        assert done.returncode in {0, 1}, done.stderr
+        assert done.stdout.startswith(f"Shard {number}/2:\n")
+        files.append(f"{number}.json")
+    parts = [json.loads((tmp_path / file).read_text()) for file in files]
+    assert all(part["explored"] for part in parts)
+    merged = run(explore, tmp_path, "--json", "merged.json", "--merge", *files)
+    assert merged.returncode == 1, merged.stderr
+    found = json.loads((tmp_path / "merged.json").read_text())
+    assert {key: found[key] for key in ("explored", "failed", "complete", "preemptions")} == {
+        key: whole.result[key] for key in ("explored", "failed", "complete", "preemptions")
+    }
+    assert found["explored"] == sum(part["explored"] for part in parts)
+    replayed = run(explore, tmp_path, "--replay", "explore-failure.json")
+    assert replayed.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("results", "why"),
+    [
+        (["1", "1"], "a search in 2 shards needs each of them once, and these are 1, 1"),
+        (["1"], "a search in 2 shards needs each of them once, and these are 1"),
+        (["1", "other"], "shard 2 is not of the same search as shard 1"),
+        (["1", "no shard"], "--merge needs files that `fakesysfs explore --shard --json` has written"),
+    ],
+)
+def test_what_cannot_be_merged(explore: Runner, tmp_path: Path, results: list[str], why: str) -> None:
+    shard = {"number": 1, "of": 2, "split": 3, "task": {}, "given_up": 0, "reduced": 0, "bounded": 0}
+    known = {
+        "1": {"preemptions": None, "shard": shard},
+        "other": {"preemptions": None, "shard": {**shard, "number": 2, "split": 4}},
+        "no shard": {"preemptions": None},
+    }
+    for name, result in known.items():
+        (tmp_path / name).write_text(json.dumps(result))
+    done = run(explore, tmp_path, "--merge", *results)
+    assert done.returncode == 2
+    assert why in done.stderr
+
+
 # Exit statuses, files -------------------------------------------------------------------------------------------------
 
 
@@ -395,6 +448,7 @@ def test_a_search_that_a_limit_ends_is_cut_short(explore: Runner, tmp_path: Path
     ("arguments", "why"),
     [
         ([], "no program is given"),
+        (["--shard", "3/2", "--", "true"], "--shard 3/2: give a part and how many there are"),
         (["--until", "1", "--", "true"], "--until needs --replay"),
         (["--machine", "missing", "--jobs", "2", "--", "true"], "missing"),
         (["--kernel", "missing", "--jobs", "2", "--", "true"], "missing"),

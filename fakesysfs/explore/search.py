@@ -259,7 +259,7 @@ class Search:
                         break
                     self._running += 1
                     self._started += 1
-                    return self._pop()
+                    return self._pop(first=until_pending is not None)
                 self._changed.wait()
             self._note_interruption()
             return None
@@ -267,11 +267,12 @@ class Search:
     def _keep(self, branch: Branch) -> None:
         self._branches.setdefault(0 if self._preemptions is None else branch.preemptions, []).append(branch)
 
-    def _pop(self) -> Branch:
+    def _pop(self, *, first: bool) -> Branch:
+        """The last branch, or the first one, after which there are more."""
         most = self._preemptions is not None and self.pending > MOST_PENDING
         preemptions = max(self._branches) if most else min(self._branches)
         branches = self._branches[preemptions]
-        branch = branches.pop()
+        branch = branches.pop(0 if first else -1)
         if not branches:
             del self._branches[preemptions]
         return branch

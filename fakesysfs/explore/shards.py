@@ -18,7 +18,7 @@ from fakesysfs.explore.order import Order
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import LONGEST, Branch, Found, Runner, Search
 
-BRANCHES_EACH = 8
+BRANCHES_EACH = 4
 """How many branches each shard gets, at least, if there are so many."""
 
 

@@ -18,7 +18,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Self
 
 from fakesysfs.ops.footprint import EVERYTHING, MACHINE, Footprint
@@ -213,6 +213,7 @@ def _setattr(kobj: Any, name: str, value: Any) -> None:
     object.__setattr__(kobj, name, value)
 
 
+@cache
 def _noting_init(init: Callable[..., None]) -> Callable[..., None]:
     def __init__(kobj: Any, *arguments: Any, **keywords: Any) -> None:  # noqa: N807  as inspect shows it
         if _running is not None:

@@ -219,15 +219,11 @@ def _recorded(runner: _Runner, search: Search | ReducedSearch) -> Iterator[None]
     if not isinstance(search, ReducedSearch):
         yield
         return
-    with _one_at_a_time:
-        recording.install(hooks())
     runner.records = True
     try:
         yield
     finally:
         runner.records = False
-        with _one_at_a_time:
-            recording.uninstall()
 
 
 def _share(
@@ -433,6 +429,8 @@ class _Runner:
         preempt = self._sysroot.kernel.preempt
         preempt.watched = scenario.inside
         run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes, records=self.records)
+        if self.records:
+            recording.install(hooks())  # not during the boot, which takes twice as long with them
         try:
             for number, program in enumerate(scenario.programs):
                 run.start(program_name(number), _name_of(program), program)
@@ -440,6 +438,8 @@ class _Runner:
         finally:
             preempt.watched = False
             run.close()
+            if self.records:
+                recording.uninstall()
         if guide.order.why is None:
             self._check(guide.order)
 

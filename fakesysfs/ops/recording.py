@@ -17,7 +17,7 @@ import re
 import types
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Self
 
@@ -55,8 +55,6 @@ class Hooks:
     """Places that are another place: two objects have the same container."""
     recording: tuple[type, ...] = ()
     """Classes whose objects record themselves, or are no place."""
-    replaced: list[tuple[type, str, Any]] = field(default_factory=list)
-    """What `install` has replaced."""
 
 
 class _Recording:
@@ -213,7 +211,6 @@ def _setattr(kobj: Any, name: str, value: Any) -> None:
     object.__setattr__(kobj, name, value)
 
 
-@cache
 def _noting_init(init: Callable[..., None]) -> Callable[..., None]:
     def __init__(kobj: Any, *arguments: Any, **keywords: Any) -> None:  # noqa: N807  as inspect shows it
         if _running is not None:
@@ -223,6 +220,20 @@ def _noting_init(init: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
+@cache
+def _replacements(classes: tuple[type, ...]) -> list[tuple[type, str, Any, Any]]:
+    """What the hooks replace: class, name, the hook, what was there."""
+    found: list[tuple[type, str, Any, Any]] = []
+    for kind in classes:
+        if not any(base in classes for base in kind.__mro__[1:]):
+            found += [(kind, "__getattribute__", _getattribute, _MISSING), (kind, "__setattr__", _setattr, _MISSING)]
+        if "__init__" in kind.__dict__:
+            init = kind.__dict__["__init__"]
+            found.append((kind, "__init__", _noting_init(init), init))
+    assert not any(name in kind.__dict__ for kind, name, _, before in found if before is _MISSING)
+    return found
+
+
 def install(hooks: Hooks) -> None:
     """Put the hooks into the classes, until as many calls of `uninstall`. A process has one set of hooks."""
     global _hooks, _installed  # noqa: PLW0603
@@ -230,17 +241,8 @@ def install(hooks: Hooks) -> None:
     if _installed > 1:
         return
     _hooks = hooks
-    for kind in hooks.classes:
-        if not any(base in hooks.classes for base in kind.__mro__[1:]):
-            _replace(hooks, kind, "__getattribute__", _getattribute)
-            _replace(hooks, kind, "__setattr__", _setattr)
-        if "__init__" in kind.__dict__:
-            _replace(hooks, kind, "__init__", _noting_init(kind.__dict__["__init__"]))
-
-
-def _replace(hooks: Hooks, kind: type, name: str, value: Any) -> None:
-    hooks.replaced.append((kind, name, kind.__dict__.get(name, _MISSING)))
-    setattr(kind, name, value)
+    for kind, name, hook, _ in _replacements(hooks.classes):
+        setattr(kind, name, hook)
 
 
 def uninstall() -> None:
@@ -250,12 +252,11 @@ def uninstall() -> None:
     if _installed:
         return
     assert _hooks is not None
-    for kind, name, before in _hooks.replaced:
+    for kind, name, _, before in _replacements(_hooks.classes):
         if before is _MISSING:
             delattr(kind, name)
         else:
             setattr(kind, name, before)
-    _hooks.replaced.clear()
 
 
 def classes_of(modules: Iterable[types.ModuleType], without: tuple[type, ...]) -> tuple[type, ...]:

@@ -210,14 +210,13 @@ class Gate:
             released = self._held[token] = trio.Event()
             self.tell("held", token, what, thread, path)
             await released.wait()
-            if what != "walk":
-                record_everything()
         return not self._closed
 
     @contextlib.contextmanager
     def asleep(self, thread: int, request: Sleep | Wait) -> Iterator[None]:
         """Tell that an operation waits in the kernel; what wakes it tells at once that it does no more."""
-        record_everything()
+        if isinstance(request, Sleep):
+            record_everything()
         token = next(self._tokens)
         awake = False
 
@@ -265,6 +264,8 @@ class HoldingDriver(OperationDriver):
             answer = await super()._grant(request, caller)
         if answer is Answer.WOKEN:
             await self._gate.hold("goes on", caller.opener)
+        if isinstance(request, Sleep) or answer is not Answer.WOKEN:
+            record_everything()  # neither time nor signals are recorded
         return answer
 
 

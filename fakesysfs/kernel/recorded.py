@@ -63,7 +63,7 @@ ALIASES: Mapping[Hashable, Hashable] = {("Libnvdimm", "_buses"): ("Kernel", "bus
 @cache
 def hooks() -> Hooks:
     """The hooks for all modules of the kernel."""
-    # A wait conflicts with everything (testing/exploration.py, fuse/gate.py); so its queue is no place.
+    # Who waits has read a field, such as `locked`, and who wakes it up changes that. So the queue is no place.
     apart = (IntervalMap, Printk, Uevents, sched.WaitQueue)
     modules = [module for name, module in sys.modules.items() if name.startswith(f"{_PACKAGE}.")]
     return Hooks(

@@ -355,6 +355,8 @@ class _Process:
         self.answer: Answer | None = None
         self.waits: Waiting | None = None
         """What the call waits for."""
+        self.has_slept = False
+        """Whether the call has waited for time to pass."""
         self.error: Exception | None = None
         """What the program let out."""
 
@@ -369,6 +371,7 @@ class _Process:
     def go_on(self, value: Any, error: BaseException | None = None) -> None:
         """Run the program's own code up to its next call."""
         self.operation = self.answer = None
+        self.has_slept = False
         try:
             call = self.program.send(value) if error is None else self.program.throw(error)
         except StopIteration:
@@ -552,8 +555,8 @@ class _Run:
         footprint = None if recorder is None else recorder.footprint
         if footprint is not None:
             footprint.notes = error is not None or self._notes() != noted
-            if goes_on or request is not None:
-                footprint.write(EVERYTHING)  # it holds a lock, or waits for one
+            if process.has_slept or isinstance(request, Sleep):
+                footprint.write(EVERYTHING)  # the time is not recorded
             elif call.path.startswith(NOT_RECORDED):
                 (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
         result = _waits_in_words(request) if request is not None else _in_words(call, value, error)
@@ -602,6 +605,7 @@ class _Run:
             return
         process.waits = request
         if isinstance(request, Sleep):
+            process.has_slept = True
             self._slept += 1
             heapq.heappush(self._timers, (self._tasks.now + request.seconds, self._slept, process))
             return

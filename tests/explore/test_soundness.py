@@ -131,6 +131,7 @@ def outcomes(
     reduction: bool,
     before: Sequence[Call] = (),
     preemptions: int | None = None,
+    inside: bool = False,
 ) -> tuple[set[object], int]:
     """What came of all orders, after the calls `before`, and how many were explored."""
     seen = Outcomes()
@@ -149,6 +150,7 @@ def outcomes(
         check=seen.check,
         reduction=reduction,
         preemptions=preemptions,
+        inside=inside,
     )
     assert found.complete or preemptions is not None
     assert not found.failed
@@ -200,6 +202,22 @@ def test_a_bounded_search_misses_nothing_within_its_bound(first: int, number: in
         all_outcomes, all_orders = outcomes(programs, kernel, reduction=False, preemptions=bound)
         some_outcomes, some_orders = outcomes(programs, kernel, reduction=True, preemptions=bound)
         assert some_outcomes == all_outcomes, (seed, kernel, bound, programs)
+        explored, reduced = explored + all_orders, reduced + some_orders
+    assert reduced < explored
+
+
+@pytest.mark.parametrize(("first", "number"), parts(60, 3, first=7000))
+def test_the_same_outcomes_inside_of_operations(first: int, number: int) -> None:
+    explored = reduced = 0
+    for seed in range(first, first + number):
+        chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
+        kernel = chance.choice(KERNELS)
+        some = [call for call in calls(kernel) if call[0] == "write" or chance.random() < 0.2]
+        before, *programs = [[chance.choice(some) for _ in range(steps)] for steps in (chance.randint(0, 2), 1, 1)]
+        programs[0] += [chance.choice(some) for _ in range(chance.randint(0, 1))]
+        all_outcomes, all_orders = outcomes(programs, kernel, reduction=False, before=before, inside=True)
+        some_outcomes, some_orders = outcomes(programs, kernel, reduction=True, before=before, inside=True)
+        assert some_outcomes == all_outcomes, (seed, kernel, before, programs)
         explored, reduced = explored + all_orders, reduced + some_orders
     assert reduced < explored
 

@@ -27,7 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sysroot": (*FACES, "kernel", "kernfs", "ops"),
     "machine": ("kernel", "ops"),
     "fuse": ("kernfs", "ops"),
-    "sandbox": ("fuse", "kernel", "machine", "ops", "sysfs", "sysroot"),
+    "sandbox": ("fuse", "kernel", "machine", "sysfs", "sysroot"),
     "explore": ("fuse", "ops", "sandbox"),
     "testing": ("explore", "fuse", "kernel", "kernfs", "machine", "ops", "sysfs", "sysroot"),
     "lab": (),

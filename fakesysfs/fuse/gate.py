@@ -61,7 +61,7 @@ from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import CallingProcess, Journal, KernelError, Stat, Tree, names_in
 from fakesysfs.ops.errors import NAMES
 from fakesysfs.ops.footprint import EVERYTHING
-from fakesysfs.ops.recording import current, record_everything
+from fakesysfs.ops.recording import Hooks, current, record_everything
 from fakesysfs.ops.sched import Answer, Preempt, Sleep, Wait, Waiting
 
 _PACKET_BYTES = 65536
@@ -115,8 +115,8 @@ class Gate:
     """The server's end of the socket, and what it holds.
 
     `watch` is called with whether the kernel is to stop at its preemption points. `look` looks at the
-    machine, and returns what says how it has changed since. `install` and `notes` are needed to record: the first
-    puts the hooks of ops/recording.py into the model, the second returns what differs once something was logged.
+    machine, and returns what says how it has changed since. `hooks` and `notes` are needed to record: the first
+    returns the hooks for the model, the second what differs once something was logged.
     """
 
     def __init__(
@@ -124,10 +124,10 @@ class Gate:
         descriptor: int,
         watch: Callable[[bool], None],
         look: Callable[[], Callable[[], Sequence[str]]],
-        install: Callable[[], None],
+        hooks: Callable[[], Hooks],
         notes: Callable[[], object],
     ) -> None:
-        self.records = StepRecords(install, notes)
+        self.records = StepRecords(hooks, notes)
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._notes = self._socket
@@ -168,12 +168,13 @@ class Gate:
             self._closed = True
             watched, described, recorded = arguments
             self._watch(watched)
-            self.records.switch(on=recorded)
+            if recorded:
+                self.records.start()
             self._changes = self._look() if described else None
             self.tell("closed")
         elif word == "open":
             self._closed = False
-            self.records.end()
+            self.records.stop()
             self._watch(False)  # noqa: FBT003  its only parameter
             self._pass_once.clear()
             self.walks.clear()

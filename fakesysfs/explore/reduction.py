@@ -27,6 +27,7 @@ just taking has read and changed. So it may explore an order that a single worke
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -109,6 +110,8 @@ class _Place:
     unfinished: int = 0
     """How many of those tried have something left to be tried after them, or run now."""
 
+    queued: int | None = None
+    """With how many preemptions it waits for its turn."""
     bound: int | None = None
     """The most preemptions of an order."""
 
@@ -184,8 +187,11 @@ class ReducedSearch:
     def _begin(self, *, order_matters: bool) -> None:
         self.order_matters = order_matters
         self.found = Found(reduces=True)
-        self._open: list[_Place] = []
+        self._open: dict[_Place, None] = {}
         """The places at which something is left to be tried, or after which something is or runs."""
+        self._queue: list[tuple[int, int, int, _Place]] = []
+        """A heap of places: by preemptions, if they are bounded, then the deepest first, then the last one."""
+        self._queued = 0
         self._running = 0
         self._started = 0
         self._beginning = object()
@@ -253,10 +259,27 @@ class ReducedSearch:
 
     def _next(self) -> _Place | None:
         """The place with the fewest preemptions, if they are bounded; the deepest one of those."""
-        places = [place for place in self._open if place.left]
-        if self._preemptions is None:
-            return max(places, key=lambda place: place.depth, default=None)
-        return max(places, key=lambda place: (-place.cost(place.left[0]), place.depth), default=None)
+        while self._queue:
+            preemptions, _, _, place = self._queue[0]
+            if place.left and self._rank(place) == preemptions:
+                return place
+            heapq.heappop(self._queue)
+            place.queued = None
+            self._enqueue(place)
+        return None
+
+    def _rank(self, place: _Place) -> int:
+        return 0 if self._preemptions is None else place.cost(place.left[0])
+
+    def _enqueue(self, place: _Place) -> None:
+        """Have a place taken at which something is left to be tried."""
+        if not place.left:
+            return
+        rank = self._rank(place)
+        if place.queued is None or rank < place.queued:
+            place.queued = rank
+            self._queued += 1
+            heapq.heappush(self._queue, (rank, -place.depth, -self._queued, place))
 
     def _is_at_a_limit(self) -> bool:
         too_many = self._limit is not None and self._started >= self._limit
@@ -320,16 +343,18 @@ class ReducedSearch:
                 path.append(_Taken(place, chosen))
                 place.taken[chosen] = path[-1]
                 place.unfinished = 1
-                self._open.append(place)
+                self._open[place] = None
             path[position].step = order.steps[position]
             path[position].footprint = order.footprints[position] or UNKNOWN
             self._look_for_races(path, position)
+        for taken in path:
+            self._enqueue(taken.place)
 
     def _finish(self, place: _Place) -> None:
         """An order that was run from this place, or after it, has ended: forget what is done."""
         place.unfinished -= 1
         while not (place.unfinished or place.left):
-            self._open.remove(place)
+            del self._open[place]
             self.found.bounded += place.bounded
             if place.above is None:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import stat
@@ -11,17 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from fakesysfs.explore.order import program_name
+from fakesysfs.explore.search import run_order
 from fakesysfs.kernfs import Caller, Tree, names_in, open_file
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.footprint import Footprint
 from fakesysfs.testing import ExploreHandle, RunningMachine, explore
-from fakesysfs.testing.exploration import Program
+from fakesysfs.testing.exploration import Program, _Runner, _Scenario
 
 MACHINE = Path(__file__).with_name("two-devices.toml")
 MEMORY, DAX = "/sys/devices/system/memory", "/sys/bus/dax"
 BLOCKS = (32, 33, 64, 65)
 KERNELS = ("hotplug-v3", "7.3", "7.2")
 CALLER = Caller(1, "test")
+STEPS = 12
+"""Of a sequence whose steps are swapped."""
 DIFFERS = {"/sys/kernel/uevent_seqnum"}
 """What shows the order in which things happened, and nothing else."""
 
@@ -222,21 +228,39 @@ def test_the_same_outcomes_inside_of_operations(first: int, number: int) -> None
     assert reduced < explored
 
 
-@pytest.mark.parametrize(("first", "number"), parts(400, 5, first=10_000))
+@pytest.mark.parametrize(("first", "number"), parts(2000, 5, first=10_000))
 def test_steps_that_commute_can_be_swapped(first: int, number: int) -> None:
-    """After random writes, two calls that the search takes to commute do: same results, same machine."""
-    commuting, seed = 0, first
-    while commuting < number:
+    """`number` pairs of calls that the search takes to commute: in the other order same results, same machine.
+
+    A sequence of calls is compared with another one that has many of its pairs the other way round.
+    """
+    swapped, seed = 0, first
+    while swapped < number:
         chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
         seed += 1
         kernel = chance.choice(KERNELS)
         everything = calls(kernel)
         writes = [call for call in everything if call[0] == "write"]
-        before = [chance.choice(everything) for _ in range(chance.randint(0, 4))]
-        pair = [[chance.choice(everything)], [chance.choice(writes if chance.random() < 0.7 else everything)]]
-        _, explored = outcomes(pair, kernel, reduction=True, before=before)
-        if explored == 1:
-            commuting += 1
-            both, orders = outcomes(pair, kernel, reduction=False, before=before)
-            assert orders == 2
-            assert len(both) == 1, (seed - 1, kernel, before, pair)
+        sequence = [chance.choice(writes if chance.random() < 0.6 else everything) for _ in range(STEPS)]
+        seen = Outcomes()
+        programs = tuple(seen.program(number, [call]) for number, call in enumerate(sequence))
+        runner = _Runner(_Scenario(programs, str(MACHINE), kernel, None, seen.check, inside=False, longest=STEPS))
+        runner.records = True
+        order = run_order(runner, [program_name(number) for number in range(STEPS)])
+        other = shuffled(order.footprints, chance)
+        swapped += sum(one > two for one, two in itertools.combinations(other, 2))
+        run_order(runner, [program_name(number) for number in other])
+        assert len(seen.found) == 1, (seed - 1, kernel, [sequence[number] for number in other])
+
+
+def shuffled(footprints: Sequence[Footprint | None], chance: random.Random) -> list[int]:
+    """The numbers of the steps in an order that differs by swaps of neighbours that commute."""
+    order = list(range(len(footprints)))
+    for _ in range(len(order) ** 2):
+        at = chance.randrange(len(order) - 1)
+        one, two = footprints[order[at]], footprints[order[at + 1]]
+        assert one is not None
+        assert two is not None
+        if not one.conflicts(two):
+            order[at : at + 2] = order[at + 1], order[at]
+    return order

@@ -1,22 +1,32 @@
-"""How many orders a second `fakesysfs explore` runs of real programs.
+"""How many orders a second `explore` runs: of real programs, and of async functions in process.
 
-    .venv/bin/python benchmarks/explore.py
+    .venv/bin/python benchmarks/explore.py [--profile]
 
-Two shell programs write words to auto_online_blocks. The rates depend on the host and its load; the
-last column, how much faster two workers are, less so.
+Two programs write words to auto_online_blocks: no order can be left out, so this is the price of the search. The
+rates depend on the host and its load; how much faster two workers are, less so. In process it is CPU time.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
+import pstats
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
+
+from fakesysfs.testing import ExploreHandle, explore
 
 POLICY = "/sys/devices/system/memory/auto_online_blocks"
+
+
+WORDS = ("online", "offline"), ("online_kernel", "online_movable")
 
 
 def program(words: tuple[str, str], count: int) -> str:
@@ -24,12 +34,30 @@ def program(words: tuple[str, str], count: int) -> str:
     return "; ".join(f"echo {word} > {POLICY}" for word in islice(cycle(words), count))
 
 
-def rate(count: int, jobs: int, limit: int) -> float:
+def in_process(words: tuple[str, str], count: int) -> Callable[[ExploreHandle], Coroutine[Any, Any, None]]:
+    """An async function that does the same."""
+
+    async def write(m: ExploreHandle) -> None:
+        for word in islice(cycle(words), count):
+            await m.write(POLICY, word)
+
+    return write
+
+
+def rate_in_process(count: int, limit: int, *, reduction: bool) -> float:
+    """Orders in a second of CPU time."""
+    programs = [in_process(words, count) for words in WORDS]
+    began = time.process_time()
+    explored = explore(programs, limit=limit, reduction=reduction).explored
+    return explored / (time.process_time() - began)
+
+
+def rate(count: int, jobs: int, limit: int, options: Sequence[str] = ()) -> float:
     """Orders a second of two programs with that many writes each."""
-    programs = program(("online", "offline"), count), program(("online_kernel", "online_movable"), count)
+    programs = [program(words, count) for words in WORDS]
     with tempfile.TemporaryDirectory() as directory:
         result = Path(directory, "result.json")
-        options = ["--jobs", str(jobs), "--limit", str(limit), "--json", str(result)]
+        options = [*options, "--jobs", str(jobs), "--limit", str(limit), "--json", str(result)]
         line = [sys.executable, "-m", "fakesysfs", "explore", *options, "--", *programs]
         subprocess.run(line, check=False, stdout=subprocess.DEVNULL)
         found = json.loads(result.read_text("utf-8"))
@@ -40,11 +68,23 @@ def main() -> None:
     """Measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=200, help="orders of each measurement (default: 200)")
-    limit = parser.parse_args().limit
-    print(f"{'writes':10} {'one worker':>12} {'two workers':>12} {'ratio':>6}")
+    parser.add_argument("--profile", action="store_true", help="say where the time of orders in process goes")
+    options = parser.parse_args()
+    limit = options.limit
+    if options.profile:
+        profile = cProfile.Profile()
+        profile.runcall(rate_in_process, 8, limit, reduction=True)
+        pstats.Stats(profile).sort_stats("cumulative").print_stats("fakesysfs", 30)
+        return
+    print(f"{'writes':28} {'one worker':>12} {'two workers':>12} {'ratio':>6}")
     for count in (4, 8):
-        one, two = rate(count, 1, limit), rate(count, 2, limit)
-        print(f"{f'{count} + {count}':10} {one:10.1f}/s {two:10.1f}/s {two / one:6.2f}")
+        for more in ([], ["--no-reduction"]):
+            one, two = rate(count, 1, limit, more), rate(count, 2, limit, more)
+            what = f"{count} + {count} {' '.join(more)}"
+            print(f"{what:28} {one:10.1f}/s {two:10.1f}/s {two / one:6.2f}")
+    for reduction in (True, False):
+        what = f"in process, 8 + 8{'' if reduction else ', no reduction'}"
+        print(f"{what:28} {rate_in_process(8, 2 * limit, reduction=reduction):10.1f}/s")
 
 
 if __name__ == "__main__":

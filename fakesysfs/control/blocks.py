@@ -79,11 +79,11 @@ CONTROL_BLOCK = DirectoryKind[ControlBlock](
 
 FAMILY: Indexed[ControlBlocks] = Indexed(
     prefix="memory",
-    runs=lambda blocks: [(first, last) for first, last, _ in blocks.kernel.memory_blocks.runs],
-    has=lambda blocks, index: blocks.kernel.memory_blocks.runs.get(index) is not None,
+    runs=lambda blocks: [(first, last) for first, last, _ in blocks.kernel.memory_blocks.runs.groups()],
+    has=lambda blocks, index: blocks.kernel.memory_blocks.runs.group_of(index) is not None,
     count=lambda blocks: blocks.kernel.memory_blocks.count,
     directory=ControlBlock,
-    run=lambda blocks, index: blocks.kernel.memory_blocks.runs.span(index),
+    run=lambda blocks, index: blocks.kernel.memory_blocks.span(index),
     doc="What can be done to a block from outside.",
 )
 """The directories in control/blocks."""

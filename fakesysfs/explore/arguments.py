@@ -38,6 +38,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         type=_count,
         help="leave out orders in which more than N times a program stops that could have gone on",
     )
+    parser.add_argument(
+        "--no-reduction",
+        action="store_true",
+        help="explore orders that differ in steps that commute only, too; programs that talk to each other by "
+        "files of the host, pipes or signals need this",
+    )
     parser.add_argument("--limit", metavar="N", type=_count, help="end the search after so many orders")
     parser.add_argument("--seconds", metavar="S", type=float, help="end the search after that time")
     parser.add_argument(
@@ -47,6 +53,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="how many orders run at once, each on its mount; default: 1",
     )
+    parser.add_argument(
+        "--shard",
+        metavar="K/N",
+        help="explore the K-th of N parts, for instance on one of N machines; --json writes it for --merge",
+    )
+    parser.add_argument("--merge", metavar="PATH", nargs="+", help="report what all parts of a search have found")
     parser.add_argument("--json", metavar="PATH", help="write the result to this file too; - is standard output")
     parser.add_argument(
         "--html",

@@ -19,7 +19,10 @@ from fakesysfs.explore import report
 from fakesysfs.explore.messages import Task, step_of
 from fakesysfs.explore.minimise import ATTEMPTS, minimise
 from fakesysfs.explore.order import Order, Step, program_name
+from fakesysfs.explore.reduction import ReducedSearch
+from fakesysfs.explore.report import AnySearch
 from fakesysfs.explore.search import Found, Search, run_order
+from fakesysfs.explore.shards import MergeError, Shard, ShardedSearch, as_json, merge
 from fakesysfs.explore.workers import CannotRunError, Worker
 from fakesysfs.sandbox.server import Fake
 from fakesysfs.trace import Target
@@ -42,6 +45,8 @@ _FILE = "explore-failure{}.json"
 def main(options: argparse.Namespace) -> int:
     """Explore, or replay; returns the exit status."""
     try:
+        if options.merge is not None:
+            return _merge(options)
         return _replay(options) if options.replay is not None else _explore(options)
     except CannotRunError as error:
         if str(error):
@@ -61,37 +66,95 @@ def _explore(options: argparse.Namespace) -> int:
         raise CannotRunError("--until needs --replay: give both", WRONG_USE)
     if not options.programs:
         raise CannotRunError("no program is given: `fakesysfs explore -- 'PROGRAM' 'PROGRAM'`", WRONG_USE)
+    shard = None if options.shard is None else _shard(options.shard)
     fake = Fake(options.machine, options.kernel)
     task = Task(tuple(options.programs), options.setup, options.check, options.always, options.inside)
     with _workers(fake, task, options.jobs) as workers:
-        search = Search(
-            preemptions=options.preemptions,
-            limit=options.limit,
-            seconds=options.seconds,
-            longest=LONGEST,
-            told=_Progress() if sys.stderr.isatty() else None,
-        )
+        search = _new_search(options, shard)
+        for worker in workers:
+            worker.records = search.found.reduces
         _search(search, workers)
         seconds = search.elapsed
         orders = _shortest(workers[0], search.found, seconds * options.jobs / max(1, search.found.explored))
-    files = _write_orders(fake, task, orders)
-    print(
-        report.text(
-            search.found,
-            orders,
-            seconds=seconds,
-            preemptions=options.preemptions,
-            replay=lambda order: f"fakesysfs explore --replay {files.get(order.schedule, 'FILE')}",
-        ),
-        file=sys.stderr if options.json == "-" else sys.stdout,
-    )
+    more = {}
+    if isinstance(search, ShardedSearch) and shard is not None:
+        more["shard"] = as_json(shard, search.digest, _known(fake, task), search.found)
     if options.html is not None:
         _write_pages(options.html, fake, task, orders)
+    return _report(options, search.found, orders, _write_orders(fake, task, orders), seconds, options.preemptions, more)
+
+
+def _report(
+    options: argparse.Namespace,
+    found: Found,
+    orders: Sequence[Order],
+    files: dict[tuple[str, ...], str],
+    seconds: float,
+    preemptions: int | None,
+    more: dict[str, Any],
+) -> int:
+    """Print the report and write the result; returns the exit status. `more` is added to the result."""
+    out = sys.stderr if options.json == "-" else sys.stdout
+    if options.shard is not None:
+        print(f"Shard {options.shard}:", file=out)
+    text = report.text(
+        found,
+        orders,
+        seconds=seconds,
+        preemptions=preemptions,
+        replay=lambda order: f"fakesysfs explore --replay {files.get(order.schedule, 'FILE')}",
+    )
+    print(text, file=out)
     if options.json is not None:
-        _write_json(options.json, search.found, orders, options.preemptions, seconds)
-    if search.found.failed:
+        _write_json(options.json, found, orders, preemptions, seconds, more)
+    if found.failed:
         return SOME_FAIL
-    return NONE_FAILS if search.found.complete or _is_bounded_only(search.found) else CUT_SHORT
+    return NONE_FAILS if found.complete or _is_bounded_only(found) else CUT_SHORT
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError:
+        raise CannotRunError(f"--shard {text}: give a part and how many there are, such as 1/3", WRONG_USE) from None
+
+
+def _merge(options: argparse.Namespace) -> int:
+    """Report what shards have found."""
+    results = [
+        _read_json(path, "no result of a shard, which `fakesysfs explore --shard --json` writes")
+        for path in options.merge
+    ]
+    try:
+        found, orders = merge(results)
+        known = results[0]["shard"]["task"]
+        fake, task = _task_of(known)
+        seconds, preemptions = sum(result["seconds"] for result in results), results[0]["preemptions"]
+    except MergeError as error:
+        raise CannotRunError(f"--merge: {error}", WRONG_USE) from None
+    except (KeyError, TypeError, ValueError):
+        raise CannotRunError(
+            "--merge needs files that `fakesysfs explore --shard --json` has written", WRONG_USE
+        ) from None
+    shortest: dict[str, Order] = {}
+    for order in orders:
+        shortest.setdefault(order.kind, order)
+    files = _write_orders(fake, task, list(shortest.values()))
+    if options.html is not None:
+        _write_pages(options.html, fake, task, list(shortest.values()))
+    return _report(options, found, orders, files, seconds, preemptions, {})
+
+
+def _new_search(options: argparse.Namespace, shard: Shard | None) -> Search | ReducedSearch | ShardedSearch:
+    told = _Progress() if sys.stderr.isatty() else None
+    limit, seconds = options.limit, options.seconds
+    if shard is not None:
+        reduction = not (options.no_reduction or options.always)
+        bounds = {"preemptions": options.preemptions, "limit": limit, "seconds": seconds, "longest": LONGEST}
+        return ShardedSearch(shard, reduction=reduction, told=told, **bounds)
+    # --always sees the machine between two steps that commute.
+    kind = Search if options.no_reduction or options.always else ReducedSearch
+    return kind(preemptions=options.preemptions, limit=limit, seconds=seconds, longest=LONGEST, told=told)
 
 
 def _is_bounded_only(found: Found) -> bool:
@@ -105,7 +168,7 @@ class _Progress:
     def __init__(self) -> None:
         self._next = time.monotonic() + _PROGRESS_SECONDS
 
-    def __call__(self, search: Search) -> None:
+    def __call__(self, search: AnySearch) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _PROGRESS_SECONDS
             _say(report.progress(search))
@@ -126,7 +189,7 @@ def _workers(
             worker.close()
 
 
-def _search(search: Search, workers: Sequence[Worker]) -> None:
+def _search(search: AnySearch, workers: Sequence[Worker]) -> None:
     """Search with all workers until the search ends.
 
     Ctrl-C ends it after the orders that run now; a second one ends these too.
@@ -185,20 +248,37 @@ def print_steps(steps: Sequence[Step]) -> None:
 
 
 def _as_json(order: Order) -> dict[str, Any]:
-    return {"schedule": " ".join(order.schedule), "steps": [asdict(step) for step in order.steps], "why": order.why}
+    return {
+        "schedule": " ".join(order.schedule),
+        "steps": [asdict(step) for step in order.steps],
+        "why": order.why,
+        "kind": order.kind,
+        "runnable": order.runnable[: len(order.steps)],
+    }
 
 
-def _write_json(file: str, found: Found, orders: Sequence[Order], preemptions: int | None, seconds: float) -> None:
+def _write_json(
+    file: str,
+    found: Found,
+    orders: Sequence[Order],
+    preemptions: int | None,
+    seconds: float,
+    more: dict[str, Any],
+) -> None:
     reported = {order.schedule for order in orders}
     failures = [*orders, *(order for order in found.failures if order.schedule not in reported)]
     result = {
         "explored": found.explored,
         "cut": found.cut,
+        "reduction": found.reduces,
+        "conflicts": found.conflicts,
+        "conflicts_both_ways": found.conflicts_both_ways,
         "failed": found.failed,
         "complete": found.complete,
         "preemptions": preemptions,
         "seconds": round(seconds, 3),
         "failures": [_as_json(order) for order in failures],
+        **more,
     }
     text = json.dumps(result, indent=1) + "\n"
     if file == "-":
@@ -215,7 +295,7 @@ def _write_orders(fake: Fake, task: Task, orders: Sequence[Order]) -> dict[tuple
     files = {}
     for number, order in enumerate(orders):
         file = _FILE.format(f"-{number + 1}" if number else "")
-        known = {"machine": fake.machine, "kernel": fake.kernel, **asdict(task), "kind": order.kind, **_as_json(order)}
+        known = {**_known(fake, task), **_as_json(order)}
         try:
             Path(file).write_text(json.dumps(known, indent=1) + "\n", "utf-8")
         except OSError as error:
@@ -244,21 +324,39 @@ def _write_pages(file: str, fake: Fake, task: Task, orders: Sequence[Order]) -> 
             return
 
 
+def _known(fake: Fake, task: Task) -> dict[str, Any]:
+    """All that an order depends on."""
+    return {"machine": fake.machine, "kernel": fake.kernel, **asdict(task)}
+
+
+def _task_of(known: dict[str, Any]) -> tuple[Fake, Task]:
+    words = {name: known[name] for name in ("setup", "check", "always", "inside")}
+    return Fake(known["machine"], known["kernel"]), Task(tuple(known["programs"]), **words)
+
+
+def _read_json(path: str, what: str) -> dict[str, Any]:
+    try:
+        known = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise CannotRunError(f"{path}: {error.strerror}", WRONG_USE) from None
+    except ValueError:
+        known = None
+    if not isinstance(known, dict):
+        raise CannotRunError(f"{path}: this is {what}", WRONG_USE)
+    return known
+
+
 def _replay(options: argparse.Namespace) -> int:
     if options.programs:
         raise CannotRunError("--replay takes the programs from its file: leave them out", WRONG_USE)
+    what = "no order that `fakesysfs explore` has written"
+    known = _read_json(options.replay, what)
     try:
-        known = json.loads(Path(options.replay).read_text("utf-8"))
-        fake = Fake(known["machine"], known["kernel"])
-        words = {name: known[name] for name in ("setup", "check", "always", "inside")}
-        task = Task(tuple(known["programs"]), **words)
+        fake, task = _task_of(known)
         steps = [step_of(step) for step in known["steps"]]
         schedule = known["schedule"].split()
-    except OSError as error:
-        raise CannotRunError(f"{options.replay}: {error.strerror}", WRONG_USE) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        why = "this is no order that `fakesysfs explore` has written"
-        raise CannotRunError(f"{options.replay}: {why}", WRONG_USE) from None
+        raise CannotRunError(f"{options.replay}: this is {what}", WRONG_USE) from None
     if options.until is not None and options.until > len(schedule):
         raise CannotRunError(f"--until {options.until}: the order has {len(schedule)} steps", WRONG_USE)
     with _workers(fake, task, 1, until=options.until, shown=True) as (worker,):

@@ -24,14 +24,19 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from fakesysfs.explore import programs
 from fakesysfs.explore.messages import READY, Line, Ran, Request, Task
-from fakesysfs.explore.order import DivergedError, Guide, Step, TooLongError, program_name, program_of
+from fakesysfs.explore.order import AsleepError, DivergedError, Guide, Step, TooLongError, program_name, program_of
+from fakesysfs.explore.polls import LAST_POLLS, POLLS, Polls
 from fakesysfs.explore.programs import Programs
+from fakesysfs.explore.reduction import SleepingGuide
 from fakesysfs.fuse.callers import pending_signals
 from fakesysfs.fuse.descriptors import close_all_but
+from fakesysfs.ops.errors import NAMES
+from fakesysfs.ops.footprint import EVERYTHING, Footprint
 from fakesysfs.sandbox import linux
 from fakesysfs.sandbox.init import kill_descendants
 
@@ -55,6 +60,7 @@ _STANDARD_ERROR_BYTES = 500
 _SHELL = "/bin/sh"
 _NOT_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT)
 """Signals that Python, or the controller, ignores, and what it starts does not."""
+_NETLINK_KOBJECT_UEVENT = "15"
 _SIGNALED = 128
 _TIMED_OUT = 124
 """The exit status of a command that took too long, as timeout(1) has it."""
@@ -95,6 +101,7 @@ class Controller:
         control = os.environ["FAKESYSFS_CONTROL"]
         self._reset_path = f"{control}/reset"
         self._programs = Programs()
+        self._polls = Polls()
         self._held: dict[int, _Held] = {}
         self._asleep: dict[int, bool] = {}
         """Operations that wait in the kernel, and whether a clock ends that."""
@@ -104,6 +111,12 @@ class Controller:
         """What the last look showed, when nobody ran."""
         self._shown = False
         self._described = False
+        self._recorded = False
+        self._footprints: list[Footprint] = []
+        """What the last step has read and changed, once the server has said it."""
+        self._order_is_read = False
+        self._order_counts = False
+        """An earlier order has had somebody who reads the order of messages, or hears uevents."""
         self._is_closed = False
         self._notes, at_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         at_server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
@@ -114,8 +127,10 @@ class Controller:
 
     def run(self, request: Request) -> Ran:
         """Run one order."""
-        guide = Guide(request.schedule, longest=request.longest, loosely=request.loosely)
+        guide = _guide_for(request)
         self._shown, self._described = request.shown, request.described
+        self._recorded = request.recorded
+        self._order_is_read, self._order_counts = False, request.order_matters
         order = guide.order
         ran = Ran(order.steps, order.runnable)
         try:
@@ -125,9 +140,13 @@ class Controller:
             ran.diverged = diverged.expected, diverged.found
         except TooLongError:
             ran.too_long = True
+        except AsleepError:
+            ran.asleep = True
         except _CannotRunError as cannot:
             ran.error = str(cannot)
         ran.why, ran.kind = order.why, order.kind
+        ran.order_is_read = self._order_is_read
+        ran.footprints = [None if footprint is None else footprint.packed() for footprint in order.footprints]
         return ran
 
     def _run(self, guide: Guide, until: int | None) -> None:
@@ -140,6 +159,7 @@ class Controller:
             statuses = self._end()
         if failure is None:
             failure = self._look_at_the_end(statuses)
+        self._ask_what_was_recorded()  # --check may have read the order of messages
         if failure is not None:
             guide.order.kind, guide.order.why = failure
 
@@ -162,7 +182,7 @@ class Controller:
     def _close(self) -> None:
         """Close the gate, and wait until it is."""
         self._is_closed = False
-        self._tell("close", self._task.inside, self._described)
+        self._tell("close", self._task.inside, self._described, self._recorded)
         end = time.monotonic() + DEADLINE_SECONDS
         while not self._is_closed:
             self._hear(1)
@@ -172,6 +192,7 @@ class Controller:
     def _start(self) -> None:
         """Start the programs, one after another: what they do before their first step is ordered as well."""
         self._programs = Programs()
+        self._polls = Polls()
         self._held.clear()
         self._asleep.clear()
         self._statuses.clear()
@@ -194,8 +215,12 @@ class Controller:
 
     def _take_steps(self, guide: Guide, until: int | None) -> tuple[str, str] | None:
         """Have the guide choose until nobody can go on; returns the kind of a failure, and why."""
+        if self._recorded:
+            self._look_for_listeners()
         while True:
             runnable = {self._programs.names[held.thread]: held for held in self._ready()}
+            if runnable and not (runnable := self._without_pollers(runnable)):
+                return self._never_ends()
             if not runnable:
                 if self._all_ended():
                     return None
@@ -211,13 +236,61 @@ class Controller:
             self._did.clear()
             self._release(chosen)
             settled = self._settle(chosen.thread)
-            guide.took(_step(name, command, chosen, self._did))
+            step, footprint = _step(name, command, chosen, self._did), self._ask_what_was_recorded()
+            self._note_look(step, footprint)
+            guide.took(step, footprint)
             if not settled:
                 return "deadline", f"{name} runs for {DEADLINE_SECONDS:g} seconds without another step"
             if self._task.always:
                 status, said = self._command(self._task.always, ALWAYS_SECONDS)
                 if status:
                     return "always", f"--always ended with status {status} after this step{_quoted(said)}"
+
+    def _without_pollers(self, runnable: Mapping[str, _Held]) -> dict[str, _Held]:
+        """Those that can go on. One that polls gives way to others; after very many equal looks it does not go on."""
+        for times in (POLLS, LAST_POLLS):
+            left = {
+                name: held for name, held in runnable.items() if not self._polls.has_polled(program_of(name), times)
+            }
+            if left:
+                return left
+        return {}
+
+    def _note_look(self, step: Step, footprint: Footprint | None) -> None:
+        if footprint is not None and EVERYTHING not in footprint.writes:
+            changed = bool(footprint.writes)
+        else:
+            changed = step.operation not in _LOOKS and step.result not in NAMES.values()
+        self._polls.note(step.program, f"{step.what.partition(' ')[2]}: {step.result}", changed=changed)
+
+    def _never_ends(self) -> tuple[str, str]:
+        """All that can go on have polled for very long."""
+        name = min(self._programs.names[held.thread] for held in self._held.values())
+        program = program_of(name)
+        return f"polls {program}", self._polls.why(program, program)
+
+    def _ask_what_was_recorded(self) -> Footprint | None:
+        """What the last step has read and changed; None if that is not recorded."""
+        if not self._recorded:
+            return None
+        self._footprints.clear()
+        self._tell("recorded")
+        end = time.monotonic() + DEADLINE_SECONDS
+        while not self._footprints:
+            self._hear(1)
+            if time.monotonic() > end:
+                raise _CannotRunError("the server does not say what a step has read and changed")
+        footprint = self._footprints[0]
+        self._look_for_listeners()
+        if footprint.notes and self._order_counts:
+            footprint.write(EVERYTHING)  # it may wake somebody up
+        return footprint
+
+    def _look_for_listeners(self) -> None:
+        """If a process of this run hears uevents, their order counts."""
+        if not (self._order_is_read and self._order_counts):
+            lines = Path("/proc/self/net/netlink").read_text("ascii").splitlines()[1:]
+            self._order_is_read |= any(_is_listener(*line.split()[1:4]) for line in lines)
 
     def _ready(self) -> list[_Held]:
         """Who can take a step: nobody whom a clock let arrive too early, unless nobody else can."""
@@ -446,6 +519,11 @@ class Controller:
             self._asleep.pop(token, None)
         elif word == "closed":
             self._is_closed = True
+        elif word == "recorded":
+            footprint, order_is_read = arguments
+            assert isinstance(footprint, list)
+            self._footprints.append(Footprint.unpacked(footprint))
+            self._order_is_read |= bool(order_is_read)
         elif word == "did":
             self._did.append([str(argument) for argument in arguments])
 
@@ -494,6 +572,18 @@ class Controller:
         self._wait_for(os.posix_spawnp(shell, [shell], os.environ, setsigdef=_NOT_IGNORED), None)
 
 
+def _guide_for(request: Request) -> Guide:
+    if request.sleep is None:
+        return Guide(request.schedule, longest=request.longest, loosely=request.loosely)
+    sleep = {name: Footprint.unpacked(said) for name, said in request.sleep.items()}
+    return SleepingGuide(request.schedule, longest=request.longest, sleep=sleep, order_matters=request.order_matters)
+
+
+def _is_listener(protocol: str, number: str, groups: str) -> bool:
+    """Whether a line of /proc/net/netlink is a socket of a process that hears uevents."""
+    return protocol == _NETLINK_KOBJECT_UEVENT and number != "0" and int(groups, 16) != 0
+
+
 _SECONDS_RUNNING = f"it runs for {DEADLINE_SECONDS:g} seconds"
 
 
@@ -510,6 +600,8 @@ def _quoted(said: bytes) -> str:
     return f": {last}" if last else ""
 
 
+_LOOKS = frozenset({"ls", "read", "readlink", "open", "stat"})
+"""Steps that change nothing."""
 _TELLING = ("refused open", "write", "ls", "read", "readlink", "open", "stat")
 """A step is named after the first of these that it did."""
 

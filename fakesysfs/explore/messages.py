@@ -41,6 +41,11 @@ class Request(NamedTuple):
     """Whether the programs' output is shown."""
     described: bool = False
     """Whether the steps say what they changed."""
+    recorded: bool = False
+    """Whether what the steps read and changed is recorded."""
+    sleep: dict[str, list[Any]] | None = None
+    """Of a `SleepingGuide`: packed footprints."""
+    order_matters: bool = False
 
 
 @dataclass(slots=True)
@@ -55,6 +60,11 @@ class Ran:
     diverged: tuple[str, str] | None = None
     """What was expected instead of what was found, if the schedule could not be followed."""
     too_long: bool = False
+    asleep: bool = False
+    order_is_read: bool = False
+    """See `Order`."""
+    footprints: list[list[Any] | None] = field(default_factory=list)
+    """For each step what it read and changed, packed."""
     error: str = ""
     """Why the order could not be run at all."""
 

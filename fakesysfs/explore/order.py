@@ -39,13 +39,17 @@ class Step:
         """The program's name."""
         return program_of(self.process)
 
+    @property
+    def what(self) -> str:
+        """The step without its result."""
+        return " ".join(filter(None, (f"{self.process}:", self.operation, self.data, self.path)))
+
     def is_same(self, other: Step) -> bool:
         """Whether a repetition of this step did the same."""
         return replace(self, changed=(), why="", command="") == replace(other, changed=(), why="", command="")
 
     def __str__(self) -> str:
-        text = " ".join(filter(None, (f"{self.process}:", self.operation, self.data, self.path)))
-        return f"{text}: {self.result}" if self.result else text
+        return f"{self.what}: {self.result}" if self.result else self.what
 
 
 def program_name(number: int) -> str:
@@ -104,6 +108,8 @@ class Order:
     """The kind of failure: orders of one kind are reported once."""
     footprints: list[Footprint | None] = field(default_factory=list)
     """What each step read and changed, where that is known."""
+    order_is_read: bool = False
+    """A program or the check has read in which order messages were logged, uevents sent or calls refused."""
     asleep: bool = False
     """The order was given up: an order with the same outcome is explored elsewhere."""
     diverged: str = ""

@@ -7,8 +7,10 @@ from itertools import zip_longest
 from typing import Protocol
 
 from fakesysfs.explore.minimise import minimise
-from fakesysfs.explore.order import Order, Step
+from fakesysfs.explore.order import Order, Step, program_of
+from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import Found, Runner, Search, run_order
+from fakesysfs.explore.shards import ShardedSearch
 
 _WIDEST = 60
 """Characters of a result that the table shows."""
@@ -21,7 +23,10 @@ class DescribingRunner(Runner, Protocol):
     """Whether they do."""
 
 
-def progress(search: Search) -> str:
+AnySearch = Search | ReducedSearch | ShardedSearch
+
+
+def progress(search: AnySearch) -> str:
     """One line: what was found so far, how fast."""
     found = search.found
     rate = (found.explored + found.cut) / search.elapsed if search.elapsed else 0.0
@@ -86,6 +91,8 @@ def _lines(
 ) -> Iterator[str]:
     covered = _covered(found, preemptions)
     yield f"{found.failed:,} of {found.explored:,} orders fail. {covered}. {seconds:.1f} seconds."
+    if found.conflicts and not found.complete:
+        yield f"{found.conflicts_both_ways:,} of {found.conflicts:,} conflicting pairs of steps seen both ways."
     for order in found.not_finished[:1]:
         why = f"a repetition differs: {order.diverged}" if order.diverged else f"one has {len(order.steps):,} steps"
         yield f"{found.given_up:,} order{'' if found.given_up == 1 else 's'} given up: {why}"
@@ -107,12 +114,18 @@ def _lines(
 
 def _covered(found: Found, preemptions: int | None) -> str:
     if found.interrupted:
-        return "A limit cut the search short"
+        some = f", after all orders with at most {_preemptions(found.fewest - 1)}" if found.fewest else ""
+        return f"A limit cut the search short{some}"
     if found.bounded:
-        return f"Explored: all with at most {preemptions} preemption{'' if preemptions == 1 else 's'}"
+        some = ", but for steps that commute" if found.reduces else ""
+        return f"Explored: all with at most {_preemptions(preemptions or 0)}{some}"
     if found.given_up:
         return "Not all orders were explored"
     return f"Explored: all orders{', but for steps that commute' if found.reduces else ''} (complete)"
+
+
+def _preemptions(number: int) -> str:
+    return f"{number} preemption{'' if number == 1 else 's'}"
 
 
 def _counted(order: Order) -> str:
@@ -121,7 +134,7 @@ def _counted(order: Order) -> str:
 
 def table(steps: Sequence[Step]) -> Iterator[str]:
     """The steps as a table: number, process, command, operation, result, and what it changed or why it was refused."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             str(number),
             step.process,
@@ -132,10 +145,43 @@ def table(steps: Sequence[Step]) -> Iterator[str]:
         )
         for number, step in enumerate(steps, 1)
     ]
-    header = ("step", "who", "command", "operation", "result", "what it changed, or why it was refused")
+    rows = list(_without_repetitions(rows))
+    header: tuple[str, ...] = (
+        "step",
+        "who",
+        "command",
+        "operation",
+        "result",
+        "what it changed, or why it was refused",
+    )
     widths = [max(map(len, column)) for column in zip_longest(header, *rows, fillvalue="")]
     for row in (header, *rows):
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+_LONGEST_CYCLE = 8
+_MOST_REPETITIONS = 3
+
+
+def _without_repetitions(rows: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """Rows that repeat themselves more often than three times are shown once, with a row that says how often."""
+    whats = [(program_of(row[1]), *row[2:]) for row in rows]
+    position = 0
+    while position < len(rows):
+        for length in range(1, _LONGEST_CYCLE + 1):
+            cycle, end = whats[position : position + length], position + length
+            while whats[end : end + length] == cycle:
+                end += length
+            times = (end - position) // length
+            if times > _MOST_REPETITIONS:
+                yield from rows[position : position + length]
+                what = "this step" if length == 1 else f"these {length} steps"
+                yield "...", "", "", f"{what} {times - 1:,} times more", "", ""
+                position = end
+                break
+        else:
+            yield rows[position]
+            position += 1
 
 
 def _short(text: str) -> str:

@@ -5,6 +5,10 @@ prefix, and then goes on without further switches. Each step after the prefix th
 could have taken is a branch: the steps before it, and that other process. So every order belongs
 to exactly one branch. The last branch is taken first, which keeps as many branches in memory as one
 order has, and workers can take branches side by side.
+
+With a bound on preemptions the orders without preemptions come first, then those with one, and so
+on: a failing order is found with as few as possible, and a search that is ended early has explored all orders
+with fewer. That keeps more branches; from MOST_PENDING on the last branch is taken first again.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from fakesysfs.explore.order import AsleepError, DivergedError, Guide, Order, St
 
 LONGEST = 10_000
 """Steps of one order, unless the caller says otherwise."""
+MOST_PENDING = 50_000
+"""Branches that a bounded search keeps."""
 KEPT = 100
 """Failing orders that are kept with their steps."""
 
@@ -47,6 +53,10 @@ class Branch(NamedTuple):
         return self.steps[: max(len(self.prefix) - 1, 0)]
 
 
+WHOLE = Branch((), (), 0)
+"""All orders."""
+
+
 @dataclass(slots=True)
 class Found:
     """What a search has found so far."""
@@ -65,12 +75,17 @@ class Found:
     """Branches that were left out, because they have more preemptions than the bound."""
     interrupted: bool = False
     """A limit ended the search."""
+    fewest: int = 0
+    """If a limit ended a bounded search: all orders with fewer preemptions than this were explored."""
     longest: int = 0
     """Steps of the longest order."""
     failures: list[Order] = field(default_factory=list)
     """The failing orders, at most KEPT."""
     not_finished: list[Order] = field(default_factory=list)
     """Orders that were given up, at most KEPT."""
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+    """Steps of two programs that conflict, in an order in which they were seen, next to each other but for steps that
+    commute."""
 
     @property
     def complete(self) -> bool:
@@ -81,6 +96,21 @@ class Found:
     def cut(self) -> int:
         """Orders that were begun, and not run to their end."""
         return self.given_up + self.reduced
+
+    @property
+    def conflicts(self) -> int:
+        """Pairs of steps of two programs that conflict, as far as they were seen."""
+        return len({frozenset(pair) for pair in self.pairs})
+
+    @property
+    def conflicts_both_ways(self) -> int:
+        """Those among them that were seen in both orders. The programs themselves may allow one only."""
+        return sum(first < second and (second, first) in self.pairs for first, second in self.pairs)
+
+    def note_pair(self, first: Step | None, second: Step | None) -> None:
+        """Two steps that conflict were seen in this order."""
+        if first is not None and second is not None and first.program != second.program:
+            self.pairs.add((first.what, second.what))
 
     def count(self, order: Order) -> None:
         """Add an order."""
@@ -100,6 +130,7 @@ class Found:
 
     def merge(self, other: Found) -> None:
         """Add what a search of other branches has found."""
+        self.reduces |= other.reduces
         self.explored += other.explored
         self.given_up += other.given_up
         self.reduced += other.reduced
@@ -107,6 +138,7 @@ class Found:
         self.bounded += other.bounded
         self.interrupted |= other.interrupted
         self.longest = max(self.longest, other.longest)
+        self.pairs |= other.pairs
         self.failures = [*self.failures, *other.failures][:KEPT]
         self.not_finished = [*self.not_finished, *other.not_finished][:KEPT]
 
@@ -153,7 +185,7 @@ class Search:
         limit: int | None = None,
         seconds: float | None = None,
         longest: int = LONGEST,
-        first: Sequence[Branch] = (Branch((), (), 0),),
+        first: Sequence[Branch] = (WHOLE,),
         told: Callable[[Search], None] | None = None,
     ) -> None:
         self.found = Found()
@@ -163,7 +195,10 @@ class Search:
         self._seconds = seconds
         self._longest = longest
         self._told = told
-        self._branches = list(first)
+        self._branches: dict[int, list[Branch]] = {}
+        """By preemptions; under 0 if there is no bound."""
+        for branch in first:
+            self._keep(branch)
         self._running = 0
         self._started = 0
         self._stopped = False
@@ -172,7 +207,7 @@ class Search:
     @property
     def pending(self) -> int:
         """Branches that were not taken yet."""
-        return len(self._branches)
+        return sum(map(len, self._branches.values()))
 
     @property
     def elapsed(self) -> float:
@@ -181,7 +216,8 @@ class Search:
 
     def take_pending(self) -> list[Branch]:
         """Take all branches that are left, for other searches."""
-        branches, self._branches = self._branches, []
+        branches = [branch for _, some in sorted(self._branches.items()) for branch in some]
+        self._branches.clear()
         return branches
 
     def work(self, runner: Runner, *, until_pending: int | None = None) -> None:
@@ -217,16 +253,33 @@ class Search:
                 if not self._branches and not self._running:
                     return None
                 if self._branches:
-                    if until_pending is not None and len(self._branches) >= until_pending:
+                    if until_pending is not None and self.pending >= until_pending:
                         return None
                     if self._is_at_a_limit():
                         break
                     self._running += 1
                     self._started += 1
-                    return self._branches.pop()
+                    return self._pop(first=until_pending is not None)
                 self._changed.wait()
-            self.found.interrupted |= bool(self._branches)
+            self._note_interruption()
             return None
+
+    def _keep(self, branch: Branch) -> None:
+        self._branches.setdefault(0 if self._preemptions is None else branch.preemptions, []).append(branch)
+
+    def _pop(self, *, first: bool) -> Branch:
+        """The last branch, or the first one, after which there are more."""
+        most = self._preemptions is not None and self.pending > MOST_PENDING
+        preemptions = max(self._branches) if most else min(self._branches)
+        branches = self._branches[preemptions]
+        branch = branches.pop(0 if first else -1)
+        if not branches:
+            del self._branches[preemptions]
+        return branch
+
+    def _note_interruption(self) -> None:
+        self.found.interrupted |= bool(self._branches)
+        self.found.fewest = min(self._branches, default=0)
 
     def _is_at_a_limit(self) -> bool:
         too_many = self._limit is not None and self._started >= self._limit
@@ -238,6 +291,8 @@ class Search:
             self.found.count(order)
             if not order.diverged:
                 self._branch(branch, order)
+            if self._stopped:
+                self._note_interruption()
             self._changed.notify_all()
             if self._told is not None:
                 self._told(self)
@@ -254,4 +309,4 @@ class Search:
                 if self._preemptions is not None and cost > self._preemptions:
                     self.found.bounded += 1
                 else:
-                    self._branches.append(Branch((*schedule[:position], other), order.steps, cost))
+                    self._keep(Branch((*schedule[:position], other), order.steps, cost))

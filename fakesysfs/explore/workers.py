@@ -15,7 +15,9 @@ from functools import partial
 
 from fakesysfs.explore import controller
 from fakesysfs.explore.messages import READY, Line, Ran, Request, Task
-from fakesysfs.explore.order import DivergedError, Guide, TooLongError
+from fakesysfs.explore.order import AsleepError, DivergedError, Guide, TooLongError
+from fakesysfs.explore.reduction import SleepingGuide
+from fakesysfs.ops.footprint import Footprint
 from fakesysfs.sandbox import launcher
 from fakesysfs.sandbox.server import Fake
 
@@ -39,6 +41,8 @@ class Worker:
         self._shown = shown
         self.describes = False
         """Whether the steps of an order say what they changed."""
+        self.records = False
+        """Whether the steps of an order have footprints."""
         ours, line = socket.socketpair()
         at_controller, at_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._launcher = os.fork()
@@ -62,8 +66,19 @@ class Worker:
             raise self._ended() from None
 
     def run(self, guide: Guide) -> None:
-        """Run one order. Raises DivergedError, TooLongError, CannotRunError."""
-        request = Request(guide.schedule, guide.loosely, guide.longest, self._until, self._shown, self.describes)
+        """Run one order. Raises AsleepError, DivergedError, TooLongError, CannotRunError."""
+        request = Request(
+            guide.schedule,
+            guide.loosely,
+            guide.longest,
+            self._until,
+            self._shown,
+            self.describes,
+            self.records and not self.describes,
+        )
+        if isinstance(guide, SleepingGuide):
+            sleep = {name: footprint.packed() for name, footprint in guide.sleep.items()}
+            request = request._replace(sleep=sleep, order_matters=guide.order_matters)
         try:
             self._line.say(request)
             ran = self._line.hear_ran()
@@ -99,9 +114,13 @@ class Worker:
 
 def _follow(guide: Guide, ran: Ran) -> None:
     """Have the guide see the order that a controller has run. It raises what it finds."""
-    for names, step in zip(ran.runnable, ran.steps, strict=False):
+    footprints = [None if said is None else Footprint.unpacked(said) for said in ran.footprints]
+    guide.order.order_is_read = ran.order_is_read
+    for names, step, footprint in zip(ran.runnable, ran.steps, footprints, strict=False):
         guide.choose(names)
-        guide.took(step)
+        guide.took(step, footprint)
+    if ran.asleep:
+        raise AsleepError
     if ran.diverged is not None:
         raise DivergedError(len(ran.steps), *ran.diverged)
     if ran.too_long:

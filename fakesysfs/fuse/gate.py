@@ -20,13 +20,17 @@ explorer hands over as a descriptor: it is not woken by each packet there. The s
     closed                             the answer to close
     did OPERATION PATH DATA RESULT WHY CHANGED
                                        what a program has done since the last release; CHANGED: lines
+    recorded FOOTPRINT ORDER           the answer to recorded: what was read and changed since the last release, packed;
+                                       whether somebody has read in which order messages were logged
 The explorer says
 
-    close WATCHED DESCRIBED
-                     hold from now on; WATCHED: at preemption points too; DESCRIBED: say what writes changed
+    close WATCHED DESCRIBED RECORDED
+                     hold from now on; WATCHED: at preemption points too; DESCRIBED: say what writes changed;
+                     RECORDED: record what is read and changed
     open             hold no more; what is held goes on, walks end with EINTR
     free SESSION     processes of this session are not held
     release TOKEN    let one go on
+    recorded         say what was recorded since the last release
 
 THREAD is the one that opened the file for read, write and goes on (see `callers.py`).
 """
@@ -52,15 +56,20 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from fakesysfs.fuse.driver import Caller, OperationDriver
 from fakesysfs.fuse.entries import entry_of
 from fakesysfs.fuse.operations import Mountable, Operations
+from fakesysfs.fuse.step_records import StepRecords
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import CallingProcess, Journal, KernelError, Stat, Tree, names_in
 from fakesysfs.ops.errors import NAMES
+from fakesysfs.ops.footprint import EVERYTHING
+from fakesysfs.ops.recording import Hooks, current, record_everything
 from fakesysfs.ops.sched import Answer, Preempt, Sleep, Wait, Waiting
 
 _PACKET_BYTES = 65536
 _SOCKET_BYTES = 1 << 22
 _PATH_BYTES = 512
 _SHOWN_BYTES = 64
+_FOOTPRINT_BYTES = 60_000
+"""A longer footprint does not fit into a packet, and becomes EVERYTHING."""
 
 BEGINS = "begins"
 """The result of a write that has begun; if it ends in the same step, another one follows."""
@@ -81,6 +90,8 @@ _OF_THE_HOST = frozenset(
 """Names in /dev behind which are files of the host, or a root of their own: a walk there is no step."""
 _DIRECTORIES = ("/sys", "/dev")
 _HOME = "/dev/.fakesysfs"
+_SHOWS_ORDER = ("/control/", "/sys/kernel/uevent_seqnum")
+"""What shows the order in which messages were logged, uevents sent and calls refused."""
 _READLINK = frozenset({"89", "267"} if os.uname().machine == "x86_64" else {"78"})
 """The numbers of readlink(2) and readlinkat(2): a call of these follows no last link."""
 _OPEN = {"2": 2, "257": 3} if os.uname().machine == "x86_64" else {"56": 3}
@@ -104,7 +115,8 @@ class Gate:
     """The server's end of the socket, and what it holds.
 
     `watch` is called with whether the kernel is to stop at its preemption points. `look` looks at the
-    machine, and returns what says how it has changed since.
+    machine, and returns what says how it has changed since. `hooks` and `notes` are needed to record: the first
+    returns the hooks for the model, the second what differs once something was logged.
     """
 
     def __init__(
@@ -112,7 +124,10 @@ class Gate:
         descriptor: int,
         watch: Callable[[bool], None],
         look: Callable[[], Callable[[], Sequence[str]]],
+        hooks: Callable[[], Hooks],
+        notes: Callable[[], object],
     ) -> None:
+        self.records = StepRecords(hooks, notes)
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._notes = self._socket
@@ -143,17 +158,23 @@ class Gate:
     def _obey(self, word: str, *arguments: Any) -> None:
         if word == "release":
             if (released := self._held.pop(arguments[0], None)) is not None:
+                self.records.begin()
                 released.set()
+        elif word == "recorded":
+            self.tell("recorded", self.records.say(_FOOTPRINT_BYTES), self.records.order_is_read)
         elif word == "free":
             self._free.add(arguments[0])
         elif word == "close":
             self._closed = True
-            watched, described = arguments
+            watched, described, recorded = arguments
             self._watch(watched)
+            if recorded:
+                self.records.start()
             self._changes = self._look() if described else None
             self.tell("closed")
         elif word == "open":
             self._closed = False
+            self.records.stop()
             self._watch(False)  # noqa: FBT003  its only parameter
             self._pass_once.clear()
             self.walks.clear()
@@ -195,6 +216,8 @@ class Gate:
     @contextlib.contextmanager
     def asleep(self, thread: int, request: Sleep | Wait) -> Iterator[None]:
         """Tell that an operation waits in the kernel; what wakes it tells at once that it does no more."""
+        if isinstance(request, Sleep):
+            record_everything()
         token = next(self._tokens)
         awake = False
 
@@ -242,14 +265,17 @@ class HoldingDriver(OperationDriver):
             answer = await super()._grant(request, caller)
         if answer is Answer.WOKEN:
             await self._gate.hold("goes on", caller.opener)
+        if isinstance(request, Sleep) or answer is not Answer.WOKEN:
+            record_everything()  # neither time nor signals are recorded
         return answer
 
 
 class _NotingJournal:
     """A journal that remembers why the last call was refused."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, refused: Callable[[], None]) -> None:
         self._journal = journal
+        self._refused = refused
         self.why = ""
 
     @property
@@ -262,6 +288,7 @@ class _NotingJournal:
 
     def refuse(self, caller: CallingProcess, op: str, path: str, data: bytes, error: KernelError) -> None:
         self.why = error.why
+        self._refused()
         self._journal.refuse(caller, op, path, data, error)
 
     def begin_write(self, caller: CallingProcess, path: str, data: bytes) -> Any:
@@ -282,11 +309,13 @@ class HoldingOperations(Operations):
         self.driver = HoldingDriver(self.invalidator.collect, gate)
         self._noting: _NotingJournal | None = None
         if self._journal is not None:
-            self._journal = self._noting = _NotingJournal(self._journal)
+            self._journal = self._noting = _NotingJournal(self._journal, self._note_refused)
         self._reply = self._reply_kept_shortly
         self._roots = _roots(self._tree)
         self._written: set[int] = set()
         """Handles that were written to."""
+        self._opened_in: dict[int, int] = {}
+        """The step in which each handle was opened."""
 
     # What is held -------------------------------------------------------------------------------------------------
 
@@ -341,9 +370,38 @@ class HoldingOperations(Operations):
     async def _hold_walk(self, thread: int, call: _Call, path: str) -> None:
         if await self._gate.hold("walk", thread, path):
             raise FUSEError(errno.EINTR)
+        self._record_names(path)
         if call.number in _CHDIR and path:
             with contextlib.suppress(KernelError):
                 self._begin_at(self._tree.resolve(path.removeprefix(f"{_HOME}/root")))
+
+    def _record_names(self, path: str) -> None:
+        """Record what a walk reads. The host asks only for what it does not know yet."""
+        if current() is None:
+            return
+        if not path.startswith("/"):
+            record_everything()
+            return
+        with contextlib.suppress(KernelError):
+            self._tree.getattr(self._tree.resolve(path.removeprefix(f"{_HOME}/root")))
+
+    def _note_refused(self) -> None:
+        self._gate.records.refused = True
+
+    def _note_order_is_read(self, ino: int, flags: int) -> None:
+        if flags & os.O_ACCMODE == os.O_WRONLY or not self._tree.path_of(ino).startswith(_SHOWS_ORDER):
+            return
+        self._gate.records.order_is_read = True
+        if (footprint := current()) is not None:
+            footprint.read(EVERYTHING)
+
+    def _record_use(self, fh: int, ino: int, *, writes: bool) -> None:
+        """Record a doubt where an open file is not the model's, or may have been removed since it was opened."""
+        if current() is None:
+            return
+        from_before = self._opened_in.get(fh) != self._gate.records.steps
+        if from_before or (writes and self._tree.path_of(ino).startswith("/control/")):
+            record_everything()
 
     def _begin_at(self, inode: int) -> None:
         """Relative walks begin there from now on: the host may not keep its attributes."""
@@ -398,6 +456,7 @@ class HoldingOperations(Operations):
         if file.was_read and off == 0 and not file.is_stream:
             await self._gate.hold("read", opened.opener.pid, self._shown_path(file.ino))
         path = self._shown_path(file.ino)
+        self._record_use(fh, file.ino, writes=False)
         try:
             data = await super().read(fh, off, size)
         except FUSEError as error:
@@ -418,6 +477,7 @@ class HoldingOperations(Operations):
         if fh in self._written:
             await self._hold_write(opened.opener.pid, ino, path)
         self._written.add(fh)
+        self._record_use(fh, ino, writes=True)
         if self._noting is not None:
             self._noting.why = ""
         self._gate.note("write", path, data, BEGINS)
@@ -448,6 +508,7 @@ class HoldingOperations(Operations):
     async def release(self, fh: int) -> None:
         """The last descriptor is closed."""
         self._written.discard(fh)
+        self._opened_in.pop(fh, None)
         await super().release(fh)
 
     # Notes for the explorer -------------------------------------------------------------------------------------------
@@ -461,6 +522,7 @@ class HoldingOperations(Operations):
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open an attribute."""
+        self._note_order_is_read(inode, flags)
         if not self._gate.holds(ctx.pid):
             return await super().open(inode, flags, ctx)
         if (walk := self._gate.walks.get(ctx.pid)) is not None:
@@ -475,6 +537,7 @@ class HoldingOperations(Operations):
                 result = NAMES.get(error.errno, str(error.errno))
                 self._gate.note("open", self._shown_path(inode), "", result, why)
             raise
+        self._opened_in[opened.fh] = self._gate.records.steps
         self._gate.note("open", self._shown_path(inode), "", "opened")
         return opened
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 from fakesysfs.kernel.config import Config
@@ -17,7 +17,6 @@ from fakesysfs.kernel.printk import WARNING, Printk
 from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernel.uevent import Uevents
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.footprint import EVERYTHING, Footprint
 from fakesysfs.ops.sched import Answer, LockObservers, Mutex, Preemption, Signals, Wait, ask
 from fakesysfs.ops.trace import Tracer
 
@@ -59,8 +58,6 @@ class Core:
         """The last errors that the kernel did not report, to explain a success without effect."""
         self.lock_observers = LockObservers()
         self.device_hotplug_lock = Mutex("device_hotplug_lock", self.lock_observers)
-        self.footprint: Footprint | None = None
-        """Where the step that runs now records what it reads and changes; None: nobody wants to know."""
         self.tracer: Tracer | None = None
         """Who is told of changes of memory blocks; None: nobody traces."""
 
@@ -100,20 +97,6 @@ class Core:
         self.generation += 1
         for observer in self._observers:
             observer(what, kobj, first, last)
-
-    def read_place(self, place: Hashable) -> None:
-        """The running step read this place of the model (ops/footprint.py)."""
-        if self.footprint is not None:
-            self.footprint.read(place)
-
-    def wrote_place(self, place: Hashable) -> None:
-        """The running step changed this place of the model."""
-        if self.footprint is not None:
-            self.footprint.write(place)
-
-    def wrote_everything(self) -> None:
-        """The running step changed more than is recorded place by place."""
-        self.wrote_place(EVERYTHING)
 
     # Errors and warnings --------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.zones import MOVABLE, PAGE_SHIFT, Zone
 from fakesysfs.ops.errors import EHWPOISON, KernelError
-from fakesysfs.ops.footprint import EVERYTHING
+from fakesysfs.ops.recording import current
 from fakesysfs.ops.sched import Answer, LockObservers, Mutex, SignalPending, Signals, Wait, WaitQueue, ask
 
 ONLINE_TYPES = {
@@ -92,8 +92,7 @@ class BlockGroup:
 
     def at(self, index: int) -> MemoryBlock | None:
         """The block of this number, None after its removal."""
-        status = self.blocks.runs.get(index)
-        return MemoryBlock(self.blocks, self, index) if status is not None and status.group is self else None
+        return MemoryBlock(self.blocks, self, index) if self.blocks.runs.group_of(index) is self else None
 
     @property
     def managed_kb(self) -> int:
@@ -182,7 +181,11 @@ class Pages(Protocol):
 
 
 class BlockRuns(IntervalMap[BlockStatus]):
-    """The states of the blocks. Each access is recorded for a search (ops/footprint.py), by block number."""
+    """The states of the blocks. A search learns of each access, by block number (ops/recording.py).
+
+    There are two places for each block: that it exists and in which group, and its state. So a listing does not
+    conflict with a change of a state.
+    """
 
     __slots__ = ("_core",)
 
@@ -190,36 +193,64 @@ class BlockRuns(IntervalMap[BlockStatus]):
         super().__init__()
         self._core = core
 
+    def group_of(self, number: int) -> BlockGroup | None:
+        """The group of one block, None if the block does not exist."""
+        footprint = current()
+        if footprint is not None:
+            footprint.read(("block", number))
+        status = super().get(number)
+        return None if status is None else status.group
+
+    def groups(self) -> Iterator[tuple[int, int, BlockGroup]]:
+        """All runs, for those who look at numbers and groups only."""
+        footprint = current()
+        if footprint is not None:
+            footprint.read_all("block")
+        return ((first, last, status.group) for first, last, status in super().__iter__())
+
+    def alike(self, number: int) -> tuple[int, int, BlockGroup] | None:
+        """Blocks around one that all exist, with their group, for those who do not care how many."""
+        footprint = current()
+        if footprint is not None:
+            footprint.read(("block", number))
+        run = super().run(number)
+        return None if run is None else (run[0], run[1], run[2].group)
+
     def get(self, number: int) -> BlockStatus | None:
         """The status of one block."""
-        if self._core.footprint is not None:
-            self._core.footprint.read(("memory", number))
+        footprint = current()
+        if footprint is not None:
+            footprint.reads.update((("block", number), ("memory", number)))
         return super().get(number)
 
     def run(self, number: int) -> tuple[int, int, BlockStatus] | None:
         """The blocks around one that have the same status. Where they end depends on others."""
-        self._core.read_place(EVERYTHING)
+        self._record_all()
         return super().run(number)
 
     def first_between(self, first: int, last: int) -> tuple[int, int, BlockStatus] | None:
         """The first blocks in first..last."""
         found = super().first_between(first, last)
-        if self._core.footprint is not None:
-            self._core.footprint.read_range("memory", first, last if found is None else found[1])
+        footprint = current()
+        if footprint is not None:
+            self._record(footprint.read_range, first, last if found is None else found[1])
         return found
 
     def backwards(self, first: int, last: int) -> Iterator[tuple[int, int, BlockStatus]]:
         """The blocks in first..last from the highest down."""
-        if self._core.footprint is not None:
-            self._core.footprint.read_range("memory", first, last)
+        footprint = current()
+        if footprint is not None:
+            self._record(footprint.read_range, first, last)
         return super().backwards(first, last)
 
     def set(self, first: int, last: int, value: BlockStatus) -> None:
         """Give blocks a status."""
-        footprint = self._core.footprint
+        footprint = current()
         if footprint is not None:
             run = super().run(first)
             is_so_already = run is not None and run[1] >= last and run[2] == value
+            if run is None or run[2].group is not value.group:
+                footprint.write_range("block", first, last)
             (footprint.read_range if is_so_already else footprint.write_range)("memory", first, last)
         super().set(first, last, value)
         if self._core.tracer is not None:
@@ -227,15 +258,32 @@ class BlockRuns(IntervalMap[BlockStatus]):
 
     def clear(self, first: int, last: int) -> None:
         """Remove blocks."""
-        if self._core.footprint is not None:
-            self._core.footprint.write_range("memory", first, last)
+        footprint = current()
+        if footprint is not None:
+            self._record(footprint.write_range, first, last)
         super().clear(first, last)
         if self._core.tracer is not None:
             self._core.tracer.blocks(first, last, None)
 
     def __iter__(self) -> Iterator[tuple[int, int, BlockStatus]]:
-        self._core.read_place(EVERYTHING)
+        self._record_all()
         return super().__iter__()
+
+    def __len__(self) -> int:
+        self._record_all()
+        return super().__len__()
+
+    @staticmethod
+    def _record(access: Callable[[str, int, int], None], first: int, last: int) -> None:
+        access("block", first, last)
+        access("memory", first, last)
+
+    @staticmethod
+    def _record_all() -> None:
+        footprint = current()
+        if footprint is not None:
+            footprint.read_all("block")
+            footprint.read_all("memory")
 
 
 class MemoryBlocks:
@@ -252,7 +300,7 @@ class MemoryBlocks:
         self.block_size = block_size
         self.nodes = nodes
         self._check_protected = check_protected
-        self.runs: IntervalMap[BlockStatus] = BlockRuns(core)
+        self.runs = BlockRuns(core)
         self.count = 0
         self.unmovable: set[int] = set()
         """Blocks with a page that can be neither moved nor freed.
@@ -275,13 +323,18 @@ class MemoryBlocks:
 
     def get(self, index: int) -> MemoryBlock | None:
         """The block of this number, None if it does not exist."""
-        status = self.runs.get(index)
-        return None if status is None else MemoryBlock(self, status.group, index)
+        group = self.runs.group_of(index)
+        return None if group is None else MemoryBlock(self, group, index)
+
+    def span(self, index: int) -> tuple[int, int] | None:
+        """The numbers of blocks around one that all exist; None if that one does not."""
+        found = self.runs.alike(index)
+        return None if found is None else found[:2]
 
     def of_node(self, nid: int) -> Iterator[tuple[int, int]]:
         """The runs of block numbers of a node, ascending."""
-        for first, last, status in self.runs:
-            if nid in status.group.nids:
+        for first, last, group in self.runs.groups():
+            if nid in group.nids:
                 yield first, last
 
     def _flagged(self, first: int, last: int) -> int | None:

@@ -31,7 +31,6 @@ from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.resource import IomemResource
 from fakesysfs.kernel.zones import KERNEL_ZONES, MOVABLE, PAGE_SHIFT, Zone
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.footprint import EVERYTHING
 from fakesysfs.ops.sched import WaitQueue
 
 MEM_GOING_ONLINE = "MEM_GOING_ONLINE"
@@ -46,9 +45,6 @@ alike.
 """
 
 ONLINE_POLICIES = ("contig-zones", "auto-movable")
-
-_POLICY = ("auto_online_blocks",)
-"""The place of the default online type (ops/footprint.py)."""
 
 VMEMMAP_BYTES_PER_PAGE = 64
 """sizeof(struct page) is 64, a page 4096: a memmap takes 1/64 of its block."""
@@ -96,7 +92,6 @@ class MemoryHotplug:
 
     def mhp_get_default_online_type(self) -> Mmop:
         """The policy of the system; always offline without MEMORY_HOTPLUG (patch 4)."""
-        self._core.read_place(_POLICY)
         return self.default_online_type if self._core.config.memory_hotplug else Mmop.OFFLINE
 
     def mhp_set_default_online_type(self, buffer: bytes) -> None:
@@ -105,7 +100,6 @@ class MemoryHotplug:
         Raises KernelError EINVAL.
         """
         self.default_online_type = mhp_online_type_from_str(buffer, "auto_online_blocks_store")
-        self._core.wrote_place(_POLICY)
 
     def set_online_policy(self, buffer: bytes) -> None:
         """A write to the module parameter online_policy (set_online_policy).
@@ -133,7 +127,6 @@ class MemoryHotplug:
         zone_for_pfn_range.
         """
         nid = group.nids[0]
-        self._core.read_place(("node", nid))
         zones = self._nodes[nid].zones
         start, end = self._blocks.pfns(first, first)
         if online_type is Mmop.ONLINE_MOVABLE:
@@ -173,7 +166,6 @@ class MemoryHotplug:
         still has to online. One online page of the group in a kernel zone makes it the kernel zone.
         Memory without a group counts block by block.
         """
-        self._core.read_place(EVERYTHING)  # the ratio is one of the whole machine
         zones = self._nodes[nid].zones
         kernel_zone = zones.default_kernel_zone(*self._blocks.pfns(first, first))
         if group is None:
@@ -247,7 +239,6 @@ class MemoryHotplug:
         """
         self._memory_notify(MEM_GOING_ONLINE, first)
         core, nodes = self._core, self._nodes
-        core.wrote_place(("node", zone.nid))
         node = nodes[zone.nid]
         blocks = last - first + 1
         pages = blocks * group.present_kb // 4
@@ -263,7 +254,6 @@ class MemoryHotplug:
 
         def node_got_memory() -> None:
             if not had_memory:
-                core.wrote_everything()
                 if self._tiers.has_performance(zone.nid):
                     initiators = nodes.hmat_register_target(zone.nid)
                     if initiators:
@@ -320,7 +310,6 @@ class MemoryHotplug:
         """
         zone = status.zone
         assert zone is not None
-        self._core.wrote_place(("node", zone.nid))
         node = self._nodes[zone.nid]
         blocks = last - first + 1
         dissolve_free_hugetlb_folios(node, self._blocks.runs, first, last, status)
@@ -332,7 +321,6 @@ class MemoryHotplug:
             self._nodes.build_all_zonelists()
         if node.zones.present():
             return None
-        self._core.wrote_everything()
         return lambda: self._tiers.clear_node_memory_tier(zone.nid)
 
     # What the machine's user asks for -----------------------------------------------------------------------------

@@ -177,7 +177,6 @@ class Nodes:
         """
         if not self._core.booted:
             return
-        self._core.wrote_everything()  # the order of all nodes, and the highest zone that ever was
         load: dict[int, int] = {}
         memory = set(self.with_memory())
         cpus = set(self.with_cpus())

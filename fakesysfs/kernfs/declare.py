@@ -138,8 +138,6 @@ class Attribute(Generic[T_contra]):
 
     fs/libfs.c, simple_attr_open.
     """
-    recorded: bool = False
-    """All that `show` and `store` read and change is recorded place by place (ops/footprint.py)."""
     removed: int = errno.ENODEV
     """The errno of reads and writes of an open file whose node is gone (EIO in debugfs)."""
     doc: str = ""
@@ -164,10 +162,9 @@ def RO(  # noqa: N802  as DEVICE_ATTR_RO
     visible: Condition[T_contra] | None = None,
     owner: Owner[T_contra] | None = None,
     size: int | Callable[[T_contra], int] | None = None,
-    recorded: bool = False,
 ) -> Attribute[T_contra]:
     """A read-only attribute: DEVICE_ATTR_RO; with `mode` 0400 DEVICE_ATTR_ADMIN_RO."""
-    return _attribute(name, mode, show, None, doc, visible=visible, owner=owner, size=size, recorded=recorded)
+    return _attribute(name, mode, show, None, doc, visible=visible, owner=owner, size=size)
 
 
 def RW(  # noqa: N802  as DEVICE_ATTR_RW
@@ -180,10 +177,9 @@ def RW(  # noqa: N802  as DEVICE_ATTR_RW
     narrow: Callable[[T_contra], int] | None = None,
     visible: Condition[T_contra] | None = None,
     owner: Owner[T_contra] | None = None,
-    recorded: bool = False,
 ) -> Attribute[T_contra]:
     """An attribute to read and write: DEVICE_ATTR_RW; `narrow` gives the mode of one object."""
-    return _attribute(name, mode, show, store, doc, narrow=narrow, visible=visible, owner=owner, recorded=recorded)
+    return _attribute(name, mode, show, store, doc, narrow=narrow, visible=visible, owner=owner)
 
 
 def WO(  # noqa: N802  as DEVICE_ATTR_WO
@@ -209,7 +205,6 @@ def _attribute(
     visible: Condition[T_contra] | None = None,
     owner: Owner[T_contra] | None = None,
     size: int | Callable[[T_contra], int] | None = None,
-    recorded: bool = False,
 ) -> Attribute[T_contra]:
     sleeps = inspect.iscoroutinefunction(show)
 
@@ -230,7 +225,6 @@ def _attribute(
         visible=visible,
         owner=owner,
         size=size,
-        recorded=recorded,
     )
 
 

@@ -9,12 +9,11 @@ import errno
 import os
 from collections.abc import Hashable
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol
+from typing import Protocol
 
-from fakesysfs.kernfs.declare import DirectoryKind, Indexed, Link, Place, Subdirectories
 from fakesysfs.kernfs.inode import ROOT
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.footprint import EVERYTHING, Footprint
+from fakesysfs.ops.recording import Recorder, current
 
 MAXSYMLINKS = 40
 """Links that the walk of one path may follow."""
@@ -69,22 +68,6 @@ def _components(path: str) -> list[str]:
     return [component for component in reversed(path.split("/")) if component not in {"", "."}]
 
 
-def record_lookup(footprint: Footprint, kind: DirectoryKind[Any], around: int, place: Place | None) -> None:
-    """Record what decides whether a name exists. Indexed families record that themselves."""
-    if place is not None:
-        if place.condition is not None or place.owner is not None or isinstance(place.entry, Link):
-            footprint.read(EVERYTHING)
-    elif not all(
-        isinstance(family.entry, Indexed) or (isinstance(family.entry, Subdirectories) and family.entry.of is None)
-        for family in kind.families(around)
-    ):
-        footprint.read(EVERYTHING)
-
-
-class _Recorder(Protocol):
-    footprint: Footprint | None
-
-
 class ResolvedPaths:
     """Remembers what paths led to, until something comes or goes.
 
@@ -99,30 +82,26 @@ class ResolvedPaths:
         """Path -> inode number, and what the walk read, if that was recorded."""
         self._state: object = None
 
-    def resolve(self, path: str, state: object, recorder: _Recorder) -> int:
+    def resolve(self, path: str, state: object) -> int:
         """As `path_walk`, with the last link followed.
 
-        Another `state` than before says that something came or went. What the walk reads is recorded in
-        the footprint of `recorder`, each time.
+        Another `state` than before says that something came or went. What the walk reads is recorded each time.
         """
         if state != self._state or len(self._found) == self._MOST:
             self._found.clear()
             self._state = state
-        footprint = recorder.footprint
+        footprint = current()
         found = self._found.get(path)
         if found is None or (footprint is not None and found[1] is None):
-            found = self._found[path] = self._walk(path, recorder)
+            found = self._found[path] = self._walk(path)
         if footprint is not None:
             footprint.reads.update(found[1] or ())
         return found[0]
 
-    def _walk(self, path: str, recorder: _Recorder) -> tuple[int, AbstractSet[Hashable] | None]:
-        outer = recorder.footprint
-        if outer is None:
+    def _walk(self, path: str) -> tuple[int, AbstractSet[Hashable] | None]:
+        if current() is None:
             return path_walk(self._names, path, follow_last=True), None
-        inner = recorder.footprint = Footprint()
-        try:
-            return path_walk(self._names, path, follow_last=True), inner.reads
-        finally:
-            recorder.footprint = outer
-            outer.reads.update(inner.reads)
+        with Recorder() as recorder:
+            ino = path_walk(self._names, path, follow_last=True)
+        footprint = recorder.footprint
+        return ino, None if footprint.writes else footprint.reads

@@ -49,10 +49,10 @@ from fakesysfs.kernfs.inode import (
     kobj_of,
 )
 from fakesysfs.kernfs.name_hash import IndexedOrder
-from fakesysfs.kernfs.namei import ResolvedPaths, path_walk, record_lookup
+from fakesysfs.kernfs.namei import ResolvedPaths, path_walk
 from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.footprint import Footprint
+from fakesysfs.ops.recording import record_everything
 from fakesysfs.ops.trace import Tracer
 
 _XATTRS = ("security.", "trusted.")
@@ -141,9 +141,6 @@ class Registry(Protocol):
     def objects(self) -> Objects:
         """The objects by their serials."""
         ...
-
-    footprint: Footprint | None
-    """Where what is read is recorded."""
 
     @property
     def generation(self) -> int:
@@ -296,9 +293,6 @@ class Tree:
             raise KernelError(errno.ENOTDIR, "this is not a directory", "kernfs_iop_lookup")
         kobj = kobj_of(found.object)
         place = found.kind.named(around, name)
-        footprint = self.registry.footprint
-        if footprint is not None:
-            record_lookup(footprint, found.kind, around, place)
         if place is not None:
             ino = self.single(parent, kobj, place)
             if ino is not None:
@@ -399,7 +393,7 @@ class Tree:
 
     def resolve(self, path: str) -> int:
         """As `walk`, but follows a link in the last component too."""
-        return self._resolved.resolve(path, (self.registry.generation, self.user_generation), self.registry)
+        return self._resolved.resolve(path, (self.registry.generation, self.user_generation))
 
     def is_link(self, ino: int) -> bool:
         """Whether a node that exists is a symbolic link."""
@@ -440,6 +434,7 @@ class Tree:
 
     def made_in(self, ino: int) -> UserEntries:
         """The entries that users made in a directory. Raises KernelError EPERM if they may not."""
+        record_everything()
         found = self.find(ino)
         if found is None or found.place is not None or found.kind.made is None:
             raise KernelError(errno.EPERM, "users cannot make names in this directory", "may_create")
@@ -598,6 +593,7 @@ class Tree:
         return [ino | self._aliases.get(ino, 0) << ALIAS_SHIFT for ino in there]
 
     def _remember(self, ino: int) -> NodeOverrides:
+        record_everything()
         self._sweep()
         self.user_generation += 1
         return self._changed.setdefault(ino & NO_ALIAS, NodeOverrides())
@@ -647,6 +643,7 @@ class Tree:
         del self._changed[ino & NO_ALIAS].xattrs[name]
 
     def _can_be_set(self, ino: int, name: str) -> None:
+        record_everything()
         self.existing(ino, "kernfs_vfs_xattr_set")
         if not name.startswith(_XATTRS):
             raise KernelError(errno.ENOTSUP, f"xattr {name} cannot be set here", "kernfs_vfs_xattr_set")

@@ -34,28 +34,24 @@ MEMORY_BLOCK = DirectoryKind[MemoryBlock](
             lambda block, buffer: block.blocks.state_store(block.index, buffer),
             "online, offline or going-offline. Written: offline, online, online_kernel, online_movable; "
             "EINVAL if it is so already.",
-            recorded=True,
         ),
         RW(
             "online",
             _online_show,
             lambda block, buffer: block.blocks.online_store(block.index, buffer),
             "1 or 0; waits while the block is being offlined. Written: any boolean; success if it is so already.",
-            recorded=True,
         ),
-        RO("phys_index", lambda block: f"{block.index:08x}", "Number of the block, hexadecimal.", recorded=True),
+        RO("phys_index", lambda block: f"{block.index:08x}", "Number of the block, hexadecimal."),
         RO("phys_device", always_0, "Always 0."),
         RO(
             "removable",
             lambda block: block.kernel.config.memory_hotremove,
             "1 if the kernel can remove memory (MEMORY_HOTREMOVE), whether or not this block can be offlined.",
-            recorded=True,
         ),
         RO(
             "valid_zones",
             lambda block: " ".join(block.blocks.valid_zones(block.index)),
             "Zone of an online block (none: several); of an offline one the zones it can go to, the default first.",
-            recorded=True,
         ),
         uevent(lambda block: f"{DEVPATH}{block.index}", "memory"),
         subsystem("memory"),
@@ -66,7 +62,7 @@ MEMORY_BLOCK = DirectoryKind[MemoryBlock](
 
 
 def _runs(kernel: Kernel) -> list[tuple[int, int]]:
-    return [(first, last) for first, last, _ in kernel.memory_blocks.runs]
+    return [(first, last) for first, last, _ in kernel.memory_blocks.runs.groups()]
 
 
 def _block(kernel: Kernel, index: int) -> MemoryBlock:
@@ -76,11 +72,11 @@ def _block(kernel: Kernel, index: int) -> MemoryBlock:
 
 
 def _exists(kernel: Kernel, index: int) -> bool:
-    return kernel.memory_blocks.runs.get(index) is not None
+    return kernel.memory_blocks.runs.group_of(index) is not None
 
 
 def _run(kernel: Kernel, index: int) -> tuple[int, int] | None:
-    return kernel.memory_blocks.runs.span(index)
+    return kernel.memory_blocks.span(index)
 
 
 def block_directories() -> Indexed[Kernel]:
@@ -125,13 +121,11 @@ MEMORY_ENTRIES: tuple[Entry[Kernel], ...] = (
         lambda kernel: kernel.memory_hotplug.mhp_get_default_online_type().name.lower(),
         lambda kernel, buffer: kernel.memory_hotplug.mhp_set_default_online_type(buffer),
         "Policy for memory that is added: offline, online, online_kernel or online_movable.",
-        recorded=True,
     ),
     RO(
         "block_size_bytes",
         lambda kernel: f"{kernel.memory_blocks.block_size:x}",
         "Size of a memory block in bytes, hexadecimal without 0x.",
-        recorded=True,
     ),
     RO(
         "crash_hotplug",

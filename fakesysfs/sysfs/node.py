@@ -86,8 +86,8 @@ def _distance_show(node: NodeDevice) -> str:
 
 def _block_links() -> Indexed[NodeDevice]:
     def run(node: NodeDevice, index: int) -> tuple[int, int] | None:
-        found = kernel_of(node).memory_blocks.runs.run(index)
-        there = found is not None and node.nid in found[2].group.nids and node.kernel.config.memory_hotplug
+        found = kernel_of(node).memory_blocks.runs.alike(index)
+        there = found is not None and node.nid in found[2].nids and node.kernel.config.memory_hotplug
         return found[:2] if found is not None and there else None
 
     def runs(node: NodeDevice) -> Iterable[tuple[int, int]]:

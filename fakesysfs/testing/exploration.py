@@ -13,24 +13,25 @@ import heapq
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fakesysfs import machine as descriptions
 from fakesysfs.explore import report
 from fakesysfs.explore.order import Guide, Order, Step, program_name
+from fakesysfs.explore.polls import LAST_POLLS, Polls
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import LONGEST, Branch, Found, Search, run_order
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
-from fakesysfs.kernfs.declare import Attribute
-from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.footprint import EVERYTHING, Footprint
+from fakesysfs.kernel.recorded import hooks
+from fakesysfs.ops import recording
+from fakesysfs.ops.footprint import EVERYTHING
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
 from fakesysfs.sysfs.state import Watcher
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import StrPath
+from fakesysfs.testing.explored import Exploration, Failure
 from fakesysfs.testing.filesystem import FileSystem
 from fakesysfs.testing.loops import event_loop
 from fakesysfs.testing.machine import COMM_LENGTH, RunningMachine, open_trace
@@ -42,12 +43,10 @@ if TYPE_CHECKING:
 
 __tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
 
-POLLS = 3
-"""Equal reads, with nothing changed, after which a program polls: it gives way to the others."""
-LAST_POLLS = 100
-"""Equal reads, with nothing changed and nobody else left, after which a program never ends."""
 SHOWS_ORDER = ("/control/", "/dev/kmsg", "/sys/kernel/uevent_seqnum")
 """What shows the order in which messages were logged, uevents sent and calls refused."""
+NOT_RECORDED = SHOWS_ORDER
+"""What reads and changes more than the kernel's objects."""
 _SHARE = 32
 """Branches that are found here before an executor gets them."""
 
@@ -85,53 +84,6 @@ class ExploreHandle:
 
 
 Program = Callable[[ExploreHandle], Coroutine[Any, Any, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An order that fails."""
-
-    schedule: str
-    """Who takes each step: `A B A`. `explore(..., schedule=...)` runs it again."""
-    steps: tuple[Step, ...]
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exploration:
-    """What `explore` has found."""
-
-    explored: int
-    """Orders that were run to their end, each once."""
-    cut: int
-    """Orders that were begun, and not run to their end.
-
-    The rest of such an order is explored elsewhere; or it is too long, or differs when repeated, and
-    then the search is not complete.
-    """
-    failed: int
-    """Explored orders that fail."""
-    complete: bool
-    """Whether all orders were explored, or with reduction one of each that have the same outcome."""
-    preemptions: int | None
-    """The bound on preemptions; None if there was no bound."""
-    seconds: float
-    """How long the search took."""
-    failures: list[Failure] = field(repr=False)
-    """Failing orders, the shortest first; not all of them if there are many."""
-    text: str = field(repr=False)
-    """The report."""
-
-    def __str__(self) -> str:
-        return self.text
-
-    def assert_ok(self) -> None:
-        """Raise AssertionError with the report if any order fails.
-
-        A search that a limit has cut short may have missed some: `complete` says so.
-        """
-        if self.failed:
-            raise AssertionError(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +125,14 @@ def explore(  # noqa: PLR0913  keywords, each with a default
 
     Orders that differ in steps that commute have the same outcome; one of them is explored, the others
     are `cut`. `reduction=False` explores all; programs that share more than the machine, such as a
-    Python variable, need that. With `preemptions` or an `executor` there is no reduction.
+    Python variable, need that. With an `executor` there is no reduction between the parts that it gets.
 
-    `preemptions` leaves out the orders in which a program is preempted more often. `limit` ends the
-    search after so many orders, `longest` gives an order up after so many steps. `schedule` runs
-    one order only, that of a `Failure`. `executor` shares the search out: with a pool of processes,
-    all callables must be importable by name. `trace` is a file that gets what happens in the shortest
-    failing order (docs/trace.md), *.jsonl or *.pftrace; it is not written if no order fails.
+    `preemptions` leaves out the orders in which a program is preempted more often, and tries those
+    first in which it happens least. `limit` ends the search after so many orders, `longest` gives an
+    order up after so many steps. `schedule` runs one order only, that of a `Failure`. `executor` shares
+    the search out: with a pool of processes, all callables must be importable by name. `trace` is a
+    file that gets what happens in the shortest failing order (docs/trace.md), *.jsonl or *.pftrace; it
+    is not written if no order fails.
 
     Raises ValueError for an unknown machine or kernel, TypeError for a program that awaits anything
     else, and RuntimeError where an event loop runs: there, await `explore_async`.
@@ -188,15 +141,21 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
     runner = _Runner(scenario)
     if executor is not None and schedule is None:
+        if reduction:
+            few = _SHARE if limit is None else min(limit, _SHARE)
+            small = ReducedSearch(preemptions=preemptions, limit=few, longest=longest)
+            with _rarer_collections(), _recorded(runner, small):
+                small.work(runner)
+            if not small.found.interrupted or few == limit:
+                return _exploration(runner, small, schedule, preemptions, trace)
         shared = Search(preemptions=preemptions, limit=limit, longest=longest)
         shared.work(runner, until_pending=_SHARE)
-        _share(shared, scenario, executor, preemptions=preemptions, limit=limit)
+        _share(shared, scenario, executor, preemptions=preemptions, limit=limit, reduction=reduction)
         return _exploration(runner, shared, schedule, preemptions, trace)
-    searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
-    with _rarer_collections():
-        while searches.work_once():
-            pass
-    return _exploration(runner, searches.search, schedule, preemptions, trace)
+    search = _search(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
+    with _rarer_collections(), _recorded(runner, search):
+        search.work(runner)
+    return _exploration(runner, search, schedule, preemptions, trace)
 
 
 @contextlib.contextmanager
@@ -230,10 +189,11 @@ async def explore_async(  # noqa: PLR0913  as explore
     loop = event_loop()
     scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
     runner = _Runner(scenario)
-    searches = _Searches(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
-    while searches.work_once():
-        await loop.checkpoint()
-    return _exploration(runner, searches.search, schedule, preemptions, trace)
+    search = _search(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
+    with _recorded(runner, search):
+        while search.work_once(runner):
+            await loop.checkpoint()
+    return _exploration(runner, search, schedule, preemptions, trace)
 
 
 def _refuse_event_loop() -> None:
@@ -244,38 +204,44 @@ def _refuse_event_loop() -> None:
     raise RuntimeError("an event loop runs here: await explore_async(...) instead")
 
 
-class _Searches:
-    """The search, which begins anew when it turns out that somebody reads the order of log messages or uevents."""
+_one_at_a_time = threading.Lock()
+"""Orders of several threads run one after another: what records a step does not know which thread runs."""
 
-    search: Search | ReducedSearch
 
-    def __init__(
-        self, runner: _Runner, schedule: str | None, *, preemptions: int | None, limit: int | None, reduction: bool
-    ) -> None:
-        self._runner = runner
-        self._limit = limit
-        longest = runner.scenario.longest
-        if schedule is not None:
-            self.search = Search(limit=1, longest=longest, first=[Branch(tuple(schedule.split()), (), 0)])
-        elif preemptions is not None or not reduction:
-            self.search = Search(preemptions=preemptions, limit=limit, longest=longest)
-        else:
-            self.search = ReducedSearch(limit=limit, longest=longest)
+def _search(
+    runner: _Runner, schedule: str | None, *, preemptions: int | None, limit: int | None, reduction: bool
+) -> Search | ReducedSearch:
+    longest = runner.scenario.longest
+    if schedule is not None:
+        return Search(limit=1, longest=longest, first=[Branch(tuple(schedule.split()), (), 0)])
+    if not reduction:
+        return Search(preemptions=preemptions, limit=limit, longest=longest)
+    return ReducedSearch(preemptions=preemptions, limit=limit, longest=longest)
 
-    def work_once(self) -> bool:
-        """Run one order; returns whether there was one to run."""
-        more = self.search.work_once(self._runner)
-        search = self.search
-        if self._runner.order_is_read and isinstance(search, ReducedSearch) and not search.order_matters:
-            self.search = ReducedSearch(limit=self._limit, longest=self._runner.scenario.longest, order_matters=True)
-            return True
-        return more
+
+@contextlib.contextmanager
+def _recorded(runner: _Runner, search: Search | ReducedSearch) -> Iterator[None]:
+    """Have the steps recorded, if the search asks what they read and change."""
+    if not isinstance(search, ReducedSearch):
+        yield
+        return
+    runner.records = True
+    try:
+        yield
+    finally:
+        runner.records = False
 
 
 def _share(
-    search: Search, scenario: _Scenario, executor: Executor, *, preemptions: int | None, limit: int | None
+    search: Search,
+    scenario: _Scenario,
+    executor: Executor,
+    *,
+    preemptions: int | None,
+    limit: int | None,
+    reduction: bool,
 ) -> None:
-    """Have `executor` search the branches that are left."""
+    """Have `executor` search the branches that are left. There is no reduction between them."""
     from concurrent.futures import FIRST_COMPLETED, wait  # noqa: PLC0415  few need it
 
     branches = search.take_pending()
@@ -285,7 +251,7 @@ def _share(
     while branches or running:
         while branches and len(running) < 2 * workers and (limit is None or found.explored + found.cut < limit):
             left = None if limit is None else limit - found.explored - found.cut
-            running.add(executor.submit(_search_branch, scenario, branches.pop(), preemptions, left))
+            running.add(executor.submit(_search_branch, scenario, branches.pop(), preemptions, left, reduction))
         if not running:
             found.interrupted = True
             return
@@ -303,12 +269,23 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def _search_branch(scenario: _Scenario, branch: Branch, preemptions: int | None, limit: int | None) -> Found:
+def _search_branch(
+    scenario: _Scenario,
+    branch: Branch,
+    preemptions: int | None,
+    limit: int | None,
+    reduction: bool,  # noqa: FBT001  submitted to an executor
+) -> Found:
     if _local.runner is None or _local.runner.scenario != scenario:
         _local.runner = _Runner(scenario)
-    search = Search(preemptions=preemptions, limit=limit, longest=scenario.longest, first=[branch])
-    with _rarer_collections():
-        search.work(_local.runner)
+    runner, longest = _local.runner, scenario.longest
+    search: Search | ReducedSearch
+    if reduction:
+        search = ReducedSearch(preemptions=preemptions, limit=limit, longest=longest, first=branch)
+    else:
+        search = Search(preemptions=preemptions, limit=limit, longest=longest, first=[branch])
+    with _rarer_collections(), _recorded(runner, search):
+        search.work(runner)
     return search.found
 
 
@@ -331,7 +308,18 @@ def _exploration(
     text = report.text(found, reported, seconds=seconds, preemptions=preemptions, replay=_replay_line(runner.scenario))
     failures = [Failure(" ".join(order.schedule), tuple(order.steps), order.why or "") for order in reported]
     complete = found.complete and schedule is None
-    return Exploration(found.explored, found.cut, found.failed, complete, preemptions, seconds, failures, text)
+    return Exploration(
+        found.explored,
+        found.cut,
+        found.failed,
+        complete,
+        found.conflicts,
+        found.conflicts_both_ways,
+        preemptions,
+        seconds,
+        failures,
+        text,
+    )
 
 
 def _replay_line(scenario: _Scenario) -> Callable[[Order], str]:
@@ -381,8 +369,8 @@ class _Process:
         self.answer: Answer | None = None
         self.waits: Waiting | None = None
         """What the call waits for."""
-        self.reads: Counter[tuple[str, str, str]] = Counter()
-        """Its reads since something changed, with their results."""
+        self.has_slept = False
+        """Whether the call has waited for time to pass."""
         self.error: Exception | None = None
         """What the program let out."""
 
@@ -394,13 +382,10 @@ class _Process:
     def runnable(self) -> bool:
         return self.call is not None and self.waits is None
 
-    @property
-    def polls(self) -> int:
-        return max(self.reads.values(), default=0)
-
     def go_on(self, value: Any, error: BaseException | None = None) -> None:
         """Run the program's own code up to its next call."""
         self.operation = self.answer = None
+        self.has_slept = False
         try:
             call = self.program.send(value) if error is None else self.program.throw(error)
         except StopIteration:
@@ -430,8 +415,10 @@ class _Runner:
         self.scenario = scenario
         self.describes = False
         """Whether steps say what they changed."""
-        self.order_is_read = False
-        """A program or the check has read in which order messages were logged, uevents sent or calls refused."""
+        self.records = False
+        """Whether steps have footprints. Then the model's classes need the hooks (`recorded.hooks`)."""
+        self._order: Order | None = None
+        """The order that runs."""
         self._tasks = Tasks()
         started = time.time_ns()
         self._sysroot = Sysroot.boot(
@@ -442,7 +429,12 @@ class _Runner:
 
     def run(self, guide: Guide) -> None:
         """Run one order."""
+        with _one_at_a_time:
+            self._run(guide)
+
+    def _run(self, guide: Guide) -> None:
         scenario, tasks = self.scenario, self._tasks
+        self._order = guide.order
         tasks.now = 0.0
         if not self._is_fresh:
             self._sysroot.reset()
@@ -453,7 +445,9 @@ class _Runner:
             scenario.setup(self._machine)
         preempt = self._sysroot.kernel.preempt
         preempt.watched = scenario.inside
-        run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes)
+        run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes, records=self.records)
+        if self.records:
+            recording.install(hooks())  # not during the boot, which takes twice as long with them
         try:
             for number, program in enumerate(scenario.programs):
                 run.start(program_name(number), _name_of(program), program)
@@ -461,6 +455,8 @@ class _Runner:
         finally:
             preempt.watched = False
             run.close()
+            if self.records:
+                recording.uninstall()
         if guide.order.why is None:
             self._check(guide.order)
 
@@ -480,7 +476,8 @@ class _Runner:
             os.close(target.descriptor)
 
     def _note_opened(self, path: str) -> None:
-        self.order_is_read = self.order_is_read or path.startswith(SHOWS_ORDER)
+        if self._order is not None and path.startswith(SHOWS_ORDER):
+            self._order.order_is_read = True
 
     def _check(self, order: Order) -> None:
         check = self.scenario.check
@@ -498,15 +495,24 @@ class _Run:
     """One order while it runs."""
 
     def __init__(
-        self, sysroot: Sysroot, machine: RunningMachine, tasks: Tasks, guide: Guide, *, describes: bool
+        self,
+        sysroot: Sysroot,
+        machine: RunningMachine,
+        tasks: Tasks,
+        guide: Guide,
+        *,
+        describes: bool,
+        records: bool,
     ) -> None:
         self._sysroot = sysroot
         self._kernel = sysroot.kernel
         self._machine = machine
         self._tasks = tasks
         self._guide = guide
+        self._records = records
         self._watcher = Watcher(sysroot.tree) if describes else None
         self._processes: dict[str, _Process] = {}
+        self._polls = Polls()
         self._timers: list[tuple[float, int, _Process]] = []
         self._slept = 0
 
@@ -535,10 +541,10 @@ class _Run:
     def _runnable(self) -> list[str]:
         """Those that can go on. One that polls gives way: time passes before it goes on."""
         able = [process for process in self._processes.values() if process.runnable]
-        busy = [process.name for process in able if process.polls < POLLS]
+        busy = [process.name for process in able if not self._polls.has_polled(process.name)]
         if busy or self._timers:
             return busy
-        return [process.name for process in able if process.polls < LAST_POLLS]
+        return [process.name for process in able if not self._polls.has_polled(process.name, LAST_POLLS)]
 
     def _say_who_never_ends(self) -> None:
         for process in self._processes.values():
@@ -549,8 +555,7 @@ class _Run:
                 why = f"waits for {process.waits.point}, which nobody will end"
                 self._fail(f"{process.command} never ends: it {why}", f"waits {process.name}")
             else:
-                why = f"repeats {call.operation} {call.path}, and nothing changes"
-                self._fail(f"{process.command} never ends: it {why}", f"polls {process.name}")
+                self._fail(self._polls.why(process.name, process.command), f"polls {process.name}")
             return
 
     def _fail(self, why: str, kind: str) -> None:
@@ -570,24 +575,27 @@ class _Run:
         value: Any = None
         error: OSError | None = None
         answer, process.answer = process.answer, None
-        kernel = self._kernel
         noted = self._notes()
-        footprint = kernel.footprint = Footprint()
-        try:
-            request: Waiting | None = advance(process.operation, answer)
-        except StopIteration as stop:
-            request, value = None, stop.value
-        except OSError as raised:
-            request, error = None, raised.with_traceback(None)
-        finally:
-            kernel.footprint = None
-        footprint.notes = error is not None or self._notes() != noted
-        if goes_on or request is not None:
-            footprint.write(EVERYTHING)  # it holds a lock, or waits for one
-        elif not self._is_recorded(call):
-            (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
+        with recording.Recorder() if self._records else contextlib.nullcontext() as recorder:
+            try:
+                request: Waiting | None = advance(process.operation, answer)
+            except StopIteration as stop:
+                request, value = None, stop.value
+            except OSError as raised:
+                request, error = None, raised.with_traceback(None)
+        footprint = None if recorder is None else recorder.footprint
+        if footprint is not None:
+            footprint.notes = error is not None or self._notes() != noted
+            if process.has_slept or isinstance(request, Sleep):
+                footprint.write(EVERYTHING)  # the time is not recorded
+            elif call.path.startswith(NOT_RECORDED):
+                (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
         result = _waits_in_words(request) if request is not None else _in_words(call, value, error)
-        self._note_reads(process, call, result)
+        if footprint is not None and EVERYTHING not in footprint.writes:
+            changed = bool(footprint.writes)
+        else:
+            changed = call.operation == "write" and error is None
+        self._polls.note(process.name, f"{call.operation} {call.path}: {result}", changed=changed)
         self._guide.took(
             Step(
                 process.name,
@@ -614,18 +622,6 @@ class _Run:
     def _notes(self) -> tuple[int, int]:
         return self._kernel.printk.sequence, self._kernel.uevents.sequence
 
-    def _is_recorded(self, call: _Call) -> bool:
-        """Whether the kernel records all that such a call reads and changes."""
-        if call.operation == "exists":
-            return True
-        tree = self._sysroot.tree
-        try:
-            found = tree.find(tree.resolve(call.path)) if call.operation in {"read", "write"} else None
-        except KernelError:
-            return call.operation in {"read", "write"}  # what decides that a name is absent is recorded
-        entry = found.place.entry if found is not None and found.place is not None else None
-        return isinstance(entry, Attribute) and entry.recorded
-
     def _begin(self, call: _Call) -> Coroutine[Request, Answer, Any]:
         machine = self._machine
         if call.operation == "read":
@@ -640,6 +636,7 @@ class _Run:
             return
         process.waits = request
         if isinstance(request, Sleep):
+            process.has_slept = True
             self._slept += 1
             heapq.heappush(self._timers, (self._tasks.now + request.seconds, self._slept, process))
             return
@@ -652,14 +649,6 @@ class _Run:
     def _let_time_pass(self) -> None:
         self._tasks.now, _, process = heapq.heappop(self._timers)
         process.waits, process.answer = None, Answer.WOKEN
-
-    def _note_reads(self, process: _Process, call: _Call, result: str) -> None:
-        """Count equal reads of a program. All begin anew when something may have changed."""
-        if call.operation == "write":
-            for other in self._processes.values():
-                other.reads.clear()
-        else:
-            process.reads[call.operation, call.path, result] += 1
 
     def _changed(self) -> tuple[str, ...]:
         return () if self._watcher is None else self._watcher.changes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -137,6 +138,22 @@ def test_no_outcome_of_programs_with_locks_is_missed(programs: list[list[Access]
     assert search.found.explored <= len(everything.orders)
 
 
+@settings(deadline=None, max_examples=150)
+@given(st.one_of(plain_programs, programs_with_locks), st.integers(0, 3))
+def test_a_bounded_search_finds_what_an_unbounded_one_finds_within_its_bound(
+    programs: list[list[Access]], bound: int
+) -> None:
+    everything, reduced = Variables(programs), Variables(programs)
+    Search(preemptions=bound).work(everything)
+    search = ReducedSearch(preemptions=bound)
+    search.work(reduced)
+    assert reduced.outcomes == everything.outcomes
+    assert search.found.explored <= len(everything.orders)
+    assert all(order.preemptions <= bound for order in reduced.orders)
+    preemptions = [order.preemptions for order in reduced.orders]
+    assert preemptions == sorted(preemptions)
+
+
 @settings(deadline=None)
 @given(plain_programs)
 def test_without_footprints_nothing_is_left_out(programs: list[list[Access]]) -> None:
@@ -203,3 +220,30 @@ def test_ranges() -> None:
     assert len(made.writes) == 256
     made.write_range("memory", 0, 256)
     assert EVERYTHING in made.writes
+
+
+def test_packed_footprints_conflict_as_before() -> None:
+    made = [footprint(reads=[("a", 1)]), footprint(writes=[("a", 1)]), footprint(writes=[EVERYTHING], notes=True)]
+    for _ in range(2):
+        made.append(Footprint())
+        made[-1].read_all("memory")
+        made[-1].write_range("memory", len(made), len(made))
+    again = [Footprint.unpacked(json.loads(json.dumps(one.packed()))) for one in made]
+    assert [one.packed() for one in again] == [one.packed() for one in made]
+    for one, other in itertools.product(range(len(made)), repeat=2):
+        for order_matters in (False, True):
+            expected = made[one].conflicts(made[other], order_matters=order_matters)
+            assert again[one].conflicts(again[other], order_matters=order_matters) is expected
+
+
+def test_who_reads_a_whole_range_conflicts_with_each_change_in_it() -> None:
+    whole, one, other = Footprint(), Footprint(), Footprint()
+    whole.read_all("memory")
+    one.write_range("memory", 3, 3)
+    other.write_range("memory", 4, 4)
+    assert whole.conflicts(one)
+    assert one.conflicts(whole)
+    assert not one.conflicts(other)
+    assert not whole.conflicts(footprint(writes=["a"]))
+    other.add(whole)
+    assert one.conflicts(other)

@@ -82,6 +82,8 @@ def test_what_was_covered() -> None:
     assert first_line(Found(explored=3, bounded=1), 2) == "Explored: all with at most 2 preemptions. 2.0 seconds."
     assert first_line(Found(explored=3, bounded=1), 1) == "Explored: all with at most 1 preemption. 2.0 seconds."
     assert first_line(Found(explored=3, interrupted=True)) == "A limit cut the search short. 2.0 seconds."
+    after = "A limit cut the search short, after all orders with at most 1 preemption. 2.0 seconds."
+    assert first_line(Found(explored=3, interrupted=True, fewest=2), 3) == after
     assert (
         first_line(Found(explored=3, given_up=1, not_finished=[Order(too_long=True)]))
         == "Not all orders were explored. 2.0 seconds."
@@ -99,6 +101,27 @@ def test_the_table() -> None:
     assert lines[1].endswith("8 bytes" + " " * (60 - 7) + "  memory70: online -> offline")
     assert lines[2].endswith("x" * 57 + "...")
     assert lines[3].endswith("it is in use [f]")
+
+
+def test_repeated_steps_are_shown_once() -> None:
+    cycle = [Step("A", "read", "/sys/x", result="1"), Step("A.1", "read", "/sys/y", result="2")]
+    steps = [Step("B", "write", "/sys/z"), *cycle * 5, Step("B", "write", "/sys/z"), *cycle[:1] * 3]
+    lines = [line.split() for line in report.table(steps)]
+    assert [line[0] for line in lines] == ["step", "1", "2", "3", "...", "12", "13", "14", "15"]
+    assert " ".join(lines[4]) == "... these 2 steps 4 times more"
+
+
+def test_pairs_that_were_seen_both_ways() -> None:
+    found = Found(explored=3, bounded=1)
+    one, other, third = Step("A", "read", "/x"), Step("B", "write", "/x"), Step("A.1", "write", "/x")
+    for first, second in ((one, other), (other, one), (third, other), (one, third)):
+        found.note_pair(first, second)
+    more = Found(bounded=1)
+    more.note_pair(third, other)
+    more.merge(found)
+    assert (more.conflicts, more.conflicts_both_ways) == (2, 1)
+    text = report.text(more, [], seconds=2, preemptions=1, replay=lambda _order: "")
+    assert "1 of 2 conflicting pairs of steps seen both ways." in text.splitlines()
 
 
 def test_the_progress_line() -> None:

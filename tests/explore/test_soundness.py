@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import stat
@@ -11,17 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from fakesysfs.explore.order import program_name
+from fakesysfs.explore.search import run_order
 from fakesysfs.kernfs import Caller, Tree, names_in, open_file
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.footprint import Footprint
 from fakesysfs.testing import ExploreHandle, RunningMachine, explore
-from fakesysfs.testing.exploration import Program
+from fakesysfs.testing.exploration import Program, _Runner, _Scenario
 
 MACHINE = Path(__file__).with_name("two-devices.toml")
 MEMORY, DAX = "/sys/devices/system/memory", "/sys/bus/dax"
 BLOCKS = (32, 33, 64, 65)
 KERNELS = ("hotplug-v3", "7.3", "7.2")
 CALLER = Caller(1, "test")
+STEPS = 12
+"""Of a sequence whose steps are swapped."""
 DIFFERS = {"/sys/kernel/uevent_seqnum"}
 """What shows the order in which things happened, and nothing else."""
 
@@ -46,10 +52,26 @@ def calls(kernel: str) -> list[Call]:
         if whole is not None:
             path = f"{DAX}/devices/{device}/{whole[0]}"
             found += [("write", path, whole[1]), ("write", path, "online_movable"), ("read", path, "")]
-        found += [("write", f"{DAX}/drivers/kmem/{what}", device) for what in ("unbind", "bind")]
-        found.append(("exists", f"{DAX}/devices/{device}", ""))
-    region = "/sys/bus/cxl/devices/dax_region0/dax_region"
-    found += [("write", f"{region}/create", "1"), ("write", f"{region}/delete", "dax0.0"), ("ls", f"{DAX}/devices", "")]
+        path = f"{DAX}/devices/{device}"
+        found += [
+            ("write", f"{DAX}/drivers/{name}", device) for name in ("kmem/unbind", "kmem/bind", "device_dax/bind")
+        ]
+        found += [("read", f"{path}/{name}", "") for name in ("size", "align", "target_node", "numa_node", "uevent")]
+        found += [("write", f"{path}/size", size) for size in ("0", "134217728")]
+        found += [("write", f"{path}/align", "4096"), ("ls", path, ""), ("stat", f"{path}/driver", "")]
+        found += [("exists", path, ""), ("exists", f"{path}/driver", ""), ("read", f"{path}/mapping0/start", "")]
+        found.append(("ls", f"{path}/driver", ""))
+    for number in "01":
+        region = f"/sys/bus/cxl/devices/dax_region{number}/dax_region"
+        found += [("write", f"{region}/create", "1"), ("write", f"{region}/delete", f"dax{number}.0")]
+        found += [("read", f"{region}/{name}", "") for name in ("seed", "create", "available_size")]
+    for node in "12":
+        path = f"/sys/devices/system/node/node{node}"
+        found += [("ls", path, ""), ("read", f"{path}/meminfo", ""), ("exists", path, "")]
+    found += [("read", f"/sys/devices/system/node/{name}", "") for name in ("online", "has_memory")]
+    found += [("ls", f"/sys/{name}", "") for name in ("devices/virtual/memory_tiering", "bus/dax/drivers/kmem")]
+    found += [("read", f"/proc/{name}", "") for name in ("iomem", "modules", "zoneinfo")]
+    found += [("ls", f"{DAX}/devices", ""), ("read", "/sys/module/kmem/refcnt", "")]
     return found
 
 
@@ -66,7 +88,9 @@ class Outcomes:
             for operation, path, data in what:
                 arguments = (path, data) if operation == "write" else (path,)
                 try:
-                    results.append(str(await getattr(m, operation)(*arguments)))
+                    result = await getattr(m, operation)(*arguments)
+                    # Inode numbers and times differ from boot to boot.
+                    results.append(f"{result.st_mode:o}" if operation == "stat" else str(result))
                 except OSError as error:
                     results.append(str(error.errno))
 
@@ -107,7 +131,13 @@ def _text(tree: Tree, ino: int) -> object:
 
 
 def outcomes(
-    programs: Sequence[Sequence[Call]], kernel: str, *, reduction: bool, before: Sequence[Call] = ()
+    programs: Sequence[Sequence[Call]],
+    kernel: str,
+    *,
+    reduction: bool,
+    before: Sequence[Call] = (),
+    preemptions: int | None = None,
+    inside: bool = False,
 ) -> tuple[set[object], int]:
     """What came of all orders, after the calls `before`, and how many were explored."""
     seen = Outcomes()
@@ -125,8 +155,10 @@ def outcomes(
         setup=setup,
         check=seen.check,
         reduction=reduction,
+        preemptions=preemptions,
+        inside=inside,
     )
-    assert found.complete
+    assert found.complete or preemptions is not None
     assert not found.failed
     return seen.found, found.explored
 
@@ -145,12 +177,13 @@ def draw(chance: random.Random, kernel: str) -> list[list[Call]]:
             return programs
 
 
-def parts(few: int, number: int, many: int) -> list[object]:
-    """First seed and number: `few` always, `number` times `many` in continuous integration, side by side."""
-    return [(0, few), *(pytest.param(100_000 * part, many, marks=pytest.mark.ci) for part in range(1, number + 1))]
+def parts(each: int, number: int, first: int = 1000) -> list[object]:
+    """A few seeds; in CI further ones in parts, each of which takes less than half a minute."""
+    more = [pytest.param(first + part * each, each, marks=pytest.mark.ci) for part in range(number)]
+    return [(0, each // 8), *more]
 
 
-@pytest.mark.parametrize(("first", "number"), parts(20, 6, 50))
+@pytest.mark.parametrize(("first", "number"), parts(60, 5))
 def test_the_same_outcomes(first: int, number: int) -> None:
     explored = reduced = 0
     for seed in range(first, first + number):
@@ -164,20 +197,70 @@ def test_the_same_outcomes(first: int, number: int) -> None:
     assert reduced < explored
 
 
-@pytest.mark.parametrize(("first", "number"), parts(50, 20, 100))
+@pytest.mark.parametrize(("first", "number"), parts(60, 3, first=5000))
+def test_a_bounded_search_misses_nothing_within_its_bound(first: int, number: int) -> None:
+    explored = reduced = 0
+    for seed in range(first, first + number):
+        chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
+        kernel = chance.choice(KERNELS)
+        programs = draw(chance, kernel)
+        bound = chance.randint(0, 2)
+        all_outcomes, all_orders = outcomes(programs, kernel, reduction=False, preemptions=bound)
+        some_outcomes, some_orders = outcomes(programs, kernel, reduction=True, preemptions=bound)
+        assert some_outcomes == all_outcomes, (seed, kernel, bound, programs)
+        explored, reduced = explored + all_orders, reduced + some_orders
+    assert reduced < explored
+
+
+@pytest.mark.parametrize(("first", "number"), parts(60, 3, first=7000))
+def test_the_same_outcomes_inside_of_operations(first: int, number: int) -> None:
+    explored = reduced = 0
+    for seed in range(first, first + number):
+        chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
+        kernel = chance.choice(KERNELS)
+        some = [call for call in calls(kernel) if call[0] == "write" or chance.random() < 0.2]
+        before, *programs = [[chance.choice(some) for _ in range(steps)] for steps in (chance.randint(0, 2), 1, 1)]
+        programs[0] += [chance.choice(some) for _ in range(chance.randint(0, 1))]
+        all_outcomes, all_orders = outcomes(programs, kernel, reduction=False, before=before, inside=True)
+        some_outcomes, some_orders = outcomes(programs, kernel, reduction=True, before=before, inside=True)
+        assert some_outcomes == all_outcomes, (seed, kernel, before, programs)
+        explored, reduced = explored + all_orders, reduced + some_orders
+    assert reduced < explored
+
+
+@pytest.mark.parametrize(("first", "number"), parts(2000, 5, first=10_000))
 def test_steps_that_commute_can_be_swapped(first: int, number: int) -> None:
-    """After random writes, two calls that the search takes to commute do: same results, same machine."""
-    commuting, seed = 0, first
-    while commuting < number:
+    """`number` pairs of calls that the search takes to commute: in the other order same results, same machine.
+
+    A sequence of calls is compared with another one that has many of its pairs the other way round.
+    """
+    swapped, seed = 0, first
+    while swapped < number:
         chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
         seed += 1
         kernel = chance.choice(KERNELS)
         everything = calls(kernel)
-        before = [chance.choice(everything) for _ in range(chance.randint(0, 4))]
-        pair = [[chance.choice(everything)], [chance.choice(everything)]]
-        _, explored = outcomes(pair, kernel, reduction=True, before=before)
-        if explored == 1:
-            commuting += 1
-            both, orders = outcomes(pair, kernel, reduction=False, before=before)
-            assert orders == 2
-            assert len(both) == 1, (seed - 1, kernel, before, pair)
+        writes = [call for call in everything if call[0] == "write"]
+        sequence = [chance.choice(writes if chance.random() < 0.6 else everything) for _ in range(STEPS)]
+        seen = Outcomes()
+        programs = tuple(seen.program(number, [call]) for number, call in enumerate(sequence))
+        runner = _Runner(_Scenario(programs, str(MACHINE), kernel, None, seen.check, inside=False, longest=STEPS))
+        runner.records = True
+        order = run_order(runner, [program_name(number) for number in range(STEPS)])
+        other = shuffled(order.footprints, chance)
+        swapped += sum(one > two for one, two in itertools.combinations(other, 2))
+        run_order(runner, [program_name(number) for number in other])
+        assert len(seen.found) == 1, (seed - 1, kernel, [sequence[number] for number in other])
+
+
+def shuffled(footprints: Sequence[Footprint | None], chance: random.Random) -> list[int]:
+    """The numbers of the steps in an order that differs by swaps of neighbours that commute."""
+    order = list(range(len(footprints)))
+    for _ in range(len(order) ** 2):
+        at = chance.randrange(len(order) - 1)
+        one, two = footprints[order[at]], footprints[order[at + 1]]
+        assert one is not None
+        assert two is not None
+        if not one.conflicts(two):
+            order[at : at + 2] = order[at + 1], order[at]
+    return order

@@ -12,7 +12,6 @@ import pytest
 
 from fakesysfs.kernfs import Caller, KernelError, OpenFile, Tree, names_in, open_file
 from fakesysfs.kernfs.declare import RO, RW, WO, Attribute, Directory, DirectoryKind, Entry, Shown
-from fakesysfs.ops.footprint import Footprint
 from tests.model import drive
 
 CALLER = Caller(1, "pytest")
@@ -25,7 +24,6 @@ class Lamp:
     watts: int = 60
     stored: list[bytes] = field(default_factory=list[bytes])
     generation: int = 0
-    footprint: Footprint | None = None
     objects: dict[int, Directory] = field(default_factory=dict[int, Directory])
 
     def show(self) -> int:

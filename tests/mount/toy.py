@@ -38,7 +38,6 @@ from fakesysfs.kernfs.declare import (
     Subdirectories,
 )
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.footprint import Footprint
 from fakesysfs.ops.sched import Answer, SignalPending, Signals, Sleep, Wait, WaitQueue, ask
 
 ROOT_SERIAL, FAMILY_SERIAL, FIRST_DEVICE_SERIAL = 1, 2, 10
@@ -71,7 +70,6 @@ class Toy:
     bound: bool = True
     sleepers: int = 0
     generation: int = 0
-    footprint: Footprint | None = None
     """Counts the changes."""
     wake: WaitQueue = field(default_factory=WaitQueue)
     device: Device | None = field(default_factory=lambda: Device(FIRST_DEVICE_SERIAL))

@@ -166,6 +166,53 @@ def test_blocks_of_one_node_conflict() -> None:
     assert explore([flip(70, "online_movable"), flip(71, "online_movable")]).explored == 6
 
 
+DAX0_0 = "/sys/bus/dax/devices/dax0.0"
+
+
+@pytest.mark.parametrize(
+    ("operation", "path", "orders"),
+    [
+        *(("read", f"{DAX0_0}/{name}", 1) for name in ("size", "align", "target_node", "hotplug", "mapping0/start")),
+        *(("ls", path, 1) for path in (DAX0_0, MEMORY, "/sys/devices/system/node/node2", "/sys/bus/dax/drivers/kmem")),
+        *(("exists", f"{MEMORY}/{name}", 1) for name in ("memory70", "memory999")),
+        ("stat", f"{DAX0_0}/driver", 1),
+        ("read", "/proc/iomem", 1),
+        ("read", "/proc/modules", 1),
+        ("read", "/sys/devices/system/node/node1/meminfo", 1),
+        ("read", "/sys/devices/system/node/node2/meminfo", 3),
+        ("read", f"{MEMORY}/memory71/valid_zones", 1),
+        ("read", "/proc/meminfo", 3),
+        ("read", STATE, 3),
+    ],
+)
+def test_what_commutes_with_a_change_of_a_block(operation: str, path: str, orders: int) -> None:
+    async def look(m: ExploreHandle) -> None:
+        await getattr(m, operation)(path)
+
+    assert explore([flip(70, "online_movable"), look]).explored == orders
+
+
+@pytest.mark.parametrize(
+    ("path", "orders"),
+    [
+        (f"{DAX0_0}/driver", 3),  # there, absent, there again
+        (f"{DAX0_0}/size", 1),
+        ("/sys/bus/dax/devices/dax0.1", 1),
+        (f"{MEMORY}/memory50/state", 1),
+    ],
+)
+def test_what_commutes_with_unbind_and_bind(path: str, orders: int) -> None:
+    async def look(m: ExploreHandle) -> None:
+        await m.exists(path)
+
+    async def unbind_and_bind(m: ExploreHandle) -> None:
+        await m.write(HOTPLUG, "unplug")
+        await m.write("/sys/bus/dax/drivers/kmem/unbind", "dax0.0")
+        await m.write("/sys/bus/dax/drivers/kmem/bind", "dax0.0")
+
+    assert explore([unbind_and_bind, look]).explored == orders
+
+
 def test_refused_writes_commute() -> None:
     async def refused(m: ExploreHandle) -> None:
         with contextlib.suppress(OSError):
@@ -195,18 +242,24 @@ async def read_hotplug(m: ExploreHandle) -> None:
 def test_inside_an_unplug() -> None:
     """32 blocks: a step before each of them and one after, and a reader that looks in at each place."""
     assert explore([unplug, read_hotplug]).explored == 2
-    found = explore([unplug, read_hotplug], inside=True)
+    found = explore([unplug, read_hotplug], inside=True, reduction=False)
     assert (found.explored, found.complete) == (34, True)
+
+
+def test_steps_inside_of_operations_commute_too() -> None:
+    """What the reader sees changes once, at the end."""
+    found = explore([unplug, read_hotplug], inside=True)
+    assert (found.explored, found.complete) == (2, True)
 
 
 def test_inside_two_unplugs() -> None:
     """The second waits for the device's lock, wherever it begins."""
-    found = explore([unplug, unplug], inside=True)
+    found = explore([unplug, unplug], inside=True, reduction=False)
     assert (found.explored, found.failed, found.complete) == (66, 0, True)
 
 
 def test_a_limit() -> None:
-    found = explore([unplug, read_hotplug], inside=True, limit=5)
+    found = explore([unplug, read_hotplug], inside=True, limit=5, reduction=False)
     assert (found.explored, found.complete) == (5, False)
     assert "A limit cut the search short" in str(found)
 
@@ -296,7 +349,26 @@ def test_a_program_that_polls_for_ever() -> None:
 
     found = explore([wait_for_unplug])
     assert (found.explored, found.failed) == (1, 1)
-    assert found.failures[0].why == f"wait_for_unplug never ends: it repeats exists {STATE}, and nothing changes"
+    why = f"wait_for_unplug does not end: it repeats exists {STATE}: present, and nothing changes"
+    assert found.failures[0].why == why
+    assert "this step 99 times more" in str(found)
+
+
+def test_a_program_that_tries_again_for_ever() -> None:
+    """A refused write changes nothing."""
+
+    async def try_again(m: ExploreHandle) -> None:
+        while True:
+            await m.read(POLICY)
+            with contextlib.suppress(OSError):
+                await m.write(STATE, "nonsense")
+
+    for reduction in (True, False):
+        found = explore([try_again, unplug], reduction=reduction)
+        assert found.complete
+        assert found.failed == found.explored
+        assert f"it repeats read {POLICY}: online_movable, write {STATE}: ENOENT" in found.failures[0].why
+        assert "these 2 steps " in str(found)
 
 
 def test_an_order_that_is_too_long() -> None:
@@ -350,7 +422,7 @@ def test_unknown_names() -> None:
 async def test_where_an_event_loop_runs() -> None:
     with pytest.raises(RuntimeError, match="await explore_async"):
         explore([unplug])
-    found = await explore_async([unplug, read_hotplug], inside=True)
+    found = await explore_async([unplug, read_hotplug], inside=True, reduction=False)
     assert found.explored == 34
 
 

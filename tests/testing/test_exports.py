@@ -39,6 +39,8 @@ class Exploration
   cut: int
   failed: int
   complete: bool
+  conflicts: int
+  conflicts_both_ways: int
   preemptions: int | None
   seconds: float
   failures: list[Failure]
@@ -128,6 +130,7 @@ class Step
   command: str
   is_same(self, other: Step) -> bool
   program: str
+  what: str
 class Uevent
   sequence: int
   action: str

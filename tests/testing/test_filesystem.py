@@ -52,7 +52,7 @@ def toy() -> Toy:
 @pytest.fixture
 def files(toy: Toy) -> FileSystem:
     root = Directory(1, ROOT, toy)
-    population = SimpleNamespace(objects={1: root}, generation=0, footprint=None)
+    population = SimpleNamespace(objects={1: root}, generation=0)
     tree = Tree(root, population, lambda directory: cast("Directory", directory).kind, tuple, lambda: 0)
     return FileSystem(tree, None, Caller(1, "test"))
 
@@ -199,7 +199,7 @@ LINKS = DirectoryKind[object](
 def test_links_on_the_way(path: str, text: str) -> None:
     """step_into, path_init: 40 links at most, an absolute one begins at the root, `..` is that of the target."""
     root = Directory(1, LINKS, None)
-    registry = SimpleNamespace(objects={1: root}, generation=0, footprint=None)
+    registry = SimpleNamespace(objects={1: root}, generation=0)
     files = FileSystem(Tree(root, registry, lambda _: LINKS, tuple, lambda: 0), None, Caller(1, "test"))
     try:
         seen = run(files.read(files.open(path, os.O_RDONLY), 100)).decode()

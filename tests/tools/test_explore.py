@@ -77,9 +77,12 @@ class Explored(NamedTuple):
         return [failure["schedule"] for failure in self.result["failures"]]
 
 
-def explored(explore: Runner, where: Path, *arguments: str, programs: tuple[str, ...]) -> Explored:
+def explored(
+    explore: Runner, where: Path, *arguments: str, programs: tuple[str, ...], reduction: bool = False
+) -> Explored:
     """Explore in the directory `where`."""
-    done = run(explore, where, "--json", "result.json", *arguments, "--", *programs)
+    options = [] if reduction else ["--no-reduction"]
+    done = run(explore, where, "--json", "result.json", *options, *arguments, "--", *programs)
     assert done.stderr == "", done.stderr
     return Explored(done.returncode, done.stdout, json.loads((where / "result.json").read_text()))
 
@@ -161,6 +164,72 @@ def test_each_answer_of_a_look_occurs(explore: Runner, tmp_path: Path, look: str
     assert found.result["complete"]
     assert found.status == 0, found.output
     assert set((tmp_path / "answers").read_text().split()) >= answers
+
+
+# Steps that commute ---------------------------------------------------------------------------------------------------
+
+FLIPS = tuple(
+    writes(f"{MEMORY}/memory{block}/state", "offline", word) for block, word in ((70, "online_movable"), (50, "online"))
+)
+"""Two programs on the blocks of two nodes."""
+LISTENS = """
+import os, socket
+listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)
+listener.bind((0, 1))
+os.stat("/sys/kernel")
+"""
+
+
+def test_blocks_of_two_nodes_have_one_order(explore: Runner, tmp_path: Path) -> None:
+    found = explored(explore, tmp_path, programs=FLIPS, reduction=True)
+    assert found.counts == (1, 0, True)
+    assert found.result["reduction"]
+    assert explored(explore, tmp_path, programs=FLIPS).counts == (6, 0, True)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_writers_of_one_attribute_commute_nowhere(explore: Runner, tmp_path: Path, jobs: int) -> None:
+    programs = (
+        writes(POLICY, "online", "offline", "online"),
+        writes(POLICY, "online_kernel", "online_movable", "online"),
+    )
+    options = ["--jobs", str(jobs), "--check", "false"]
+    found = explored(explore, tmp_path, *options, programs=programs, reduction=True)
+    # The last writes of both are the same word. But the first of them may have changed something.
+    assert found.counts[0] == found.counts[1] == len(set(found.schedules))
+    everything = explored(explore, tmp_path, *options, programs=programs)
+    assert everything.counts == (20, 20, True)
+    assert set(found.schedules) <= set(everything.schedules)
+
+
+@pytest.mark.parametrize(
+    ("look", "orders"),
+    [
+        ("cat /sys/bus/dax/devices/dax0.0/size", 1),
+        (f"cat {MEMORY}/memory71/valid_zones", 1),
+        (f"[ -e {MEMORY}/memory70/state ]", 1),
+        (f"cd {MEMORY}; cat memory50/state", 1),
+        (f"cat {STATE}", 3),
+        ("cat /proc/meminfo", 3),
+    ],
+)
+def test_what_commutes_with_a_change_of_a_block(explore: Runner, tmp_path: Path, look: str, orders: int) -> None:
+    found = explored(explore, tmp_path, "--check", "true", programs=(FLIPS[0], look), reduction=True)
+    assert found.counts == (orders, 0, True), found.output
+
+
+@pytest.mark.parametrize("option", ["--check", "--always"])
+def test_who_reads_the_order_of_messages_sees_each(explore: Runner, tmp_path: Path, option: str) -> None:
+    look = "cat $FAKESYSFS_CONTROL/kmsg"
+    found = explored(explore, tmp_path, option, look, programs=FLIPS, reduction=True)
+    assert found.counts == (6, 0, True)
+
+
+def test_uevents_conflict_where_somebody_listens(explore: Runner, tmp_path: Path) -> None:
+    (tmp_path / "listens.py").write_text(LISTENS)
+    programs = (f"{sys.executable} {tmp_path}/listens.py", "true", writes(STATE, "offline"))
+    found = explored(explore, tmp_path, programs=programs, reduction=True)
+    assert found.counts == (2, 0, True)
 
 
 # Races ----------------------------------------------------------------------------------------------------------------
@@ -283,6 +352,17 @@ def test_a_clock_fires_when_nobody_else_can_go_on(explore: Runner, tmp_path: Pat
     assert all(schedule.endswith("A") for schedule in found.schedules)
 
 
+def test_a_program_that_polls_gives_way_or_does_not_end(explore: Runner, tmp_path: Path) -> None:
+    poll = f'while [ "$(cat {STATE})" != offline ]; do :; done'
+    found = explored(explore, tmp_path, programs=(poll, writes(STATE, "offline")), reduction=True)
+    assert found.counts == (4, 0, True)
+    found = explored(explore, tmp_path, programs=(poll,), reduction=True)
+    assert found.counts == (1, 1, True)
+    assert found.result["failures"][0]["why"] == (
+        f"A does not end: it repeats read {STATE}: online, and nothing changes"
+    )
+
+
 def test_a_write_that_waits_in_the_kernel_goes_on_as_a_step(explore: Runner, tmp_path: Path) -> None:
     programs = writes(HOTPLUG, "unplug"), "echo 1 > $FAKESYSFS_CONTROL/pages/unpin"
     pin = "echo 2 > $FAKESYSFS_CONTROL/pages/pin"
@@ -302,6 +382,59 @@ def test_a_setup_that_fails_is_no_failing_order(explore: Runner, tmp_path: Path)
     assert done.stderr == "fakesysfs: --setup ended with status 4: wrong\n"
 
 
+# Shards ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [[], ["--no-reduction"], ["--preemptions", "2"]], ids=["", "all", "bounded"])
+def test_shards_together_are_the_search(explore: Runner, tmp_path: Path, options: list[str]) -> None:
+    programs = (
+        writes(POLICY, "online", "offline", "online"),
+        writes(POLICY, "online_kernel", "online_movable", "offline"),
+    )
+    options = [*options, "--check", f"! grep -qx offline {POLICY}"]
+    whole = explored(explore, tmp_path, *options, programs=programs, reduction=True)
+    files = []
+    for number in (1, 2):
+        done = run(explore, tmp_path, *options, "--shard", f"{number}/2", "--json", f"{number}.json", "--", *programs)
+        assert done.returncode in {0, 1}, done.stderr
+        assert done.stdout.startswith(f"Shard {number}/2:\n")
+        files.append(f"{number}.json")
+    parts = [json.loads((tmp_path / file).read_text()) for file in files]
+    assert all(part["explored"] for part in parts)
+    merged = run(explore, tmp_path, "--json", "merged.json", "--merge", *files)
+    assert merged.returncode == 1, merged.stderr
+    found = json.loads((tmp_path / "merged.json").read_text())
+    assert {key: found[key] for key in ("explored", "failed", "complete", "preemptions")} == {
+        key: whole.result[key] for key in ("explored", "failed", "complete", "preemptions")
+    }
+    assert found["explored"] == sum(part["explored"] for part in parts)
+    replayed = run(explore, tmp_path, "--replay", "explore-failure.json")
+    assert replayed.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("results", "why"),
+    [
+        (["1", "1"], "a search in 2 shards needs each of them once, and these are 1, 1"),
+        (["1"], "a search in 2 shards needs each of them once, and these are 1"),
+        (["1", "other"], "shard 2 is not of the same search as shard 1"),
+        (["1", "no shard"], "--merge needs files that `fakesysfs explore --shard --json` has written"),
+    ],
+)
+def test_what_cannot_be_merged(explore: Runner, tmp_path: Path, results: list[str], why: str) -> None:
+    shard = {"number": 1, "of": 2, "split": 3, "task": {}, "given_up": 0, "reduced": 0, "bounded": 0}
+    known = {
+        "1": {"preemptions": None, "shard": shard},
+        "other": {"preemptions": None, "shard": {**shard, "number": 2, "split": 4}},
+        "no shard": {"preemptions": None},
+    }
+    for name, result in known.items():
+        (tmp_path / name).write_text(json.dumps(result))
+    done = run(explore, tmp_path, "--merge", *results)
+    assert done.returncode == 2
+    assert why in done.stderr
+
+
 # Exit statuses, files -------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +449,7 @@ def test_a_search_that_a_limit_ends_is_cut_short(explore: Runner, tmp_path: Path
     ("arguments", "why"),
     [
         ([], "no program is given"),
+        (["--shard", "3/2", "--", "true"], "--shard 3/2: give a part and how many there are"),
         (["--until", "1", "--", "true"], "--until needs --replay"),
         (["--machine", "missing", "--jobs", "2", "--", "true"], "missing"),
         (["--kernel", "missing", "--jobs", "2", "--", "true"], "missing"),

@@ -82,7 +82,7 @@ function _shtab_fakesysfs_using
 end
 
 set -g _shtab_fakesysfs_commands mount run explore map watch ps timeline umount list check replay record
-set -g _shtab_fakesysfs_opts_with_value --always --at --check --html --jobs --json --kernel --kernel-image --limit --machine --mount --note --on --output --preemptions --replay --rules --seconds --setup --svg --trace --until -j -o
+set -g _shtab_fakesysfs_opts_with_value --always --at --check --html --jobs --json --kernel --kernel-image --limit --machine --merge --mount --note --on --output --preemptions --replay --rules --seconds --setup --shard --svg --trace --until -j -o
 
 complete -c fakesysfs -e
 complete -c fakesysfs -f
@@ -117,9 +117,12 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l setup -x -d 'run th
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l check -x -d 'run this after each order; it fails if the status is not 0'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l always -x -d 'run this after each step; the order fails if the status is not 0'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l preemptions -x -d 'leave out orders in which more than N times a program stops that could have gone on'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l no-reduction -d 'explore orders that differ in steps that commute only, too; programs that talk to each other by files of the host, pipes or signals need this'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l limit -x -d 'end the search after so many orders'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l seconds -x -d 'end the search after that time'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l jobs -x -d 'how many orders run at once, each on its mount; default: 1'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l shard -x -d 'explore the K-th of N parts, for instance on one of N machines; --json writes it for --merge'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l merge -xka "(__fish_complete_path (commandline -ct))" -d 'report what all parts of a search have found'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l json -xka "(__fish_complete_path (commandline -ct))" -d 'write the result to this file too; - is standard output'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l html -xka "(__fish_complete_path (commandline -ct))" -d 'write a page with the timeline of the shortest failing order to this file; others get a number'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l inside -d 'other programs go on within a write too: between two memory blocks, between two ranges'

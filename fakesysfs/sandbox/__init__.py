@@ -10,6 +10,8 @@ Processes
                without a run. Under `fakesysfs explore` it is the controller (explore/controller.py), which starts the
                programs, each in a session of its own.
     udevd      (`udev.py`) With --udev: a child of the init, started before the command.
+    joined     (`attach.py`) With --at PID: a command that entered the namespaces of the init of another run, and that
+               is killed with them. Its launcher is outside.
     follower   (`netlink.py`) With --mount and --at: a child of the init. It sends the uevents, as the server is in
                another network namespace. Without these options the server sends them (`uevent_sender.py`).
 

@@ -11,7 +11,7 @@ import select
 import signal
 from typing import NoReturn
 
-from fakesysfs.fuse.descriptors import have_standard_descriptors
+from fakesysfs.fuse.descriptors import have_standard_descriptors, point_at_null
 from fakesysfs.sandbox import linux, refusals, view
 from fakesysfs.sandbox.init import NOT_EXECUTABLE, cannot_execute, execute
 from fakesysfs.sandbox.launcher import Terminal, end_like, say, stop, working_directory
@@ -22,18 +22,6 @@ _KINDS = {
     "pid": linux.CLONE_NEWPID,
     "net": linux.CLONE_NEWNET,
 }
-
-
-def join(pid: int, kinds: int | None = None) -> None:
-    """Join the namespaces of a process: those of the kinds that CLONE_... flags name, by default all of a run.
-
-    This process must have one thread. Raises OSError.
-    """
-    descriptor = os.pidfd_open(pid)
-    try:
-        linux.setns(descriptor, _others(pid) if kinds is None else kinds)
-    finally:
-        os.close(descriptor)
 
 
 def _others(pid: int) -> int:
@@ -53,7 +41,7 @@ def run(command: list[str], pid: int, *, explain: bool = False) -> NoReturn:
     terminal = Terminal()
     directory = working_directory()
     try:
-        join(pid)
+        linux.join(pid, _others(pid))
     except OSError as error:
         say(f"the run cannot be joined: {error.strerror}; only the user who started it may, and root")
         os._exit(1)
@@ -61,6 +49,7 @@ def run(command: list[str], pid: int, *, explain: bool = False) -> NoReturn:
     child = os.fork()
     if not child:
         _be_command(command, set(mask), directory)
+    point_at_null(0, 1)  # the command's pipes must end when it closes them
     status = _wait(child, signals)
     terminal.take_back()
     if explain:
@@ -75,7 +64,9 @@ def _be_command(command: list[str], mask: set[int], directory: str) -> NoReturn:
             os.chdir(directory or "/")
         except OSError:
             os.chdir("/")  # it is missing in the view
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        # What Python ignores.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         execute(command, view.environment(os.environ))

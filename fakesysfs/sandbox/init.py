@@ -29,6 +29,7 @@ from fakesysfs.fuse import limits
 from fakesysfs.fuse.descriptors import close_all_but, point_at_null
 from fakesysfs.fuse.mount import MountError
 from fakesysfs.sandbox import linux, namespaces, netlink, refusals, server, shell, udev, view
+from fakesysfs.sandbox.known import HOLDS
 from fakesysfs.sandbox.namespaces import Plan
 from fakesysfs.sandbox.udev import Udev
 
@@ -54,9 +55,6 @@ class Run(NamedTuple):
     explain: bool
     """Report what was refused."""
 
-
-HOLDS = "fakesysfs-holds"
-"""The process name of the init of an explorer's run, whose mount holds the calls of everybody."""
 
 _NOT_COVERED = (
     "a sysfs or proc of the host is mounted where it cannot be covered (below another mount, or outside of this root): "

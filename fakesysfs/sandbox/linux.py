@@ -67,6 +67,18 @@ def setns(descriptor: int, kind: int) -> None:
     _check(_libc.setns(descriptor, kind), "setns")
 
 
+def join(pid: int, kinds: int) -> None:
+    """Enter the namespaces of a process, of the kinds that CLONE_... flags name (from Linux 5.8 on).
+
+    This process must have one thread.
+    """
+    descriptor = os.pidfd_open(pid)
+    try:
+        setns(descriptor, kinds)
+    finally:
+        os.close(descriptor)
+
+
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     """Mount. The OSError names the target."""
     strings = [os.fsencode(text) if text else None for text in (source, target, kind)]

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fakesysfs.sandbox.view import VISIBLE
+from fakesysfs.sandbox.known import VISIBLE
 
 _SHOWN_CHARACTERS = 64
 

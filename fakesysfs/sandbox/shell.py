@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fakesysfs.sandbox.view import VISIBLE
+from fakesysfs.sandbox.known import VISIBLE
 
 _MARK = "debian_chroot"
 """What Debian's bash shows in parentheses at the beginning of its prompt (/etc/bash.bashrc)."""

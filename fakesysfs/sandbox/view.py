@@ -28,17 +28,13 @@ from pathlib import Path
 
 from fakesysfs.fuse.mount_table import mounts
 from fakesysfs.sandbox import linux, terminals
+from fakesysfs.sandbox.known import HOME, VISIBLE
 
 _SCRATCH = "/sys"
 """Where the tmpfs is at first. The fake covers /sys later, so the tmpfs hides nothing."""
 
-_HOME = "/dev/.fakesysfs"
-
 MOUNTPOINT = f"{_SCRATCH}/root"
 """Where the server mounts, in the outer mount namespace."""
-
-VISIBLE = f"{_HOME}/root"
-"""Where the command sees that mount."""
 
 _SHIMS = Path(__file__).with_name("shims")
 _KMOD_NAMES = ("modprobe", "modinfo", "rmmod", "lsmod", "insmod", "depmod")
@@ -82,19 +78,19 @@ def show(*, private_network: bool) -> set[int]:
     _cover_what_shows_the_kernel()
     _forbid_devices()
     kept = _show_dev()
-    linux.mount(_SCRATCH, _HOME, "", linux.MS_MOVE)
-    linux.mount(f"{_HOME}/root/sys", "/sys", "", linux.MS_BIND)
-    linux.mount(f"{_HOME}/root/control/dev_kmsg", "/dev/kmsg", "", linux.MS_BIND)
+    linux.mount(_SCRATCH, HOME, "", linux.MS_MOVE)
+    linux.mount(f"{VISIBLE}/sys", "/sys", "", linux.MS_BIND)
+    linux.mount(f"{VISIBLE}/control/dev_kmsg", "/dev/kmsg", "", linux.MS_BIND)
     _guard_proc(private_network=private_network)
-    for path in _files(f"{_HOME}/root/proc"):
+    for path in _files(f"{VISIBLE}/proc"):
         # The host's kernel may have been built without the file.
         with contextlib.suppress(FileNotFoundError):
-            linux.mount(path, path.removeprefix(f"{_HOME}/root"), "", linux.MS_BIND)
+            linux.mount(path, path.removeprefix(f"{VISIBLE}"), "", linux.MS_BIND)
     _configure_libkmod()
     kmod = shutil.which("kmod")
     if kmod is not None:
         # modprobe, modinfo, ... are links to it; programs also call them by absolute paths.
-        linux.mount(f"{_HOME}/bin/kmod", kmod, "", linux.MS_BIND)
+        linux.mount(f"{HOME}/bin/kmod", kmod, "", linux.MS_BIND)
     return kept
 
 
@@ -181,11 +177,11 @@ def _configure_libkmod() -> None:
     """A tool that loads a module by itself asks libkmod, which would look for a file of the real kernel's."""
     for directory in _MODPROBE_CONFIGURATION:
         if os.path.isdir(directory):  # noqa: PTH112
-            known = Path(f"{_HOME}/root/control/modules/known").read_text(encoding="ascii")
+            known = Path(f"{VISIBLE}/control/modules/known").read_text(encoding="ascii")
             names = [line.split()[0] for line in known.splitlines()]
-            lines = [f"install {name} {_HOME}/bin/modprobe --ignore-install {name} $CMDLINE_OPTS\n" for name in names]
-            Path(f"{_HOME}/modprobe.d/fakesysfs.conf").write_text("".join(lines), encoding="ascii")
-            linux.mount(f"{_HOME}/modprobe.d", directory, "", linux.MS_BIND)
+            lines = [f"install {name} {HOME}/bin/modprobe --ignore-install {name} $CMDLINE_OPTS\n" for name in names]
+            Path(f"{HOME}/modprobe.d/fakesysfs.conf").write_text("".join(lines), encoding="ascii")
+            linux.mount(f"{HOME}/modprobe.d", directory, "", linux.MS_BIND)
             return
 
 
@@ -194,8 +190,8 @@ def environment(outside: Mapping[str, str]) -> dict[str, str]:
     path = outside.get("PATH", os.defpath)
     return {
         **outside,
-        "PATH": f"{_HOME}/bin:{path}",
-        "FAKESYSFS_CONTROL": f"{_HOME}/root/control",
+        "PATH": f"{HOME}/bin:{path}",
+        "FAKESYSFS_CONTROL": f"{VISIBLE}/control",
         # sd-device takes a directory for a device only if statfs(2) says that it is in sysfs, which FUSE cannot say.
         "SYSTEMD_DEVICE_VERIFY_SYSFS": "0",
     }

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fakesysfs.fuse.mount_table import TYPE, mounted_at, mounts
-from fakesysfs.sandbox import attach, linux
-from fakesysfs.sandbox.init import HOLDS
-from fakesysfs.sandbox.view import VISIBLE
+from fakesysfs.sandbox import linux
+from fakesysfs.sandbox.known import HOLDS, VISIBLE
 
 CONTROL = "FAKESYSFS_CONTROL"
 """The variable that a command in a run finds its control/ in."""
@@ -153,7 +152,7 @@ def _facts(fake: Fake) -> dict[str, str] | None:
     if not child:
         try:
             if not fake.path:
-                attach.join(fake.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+                linux.join(fake.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
             control = Path(fake.path or VISIBLE, "control")
             facts = {name: (control / name).read_text(encoding="utf-8").strip() for name in _FACTS}
             os.write(writer, json.dumps(facts).encode())
@@ -215,7 +214,7 @@ class Place(NamedTuple):
     def enter(self) -> None:
         """Make the files visible to this process, which must have one thread. Raises OSError."""
         if self.init:
-            attach.join(self.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+            linux.join(self.init, linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
 
 
 def place(which: str | None) -> Place:

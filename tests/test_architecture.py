@@ -33,7 +33,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "testing": ("explore", "fuse", "kernel", "kernfs", "machine", "ops", "sysfs", "sysroot", "trace"),
     "lab": (),
     "replay": ("fuse", "kernel", "kernfs", "lab", "machine", "ops", "sandbox", "sysroot", "testing"),
-    "pytest_plugin": ("testing",),
+    "pytest_plugin": ("testing", "trace"),
     "cli": ("explore", "fuse", "kernel", "kernfs", "machine", "replay", "sandbox", "sysroot", "trace", "__init__"),
     "__main__": ("cli",),
     "__init__": (),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ __tracebackhide__ = True  # pytest shows the user's line last; --full-trace show
 _KINDS = {"machine": "default", "kernel": "hotplug-v3"}
 """What a test may choose, and what it gets if nobody chooses."""
 
+_NAME_LENGTH = 200
+"""Of a trace's file, which bears the name of its test."""
+
 _MARKER = "@pytest.mark.fakesysfs(machine=..., kernel=...)"
 
 
@@ -38,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fakesysfs-machine", metavar="NAME|FILE", help="machine of tests that name none")
     group.addoption("--fakesysfs-kernel", metavar="PROFILE", help="kernel of tests that name none")
     group.addoption("--fakesysfs-require", action="store_true", help="fail, not skip, where FUSE cannot be used")
+    group.addoption(
+        "--fakesysfs-trace", metavar="DIR", help="write a trace and its timeline of each test's own machine there"
+    )
     parser.addini("fakesysfs_machine", "machine of tests that name none; NAME.toml is beside the ini-file")
     parser.addini("fakesysfs_kernel", "kernel of tests that name none")
     parser.addini("fakesysfs_require", "fail, not skip, where FUSE cannot be used", type="bool")
@@ -54,9 +61,9 @@ def fakesysfs_machine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[MountedMachine]:
     """A mounted machine of the test's own, as booted."""
-    with contextlib.ExitStack() as stack:
+    with _traced(request) as trace, contextlib.ExitStack() as stack:
         with _failing_without_traceback():
-            machine = stack.enter_context(_mounted(_wanted(request), tmp_path_factory))
+            machine = stack.enter_context(_mounted(_wanted(request), tmp_path_factory, trace))
         with _reported(request, machine):
             yield machine
 
@@ -84,10 +91,11 @@ def fakesysfs_in_process(request: pytest.FixtureRequest) -> Iterator[RunningMach
     """A machine in this process, without a mount, as booted."""
     from fakesysfs.testing import Machine  # noqa: PLC0415  see above
 
-    with _failing_without_traceback():
-        described = Machine(*_wanted(request))
-    with described as machine, _reported(request, machine):
-        yield machine
+    with _traced(request) as trace:
+        with _failing_without_traceback():
+            described = Machine(*_wanted(request), trace=trace)
+        with described as machine, _reported(request, machine):
+            yield machine
 
 
 @pytest.fixture(scope="session")
@@ -104,11 +112,31 @@ def _fakesysfs_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
         yield mount
 
 
-def _mounted(wanted: _Wanted, tmp_path_factory: pytest.TempPathFactory) -> MountedMachine:
+def _mounted(wanted: _Wanted, tmp_path_factory: pytest.TempPathFactory, trace: Path | None = None) -> MountedMachine:
     """Not yet entered. Each worker of pytest-xdist has a base directory, and so mounts, of its own."""
     from fakesysfs.testing import MountedMachine  # noqa: PLC0415  see above
 
-    return MountedMachine(tmp_path_factory.mktemp("fakesysfs"), *wanted)
+    return MountedMachine(tmp_path_factory.mktemp("fakesysfs"), *wanted, trace=trace)
+
+
+@contextlib.contextmanager
+def _traced(request: pytest.FixtureRequest) -> Iterator[Path | None]:
+    """The file for the trace of a test's own machine, None without --fakesysfs-trace. Its page is made at the end."""
+    directory = request.config.getoption("fakesysfs_trace")
+    if directory is None:
+        yield None
+        return
+    from fakesysfs.trace.events import from_lines  # noqa: PLC0415  see above
+    from fakesysfs.trace.timeline import page  # noqa: PLC0415  the same
+
+    folder = request.config.invocation_params.dir / directory
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^\w.]+", "-", f"{request.node.nodeid}-{request.fixturename}").strip("-")[-_NAME_LENGTH:]
+    trace = folder / f"{name}.jsonl"
+    yield trace
+    if trace.exists() and trace.stat().st_size:
+        with trace.open("rb") as lines:
+            (folder / f"{name}.html").write_text(page(from_lines(lines), request.node.nodeid), "utf-8")
 
 
 # What a test wants -----------------------------------------------------------------------------------------------

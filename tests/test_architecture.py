@@ -34,7 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "lab": (),
     "replay": ("fuse", "kernel", "kernfs", "lab", "machine", "ops", "sandbox", "sysroot", "testing"),
     "see": ("fuse", "sandbox"),
-    "pytest_plugin": ("testing",),
+    "pytest_plugin": ("testing", "trace"),
     "cli": (
         *("explore", "fuse", "kernel", "kernfs", "machine", "replay", "sandbox", "see", "sysroot", "trace"),
         "__init__",

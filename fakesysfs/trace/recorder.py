@@ -102,8 +102,7 @@ class Recorder:
         self.flush()
         self._sysroot.tree.tracer = None
         self._sysroot.on_reset = None
-        self._kernel.tracer = None
-        self._kernel.lock_observers.observer = None
+        self._leave_kernel()
         self._sinks = ()
 
     def _emit(self, event: Event) -> None:
@@ -129,6 +128,7 @@ class Recorder:
 
     def _take_kernel(self) -> None:
         """Listen to the kernel that has just booted, and say what there is."""
+        self._leave_kernel()
         kernel = self._kernel = self._sysroot.kernel
         self._booted_at = round(self._seconds() - kernel.printk.clock(), _DIGITS) if self._booted else 0.0
         self._booted = True
@@ -147,6 +147,11 @@ class Recorder:
         kernel.lock_observers.observer = self._lock
         kernel.observe(self._changed)
         self._settle()
+
+    def _leave_kernel(self) -> None:
+        """Calls that wait in a kernel go on in it after a reset. What they change is no longer there."""
+        self._kernel.tracer = None
+        self._kernel.lock_observers.observer = None
 
     def _hear_log(self, kernel: Kernel) -> None:
         """Hand out the messages since the last time, and be called at the next one."""
@@ -301,6 +306,8 @@ class Recorder:
             self._settle()
         if self._running is call:
             self._running = None
+        for held in call.locks.values():  # of a kernel that was reset
+            self._released(held)
         if data:
             event.data = _text(data)
         if isinstance(outcome, KernelError):
@@ -344,9 +351,13 @@ class Recorder:
             call.locks[name] = _Held(self._seconds())
             return
         released = call.locks.pop(name, None)
-        if released is not None and released.event is not None:
-            released.event.duration = round(self._seconds() - released.since, _DIGITS)
-            self._emit(released.event)
+        if released is not None:
+            self._released(released)
+
+    def _released(self, held: _Held) -> None:
+        if held.event is not None:
+            held.event.duration = round(self._seconds() - held.since, _DIGITS)
+            self._emit(held.event)
 
 
 def status_nodes(status: BlockStatus | None) -> tuple[int, ...]:

@@ -540,3 +540,33 @@ def test_nothing_is_imported_for_those_who_do_not_use_it(project: pytest.Pyteste
             ]
     """)
     run(project).assert_outcomes(passed=1)
+
+
+def test_traces_and_timelines_of_tests(project: pytest.Pytester) -> None:
+    project.makepyfile(f"""
+        import pytest
+
+        @pytest.mark.parametrize("word", ["unplug", "nonsense"])
+        def test_write(fakesysfs_in_process, word):
+            fakesysfs_in_process.write("{HOTPLUG}", word)
+    """)
+    run(project, "--fakesysfs-trace", "traces").assert_outcomes(passed=1, failed=1)
+    files = sorted((project.path / "traces").iterdir())
+    name = "test_traces_and_timelines_of_tests.py-test_write-{}-fakesysfs_in_process.{}"
+    assert [file.name for file in files] == [
+        name.format(word, form) for word in ("nonsense", "unplug") for form in ("html", "jsonl")
+    ]
+    assert '"EINVAL"' in files[0].read_text()
+    assert '"data":"unplug"' in files[3].read_text()
+
+
+@pytest.mark.mount
+def test_trace_of_a_mount(project: pytest.Pytester) -> None:
+    project.makepyfile(f"""
+        def test_read(fakesysfs_machine):
+            fakesysfs_machine.read("{HOTPLUG}")
+    """)
+    run(project, "--fakesysfs-trace", "traces").assert_outcomes(passed=1)
+    (trace,) = (project.path / "traces").glob("*.jsonl")
+    assert '"data":"online_movable\\n"' in trace.read_text()
+    assert trace.with_suffix(".html").exists()

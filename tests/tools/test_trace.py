@@ -14,8 +14,12 @@ import pytest
 from fakesysfs.testing import MountedMachine
 from fakesysfs.trace import events
 from fakesysfs.trace.events import Event, from_lines
-from tests.tools.conftest import Runner, eventually
+from tests.tools.conftest import ROOT, Runner, eventually, need
 from tests.trace.replayed import finished
+
+DUMP = """
+cat $C/writes.jsonl > writes; cat $C/refused.jsonl > refused; cat $C/kmsg.jsonl > kmsg; cat $C/uevents.jsonl > uevents
+"""
 
 RACE = """
 C=$FAKESYSFS_CONTROL D=/sys/bus/dax/devices/dax0.0/hotplug B=/sys/devices/system/memory
@@ -26,7 +30,7 @@ until grep -q offline $B/memory70/state; do :; done
 ! bash -c "echo online > $B/memory70/state" 2>/dev/null
 wait
 echo 0 > $C/writes
-cat $C/writes.jsonl > writes; cat $C/refused.jsonl > refused; cat $C/kmsg.jsonl > kmsg; cat $C/uevents.jsonl > uevents
+{dump}
 ls -l /sys/devices/system/node > /dev/null
 ! cat /sys/devices/system/memory/memory4711/state 2> /dev/null
 """
@@ -46,34 +50,56 @@ def raced(run: Runner, tmp_path: Path) -> list[Event]:
     """The events of the race, with a latency so that both meet."""
     trace = tmp_path / "t.jsonl"
     pftrace = tmp_path / "t.pftrace"
-    run.shell(f"cd {tmp_path}; {RACE}", "--trace", str(trace), "--trace", str(pftrace))
+    run.shell(f"cd {tmp_path}; {RACE.replace('{dump}', DUMP)}", "--trace", str(trace), "--trace", str(pftrace))
     return read(trace)
 
 
-def test_the_race_in_a_trace_is_that_of_control_and_of_the_log(raced: list[Event], tmp_path: Path) -> None:
-    calls = list(finished(raced))
+def compare(happened: list[Event], where: Path) -> None:
+    """The events are those of control/'s lists, which DUMP has put into files."""
+    calls = list(finished(happened))
     wanted = ("pid", "comm", "uid", "op", "path", "data", "result", "errno", "reason", "func")
-    begun = lines_of(tmp_path / "writes")[0]
-    writes = [op for op in calls if op.op == "write"]
-    first = next(n for n, op in enumerate(writes) if op.pid == begun["pid"] and op.path == begun["path"])
-    ours = [tuple(getattr(op, name) for name in wanted) for op in writes[first:]]
-    controls = [tuple(write[name] for name in wanted) for write in lines_of(tmp_path / "writes")]
-    assert sorted(map(str, ours)) == sorted(map(str, controls))
-    assert [write[0] for write in controls] != []
+    controls = [tuple(write[name] for name in wanted) for write in lines_of(where / "writes")]
+    writes = [tuple(getattr(op, name) for name in wanted) for op in calls if op.op == "write"]
+    # control/writes was turned on by its own first line, and begins with the write after it
+    ours = sorted(map(str, writes))
+    assert controls
+    assert [write for write in map(str, controls) if write not in ours] == []
+    on = next(op.time for op in calls if op.op == "write" and op.path == "/control/writes")
+    assert len(controls) == len([op for op in calls if op.op == "write" and op.time > on])
     refused = [op for op in calls if op.errno and op.op in {"open", "write"}]
     assert [(op.pid, op.data, op.errno, op.reason, op.func) for op in refused] == [
         tuple(refusal[name] for name in ("pid", "data", "errno", "reason", "func"))
-        for refusal in lines_of(tmp_path / "refused")
+        for refusal in lines_of(where / "refused")
     ]
+    log = [(event.seq, event.level, event.text) for event in happened if isinstance(event, events.Log)]
+    assert log == [(line["seq"], line["level"], line["text"]) for line in lines_of(where / "kmsg")]
+    sent = [event for event in happened if isinstance(event, events.Uevent)]
+    assert sum(event.count for event in sent) == len(lines_of(where / "uevents"))
+    assert {(event.seq, event.action) for event in sent} <= {
+        (line["seq"], line["action"]) for line in lines_of(where / "uevents")
+    }
+
+
+def test_a_trace_is_what_control_and_the_log_say(raced: list[Event], tmp_path: Path) -> None:
+    compare(raced, tmp_path)
+    refused = [op for op in finished(raced) if op.errno and op.op == "write"]
     # control/refused has "?" for a file that was removed
     assert [(op.path, op.errno) for op in refused] == [("/sys/devices/system/memory/memory70/state", "ENODEV")]
-    log = [(event.seq, event.level, event.text) for event in raced if isinstance(event, events.Log)]
-    assert log == [(line["seq"], line["level"], line["text"]) for line in lines_of(tmp_path / "kmsg")]
-    sent = [event for event in raced if isinstance(event, events.Uevent)]
-    assert sum(event.count for event in sent) == len(lines_of(tmp_path / "uevents"))
-    assert {(event.seq, event.action) for event in sent} <= {
-        (line["seq"], line["action"]) for line in lines_of(tmp_path / "uevents")
-    }
+
+
+def test_a_trace_of_the_race_example(run: Runner, tmp_path: Path) -> None:
+    need("udevadm", "/usr/lib/systemd/systemd-udevd")
+    rule = ROOT / "examples" / "udev-rules" / "80-keep-memory-online.rules"
+    script = f"cd {tmp_path}; {ROOT}/examples/race/contest blocks 0 0 0 0; C=$FAKESYSFS_CONTROL; {DUMP}"
+    options = ("--kernel", "7.2", "--udev", "--rules", str(rule), "--trace", str(tmp_path / "t.jsonl"))
+    assert "stuck" in run.shell(script, *options)
+    happened = read(tmp_path / "t.jsonl")
+    compare(happened, tmp_path)
+    writers = {op.program for op in finished(happened) if op.op == "write" and op.path.endswith("/state")}
+    assert writers == {"remove-blocks", "(udev-worker)"}
+    unbind = next(op for op in finished(happened) if op.path.endswith("kmem/unbind") and op.op == "write")
+    errors = [event.text for event in happened if isinstance(event, events.Log) and event.op == unbind.seq]
+    assert any("cannot be hotremoved until the next reboot" in text for text in errors)
 
 
 def test_the_perfetto_trace_of_the_same_run_has_the_same_counts(raced: list[Event], tmp_path: Path) -> None:

@@ -264,6 +264,20 @@ def test_a_reset_begins_a_new_state_and_time_goes_on(series: Traced) -> None:
     assert cells(series.events) == cells_of(series.sysroot.kernel)
 
 
+def test_what_goes_on_in_a_kernel_that_was_reset_changes_nothing(series: Traced) -> None:
+    machine = series.machine
+    machine.set_latency(offline_block=0.25)
+    removal = machine.start_write(HOTPLUG, "unplug")
+    machine.advance(1)
+    machine.write("/control/reset", "1")
+    removal.result()
+    assert cells(series.events) == cells_of(series.sysroot.kernel)
+    assert {state for state, _, _ in cells(series.events).values()} == {"online"}
+    begun = {event.seq for event in series.events if isinstance(event, events.Lock)}
+    ended = {event.seq for event in series.events if isinstance(event, events.Lock) and event.duration is not None}
+    assert begun == ended
+
+
 # Files ----------------------------------------------------------------------------------------------------------------
 
 

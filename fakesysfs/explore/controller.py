@@ -112,6 +112,8 @@ class Controller:
         self._shown = False
         self._described = False
         self._recorded = False
+        self._records_step = False
+        """Whether the footprint of the step that runs is asked for."""
         self._footprints: list[Footprint] = []
         """What the last step has read and changed, once the server has said it."""
         self._order_is_read = False
@@ -159,6 +161,7 @@ class Controller:
             statuses = self._end()
         if failure is None:
             failure = self._look_at_the_end(statuses)
+        self._records_step = self._recorded
         self._ask_what_was_recorded()  # --check may have read the order of messages
         if failure is not None:
             guide.order.kind, guide.order.why = failure
@@ -234,10 +237,11 @@ class Controller:
             name = self._programs.names[chosen.thread]
             command = programs.command_of(chosen.thread)
             self._did.clear()
+            self._records_step = self._recorded and len(guide.order.steps) >= guide.recorded_from
             self._release(chosen)
             settled = self._settle(chosen.thread)
             step, footprint = _step(name, command, chosen, self._did), self._ask_what_was_recorded()
-            self._note_look(step, footprint)
+            self._note_look(step)
             guide.took(step, footprint)
             if not settled:
                 return "deadline", f"{name} runs for {DEADLINE_SECONDS:g} seconds without another step"
@@ -256,11 +260,8 @@ class Controller:
                 return left
         return {}
 
-    def _note_look(self, step: Step, footprint: Footprint | None) -> None:
-        if footprint is not None and EVERYTHING not in footprint.writes:
-            changed = bool(footprint.writes)
-        else:
-            changed = step.operation not in _LOOKS and step.result not in NAMES.values()
+    def _note_look(self, step: Step) -> None:
+        changed = step.operation not in _LOOKS and step.result not in NAMES.values()
         self._polls.note(step.program, f"{step.what.partition(' ')[2]}: {step.result}", changed=changed)
 
     def _never_ends(self) -> tuple[str, str]:
@@ -271,7 +272,7 @@ class Controller:
 
     def _ask_what_was_recorded(self) -> Footprint | None:
         """What the last step has read and changed; None if that is not recorded."""
-        if not self._recorded:
+        if not self._records_step:
             return None
         self._footprints.clear()
         self._tell("recorded")
@@ -476,7 +477,7 @@ class Controller:
 
     def _release(self, held: _Held) -> None:
         del self._held[held.token]
-        self._tell("release", held.token)
+        self._tell("release", held.token, self._records_step)
 
     def _hear(self, seconds: float) -> bool:
         """Take what the server says, for which this waits so long; returns whether it said anything."""
@@ -506,7 +507,7 @@ class Controller:
                 # Started by the setup, or by --always: not a program.
                 with contextlib.suppress(ProcessLookupError):
                     self._tell("free", os.getsid(thread))
-                self._tell("release", token)
+                self._tell("release", token, False)  # noqa: FBT003  a packet
             else:
                 self._held[token] = held
         elif word == "asleep":
@@ -576,7 +577,13 @@ def _guide_for(request: Request) -> Guide:
     if request.sleep is None:
         return Guide(request.schedule, longest=request.longest, loosely=request.loosely)
     sleep = {name: Footprint.unpacked(said) for name, said in request.sleep.items()}
-    return SleepingGuide(request.schedule, longest=request.longest, sleep=sleep, order_matters=request.order_matters)
+    return SleepingGuide(
+        request.schedule,
+        longest=request.longest,
+        sleep=sleep,
+        order_matters=request.order_matters,
+        recorded_from=request.recorded_from,
+    )
 
 
 def _is_listener(protocol: str, number: str, groups: str) -> bool:

@@ -46,6 +46,8 @@ class Request(NamedTuple):
     sleep: dict[str, list[Any]] | None = None
     """Of a `SleepingGuide`: packed footprints."""
     order_matters: bool = False
+    recorded_from: int = 0
+    """See `Guide`."""
 
 
 @dataclass(slots=True)

@@ -165,6 +165,8 @@ class Guide:
         loosely: bool = False,
     ) -> None:
         self.order = Order()
+        self.recorded_from = 0
+        """The footprints of the steps before this one, counted from 0, are not asked for."""
         self.schedule = schedule
         self._expected = expected
         self.longest = longest

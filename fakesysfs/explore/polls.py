@@ -1,7 +1,7 @@
 """Who polls: repeats the same looks while nothing changes.
 
 A search would follow such a program for ever. So it gives way to the others until something changes (the fairness of
-CHESS), and if nobody else can go on, it does not end. A write that is refused and changes nothing is a look, too.
+CHESS), and if nobody else can go on, it does not end. A write that is refused is a look, too.
 """
 
 from __future__ import annotations

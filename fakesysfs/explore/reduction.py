@@ -62,8 +62,10 @@ class SleepingGuide(Guide):
         longest: int | None,
         sleep: Mapping[str, Footprint],
         order_matters: bool,
+        recorded_from: int = 0,
     ) -> None:
         super().__init__(schedule, expected=expected, longest=longest)
+        self.recorded_from = recorded_from
         self.sleeps: list[dict[str, Footprint]] = []
         """After the schedule: who slept before each step."""
         self.sleep = dict(sleep)
@@ -302,6 +304,7 @@ class ReducedSearch:
             longest=self._longest,
             sleep=sleep,
             order_matters=self.order_matters,
+            recorded_from=max(len(path) - 1, 0),
         )
         return self._beginning, path, guide
 

@@ -78,7 +78,9 @@ class Worker:
         )
         if isinstance(guide, SleepingGuide):
             sleep = {name: footprint.packed() for name, footprint in guide.sleep.items()}
-            request = request._replace(sleep=sleep, order_matters=guide.order_matters)
+            request = request._replace(
+                sleep=sleep, order_matters=guide.order_matters, recorded_from=guide.recorded_from
+            )
         try:
             self._line.say(request)
             ran = self._line.hear_ran()

@@ -29,7 +29,8 @@ The explorer says
                      RECORDED: record what is read and changed
     open             hold no more; what is held goes on, walks end with EINTR
     free SESSION     processes of this session are not held
-    release TOKEN    let one go on
+    release TOKEN RECORDED
+                     let one go on; RECORDED: record what this step reads and changes
     recorded         say what was recorded since the last release
 
 THREAD is the one that opened the file for read, write and goes on (see `callers.py`).
@@ -158,7 +159,7 @@ class Gate:
     def _obey(self, word: str, *arguments: Any) -> None:
         if word == "release":
             if (released := self._held.pop(arguments[0], None)) is not None:
-                self.records.begin()
+                self.records.begin(record=arguments[1])
                 released.set()
         elif word == "recorded":
             self.tell("recorded", self.records.say(_FOOTPRINT_BYTES), self.records.order_is_read)

@@ -39,11 +39,11 @@ class StepRecords:
             self._on = False
             uninstall()
 
-    def begin(self) -> None:
+    def begin(self, *, record: bool) -> None:
         """A step begins: the next one that was held goes on."""
         self.steps += 1
         self.refused = False
-        if self._on and self._recorder is None:
+        if record and self._on and self._recorder is None:
             self._recorder = Recorder()
             self._recorder.__enter__()
             self._noted = self._notes()

@@ -446,8 +446,6 @@ class _Runner:
         preempt = self._sysroot.kernel.preempt
         preempt.watched = scenario.inside
         run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes, records=self.records)
-        if self.records:
-            recording.install(hooks())  # not during the boot, which takes twice as long with them
         try:
             for number, program in enumerate(scenario.programs):
                 run.start(program_name(number), _name_of(program), program)
@@ -455,8 +453,6 @@ class _Runner:
         finally:
             preempt.watched = False
             run.close()
-            if self.records:
-                recording.uninstall()
         if guide.order.why is None:
             self._check(guide.order)
 
@@ -510,6 +506,7 @@ class _Run:
         self._tasks = tasks
         self._guide = guide
         self._records = records
+        self._has_hooks = False
         self._watcher = Watcher(sysroot.tree) if describes else None
         self._processes: dict[str, _Process] = {}
         self._polls = Polls()
@@ -525,6 +522,9 @@ class _Run:
     def close(self) -> None:
         for process in self._processes.values():
             process.close()
+        if self._has_hooks:
+            recording.uninstall()
+            self._has_hooks = False
 
     def to_the_end(self) -> None:
         """Take steps until all programs have ended, or none can go on."""
@@ -576,7 +576,7 @@ class _Run:
         error: OSError | None = None
         answer, process.answer = process.answer, None
         noted = self._notes()
-        with recording.Recorder() if self._records else contextlib.nullcontext() as recorder:
+        with self._recorder() as recorder:
             try:
                 request: Waiting | None = advance(process.operation, answer)
             except StopIteration as stop:
@@ -591,10 +591,7 @@ class _Run:
             elif call.path.startswith(NOT_RECORDED):
                 (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
         result = _waits_in_words(request) if request is not None else _in_words(call, value, error)
-        if footprint is not None and EVERYTHING not in footprint.writes:
-            changed = bool(footprint.writes)
-        else:
-            changed = call.operation == "write" and error is None
+        changed = call.operation == "write" and error is None
         self._polls.note(process.name, f"{call.operation} {call.path}: {result}", changed=changed)
         self._guide.took(
             Step(
@@ -613,6 +610,15 @@ class _Run:
             self._go_on(process, value, error)
         else:
             self._park(process, request)
+
+    def _recorder(self) -> contextlib.AbstractContextManager[recording.Recorder | None]:
+        """Records the step that begins, if its footprint is asked for."""
+        if not self._records or len(self._guide.order.steps) < self._guide.recorded_from:
+            return contextlib.nullcontext()
+        if not self._has_hooks:
+            recording.install(hooks())  # not during the boot, which takes twice as long with them
+            self._has_hooks = True
+        return recording.Recorder()
 
     def _go_on(self, process: _Process, value: Any, error: OSError | None) -> None:
         process.go_on(value, error)

@@ -195,15 +195,32 @@ class Drawer:
         return f"{word}\n".encode() if self.chance.random() < 0.9 else word.encode()
 
     def address(self) -> int:
-        """Of a page that the kernel does not hold, or of no page. Which pages it holds at boot depends on its build."""
-        free = [number for number in self._blocks() if number not in self._at_boot]
-        block = self.chance.choice(free) if free and self.chance.random() < 0.8 else 0x7000
-        return block * BLOCK_SIZE + self.chance.choice([0, 0x1000, BLOCK_SIZE - 0x1000])
+        """Of a page that the kernel does not use, or of no page.
+
+        Which pages it uses depends on its build and on its boot: pages of boot memory, and after a while also pages
+        that are online in a kernel zone. It takes the first pages of the buddy allocator's pieces, never the last one.
+        """
+        added = [number for number in self._blocks() if number not in self._at_boot]
+        block = self.chance.choice(added) if added and self.chance.random() < 0.8 else 0x7000
+        offsets = [0, 0x1000, BLOCK_SIZE - 0x1000]
+        return block * BLOCK_SIZE + self.chance.choice(offsets[2:] if self._in_kernel_zone(block) else offsets)
+
+    def _in_kernel_zone(self, block: int) -> bool:
+        """Is the block online in a zone that the kernel allocates from for itself?"""
+        directory = f"{MEMORY}/memory{block}"
+        if self._text(f"{directory}/state") != "online":
+            return False
+        return self._text(f"{directory}/valid_zones") != "Movable"
+
+    def _text(self, path: str) -> str | None:
+        """What a file says, None where it cannot be read."""
+        kind, got = self.target.read_result(path, None)
+        return got.decode().strip() if kind == "data" and isinstance(got, bytes) else None
 
     def _mapping(self, path: str) -> str:
         """A range near the device, most often one that its alignment allows."""
-        kind, got = self.target.read_result(f"{path.rpartition('/')[0]}/resource", None)
-        start = int(got, 0) if kind == "data" and isinstance(got, bytes) else 0x180000000
+        resource = self._text(f"{path.rpartition('/')[0]}/resource")
+        start = int(resource, 0) if resource else 0x180000000
         start += self.chance.randrange(-2, 12) * BLOCK_SIZE
         size = self.chance.choice([1, 1, 2, 4]) * BLOCK_SIZE if self.chance.random() < 0.9 else 0x1000
         return f"{start:x}-{start + size - 1:x}"

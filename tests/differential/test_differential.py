@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -68,6 +69,18 @@ def test_no_page_of_boot_memory_is_taken_offline() -> None:
     blocks = {drawer.address() // BLOCK_SIZE for _ in range(200)}
     assert len(blocks) > 10
     assert not blocks & at_boot
+
+
+def test_of_a_block_in_a_kernel_zone_only_the_last_page_is_taken_offline() -> None:
+    """The kernel has taken pages for itself there, the first ones. It takes no page in ZONE_MOVABLE."""
+    drawer = Drawer(random.Random(1), "7.3-distribution", VARIANT)  # noqa: S311  a seed
+    drawer.target.sh("modprobe device_dax; modprobe dax_hmem; modprobe kmem", None)
+    for word in (b"offline", b"online_movable"):
+        drawer.target.write_file(f"{MEMORY}/memory60/state", word, os.O_WRONLY)
+    drawn_from = [divmod(drawer.address(), BLOCK_SIZE) for _ in range(600)]
+    kernel_zone = {offset for block, offset in drawn_from if block not in {60, 0x7000}}
+    assert kernel_zone == {BLOCK_SIZE - 0x1000}
+    assert {offset for block, offset in drawn_from if block == 60} == {0, 0x1000, BLOCK_SIZE - 0x1000}
 
 
 @pytest.mark.parametrize("variant", sorted(OWN_LAYOUTS))

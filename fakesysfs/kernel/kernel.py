@@ -64,6 +64,7 @@ class Kernel(Core):
             setup.default_online_type,
             replace(setup.parameters),
         )
+        self.allocate_for_probe = self.memory_hotplug.kernel_pages.probe
         self.platform_bus = Bus(self, "platform")
         self.cxl_bus = Bus(self, "cxl")
         self.dax_bus = DaxBus(self, self.memory_hotplug)
@@ -97,6 +98,7 @@ class Kernel(Core):
     def _module_code(self) -> Mapping[str, ModuleCode]:
         iomem, nodes, dax, platform, cxl = self.iomem, self.nodes, self.dax_bus, self.platform_bus, self.cxl_bus
         block_size, inject = self.setup.block_size, self._error_inject
+        pages = self.memory_hotplug.kernel_pages
         nvdimm = Libnvdimm(self, self.buses, nodes)
 
         def dax_hmem(module: Module) -> list[Driver]:
@@ -106,8 +108,8 @@ class Kernel(Core):
             ]
 
         return {
-            "device_dax": ModuleCode(lambda module: [DeviceDax(dax, module.name, iomem, nodes)]),
-            "fsdev_dax": ModuleCode(lambda module: [FsdevDax(dax, module.name, iomem, nodes)]),
+            "device_dax": ModuleCode(lambda module: [DeviceDax(dax, module.name, iomem, nodes, pages)]),
+            "fsdev_dax": ModuleCode(lambda module: [FsdevDax(dax, module.name, iomem, nodes, pages)]),
             "kmem": ModuleCode(lambda module: [Kmem(dax, module.name, nodes, self.tiers, iomem, block_size)]),
             "dax_hmem": ModuleCode(dax_hmem),
             "dax_cxl": ModuleCode(lambda module: [CxlDaxRegion(cxl, module.name, dax)]),

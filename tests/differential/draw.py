@@ -114,6 +114,17 @@ def script(steps: Sequence[Step]) -> str:
     return "".join(f"{line(operation)}\n" for step in steps for operation in step.operations)
 
 
+def in_background(act: Operation) -> tuple[Operation, ...]:
+    """A write that waits until it is killed, as operations that a recording can have."""
+    key = {"id": 1}
+    return (
+        {"op": "async_start", **key, "path": act["path"], "data": repr(f"{act['data'].strip()}\n"), "alarm_s": 0},
+        {"op": "async_poll", **key},
+        {"op": "async_signal", **key, "sig": "SIGKILL"},
+        {"op": "async_end", **key},
+    )
+
+
 class Drawer:
     """Draws operations for a machine, and acts them out on the model, to know what there is next."""
 
@@ -129,16 +140,25 @@ class Drawer:
         self._kept = {number for number in self._at_boot if own_layout or number < FIRST_BLOCK}
 
     def steps(self, count: int) -> Iterator[Step]:
-        """That many operations, or a few more, with their probes."""
+        """That many operations, or a few more, with their probes. Fewer before a command that does not return."""
         drawn = 0
         while drawn < count:
             scene = self._scene() if drawn == 1 and self.chance.random() < SCENES else ()
-            yield self._step(scene or (self._act(),))
+            try:
+                step = self._step(scene or (self._act(),))
+            except BlockedError:
+                break
+            yield step
             drawn += max(1, len(scene))
         yield Step(({"op": "note", "text": "files"},), tuple(self._sample(60)))
 
     def _step(self, acts: tuple[Operation, ...]) -> Step:
-        succeeded = self._perform(acts)
+        try:
+            succeeded = self._perform(acts)
+        except BlockedError:
+            if [act["op"] for act in acts] != ["write"]:
+                raise
+            acts, succeeded = in_background(acts[0]), True
         self.first = False
         # a refusal changes nothing, as a rule: now and then the state is compared all the same
         if not succeeded and self.chance.random() < 0.8:
@@ -148,11 +168,8 @@ class Drawer:
         return Step(acts, ({"op": "blocks", "full": False}, *state, zones, *self._devices()))
 
     def _perform(self, acts: tuple[Operation, ...]) -> bool:
-        """Whether all of them succeed on the model."""
-        try:
-            answers = list(self._recorder.record(acts))
-        except BlockedError:
-            return False
+        """Whether all of them succeed on the model. Raises BlockedError for one that waits until it is killed."""
+        answers = list(self._recorder.record(acts))
         return all(answer.get("rc", 0) == 0 and not {"errno", "open_errno"} & answer.keys() for answer in answers)
 
     # What to do ----------------------------------------------------------------------------------------------------

@@ -83,6 +83,41 @@ def test_of_a_block_in_a_kernel_zone_only_the_last_page_is_taken_offline() -> No
     assert {offset for block, offset in drawn_from if block == 60} == {0, 0x1000, BLOCK_SIZE - 0x1000}
 
 
+class WaitsForEver(Drawer):
+    """Draws one write that never returns: a slab page is in the only block of node 2 in a kernel zone."""
+
+    def _act(self) -> Operation:
+        return written(f"{MEMORY}/memory64/state", b"offline\n")
+
+
+def test_a_write_that_never_returns_is_recorded_in_the_background() -> None:
+    """As a write alone it has no answer: the kernel's would never come."""
+    drawer = WaitsForEver(random.Random(1), "7.3-distribution", f"{VARIANT}-policy-online_movable")  # noqa: S311  a seed
+    for words in ("modprobe device_dax; modprobe dax_hmem; modprobe kmem", "rmmod dax_hmem", "modprobe dax_hmem"):
+        drawer.target.sh(words, None)
+    for word in (b"offline", b"online_kernel"):
+        drawer.target.write_file(f"{MEMORY}/memory64/state", word, os.O_WRONLY)
+    drawer.target.write_file("/sys/bus/dax/drivers/kmem/bind", b"dax0.0", os.O_WRONLY)
+    step = next(iter(drawer.steps(1)))
+    assert [act["op"] for act in step.acts] == ["async_start", "async_poll", "async_signal", "async_end"]
+    assert step.probes, "what is there after it is compared"
+    assert list(record.parse(script([step]))) == list(step.operations)
+
+
+def test_a_call_that_does_not_return_on_the_kernel_is_a_difference() -> None:
+    """It is neither left out nor a guest that died."""
+    steps = [Step((written(f"{MEMORY}/memory{number}/state", b"offline"),)) for number in (81, 82, 83)]
+    found = recorded(steps[:1], "7.3-distribution", "7.3-distribution")
+    operations = [operation for step in steps for operation in step.operations]
+    compare.add_blocked(found.report, found.lines, operations, "the write does not return within 20 seconds")
+    blocked = Compared(steps, found.lines, found.report)
+    assert blocked.first is not None
+    assert blocked.first.place == "i=2"
+    assert blocked.first.what == f"write {MEMORY}/memory82/state 'offline'"
+    assert "does not return" in compare.signature(blocked.first)
+    assert list(blocked.until_first) == [Step(step.acts) for step in steps[:2]]
+
+
 @pytest.mark.parametrize("variant", sorted(OWN_LAYOUTS))
 def test_of_an_own_layout_no_block_that_is_there_at_boot_is_written(variant: str) -> None:
     drawer = Drawer(random.Random(1), "7.3-distribution", variant)  # noqa: S311  a seed

@@ -1,0 +1,95 @@
+"""Pages that the kernel takes for itself on nodes of hotplugged memory (mm/slub.c, mm/sparse-vmemmap.c).
+
+Such a page comes from the kernel zone of the node that is asked for, and keeps its block from going offline:
+
+- a memory map, of blocks that are added or of a device that device_dax maps: EBUSY as long as it is there;
+- a slab page, which each driver takes that probes a device of the node: its reference count is 0, so the check for
+  unmovable pages passes it, and the kernel tries to take the block offline until a signal comes. An empty slab stays,
+  until the node's last memory goes offline.
+
+The allocator goes on where it has taken pages already, or else begins at the block that has been online longest.
+Recorded: 22-slab-pages, 23-memory-maps.
+
+Differs knowingly: a node with boot memory in a kernel zone takes these pages from there; a block has room for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from fakesysfs.kernel.core import Core
+from fakesysfs.kernel.memory_block import MemoryBlocks
+from fakesysfs.kernel.node import Nodes
+
+VMEMMAP_BYTES_PER_PAGE = 64
+"""sizeof(struct page) is 64, a page 4096: a memmap takes 1/64 of its block."""
+
+
+class KernelPages:
+    """Which hotplugged blocks have such pages. Only with the option kernel_allocations_on_hotplugged_nodes."""
+
+    def __init__(self, core: Core, nodes: Nodes, blocks: MemoryBlocks) -> None:
+        self._core = core
+        self._nodes = nodes
+        self._blocks = blocks
+        self._free_lists: dict[int, dict[int, None]] = {}
+        """Node -> its hotplugged blocks in a kernel zone, in the order in which the allocator takes pages."""
+
+    # Which block --------------------------------------------------------------------------------------------------
+
+    def went_online(self, nid: int, first: int, last: int) -> None:
+        """Hotplugged blocks went online in a kernel zone of the node."""
+        if self._core.config.kernel_allocations_on_hotplugged_nodes:
+            self._free_lists.setdefault(nid, {}).update(dict.fromkeys(range(first, last + 1)))
+
+    def went_offline(self, nid: int, first: int, last: int) -> None:
+        """Blocks went offline, from whichever zone."""
+        blocks = self._free_lists.get(nid)
+        if blocks:
+            for index in range(first, last + 1):
+                blocks.pop(index, None)
+
+    def stayed_online(self, nid: int, index: int) -> None:
+        """The block could not go offline. Its pages, which were set aside, are now the last ones of the list."""
+        blocks = self._free_lists.get(nid, {})
+        if index in blocks:
+            del blocks[index]
+            blocks[index] = None
+
+    def _next_block(self, nid: int | None) -> int | None:
+        """Where the next page for the node comes from. None: from boot memory, here or on another node."""
+        if nid is None or nid not in self._nodes or self._nodes[nid].zones.early_kernel_pages():
+            return None
+        taken = self._blocks.unmovable | self._blocks.slab | set(self._blocks.memory_maps.values())
+        blocks = self._free_lists.get(nid, {})
+        return next((index for index in blocks if index in taken), next(iter(blocks), None))
+
+    # Slab pages ---------------------------------------------------------------------------------------------------
+
+    def probe(self, nid: int | None) -> None:
+        """A driver probes a device of the node: the driver core allocates for it there.
+
+        pinctrl_bind_pins, only with PINCTRL. It frees that at once, which leaves an empty slab.
+        """
+        index = self._next_block(nid) if self._core.config.pinctrl else None
+        if index is not None:
+            self._core.wrote_everything()
+            self._blocks.slab.add(index)
+
+    def shrink_slabs(self, index: int) -> None:
+        """The node's last block goes offline: give the pages of empty slabs back (slab_mem_going_offline_callback)."""
+        self._blocks.slab.discard(index)
+
+    # Memory maps --------------------------------------------------------------------------------------------------
+
+    def take_memory_map(self, of: Hashable, nid: int | None) -> None:
+        """Allocate the memory map of something on the node, if it has memory for it (vmemmap_alloc_block)."""
+        index = self._next_block(nid)
+        if index is not None:
+            self._core.wrote_everything()
+            self._blocks.memory_maps[of] = index
+
+    def free_memory_map(self, of: Hashable) -> None:
+        """Free the memory map again. Nothing happens for one that is elsewhere."""
+        if self._blocks.memory_maps.pop(of, None) is not None:
+            self._core.wrote_everything()

@@ -15,9 +15,11 @@ Differs knowingly: a node with boot memory in a kernel zone takes these pages fr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
 
 from fakesysfs.kernel.core import Core
+from fakesysfs.kernel.interval_map import IntervalMap
 from fakesysfs.kernel.memory_block import MemoryBlocks
 from fakesysfs.kernel.node import Nodes
 
@@ -32,37 +34,37 @@ class KernelPages:
         self._core = core
         self._nodes = nodes
         self._blocks = blocks
-        self._free_lists: dict[int, dict[int, None]] = {}
-        """Node -> its hotplugged blocks in a kernel zone, in the order in which the allocator takes pages."""
+        self._free_lists: dict[int, IntervalMap[int]] = {}
+        """Node -> its hotplugged blocks in a kernel zone, each with when its pages came to the end of the list."""
+        self._times = itertools.count()
 
     # Which block --------------------------------------------------------------------------------------------------
 
     def went_online(self, nid: int, first: int, last: int) -> None:
         """Hotplugged blocks went online in a kernel zone of the node."""
         if self._core.config.kernel_allocations_on_hotplugged_nodes:
-            self._free_lists.setdefault(nid, {}).update(dict.fromkeys(range(first, last + 1)))
+            self._free_lists.setdefault(nid, IntervalMap()).set(first, last, next(self._times))
 
     def went_offline(self, nid: int, first: int, last: int) -> None:
         """Blocks went offline, from whichever zone."""
-        blocks = self._free_lists.get(nid)
-        if blocks:
-            for index in range(first, last + 1):
-                blocks.pop(index, None)
+        if nid in self._free_lists:
+            self._free_lists[nid].clear(first, last)
 
     def stayed_online(self, nid: int, index: int) -> None:
         """The block could not go offline. Its pages, which were set aside, are now the last ones of the list."""
-        blocks = self._free_lists.get(nid, {})
-        if index in blocks:
-            del blocks[index]
-            blocks[index] = None
+        blocks = self._free_lists.get(nid)
+        if blocks is not None and blocks.get(index) is not None:
+            blocks.set(index, index, next(self._times))
 
     def _next_block(self, nid: int | None) -> int | None:
         """Where the next page for the node comes from. None: from boot memory, here or on another node."""
-        if nid is None or nid not in self._nodes or self._nodes[nid].zones.early_kernel_pages():
+        if nid not in self._free_lists or self._nodes[nid].zones.early_kernel_pages():
             return None
+        blocks = self._free_lists[nid]
         taken = self._blocks.unmovable | self._blocks.slab | set(self._blocks.memory_maps.values())
-        blocks = self._free_lists.get(nid, {})
-        return next((index for index in blocks if index in taken), next(iter(blocks), None))
+        there = [(time, index) for index in taken if (time := blocks.get(index)) is not None]
+        whole = there or [(time, first) for first, _, time in blocks]
+        return min(whole)[1] if whole else None
 
     # Slab pages ---------------------------------------------------------------------------------------------------
 

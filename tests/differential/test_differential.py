@@ -19,7 +19,7 @@ from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
 from fakesysfs.replay.record import written
 from fakesysfs.replay.recording import Operation
 from tests.differential import __main__ as command
-from tests.differential import compare
+from tests.differential import compare, draw
 from tests.differential.__main__ import Tally
 from tests.differential.compare import Compared
 from tests.differential.draw import BLOCK_SIZE, MEMORY, OWN_LAYOUTS, Drawer, Step, script
@@ -102,6 +102,22 @@ def test_a_write_that_never_returns_is_recorded_in_the_background() -> None:
     assert [act["op"] for act in step.acts] == ["async_start", "async_poll", "async_signal", "async_end"]
     assert step.probes, "what is there after it is compared"
     assert list(record.parse(script([step]))) == list(step.operations)
+
+
+class NeverSignalled(Drawer):
+    """Draws a write that waits, and that nothing ends."""
+
+    def _scene(self) -> tuple[Operation, ...]:
+        state = f"{MEMORY}/memory{self.target.sysroot.kernel.pin(2)}/state"
+        start: Operation = {"op": "async_start", "id": 1, "path": state, "data": repr("offline\n"), "alarm_s": 0}
+        return (start, {"op": "async_end", "id": 1})
+
+
+def test_a_sequence_ends_before_what_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "SCENES", 1)
+    drawer = NeverSignalled(random.Random(1), "7.3-distribution", f"{VARIANT}-policy-online_movable")  # noqa: S311  a seed
+    load, files = drawer.steps(8)
+    assert [act["op"] for act in (*load.acts, *files.acts)] == ["sh", "note"]
 
 
 def test_a_call_that_does_not_return_on_the_kernel_is_a_difference() -> None:

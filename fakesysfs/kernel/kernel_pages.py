@@ -3,12 +3,12 @@
 Such a page comes from the kernel zone of the node that is asked for, and keeps its block from going offline:
 
 - a memory map, of blocks that are added or of a device that device_dax maps: EBUSY as long as it is there;
-- a slab page, which each driver takes that probes a device of the node: its reference count is 0, so the check for
-  unmovable pages passes it, and the kernel tries to take the block offline until a signal comes. An empty slab stays,
-  until the node's last memory goes offline.
+- a slab page, which each driver takes that probes a device of the node, and the workqueue of dax_hmem on each node:
+  its reference count is 0, so the check for unmovable pages passes it, and the kernel tries to take the block offline
+  until a signal comes. An empty slab stays, until the node's last memory goes offline.
 
 The allocator goes on where it has taken pages already, or else begins at the block that has been online longest.
-Recorded: 22-slab-pages, 23-memory-maps.
+Recorded: 22-slab-pages, 23-memory-maps, 24-workqueue.
 
 Differs knowingly: a node with boot memory in a kernel zone takes these pages from there; a block has room for all.
 """
@@ -37,6 +37,8 @@ class KernelPages:
         self._free_lists: dict[int, IntervalMap[int]] = {}
         """Node -> its hotplugged blocks in a kernel zone, each with when its pages came to the end of the list."""
         self._times = itertools.count()
+        self._workqueues: dict[tuple[str, int], int] = {}
+        """Name of a workqueue and node -> the block with the workqueue's object of that node."""
 
     # Which block --------------------------------------------------------------------------------------------------
 
@@ -73,14 +75,32 @@ class KernelPages:
 
         pinctrl_bind_pins, only with PINCTRL. It frees that at once, which leaves an empty slab.
         """
-        index = self._next_block(nid) if self._core.config.pinctrl else None
+        if self._core.config.pinctrl:
+            self._allocate(nid)
+
+    def _allocate(self, nid: int | None) -> int | None:
+        """Allocate an object on a node. Returns the block that has it, None for boot memory."""
+        index = self._next_block(nid)
         if index is not None:
             self._core.wrote_everything()
             self._blocks.slab.add(index)
+        return index
+
+    def alloc_workqueue(self, name: str) -> None:
+        """Make an unbound workqueue, which has an object on each possible node (alloc_node_nr_active)."""
+        for nid in self._nodes.possible:
+            index = self._allocate(nid)
+            if index is not None:
+                self._workqueues[name, nid] = index
+
+    def destroy_workqueue(self, name: str) -> None:
+        """Free the objects of a workqueue."""
+        self._workqueues = {key: index for key, index in self._workqueues.items() if key[0] != name}
 
     def shrink_slabs(self, index: int) -> None:
         """The node's last block goes offline: give the pages of empty slabs back (slab_mem_going_offline_callback)."""
-        self._blocks.slab.discard(index)
+        if index not in self._workqueues.values():
+            self._blocks.slab.discard(index)
 
     # Memory maps --------------------------------------------------------------------------------------------------
 

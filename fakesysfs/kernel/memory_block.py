@@ -259,7 +259,7 @@ class MemoryBlocks:
         slab, page tables, reserved at boot.
         """
         self.slab: set[int] = set()
-        """Hotplugged blocks with pages of empty slabs (kernel_pages.py). Offlining them ends with a signal only."""
+        """Hotplugged blocks with slab pages (kernel_pages.py). Offlining them ends with a signal only."""
         self.memory_maps: dict[Hashable, int] = {}
         """What has its memory map on a hotplugged block -> that block. It cannot go offline meanwhile."""
         self.pinned: set[int] = set()

@@ -320,7 +320,7 @@ class Drawer:
         acts: list[Operation] = [{"op": "fixture", "what": "pin", "node": node}]
         keys = list(range(1, self.chance.choice([2, 2, 3])))
         for key in keys:
-            path, word = self._waiting_write(pinned[node])
+            path, word = self._waiting_write(pinned[node], first=key == 1)
             acts.append({"op": "async_start", "id": key, "path": path, "data": repr(f"{word}\n"), "alarm_s": 0})
             acts += [{"op": "async_poll", "id": other} for other in keys[:key]]
         killed = self.chance.random() < 0.5
@@ -331,14 +331,28 @@ class Drawer:
         acts += [{"op": "async_end", "id": key} for key in keys]
         return (*acts, {"op": "fixture", "what": "unpin", "node": None}) if killed else tuple(acts)
 
-    def _waiting_write(self, block: int | None) -> tuple[str, str]:
+    def _waiting_write(self, block: int | None, *, first: bool) -> tuple[str, str]:
+        """The first one waits for the pinned page, the others for the first.
+
+        A write that does not wait takes its time on the kernel all the same: where it is when it is looked at or killed
+        would depend on the machine's load.
+        """
         devices = [name for name in self._names(f"{DAX}/devices") if self._names(f"{DAX}/devices/{name}/driver")]
         ways = [(f"{MEMORY}/memory{block}/state", "offline")]
         for device in devices:
-            ways.append((f"{DAX}/drivers/kmem/unbind", device))
-            if "state" in self._names(f"{DAX}/devices/{device}"):
+            if not first:
+                ways.append((f"{DAX}/drivers/kmem/unbind", device))
+            has_state = "state" in self._names(f"{DAX}/devices/{device}")
+            if has_state and (not first or self._has_block(device, block)):
                 ways.append((f"{DAX}/devices/{device}/state", "unplugged"))
         return self.chance.choice(ways)
+
+    def _has_block(self, device: str, block: int | None) -> bool:
+        """Is the block memory of the dax device?"""
+        start, size = (self._text(f"{DAX}/devices/{device}/{attribute}") for attribute in ("resource", "size"))
+        if block is None or start is None or size is None:
+            return False
+        return int(start, 0) <= block * BLOCK_SIZE < int(start, 0) + int(size)
 
     def _other(self) -> Operation | None:
         if self._uses % USES == 0:

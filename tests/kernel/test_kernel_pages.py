@@ -8,6 +8,7 @@ from fakesysfs.kernel.config import Config
 from fakesysfs.kernel.dax.bus import DaxDriver, create_store, size_store
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_block import State
+from fakesysfs.kernel.platform import PlatformDevice
 from fakesysfs.kernel.profile import Mmop
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.testing.tasks import Signal, Tasks
@@ -92,6 +93,23 @@ def test_empty_slabs_go_with_the_last_memory_of_the_node() -> None:
         assert block_state(kernel, number, "offline") == "ok"
     assert block_state(kernel, 52, "offline") == "ok"
     assert kernel.memory_blocks.slab == set()
+
+
+def test_the_workqueue_of_dax_hmem_has_an_object_on_each_node_while_it_is_loaded() -> None:
+    """Then the last memory of the node cannot go offline either: the slab is not empty."""
+    kernel = booted("7.2", small_setup(kernel_allocations=True))
+    drive(kernel.rmmod("dax_hmem"))
+    kernel_zone(kernel, 52)
+    hmem_platform = kernel.platform_bus.devices["hmem_platform.0"]
+    assert isinstance(hmem_platform, PlatformDevice)
+    hmem_platform.driver_override_store(b"none")
+    drive(kernel.modprobe("dax_hmem"))
+    assert kernel.memory_blocks.slab == {52}
+    for number in sorted(set(range(48, 56)) - {52}):
+        assert block_state(kernel, number, "offline") == "ok"
+    assert block_state(kernel, 52, "offline", interrupt=True) == "EINTR"
+    drive(kernel.rmmod("dax_hmem"))
+    assert block_state(kernel, 52, "offline") == "ok"
 
 
 @pytest.mark.parametrize("without", ["PINCTRL", "a block in a kernel zone", "a device of the node"])

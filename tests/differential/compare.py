@@ -40,8 +40,8 @@ class Compared:
 
     @property
     def acts(self) -> int:
-        """How many operations were drawn. The last step only compares."""
-        return sum(len(step.acts) for step in self.steps[:-1])
+        """How many operations were drawn."""
+        return acts(self.steps)
 
     @property
     def first(self) -> Line | None:
@@ -68,6 +68,11 @@ class Compared:
         return self.steps
 
 
+def acts(steps: Sequence[Step]) -> int:
+    """How many operations a sequence has. The last step only compares."""
+    return sum(len(step.acts) for step in steps[:-1])
+
+
 def signature(line: Line) -> str:
     """What two differences with the same cause have in common: no numbers, no values."""
     first = line.verdict.differences[0] if line.verdict.differences else line.verdict.reason
@@ -75,9 +80,14 @@ def signature(line: Line) -> str:
 
 
 def run(steps: Sequence[Step], name: str, variant: str, image: KernelImage) -> Compared:
-    """Run a sequence on both. Raises LabError if the guest does not start, DeadError if it dies.
+    """Run a sequence on both. Raises LabError if the guest does not start, DeadError if it dies."""
+    return compared(steps, *answers(steps, name, variant, image))
 
-    A system call of the kernel that does not return is a difference: on the model it has not waited.
+
+def answers(steps: Sequence[Step], name: str, variant: str, image: KernelImage) -> tuple[list[Operation], str | None]:
+    """Run a sequence on the kernel: the recording, and what its last operation waits for, or None.
+
+    Raises LabError if the guest does not start, DeadError if it dies.
     """
     operations = [operation for step in steps for operation in step.operations]
     lines: list[Operation] = []
@@ -92,9 +102,17 @@ def run(steps: Sequence[Step], name: str, variant: str, image: KernelImage) -> C
         except LabError as error:
             at = line(operations[max(0, len(lines) - 1)])
             raise DeadError(f"{at[:200]}: {error}; {booted.console[-2000:]}") from error
+    return lines, blocked
+
+
+def compared(steps: Sequence[Step], lines: list[Operation], blocked: str | None) -> Compared:
+    """Run a sequence on the model too.
+
+    A system call that does not return on the kernel is a difference: on the model it has not waited.
+    """
     report = replayed(lines)
     if blocked is not None:
-        add_blocked(report, lines, operations, blocked)
+        add_blocked(report, lines, [operation for step in steps for operation in step.operations], blocked)
     return Compared(steps, lines, report)
 
 

@@ -1,11 +1,11 @@
 """Pages that the kernel takes for itself on nodes of hotplugged memory (mm/slub.c, mm/sparse-vmemmap.c).
 
-Such a page comes from the kernel zone of the node that is asked for, and keeps its block from going offline:
+They are in a kernel zone of the node, and keep their block from going offline:
 
-- a memory map, of blocks that are added or of a device that device_dax maps: EBUSY as long as it is there;
-- a slab page, which each driver takes that probes a device of the node, and the workqueue of dax_hmem on each node:
-  its reference count is 0, so the check for unmovable pages passes it, and the kernel tries to take the block offline
-  until a signal comes. An empty slab stays, until the node's last memory goes offline.
+- a memory map, of added blocks or of a device that device_dax maps. Offlining fails with EBUSY while it is there.
+- a slab page. A probe of a device of the node takes one, and the workqueue of dax_hmem one on each node. Its reference
+  count is 0, so the check for unmovable pages passes it, and offlining goes on until a signal comes. An empty slab
+  stays until the node's last memory goes offline.
 
 The allocator goes on where it has taken pages already, or else begins at the block that has been online longest.
 Recorded: 22-slab-pages, 23-memory-maps, 24-workqueue.
@@ -15,7 +15,6 @@ Differs knowingly: a node with boot memory in a kernel zone takes these pages fr
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable
 
 from fakesysfs.kernel.core import Core
@@ -36,7 +35,8 @@ class KernelPages:
         self._blocks = blocks
         self._free_lists: dict[int, IntervalMap[int]] = {}
         """Node -> its hotplugged blocks in a kernel zone, each with when its pages came to the end of the list."""
-        self._times = itertools.count()
+        self._time = 0
+        """Counts how often pages came to the end of a list."""
         self._workqueues: dict[tuple[str, int], int] = {}
         """Name of a workqueue and node -> the block with the workqueue's object of that node."""
 
@@ -45,7 +45,7 @@ class KernelPages:
     def went_online(self, nid: int, first: int, last: int) -> None:
         """Hotplugged blocks went online in a kernel zone of the node."""
         if self._core.config.kernel_allocations_on_hotplugged_nodes:
-            self._free_lists.setdefault(nid, IntervalMap()).set(first, last, next(self._times))
+            self._at_the_end(self._free_lists.setdefault(nid, IntervalMap()), first, last)
 
     def went_offline(self, nid: int, first: int, last: int) -> None:
         """Blocks went offline, from whichever zone."""
@@ -56,7 +56,11 @@ class KernelPages:
         """The block could not go offline. Its pages, which were set aside, are now the last ones of the list."""
         blocks = self._free_lists.get(nid)
         if blocks is not None and blocks.get(index) is not None:
-            blocks.set(index, index, next(self._times))
+            self._at_the_end(blocks, index, index)
+
+    def _at_the_end(self, blocks: IntervalMap[int], first: int, last: int) -> None:
+        self._time += 1
+        blocks.set(first, last, self._time)
 
     def _next_block(self, nid: int | None) -> int | None:
         """Where the next page for the node comes from. None: from boot memory, here or on another node."""
@@ -65,8 +69,8 @@ class KernelPages:
         blocks = self._free_lists[nid]
         taken = self._blocks.unmovable | self._blocks.slab | set(self._blocks.memory_maps.values())
         there = [(time, index) for index in taken if (time := blocks.get(index)) is not None]
-        whole = there or [(time, first) for first, _, time in blocks]
-        return min(whole)[1] if whole else None
+        candidates = there or [(time, first) for first, _, time in blocks]
+        return min(candidates)[1] if candidates else None
 
     # Slab pages ---------------------------------------------------------------------------------------------------
 

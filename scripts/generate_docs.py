@@ -357,8 +357,8 @@ def _differential() -> list[str]:
             "`tests/lab differential` draws operations at random, and compares the machine after each change"
             " ([the lab](lab.md#the-differential)). All operations of a sequence agreed, or none of it counts as"
             " agreed. What made a sequence differ is corrected since, with a recording of it, or"
-            " [what is not real](what-is-not-real.md) has it. Without an answer: a write did not return, or the guest"
-            " died; its sequence counts in no other column."
+            " [what is not real](what-is-not-real.md) has it. Without an answer: the guest died, or"
+            " (once) a write did not return, which is a difference since; its sequence counts in no other column."
             " `docs/data/differential.json` has the seeds."
         )
         + "\n",

@@ -15,6 +15,7 @@ class Config:
     memory_failure: bool = True
     crash_hotplug: bool = True
     numa_migration: bool = True
+    pinctrl: bool = True
     dev_dax_kmem_protected: bool = False
     movable_node: bool = False
     kernel_allocations_on_hotplugged_nodes: bool = True

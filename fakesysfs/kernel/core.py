@@ -31,6 +31,10 @@ IGNORED_ERRORS = 256
 """How many errors `Core.ignored` keeps."""
 
 
+def _no_allocation(_nid: int | None) -> None:
+    """Without memory there is none."""
+
+
 class Core:
     """The services of one running kernel.
 
@@ -44,7 +48,7 @@ class Core:
         self.gone = False
         """Another kernel took the place of this one."""
         self.tainted = 0
-        self._warned: set[str] = set()
+        self._reached: set[str] = set()
         self.objects: dict[int, Any] = {}
         self.generation = 0
         """Counts the changes of the set of objects and of the entries of their directories."""
@@ -58,6 +62,8 @@ class Core:
         """The last errors that the kernel did not report, to explain a success without effect."""
         self.lock_observers = LockObservers()
         self.device_hotplug_lock = Mutex("device_hotplug_lock", self.lock_observers)
+        self.allocate_for_probe: Callable[[int | None], None] = _no_allocation
+        """Called with the node of a device that a driver is about to probe."""
         self.tracer: Tracer | None = None
         """Who is told of changes of memory blocks; None: nobody traces."""
 
@@ -112,9 +118,14 @@ class Core:
 
     def warn_once(self, text: str, place: str) -> None:
         """Warn only the first time at this place (WARN_ONCE)."""
-        if place not in self._warned:
-            self._warned.add(place)
+        if self.first_time(place):
             self.warn(text, place)
+
+    def first_time(self, place: str) -> bool:
+        """Is this place of the source reached for the first time since boot (pr_warn_once)?"""
+        before = len(self._reached)
+        self._reached.add(place)
+        return len(self._reached) > before
 
     # Locks ----------------------------------------------------------------------------------------
 

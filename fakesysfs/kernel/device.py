@@ -243,6 +243,7 @@ class Bus:
         device.driver = device.driver_link = driver
         driver.devices.append(device)
         self.kernel.changed("driver_link", device, driver)
+        self.kernel.allocate_for_probe(device.numa_node)
         try:
             await driver.probe(device)
         except KernelError as error:

@@ -42,6 +42,9 @@ from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernel.resource import IomemResource
 from fakesysfs.kernel.setup import Setup
 
+HMEM_WORKQUEUE = "dax_hmem_wq"
+"""The workqueue that dax_hmem has while it is loaded (drivers/dax/hmem/hmem.c)."""
+
 
 class Kernel(Core):
     """One running kernel. `clock` returns the seconds since boot."""
@@ -64,6 +67,7 @@ class Kernel(Core):
             setup.default_online_type,
             replace(setup.parameters),
         )
+        self.allocate_for_probe = self.memory_hotplug.kernel_pages.probe
         self.platform_bus = Bus(self, "platform")
         self.cxl_bus = Bus(self, "cxl")
         self.dax_bus = DaxBus(self, self.memory_hotplug)
@@ -97,19 +101,24 @@ class Kernel(Core):
     def _module_code(self) -> Mapping[str, ModuleCode]:
         iomem, nodes, dax, platform, cxl = self.iomem, self.nodes, self.dax_bus, self.platform_bus, self.cxl_bus
         block_size, inject = self.setup.block_size, self._error_inject
+        pages = self.memory_hotplug.kernel_pages
         nvdimm = Libnvdimm(self, self.buses, nodes)
 
         def dax_hmem(module: Module) -> list[Driver]:
+            pages.alloc_workqueue(HMEM_WORKQUEUE)
             return [
                 HmemPlatform(platform, module.name, self.setup.soft_reserved, self.memregions, nodes),
                 Hmem(platform, module.name, dax, lambda: module.is_set("region_idle")),
             ]
 
+        async def dax_hmem_exit(_module: Module) -> None:
+            pages.destroy_workqueue(HMEM_WORKQUEUE)
+
         return {
-            "device_dax": ModuleCode(lambda module: [DeviceDax(dax, module.name, iomem, nodes)]),
-            "fsdev_dax": ModuleCode(lambda module: [FsdevDax(dax, module.name, iomem, nodes)]),
+            "device_dax": ModuleCode(lambda module: [DeviceDax(dax, module.name, iomem, nodes, pages)]),
+            "fsdev_dax": ModuleCode(lambda module: [FsdevDax(dax, module.name, iomem, nodes, pages)]),
             "kmem": ModuleCode(lambda module: [Kmem(dax, module.name, nodes, self.tiers, iomem, block_size)]),
-            "dax_hmem": ModuleCode(dax_hmem),
+            "dax_hmem": ModuleCode(dax_hmem, exit=dax_hmem_exit),
             "dax_cxl": ModuleCode(lambda module: [CxlDaxRegion(cxl, module.name, dax)]),
             "cxl_test": ModuleCode(init=self._cxl.module_init, exit=self._cxl.module_exit),
             "libnvdimm": ModuleCode(nvdimm.drivers, exit=nvdimm.exit),

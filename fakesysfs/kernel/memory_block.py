@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -167,6 +167,9 @@ class Pages(Protocol):
     def check_offline(self, index: int, status: BlockStatus) -> None:
         """Raise KernelError if the block cannot be offlined."""
 
+    def cancel_offline(self, index: int, status: BlockStatus) -> None:
+        """The block stays online, after `check_offline`."""
+
     def offline_pages(self, first: int, last: int, status: BlockStatus) -> Callable[[], None] | None:
         """Take the pages of the blocks out of their zone.
 
@@ -307,6 +310,10 @@ class MemoryBlocks:
 
         slab, page tables, reserved at boot.
         """
+        self.slab: set[int] = set()
+        """Hotplugged blocks with slab pages (kernel_pages.py). Offlining them ends with a signal only."""
+        self.memory_maps: dict[Hashable, int] = {}
+        """What has its memory map on a hotplugged block -> that block. It cannot go offline meanwhile."""
         self.pinned: set[int] = set()
         """Blocks with a page whose extra reference stops its migration."""
         self.hwpoison: dict[int, set[int]] = {}
@@ -338,8 +345,8 @@ class MemoryBlocks:
                 yield first, last
 
     def _flagged(self, first: int, last: int) -> int | None:
-        """The first unmovable or pinned block in the range."""
-        flagged = self.unmovable | self.pinned
+        """The first block in the range with a page that keeps it, or may keep it, from going offline."""
+        flagged = self.unmovable | self.pinned | self.slab | set(self.memory_maps.values())
         return min((index for index in flagged if first <= index <= last), default=None) if flagged else None
 
     def lowest_online(self, nid: int, *, movable: bool) -> int | None:
@@ -380,8 +387,9 @@ class MemoryBlocks:
             self.kernel.uevents.send("remove", DEVPATH, "memory", (), begin, end)
             if begin <= status.group.first and status.group.last <= end:
                 self.kernel.unregister(status.group)
-        removed = {index for index in self.unmovable | self.pinned if first <= index <= last}
+        removed = {index for index in self.unmovable | self.pinned | self.slab if first <= index <= last}
         self.unmovable -= removed
+        self.slab -= removed
         for index in [index for index in self.hwpoison if first <= index <= last]:
             del self.hwpoison[index]
         self.pinned -= removed
@@ -478,8 +486,9 @@ class MemoryBlocks:
             )
             self.pages.check_offline(begin, status)
             if await ask(_SIGNAL_PENDING) is Answer.INTERRUPTED:
+                self.pages.cancel_offline(begin, status)
                 raise _signal_backoff(begin)
-            if step == 1 and (begin in self.pinned or preempt.latency.get("offline_block")):
+            if step == 1 and (begin in self.pinned or begin in self.slab or preempt.latency.get("offline_block")):
                 async with self._device_lock(begin):
                     await self._go_offline_slowly(begin, status)
             else:
@@ -496,13 +505,15 @@ class MemoryBlocks:
         self.runs.set(index, index, status._replace(state=State.GOING_OFFLINE))
         try:
             answer = await preempt("offline_block", Signals.ANY)
-            while answer is Answer.WOKEN and index in self.pinned:
-                self.pages.log_migration_failure(index)
+            while answer is Answer.WOKEN and (index in self.pinned or index in self.slab):
+                if index in self.pinned:
+                    self.pages.log_migration_failure(index)
                 answer = await ask(Wait("do_migrate_range", self.pages.pins_released, Signals.ANY))
             if answer is Answer.INTERRUPTED:
                 raise _signal_backoff(index)
         except BaseException:
             self.runs.set(index, index, status)
+            self.pages.cancel_offline(index, status)
             raise
         self._went_offline(index, index, status)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.hugetlb import dissolve_free_hugetlb_folios
+from fakesysfs.kernel.kernel_pages import VMEMMAP_BYTES_PER_PAGE, KernelPages
 from fakesysfs.kernel.kstrtox import kstrtoull, sysfs_match_string
 from fakesysfs.kernel.memory_block import (
     BlockGroup,
@@ -45,9 +46,6 @@ alike.
 """
 
 ONLINE_POLICIES = ("contig-zones", "auto-movable")
-
-VMEMMAP_BYTES_PER_PAGE = 64
-"""sizeof(struct page) is 64, a page 4096: a memmap takes 1/64 of its block."""
 
 
 @dataclass(slots=True)
@@ -82,6 +80,7 @@ class MemoryHotplug:
         self.default_online_type = default_online_type
         self.parameters = parameters
         self.pins_released = WaitQueue()
+        self.kernel_pages = KernelPages(core, nodes, blocks)
         self._memory_chain: list[MemoryNotifier] = []
         self.nr_memmap_pages = 0
         """Pages of the memory maps of added blocks."""
@@ -247,6 +246,8 @@ class MemoryHotplug:
         zone.grow(*self._blocks.pfns(first, last))
         self._adjust_present_page_count(zone, group, pages)
         zone.managed_kb += blocks * group.managed_kb
+        if zone.name in KERNEL_ZONES and not group.early:
+            self.kernel_pages.went_online(zone.nid, first, last)
         if slab:
             self._blocks.unmovable.add(first)
         if not populated:
@@ -288,10 +289,21 @@ class MemoryHotplug:
             raise KernelError(errno.EINVAL, f"memory{index} spans several zones", "memory_block_offline", index)
         if status.group.holes:
             raise KernelError(errno.EINVAL, f"memory{index} has holes", "offline_pages", index)
-        if index in self._blocks.unmovable:
+        if index in self._blocks.unmovable or index in self._blocks.memory_maps.values():
             core.printk(WARNING, "page dumped because: unmovable page")
             raise KernelError(errno.EBUSY, f"memory{index} has an unmovable page", "start_isolate_page_range", index)
-        self._memory_notify(MEM_GOING_OFFLINE, index)
+        if status.group.present_kb // 4 >= self._nodes[status.zone.nid].zones.present():
+            self.kernel_pages.shrink_slabs(index)
+        try:
+            self._memory_notify(MEM_GOING_OFFLINE, index)
+        except KernelError:
+            self.cancel_offline(index, status)
+            raise
+
+    def cancel_offline(self, index: int, status: BlockStatus) -> None:
+        """The pages of a block that stays online go back to the allocator (undo_isolate_page_range)."""
+        if status.zone is not None:
+            self.kernel_pages.stayed_online(status.zone.nid, index)
 
     def log_migration_failure(self, index: int) -> None:
         """Log that a pinned page of the block did not migrate.
@@ -314,6 +326,7 @@ class MemoryHotplug:
         blocks = last - first + 1
         dissolve_free_hugetlb_folios(node, self._blocks.runs, first, last, status)
         pages = blocks * status.group.present_kb // 4
+        self.kernel_pages.went_offline(zone.nid, first, last)
         self._adjust_present_page_count(zone, status.group, -pages)
         zone.managed_kb -= blocks * status.group.managed_kb
         self._shrink_zone_span(zone, *self._blocks.pfns(first, last))
@@ -405,6 +418,8 @@ class MemoryHotplug:
         )
         core.register(group)
         self.nr_memmap_pages += (last - first + 1) * self.memmap_pages_of_block()
+        if not altmap:
+            self.kernel_pages.take_memory_map((first, last), nid)
         blocks.create(first, last, group, BlockStatus(group, State.OFFLINE, None))
         policy = self.mhp_get_default_online_type
         if (policy() if online_type is None else online_type) is Mmop.OFFLINE:
@@ -441,6 +456,7 @@ class MemoryHotplug:
                 raise KernelError(errno.EBUSY, f"memory{begin} is online", "try_remove_memory", begin)
         nids = sorted({nid for _, _, status in blocks.runs.between(first, last) for nid in status.group.nids})
         blocks.remove(first, last)
+        self.kernel_pages.free_memory_map((first, last))
         self.nr_memmap_pages -= (last - first + 1) * self.memmap_pages_of_block()
         for _, resource in list(self._iomem.walk()):
             if (resource.start, resource.end) == (span.start, span.end) and resource.name.startswith("System RAM"):

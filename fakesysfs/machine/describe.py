@@ -153,6 +153,7 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     memory_failure: bool = msgspec.field(default=True, name="MEMORY_FAILURE")
     crash_hotplug: bool = msgspec.field(default=True, name="CRASH_HOTPLUG")
     numa_migration: bool = msgspec.field(default=True, name="NUMA_MIGRATION")
+    pinctrl: bool = msgspec.field(default=True, name="PINCTRL")
     dev_dax_kmem_protected: bool = msgspec.field(default=False, name="DEV_DAX_KMEM_PROTECTED")
 
 

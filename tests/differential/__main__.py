@@ -14,14 +14,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fakesysfs.lab import images
 from fakesysfs.lab.archive import LabError, say
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.lab.machines import GUESTS
+from fakesysfs.replay.isolated import Child
 from tests.differential import compare
-from tests.differential.compare import Compared, DeadError
+from tests.differential.compare import Compared, DeadError, acts
 from tests.differential.draw import Drawer, Step, script
 
 STEPS = 150
@@ -57,14 +59,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def differential(arguments: argparse.Namespace, image: KernelImage) -> Tally:
-    """The run, with a line for each difference. Raises LabError."""
+    """The run, with a line for each difference. Raises LabError.
+
+    While a sequence runs on the kernel, other processes draw the next one and compare the last one.
+    """
     began = time.monotonic()
     tally = Tally()
     seed = arguments.seed
     say(f"{image}, guest {arguments.machine}, first seed {seed}")
-    while tally.operations < arguments.operations and time.monotonic() - began < arguments.minutes * 60:
-        _one_sequence(seed, arguments, image, tally)
+    operations = 0
+    drawing = _drawing(seed, arguments, image)
+    comparing: tuple[int, Child[Compared]] | None = None
+    while operations < arguments.operations and time.monotonic() - began < arguments.minutes * 60:
+        steps = drawing.result()
+        drawing = _drawing(seed + 1, arguments, image)
+        try:
+            lines, blocked = compare.answers(steps, f"seed-{seed}", arguments.machine, image)
+        except DeadError as error:
+            tally.dead += 1
+            _keep(arguments.output, f"{image.series}-seed-{seed}-dead.script", script(steps))
+            say(f"seed {seed}: {error}")
+        else:
+            operations += acts(steps)
+            if comparing is not None:
+                _count(*comparing, arguments, image, tally)
+            comparing = seed, Child(partial(compare.compared, steps, lines, blocked))
         seed += 1
+    drawing.kill()
+    if comparing is not None:
+        _count(*comparing, arguments, image, tally)
     seconds = time.monotonic() - began
     say(
         f"{image}, guest {arguments.machine}, seeds {arguments.seed} to {seed - 1}: {tally.operations} operations, "
@@ -97,18 +120,23 @@ def note(path: Path, image: KernelImage, guest: str, seeds: tuple[int, int], tal
     path.write_text(json.dumps([*runs, run], indent=2) + "\n", encoding="utf-8")
 
 
-def _one_sequence(seed: int, arguments: argparse.Namespace, image: KernelImage, tally: Tally) -> None:
-    profile = f"{image.series}-distribution"
+def _drawing(seed: int, arguments: argparse.Namespace, image: KernelImage) -> Child[list[Step]]:
+    """A process that draws the sequence of a seed."""
+    return Child(partial(drawn, seed, f"{image.series}-distribution", arguments.machine))
+
+
+def drawn(seed: int, profile: str, guest: str) -> list[Step]:
+    """The sequence of a seed."""
     chance = random.Random(seed)  # noqa: S311  the seed is printed: a run can be repeated
-    steps = list(Drawer(chance, profile, arguments.machine).steps(STEPS))
+    return list(Drawer(chance, profile, guest).steps(STEPS))
+
+
+def _count(
+    seed: int, comparing: Child[Compared], arguments: argparse.Namespace, image: KernelImage, tally: Tally
+) -> None:
+    """Count a sequence that has been compared. Its difference is shrunk if it is the first of its kind."""
     name = f"seed-{seed}"
-    try:
-        found = compare.run(steps, name, arguments.machine, image)
-    except DeadError as error:
-        tally.dead += 1
-        _keep(arguments.output, f"{image.series}-{name}-dead.script", script(steps))
-        say(f"seed {seed}: {error}")
-        return
+    found = comparing.result()
     tally.operations += found.acts
     tally.answers += found.report.counted
     tally.sequences += 1

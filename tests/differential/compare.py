@@ -18,15 +18,15 @@ from fakesysfs.lab.machines import GUESTS
 from fakesysfs.replay import record
 from fakesysfs.replay.kernel_target import KernelTarget
 from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
-from fakesysfs.replay.player import replay
+from fakesysfs.replay.player import describe, replay
 from fakesysfs.replay.recording import Operation, Session
-from fakesysfs.replay.report import Kind, Line, Report
+from fakesysfs.replay.report import Kind, Line, Report, Verdict
 from fakesysfs.replay.target import BlockedError
 from tests.differential.draw import Step, line
 
 
 class DeadError(Exception):
-    """The guest has died, or a system call in it does not return."""
+    """The guest has died, or its agent sleeps in a system call that no signal ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Compared:
 
     @property
     def acts(self) -> int:
-        """How many operations were drawn. The last step only compares."""
-        return sum(len(step.acts) for step in self.steps[:-1])
+        """How many operations were drawn."""
+        return acts(self.steps)
 
     @property
     def first(self) -> Line | None:
@@ -68,6 +68,11 @@ class Compared:
         return self.steps
 
 
+def acts(steps: Sequence[Step]) -> int:
+    """How many operations a sequence has. The last step only compares."""
+    return sum(len(step.acts) for step in steps[:-1])
+
+
 def signature(line: Line) -> str:
     """What two differences with the same cause have in common: no numbers, no values."""
     first = line.verdict.differences[0] if line.verdict.differences else line.verdict.reason
@@ -76,17 +81,45 @@ def signature(line: Line) -> str:
 
 def run(steps: Sequence[Step], name: str, variant: str, image: KernelImage) -> Compared:
     """Run a sequence on both. Raises LabError if the guest does not start, DeadError if it dies."""
+    return compared(steps, *answers(steps, name, variant, image))
+
+
+def answers(steps: Sequence[Step], name: str, variant: str, image: KernelImage) -> tuple[list[Operation], str | None]:
+    """Run a sequence on the kernel: the recording, and what its last operation waits for, or None.
+
+    Raises LabError if the guest does not start, DeadError if it dies.
+    """
     operations = [operation for step in steps for operation in step.operations]
     lines: list[Operation] = []
+    blocked = None
     with guest.boot(GUESTS[variant], image) as booted:
         try:
             target = KernelTarget(booted.agent)
             lines.append(record.header(name, booted, target))
             lines.extend(record.Recorder(target).record(operations))
-        except (LabError, BlockedError) as error:
+        except BlockedError as error:
+            blocked = str(error)
+        except LabError as error:
             at = line(operations[max(0, len(lines) - 1)])
             raise DeadError(f"{at[:200]}: {error}; {booted.console[-2000:]}") from error
-    return Compared(steps, lines, replayed(lines))
+    return lines, blocked
+
+
+def compared(steps: Sequence[Step], lines: list[Operation], blocked: str | None) -> Compared:
+    """Run a sequence on the model too.
+
+    A system call that does not return on the kernel is a difference: on the model it has not waited.
+    """
+    report = replayed(lines)
+    if blocked is not None:
+        add_blocked(report, lines, [operation for step in steps for operation in step.operations], blocked)
+    return Compared(steps, lines, report)
+
+
+def add_blocked(report: Report, lines: Sequence[Operation], operations: Sequence[Operation], reason: str) -> None:
+    """Add the operation after those of the recording `lines`, which does not return on the kernel, as a difference."""
+    number = len(lines)  # of the operations, from 1 on: the first line is the header
+    report.add(f"i={number}", describe(operations[number - 1]), Verdict(Kind.MISMATCH, "blocks", (reason,)))
 
 
 def replayed(lines: list[Operation]) -> Report:

@@ -114,6 +114,17 @@ def script(steps: Sequence[Step]) -> str:
     return "".join(f"{line(operation)}\n" for step in steps for operation in step.operations)
 
 
+def in_background(act: Operation) -> tuple[Operation, ...]:
+    """A write that waits until it is killed, as operations that a recording can have."""
+    key = {"id": 1}
+    return (
+        {"op": "async_start", **key, "path": act["path"], "data": repr(f"{act['data'].strip()}\n"), "alarm_s": 0},
+        {"op": "async_poll", **key},
+        {"op": "async_signal", **key, "sig": "SIGKILL"},
+        {"op": "async_end", **key},
+    )
+
+
 class Drawer:
     """Draws operations for a machine, and acts them out on the model, to know what there is next."""
 
@@ -129,16 +140,25 @@ class Drawer:
         self._kept = {number for number in self._at_boot if own_layout or number < FIRST_BLOCK}
 
     def steps(self, count: int) -> Iterator[Step]:
-        """That many operations, or a few more, with their probes."""
+        """That many operations, or a few more, with their probes. Fewer before a command that does not return."""
         drawn = 0
         while drawn < count:
             scene = self._scene() if drawn == 1 and self.chance.random() < SCENES else ()
-            yield self._step(scene or (self._act(),))
+            try:
+                step = self._step(scene or (self._act(),))
+            except BlockedError:
+                break
+            yield step
             drawn += max(1, len(scene))
         yield Step(({"op": "note", "text": "files"},), tuple(self._sample(60)))
 
     def _step(self, acts: tuple[Operation, ...]) -> Step:
-        succeeded = self._perform(acts)
+        try:
+            succeeded = self._perform(acts)
+        except BlockedError:
+            if [act["op"] for act in acts] != ["write"]:
+                raise
+            acts, succeeded = in_background(acts[0]), True
         self.first = False
         # a refusal changes nothing, as a rule: now and then the state is compared all the same
         if not succeeded and self.chance.random() < 0.8:
@@ -148,11 +168,8 @@ class Drawer:
         return Step(acts, ({"op": "blocks", "full": False}, *state, zones, *self._devices()))
 
     def _perform(self, acts: tuple[Operation, ...]) -> bool:
-        """Whether all of them succeed on the model."""
-        try:
-            answers = list(self._recorder.record(acts))
-        except BlockedError:
-            return False
+        """Whether all of them succeed on the model. Raises BlockedError for one that waits until it is killed."""
+        answers = list(self._recorder.record(acts))
         return all(answer.get("rc", 0) == 0 and not {"errno", "open_errno"} & answer.keys() for answer in answers)
 
     # What to do ----------------------------------------------------------------------------------------------------
@@ -195,15 +212,32 @@ class Drawer:
         return f"{word}\n".encode() if self.chance.random() < 0.9 else word.encode()
 
     def address(self) -> int:
-        """Of a page that the kernel does not hold, or of no page. Which pages it holds at boot depends on its build."""
-        free = [number for number in self._blocks() if number not in self._at_boot]
-        block = self.chance.choice(free) if free and self.chance.random() < 0.8 else 0x7000
-        return block * BLOCK_SIZE + self.chance.choice([0, 0x1000, BLOCK_SIZE - 0x1000])
+        """Of a page that the kernel does not use, or of no page.
+
+        Which pages it uses depends on its build and on its boot: pages of boot memory, and after a while also pages
+        that are online in a kernel zone. It takes the first pages of the buddy allocator's pieces, never the last one.
+        """
+        added = [number for number in self._blocks() if number not in self._at_boot]
+        block = self.chance.choice(added) if added and self.chance.random() < 0.8 else 0x7000
+        offsets = [0, 0x1000, BLOCK_SIZE - 0x1000]
+        return block * BLOCK_SIZE + self.chance.choice(offsets[2:] if self._in_kernel_zone(block) else offsets)
+
+    def _in_kernel_zone(self, block: int) -> bool:
+        """Is the block online in a zone that the kernel allocates from for itself?"""
+        directory = f"{MEMORY}/memory{block}"
+        if self._text(f"{directory}/state") != "online":
+            return False
+        return self._text(f"{directory}/valid_zones") != "Movable"
+
+    def _text(self, path: str) -> str | None:
+        """What a file says, None where it cannot be read."""
+        kind, got = self.target.read_result(path, None)
+        return got.decode().strip() if kind == "data" and isinstance(got, bytes) else None
 
     def _mapping(self, path: str) -> str:
         """A range near the device, most often one that its alignment allows."""
-        kind, got = self.target.read_result(f"{path.rpartition('/')[0]}/resource", None)
-        start = int(got, 0) if kind == "data" and isinstance(got, bytes) else 0x180000000
+        resource = self._text(f"{path.rpartition('/')[0]}/resource")
+        start = int(resource, 0) if resource else 0x180000000
         start += self.chance.randrange(-2, 12) * BLOCK_SIZE
         size = self.chance.choice([1, 1, 2, 4]) * BLOCK_SIZE if self.chance.random() < 0.9 else 0x1000
         return f"{start:x}-{start + size - 1:x}"
@@ -286,7 +320,7 @@ class Drawer:
         acts: list[Operation] = [{"op": "fixture", "what": "pin", "node": node}]
         keys = list(range(1, self.chance.choice([2, 2, 3])))
         for key in keys:
-            path, word = self._waiting_write(pinned[node])
+            path, word = self._waiting_write(pinned[node], first=key == 1)
             acts.append({"op": "async_start", "id": key, "path": path, "data": repr(f"{word}\n"), "alarm_s": 0})
             acts += [{"op": "async_poll", "id": other} for other in keys[:key]]
         killed = self.chance.random() < 0.5
@@ -297,14 +331,28 @@ class Drawer:
         acts += [{"op": "async_end", "id": key} for key in keys]
         return (*acts, {"op": "fixture", "what": "unpin", "node": None}) if killed else tuple(acts)
 
-    def _waiting_write(self, block: int | None) -> tuple[str, str]:
+    def _waiting_write(self, block: int | None, *, first: bool) -> tuple[str, str]:
+        """The first one waits for the pinned page, the others for the first.
+
+        A write that does not wait takes its time on the kernel all the same: where it is when it is looked at or killed
+        would depend on the machine's load.
+        """
         devices = [name for name in self._names(f"{DAX}/devices") if self._names(f"{DAX}/devices/{name}/driver")]
         ways = [(f"{MEMORY}/memory{block}/state", "offline")]
         for device in devices:
-            ways.append((f"{DAX}/drivers/kmem/unbind", device))
-            if "state" in self._names(f"{DAX}/devices/{device}"):
+            if not first:
+                ways.append((f"{DAX}/drivers/kmem/unbind", device))
+            has_state = "state" in self._names(f"{DAX}/devices/{device}")
+            if has_state and (not first or self._has_block(device, block)):
                 ways.append((f"{DAX}/devices/{device}/state", "unplugged"))
         return self.chance.choice(ways)
+
+    def _has_block(self, device: str, block: int | None) -> bool:
+        """Is the block memory of the dax device?"""
+        start, size = (self._text(f"{DAX}/devices/{device}/{attribute}") for attribute in ("resource", "size"))
+        if block is None or start is None or size is None:
+            return False
+        return int(start, 0) <= block * BLOCK_SIZE < int(start, 0) + int(size)
 
     def _other(self) -> Operation | None:
         if self._uses % USES == 0:

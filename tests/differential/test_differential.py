@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -18,7 +19,7 @@ from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
 from fakesysfs.replay.record import written
 from fakesysfs.replay.recording import Operation
 from tests.differential import __main__ as command
-from tests.differential import compare
+from tests.differential import compare, draw
 from tests.differential.__main__ import Tally
 from tests.differential.compare import Compared
 from tests.differential.draw import BLOCK_SIZE, MEMORY, OWN_LAYOUTS, Drawer, Step, script
@@ -31,11 +32,11 @@ def drawn(profile: str, seed: int, count: int = 8) -> list[Step]:
     return list(Drawer(random.Random(seed), profile, VARIANT).steps(count))  # noqa: S311  a seed
 
 
-def recorded(steps: Sequence[Step], acts_as: str, claims: str) -> Compared:
+def recorded(steps: Sequence[Step], acts_as: str, claims: str, variant: str = VARIANT) -> Compared:
     """A sequence that a model of one kernel answers, in the place of a real kernel, and its replay."""
     operations = [operation for step in steps for operation in step.operations]
-    header = {"op": "header", "profile": claims, "name": "drawn", "variant": VARIANT}
-    lines = [header, *record.Recorder(ModelTarget(boot(machine_and_kernel(acts_as, VARIANT)))).record(operations)]
+    header = {"op": "header", "profile": claims, "name": "drawn", "variant": variant}
+    lines = [header, *record.Recorder(ModelTarget(boot(machine_and_kernel(acts_as, variant)))).record(operations)]
     return Compared(steps, lines, compare.replayed(lines))
 
 
@@ -52,12 +53,16 @@ def test_writes_that_wait_are_one_step_and_a_script() -> None:
     """A part of them cannot be left out: a write that is not there would be asked for its end."""
     seeds = (random.Random(seed) for seed in range(20))  # noqa: S311  a seed
     sequences = [list(Drawer(seed, "7.3-distribution", f"{VARIANT}-policy-online_movable").steps(2)) for seed in seeds]
-    scenes = [step for steps in sequences for step in steps if len(step.acts) > 1]
-    assert scenes
-    for scene in scenes:
+    begun = [steps[:2] for steps in sequences if len(steps[1].acts) > 1]
+    assert begun
+    for before, scene in begun:
         kinds = [operation["op"] for operation in scene.acts]
         assert kinds.count("async_start") == kinds.count("async_end") > 0
         assert list(record.parse(script([scene]))) == list(scene.operations)
+        answers = recorded([before, scene], "7.3-distribution", "7.3-distribution", f"{VARIANT}-policy-online_movable")
+        states = {answer["task"] for answer in answers.lines if answer["op"] == "async_poll"}
+        assert states, "each write is looked at"
+        assert states <= {"R", "D"}, "each waits, however long the others take"
 
 
 def test_no_page_of_boot_memory_is_taken_offline() -> None:
@@ -68,6 +73,69 @@ def test_no_page_of_boot_memory_is_taken_offline() -> None:
     blocks = {drawer.address() // BLOCK_SIZE for _ in range(200)}
     assert len(blocks) > 10
     assert not blocks & at_boot
+
+
+def test_of_a_block_in_a_kernel_zone_only_the_last_page_is_taken_offline() -> None:
+    """The kernel has taken pages for itself there, the first ones. It takes no page in ZONE_MOVABLE."""
+    drawer = Drawer(random.Random(1), "7.3-distribution", VARIANT)  # noqa: S311  a seed
+    drawer.target.sh("modprobe device_dax; modprobe dax_hmem; modprobe kmem", None)
+    for word in (b"offline", b"online_movable"):
+        drawer.target.write_file(f"{MEMORY}/memory60/state", word, os.O_WRONLY)
+    drawn_from = [divmod(drawer.address(), BLOCK_SIZE) for _ in range(600)]
+    kernel_zone = {offset for block, offset in drawn_from if block not in {60, 0x7000}}
+    assert kernel_zone == {BLOCK_SIZE - 0x1000}
+    assert {offset for block, offset in drawn_from if block == 60} == {0, 0x1000, BLOCK_SIZE - 0x1000}
+
+
+class WaitsForEver(Drawer):
+    """Draws one write that never returns: a slab page is in the only block of node 2 in a kernel zone."""
+
+    def _act(self) -> Operation:
+        return written(f"{MEMORY}/memory64/state", b"offline\n")
+
+
+def test_a_write_that_never_returns_is_recorded_in_the_background() -> None:
+    """As a write alone it has no answer: the kernel's would never come."""
+    drawer = WaitsForEver(random.Random(1), "7.3-distribution", f"{VARIANT}-policy-online_movable")  # noqa: S311  a seed
+    for words in ("modprobe device_dax; modprobe dax_hmem; modprobe kmem", "rmmod dax_hmem", "modprobe dax_hmem"):
+        drawer.target.sh(words, None)
+    for word in (b"offline", b"online_kernel"):
+        drawer.target.write_file(f"{MEMORY}/memory64/state", word, os.O_WRONLY)
+    drawer.target.write_file("/sys/bus/dax/drivers/kmem/bind", b"dax0.0", os.O_WRONLY)
+    step = next(iter(drawer.steps(1)))
+    assert [act["op"] for act in step.acts] == ["async_start", "async_poll", "async_signal", "async_end"]
+    assert step.probes, "what is there after it is compared"
+    assert list(record.parse(script([step]))) == list(step.operations)
+
+
+class NeverSignalled(Drawer):
+    """Draws a write that waits, and that nothing ends."""
+
+    def _scene(self) -> tuple[Operation, ...]:
+        state = f"{MEMORY}/memory{self.target.sysroot.kernel.pin(2)}/state"
+        start: Operation = {"op": "async_start", "id": 1, "path": state, "data": repr("offline\n"), "alarm_s": 0}
+        return (start, {"op": "async_end", "id": 1})
+
+
+def test_a_sequence_ends_before_what_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "SCENES", 1)
+    drawer = NeverSignalled(random.Random(1), "7.3-distribution", f"{VARIANT}-policy-online_movable")  # noqa: S311  a seed
+    load, files = drawer.steps(8)
+    assert [act["op"] for act in (*load.acts, *files.acts)] == ["sh", "note"]
+
+
+def test_a_call_that_does_not_return_on_the_kernel_is_a_difference() -> None:
+    """It is neither left out nor a guest that died."""
+    steps = [Step((written(f"{MEMORY}/memory{number}/state", b"offline"),)) for number in (81, 82, 83)]
+    found = recorded(steps[:1], "7.3-distribution", "7.3-distribution")
+    operations = [operation for step in steps for operation in step.operations]
+    compare.add_blocked(found.report, found.lines, operations, "the write does not return within 20 seconds")
+    blocked = Compared(steps, found.lines, found.report)
+    assert blocked.first is not None
+    assert blocked.first.place == "i=2"
+    assert blocked.first.what == f"write {MEMORY}/memory82/state 'offline'"
+    assert "does not return" in compare.signature(blocked.first)
+    assert list(blocked.until_first) == [Step(step.acts) for step in steps[:2]]
 
 
 @pytest.mark.parametrize("variant", sorted(OWN_LAYOUTS))

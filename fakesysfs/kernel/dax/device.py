@@ -8,11 +8,15 @@ from __future__ import annotations
 import errno
 
 from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
+from fakesysfs.kernel.kernel_pages import VMEMMAP_BYTES_PER_PAGE, KernelPages
 from fakesysfs.kernel.node import Nodes
 from fakesysfs.kernel.printk import WARNING
 from fakesysfs.kernel.resource import IomemResource, Resource
 from fakesysfs.kernel.zones import PAGE_SHIFT
 from fakesysfs.ops.errors import KernelError
+
+VMEMMAP_START = 0xFFD4000000000000
+"""Where memory maps are, with five levels of page tables and without KASLR (pgtable_64_types.h)."""
 
 
 class DeviceDax(DaxDriver):
@@ -21,11 +25,14 @@ class DeviceDax(DaxDriver):
     name = "device_dax"
     failed_probe_leaves_page_map = True
     """It stores the page map in the device before it reserves the ranges."""
+    has_compound_pages = True
+    """Its memory map has compound pages of the device's alignment (vmemmap_shift)."""
 
-    def __init__(self, bus: DaxBus, module: str, iomem: IomemResource, nodes: Nodes) -> None:
+    def __init__(self, bus: DaxBus, module: str, iomem: IomemResource, nodes: Nodes, kernel_pages: KernelPages) -> None:
         super().__init__(bus, module)
         self._iomem = iomem
         self._nodes = nodes
+        self._kernel_pages = kernel_pages
 
     async def probe_dax(self, dev_dax: DevDax) -> None:
         """Reserve every range (dev_dax_probe).
@@ -41,6 +48,7 @@ class DeviceDax(DaxDriver):
         held: list[Resource] = []
 
         async def release() -> None:
+            self._kernel_pages.free_memory_map(dev_dax.serial)
             for resource in held:
                 self._iomem.release(resource)
 
@@ -63,8 +71,21 @@ class DeviceDax(DaxDriver):
         Those of a static region are not: its page map also covers what lies before the data.
         """
         zones = self._nodes[dev_dax.numa_node or 0].zones
+        self._kernel_pages.take_memory_map(dev_dax.serial, dev_dax.numa_node)
         for mapping in dev_dax.mappings:
             zones.device.grow(mapping.range.start >> PAGE_SHIFT, (mapping.range.end + 1) >> PAGE_SHIFT)
+        if self.has_compound_pages and dev_dax.align > 1 << PAGE_SHIFT and not zones.early_kernel_pages():
+            self._verify_memory_map(dev_dax)
+
+    def _verify_memory_map(self, dev_dax: DevDax) -> None:
+        """Log that a memory map is not on the device's node (vmemmap_verify).
+
+        It knows the nodes of boot memory only. A map of compound pages is verified, because it is made page by page.
+        """
+        if self.kernel.first_time("vmemmap_verify"):
+            start = VMEMMAP_START + (dev_dax.mappings[0].range.start >> PAGE_SHIFT) * VMEMMAP_BYTES_PER_PAGE
+            span = f"{start:x}-{start + (1 << PAGE_SHIFT) - 1:x}"
+            self.kernel.printk(WARNING, f"[{span}] potential offnode page_structs")
 
     async def remove(self, device: object) -> None:
         """Remove the page map."""
@@ -91,6 +112,7 @@ class FsdevDax(DeviceDax):
 
     name = "fsdev_dax"
     failed_probe_leaves_page_map = False
+    has_compound_pages = False
 
     def matches_kind(self, dev_dax: DevDax) -> bool:
         """It matches no kind."""

@@ -13,6 +13,10 @@ Without --check an order fails if a program ends with another status than 0. Wit
 statuses of the programs. A deadlock always fails, and so does a program that runs for 30 seconds
 without a step. An order of more than 2,000 steps is given up.
 
+An order fails, too, if it wedges a device, unless --allow-wedged is given: after the last step and
+--check the memory can no longer be taken away, though that works after --setup. The explorer writes
+`unplug` (`unplugged`), or offlines each block and unbinds the driver.
+
 What the programs write to standard output is dropped, except with --replay. What they write to
 standard error is shown in the report if they fail. Each failing order is written to a file for
 --replay, in the working directory.
@@ -52,6 +56,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--inside",
         action="store_true",
         help="other programs go on within a write too: between two memory blocks, between two ranges",
+    )
+    parser.add_argument(
+        "--allow-wedged",
+        action="store_true",
+        help="an order may leave memory that can neither be unplugged nor offlined and removed any more",
     )
     parser.add_argument("--replay", metavar="PATH", help="run an order from such a file again; verify each step")
     parser.add_argument(

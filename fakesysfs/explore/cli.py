@@ -58,7 +58,9 @@ def _explore(options: argparse.Namespace) -> int:
     if not options.programs:
         raise CannotRunError("no program is given: `fakesysfs explore -- 'PROGRAM' 'PROGRAM'`", WRONG_USE)
     fake = Fake(options.machine, options.kernel)
-    task = Task(tuple(options.programs), options.setup, options.check, options.always, options.inside)
+    task = Task(
+        tuple(options.programs), options.setup, options.check, options.always, options.inside, options.allow_wedged
+    )
     with _workers(fake, task, options.jobs) as workers:
         search = Search(
             preemptions=options.preemptions,
@@ -225,7 +227,7 @@ def _replay(options: argparse.Namespace) -> int:
     try:
         known = json.loads(Path(options.replay).read_text("utf-8"))
         fake = Fake(known["machine"], known["kernel"])
-        words = {name: known[name] for name in ("setup", "check", "always", "inside")}
+        words = {name: known[name] for name in ("setup", "check", "always", "inside", "allow_wedged")}
         task = Task(tuple(known["programs"]), **words)
         steps = [step_of(step) for step in known["steps"]]
         schedule = known["schedule"].split()

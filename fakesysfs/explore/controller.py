@@ -22,7 +22,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -30,6 +30,7 @@ from fakesysfs.explore import programs
 from fakesysfs.explore.messages import READY, Line, Ran, Request, Task
 from fakesysfs.explore.order import DivergedError, Guide, Step, TooLongError, program_name, program_of
 from fakesysfs.explore.programs import Programs
+from fakesysfs.explore.wedged import WedgedLook
 from fakesysfs.fuse.callers import pending_signals
 from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.sandbox import linux
@@ -105,6 +106,9 @@ class Controller:
         self._shown = False
         self._described = False
         self._is_closed = False
+        self._left: list[dict[int, str]] = []
+        """What the server said that is left when all memory was taken away."""
+        self._wedged = WedgedLook(self._left_after_setup)
         self._notes, at_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         at_server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         with at_server:
@@ -163,8 +167,11 @@ class Controller:
         """Close the gate, and wait until it is."""
         self._is_closed = False
         self._tell("close", self._task.inside, self._described)
+        self._await(lambda: self._is_closed)
+
+    def _await(self, answered: Callable[[], bool]) -> None:
         end = time.monotonic() + DEADLINE_SECONDS
-        while not self._is_closed:
+        while not answered():
             self._hear(1)
             if time.monotonic() > end:
                 raise _CannotRunError("the server does not answer")
@@ -285,6 +292,14 @@ class Controller:
         return statuses
 
     def _look_at_the_end(self, statuses: dict[str, int]) -> tuple[str, str] | None:
+        failure = self._look_at_the_programs(statuses)
+        if failure is None and not self._task.allow_wedged:
+            # the last thing, as nothing is left of the machine
+            why = self._wedged.why(self._take_down())
+            failure = None if why is None else ("wedged", why)
+        return failure
+
+    def _look_at_the_programs(self, statuses: dict[str, int]) -> tuple[str, str] | None:
         if self._task.check:
             known = {f"EXPLORE_STATUS_{name}": str(number) for name, number in statuses.items()}
             status, said = self._command(self._task.check, DEADLINE_SECONDS, known)
@@ -294,6 +309,17 @@ class Controller:
                 said = os.pread(errors, _STANDARD_ERROR_BYTES, 0)
                 return f"{name} {ended}", f"{name} ended with status {ended}{_quoted(said)}"
         return None
+
+    def _take_down(self) -> dict[int, str]:
+        """Take all memory away; returns the blocks that are left, and why."""
+        self._left.clear()
+        self._tell("take down")
+        self._await(lambda: bool(self._left))
+        return self._left.pop()
+
+    def _left_after_setup(self) -> dict[int, str]:
+        self._boot()
+        return self._take_down()
 
     # Waiting ------------------------------------------------------------------------------------------------------
 
@@ -446,6 +472,10 @@ class Controller:
             self._asleep.pop(token, None)
         elif word == "closed":
             self._is_closed = True
+        elif word == "left":
+            (blocks,) = arguments
+            assert isinstance(blocks, list)
+            self._left.append(dict(blocks))
         elif word == "did":
             self._did.append([str(argument) for argument in arguments])
 

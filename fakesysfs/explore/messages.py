@@ -27,6 +27,8 @@ class Task:
     always: str = ""
     inside: bool = False
     """Whether the kernel's preemption points are steps too."""
+    allow_wedged: bool = False
+    """Whether an order may leave memory that nobody can take away any more."""
 
 
 class Request(NamedTuple):

@@ -18,6 +18,7 @@ explorer hands over as a descriptor: it is not woken by each packet there. The s
     asleep TOKEN THREAD TIMED          an operation waits in the kernel; TIMED: a clock ends that
     awake TOKEN                        no more
     closed                             the answer to close
+    left BLOCKS                        the answer to take down: [NUMBER, WHY] of each
     did OPERATION PATH DATA RESULT WHY CHANGED
                                        what a program has done since the last release; CHANGED: lines
 The explorer says
@@ -27,6 +28,7 @@ The explorer says
     open             hold no more; what is held goes on, walks end with EINTR
     free SESSION     processes of this session are not held
     release TOKEN    let one go on
+    take down        take all hot-added memory away; the next thing must be a reset
 
 THREAD is the one that opened the file for read, write and goes on (see `callers.py`).
 """
@@ -42,7 +44,7 @@ import socket
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyfuse3
@@ -60,6 +62,8 @@ from fakesysfs.ops.sched import Answer, Preempt, Sleep, Wait, Waiting
 _PACKET_BYTES = 65536
 _SOCKET_BYTES = 1 << 22
 _PATH_BYTES = 512
+_MOST_LEFT = 200
+"""Blocks that one packet can name."""
 _SHOWN_BYTES = 64
 
 BEGINS = "begins"
@@ -104,7 +108,8 @@ class Gate:
     """The server's end of the socket, and what it holds.
 
     `watch` is called with whether the kernel is to stop at its preemption points. `look` looks at the
-    machine, and returns what says how it has changed since.
+    machine, and returns what says how it has changed since. `take_down` takes all hot-added memory away, and returns
+    the blocks that are left, with the reasons.
     """
 
     def __init__(
@@ -112,12 +117,14 @@ class Gate:
         descriptor: int,
         watch: Callable[[bool], None],
         look: Callable[[], Callable[[], Sequence[str]]],
+        take_down: Callable[[], Mapping[int, str]],
     ) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._notes = self._socket
         self._watch = watch
         self._look = look
+        self._take_down = take_down
         self._changes: Callable[[], Sequence[str]] | None = None
         self._tokens = itertools.count(1)
         self._held: dict[int, trio.Event] = {}
@@ -152,6 +159,8 @@ class Gate:
             self._watch(watched)
             self._changes = self._look() if described else None
             self.tell("closed")
+        elif word == "take down":
+            self.tell("left", list(self._take_down().items())[:_MOST_LEFT])
         elif word == "open":
             self._closed = False
             self._watch(False)  # noqa: FBT003  its only parameter

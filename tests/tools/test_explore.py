@@ -295,6 +295,28 @@ def test_a_write_that_waits_in_the_kernel_goes_on_as_a_step(explore: Runner, tmp
     ]
 
 
+UNBIND = "echo dax0.0 > /sys/bus/dax/drivers/kmem/unbind"
+
+
+def test_an_order_that_wedges_the_device(explore: Runner, tmp_path: Path) -> None:
+    """On 7.2 the driver leaks the memory that is online when it is unbound."""
+    (tmp_path / "machine.toml").write_text(TWO_BLOCKS)
+    offline = "; ".join(f"echo offline > {MEMORY}/memory{block}/state" for block in (64, 65))
+    options = ["--machine", "machine.toml", "--kernel", "7.2"]
+    found = explored(explore, tmp_path, *options, programs=(f"{offline}; true", UNBIND))
+    assert found.counts == (3, 2, True)
+    assert {failure["why"] for failure in found.result["failures"]} == {
+        "the device is wedged: memory64 to 65 cannot be taken away any more: no driver has it"
+    }
+    assert run(explore, tmp_path, "--replay", "explore-failure.json").returncode == 1
+    allowed = explored(explore, tmp_path, *options, "--allow-wedged", programs=(f"{offline}; true", UNBIND))
+    assert allowed.counts == (3, 0, True)
+
+
+def test_what_is_wedged_after_the_setup_fails_no_order(explore: Runner, tmp_path: Path) -> None:
+    assert explored(explore, tmp_path, "--setup", UNBIND, programs=("true",)).counts == (1, 0, True)
+
+
 def test_a_setup_that_fails_is_no_failing_order(explore: Runner, tmp_path: Path) -> None:
     done = run(explore, tmp_path, "--setup", "echo wrong >&2; exit 4", "--", "true", "true")
     assert done.returncode == 2

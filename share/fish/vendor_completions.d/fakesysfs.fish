@@ -119,6 +119,7 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l seconds -x -d 'end 
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l jobs -x -d 'how many orders run at once, each on its mount; default: 1'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l json -xka "(__fish_complete_path (commandline -ct))" -d 'write the result to this file too; - is standard output'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l inside -d 'other programs go on within a write too: between two memory blocks, between two ranges'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l allow-wedged -d 'an order may leave memory that can neither be unplugged nor offlined and removed any more'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l replay -xka "(__fish_complete_path (commandline -ct))" -d 'run an order from such a file again; verify each step'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l until -x -d 'with --replay: start a shell before this step, counted from 1'
 complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a umount -d 'take a mount away unless it is in use; one whose server has died in any case'

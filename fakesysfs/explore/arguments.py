@@ -29,6 +29,13 @@ With --replay: 0 the order does not fail, 1 it fails, 3 it cannot be followed an
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """The options of the command, but --machine and --kernel."""
+    parser.add_argument("--udev", action="store_true", help="with a systemd-udevd as one more program")
+    parser.add_argument(
+        "--rules",
+        metavar="DIR|FILE",
+        action="append",
+        help="udev rules, may be repeated; `none`, or `distribution` (the default)",
+    )
     parser.add_argument("--setup", metavar="CMD", default="", help="run this before each order, after the boot")
     parser.add_argument(
         "--check", metavar="CMD", default="", help="run this after each order; it fails if the status is not 0"

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from fakesysfs.explore.minimise import ATTEMPTS, minimise
 from fakesysfs.explore.order import Order, Step
 from fakesysfs.explore.search import Found, Search, run_order
 from fakesysfs.explore.workers import CannotRunError, Worker
+from fakesysfs.fuse.mount import MountError
+from fakesysfs.sandbox import udev
 from fakesysfs.sandbox.server import Fake
 
 NONE_FAILS, SOME_FAIL, WRONG_USE, CUT_SHORT = 0, 1, 2, 3
@@ -58,8 +60,22 @@ def _explore(options: argparse.Namespace) -> int:
     if not options.programs:
         raise CannotRunError("no program is given: `fakesysfs explore -- 'PROGRAM' 'PROGRAM'`", WRONG_USE)
     fake = Fake(options.machine, options.kernel)
+    if options.rules is not None and not options.udev:
+        raise CannotRunError("--rules needs --udev: give both", WRONG_USE)
+    if options.udev:
+        try:
+            udev.find(options.rules or [])
+        except MountError as error:
+            raise CannotRunError(str(error), error.status) from None
     task = Task(
-        tuple(options.programs), options.setup, options.check, options.always, options.inside, options.allow_wedged
+        tuple(options.programs),
+        options.setup,
+        options.check,
+        options.always,
+        options.inside,
+        options.allow_wedged,
+        options.udev,
+        tuple(options.rules or ()),
     )
     with _workers(fake, task, options.jobs) as workers:
         search = Search(
@@ -227,8 +243,7 @@ def _replay(options: argparse.Namespace) -> int:
     try:
         known = json.loads(Path(options.replay).read_text("utf-8"))
         fake = Fake(known["machine"], known["kernel"])
-        words = {name: known[name] for name in ("setup", "check", "always", "inside", "allow_wedged")}
-        task = Task(tuple(known["programs"]), **words)
+        task = Task.of({field.name: known[field.name] for field in fields(Task)})
         steps = [step_of(step) for step in known["steps"]]
         schedule = known["schedule"].split()
     except OSError as error:

@@ -45,7 +45,14 @@ class Worker:
         if not self._launcher:
             try:
                 fake = fake._replace(gate=at_server.fileno())
-                launcher.run(partial(controller.main, line, at_controller), fake, network=True, point=None)
+                launcher.run(
+                    partial(controller.main, line, at_controller),
+                    fake,
+                    network=True,
+                    point=None,
+                    rules=list(task.rules) if task.udev else None,
+                    starts_udevd=False,
+                )
             finally:
                 os._exit(1)
         for end in (line, at_controller, at_server):

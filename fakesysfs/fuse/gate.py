@@ -5,7 +5,8 @@ The explorer (fakesysfs/explore) decides in which order programs take their step
 - each path walk. The host's kernel begins a walk with the attributes of the mount's root, if it may not keep these. It
   asks for them (GETATTR) before it takes any lock. Then the rest of the system call runs through. Where parts of the
   tree are bound elsewhere, as in `fakesysfs run`, each of them is a root. So is a directory for relative paths: one
-  that a program has gone to (chdir), or has open.
+  that a program has gone to (chdir), or has open. A look (stat, readlink) at a directory that is always there, such as
+  /sys/bus, is not held: realpath(3) looks at each part of a path.
 - each write but the first to an open file, and each read from the start of a file that was read before. No path is
   walked then. A write holds the lock of the file's inode in the host. So the file gets another inode number first, and
   later opens do not wait.
@@ -56,6 +57,7 @@ from fakesysfs.fuse.entries import entry_of
 from fakesysfs.fuse.operations import Mountable, Operations
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import CallingProcess, Journal, KernelError, Stat, Tree, names_in
+from fakesysfs.kernfs.declare import Directory
 from fakesysfs.ops.errors import NAMES
 from fakesysfs.ops.sched import Answer, Preempt, Sleep, Wait, Waiting
 
@@ -79,7 +81,7 @@ _FILE_DESCRIPTORS = 1 << 20
 _AT_FDCWD = 0xFFFFFF9C
 
 _OF_THE_HOST = frozenset(
-    {"null", "zero", "full", "random", "urandom", "tty", "fuse", "pts", "ptmx", "shm", "mqueue"}
+    {"null", "zero", "full", "random", "urandom", "tty", "fuse", "pts", "ptmx", "shm", "mqueue", "char"}
     | {"fd", "stdin", "stdout", "stderr", "core", "kmsg"}
 )
 """Names in /dev behind which are files of the host, or a root of their own: a walk there is no step."""
@@ -89,6 +91,12 @@ _READLINK = frozenset({"89", "267"} if os.uname().machine == "x86_64" else {"78"
 """The numbers of readlink(2) and readlinkat(2): a call of these follows no last link."""
 _OPEN = {"2": 2, "257": 3} if os.uname().machine == "x86_64" else {"56": 3}
 """open(2) and openat(2), and the place of the flags among their arguments, from 1."""
+_LOOKS_ONLY = _READLINK | (
+    frozenset({"4", "6", "21", "262", "269", "332", "439"})
+    if os.uname().machine == "x86_64"
+    else frozenset({"48", "79", "291", "439"})
+)
+"""stat(2), lstat, access, newfstatat, faccessat, statx, faccessat2, readlink: they see nothing but one name."""
 _CHDIR = frozenset({"80"} if os.uname().machine == "x86_64" else {"49"})
 _FSTAT = frozenset({"5"} if os.uname().machine == "x86_64" else {"80"})
 
@@ -327,11 +335,21 @@ class HoldingOperations(Operations):
             return ""
         root = self._roots[inode]
         path = call.path if root in _DIRECTORIES else root
-        if root in _DIRECTORIES and _is_of_the_host(path):
-            return ""
+        if root in _DIRECTORIES:
+            absolute = path if path.startswith("/") else f"{root}/{path}"
+            if _is_of_the_host(absolute) or (call.number in _LOOKS_ONLY and self._is_always_there(absolute)):
+                return ""
         self._gate.walks[thread] = _Walk(inode, call.registers, _returns_to_root(path))
         await self._hold_walk(thread, call, path if path.startswith("/") else "")
         return path if path.startswith("/") else ""
+
+    def _is_always_there(self, path: str) -> bool:
+        """Whether it is a directory that stands for no object of the kernel, such as /sys/bus."""
+        try:
+            found = self._tree.find(self._tree.walk(path))
+        except KernelError:
+            return False
+        return found is not None and found.place is None and isinstance(found.object, Directory)
 
     async def _hold_at_start(self, inode: int, thread: int) -> str:
         """The same for a relative path. A walk that only passes through this directory is not held."""

@@ -31,11 +31,12 @@ def run(
     point: str | None,
     at: str | None = None,
     rules: list[str] | None = None,
+    starts_udevd: bool = True,
 ) -> NoReturn:
     """Run `command` with `fake` around it and end as it ends; [] is a shell.
 
     `point`: show the sysroot there too. `at`: use the fake that is mounted there. `rules`: with a udevd that has these
-    (`udev.find`).
+    (`udev.find`); the command starts it itself unless `starts_udevd`.
     """
     # Python opens them for this process alone: the command finds them closed.
     have_standard_descriptors()
@@ -43,6 +44,7 @@ def run(
     launcher = _Launcher(fake, point, at)
     try:
         launcher.udev = None if rules is None else udev.find(rules)
+        launcher.starts_udevd = starts_udevd
         status = launcher.launch(command or [os.environ.get("SHELL") or "sh"], set(mask), network=network)
     except MountError as error:
         launcher.clean_up()
@@ -108,6 +110,7 @@ class _Launcher:
         self._point = point
         self._at = at
         self.udev: udev.Udev | None = None
+        self.starts_udevd = True
         self._server: server.Server | None = None
         self._init = 0
         self._init_reaps = True
@@ -126,7 +129,8 @@ class _Launcher:
         if self._point is not None:
             self._serve_outside(self._point)
         at = None if self._at is None else _mounted(self._at)
-        run = Run(command, self._fake, plan, self._point or at, self.udev, mask, _working_directory())
+        point = self._point or at
+        run = Run(command, self._fake, plan, point, self.udev, self.starts_udevd, mask, _working_directory())
         if not plan.pid:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
             self._init_reaps = False

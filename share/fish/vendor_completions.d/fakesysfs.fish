@@ -110,6 +110,8 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npo
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -s h -l help -d 'show this help message and exit'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l machine -xka "(_fakesysfs_machine_or_file)" -d 'a built-in machine (`fakesysfs list`) or a TOML file; default: $FAKESYSFS_MACHINE or default'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l kernel -xka "hotplug-v3 hotplug-v3-as-posted 7.2 7.3" -d 'how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or hotplug-v3'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l udev -d 'with a systemd-udevd as one more program'
+complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l rules -xka "(echo none; echo distribution; __fish_complete_path (commandline -ct))" -d 'udev rules, may be repeated; `none`, or `distribution` (the default)'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l setup -x -d 'run this before each order, after the boot'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l check -x -d 'run this after each order; it fails if the status is not 0'
 complete -c fakesysfs -n '_shtab_fakesysfs_using explore' -l always -x -d 'run this after each step; the order fails if the status is not 0'

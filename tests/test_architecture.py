@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "machine": ("kernel", "ops"),
     "fuse": ("kernfs", "ops"),
     "sandbox": ("fuse", "kernel", "machine", "sysfs", "sysroot"),
-    "explore": ("fuse", "ops", "sandbox"),
+    "explore": ("fuse", "kernel", "machine", "ops", "sandbox"),
     "testing": ("explore", "fuse", "kernel", "kernfs", "machine", "ops", "sysfs", "sysroot"),
     "lab": (),
     "replay": ("fuse", "kernel", "kernfs", "lab", "machine", "ops", "sandbox", "sysroot", "testing"),
@@ -182,7 +182,7 @@ def test_a_mount_imports_no_sandbox(tmp_path: Path) -> None:
     [
         ("pyfuse3", ("fuse",)),
         ("trio", ("fuse", "sandbox", "testing")),
-        ("msgspec", ("machine",)),
+        ("msgspec", ("explore.scenario", "machine")),
         ("pytest", ("pytest_plugin", "testing")),
         ("ctypes", ("fuse", "replay", "sandbox")),
     ],

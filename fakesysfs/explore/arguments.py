@@ -36,12 +36,10 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="udev rules, may be repeated; `none`, or `distribution` (the default)",
     )
-    parser.add_argument("--setup", metavar="CMD", default="", help="run this before each order, after the boot")
+    parser.add_argument("--setup", metavar="CMD", help="run this before each order, after the boot")
+    parser.add_argument("--check", metavar="CMD", help="run this after each order; it fails if the status is not 0")
     parser.add_argument(
-        "--check", metavar="CMD", default="", help="run this after each order; it fails if the status is not 0"
-    )
-    parser.add_argument(
-        "--always", metavar="CMD", default="", help="run this after each step; the order fails if the status is not 0"
+        "--always", metavar="CMD", help="run this after each step; the order fails if the status is not 0"
     )
     parser.add_argument(
         "--preemptions",
@@ -55,7 +53,6 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         metavar="N",
         type=_positive,
-        default=1,
         help="how many orders run at once, each on its mount; default: 1",
     )
     parser.add_argument("--json", metavar="PATH", help="write the result to this file too; - is standard output")
@@ -73,7 +70,9 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until", metavar="STEP", type=_positive, help="with --replay: start a shell before this step, counted from 1"
     )
-    parser.add_argument("programs", metavar="PROGRAM", nargs="*", help="a command for `sh -c`, in quotes")
+    parser.add_argument(
+        "programs", metavar="PROGRAM", nargs="*", help="a command for `sh -c`, in quotes; or one SCENARIO.toml"
+    )
 
 
 def _count(text: str) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,9 @@ from fakesysfs.explore import report
 from fakesysfs.explore.messages import Task, step_of
 from fakesysfs.explore.minimise import ATTEMPTS, minimise
 from fakesysfs.explore.order import Order, Step
+from fakesysfs.explore.scenario import Scenario, ScenarioError, ScenarioFile, scenario_of
 from fakesysfs.explore.search import Found, Search, run_order
 from fakesysfs.explore.workers import CannotRunError, Worker
-from fakesysfs.fuse.mount import MountError
-from fakesysfs.sandbox import udev
 from fakesysfs.sandbox.server import Fake
 
 NONE_FAILS, SOME_FAIL, WRONG_USE, CUT_SHORT = 0, 1, 2, 3
@@ -37,14 +37,19 @@ _FILE = "explore-failure{}.json"
 """In the working directory; {} is the number of the failing order, nothing for the first."""
 
 
-def main(options: argparse.Namespace) -> int:
-    """Explore, or replay; returns the exit status."""
+def main(options: argparse.Namespace, *, machine: str, kernel: str) -> int:
+    """Explore, or replay; returns the exit status. `machine` and `kernel` are those where nobody has chosen."""
     try:
-        return _replay(options) if options.replay is not None else _explore(options)
+        if options.replay is not None:
+            return _replay(options)
+        return _explore(options, _scenario(options, machine, kernel))
     except CannotRunError as error:
         if str(error):
             _say(str(error))
         return error.status
+    except ScenarioError as error:
+        _say(str(error))
+        return WRONG_USE
 
 
 def _say(text: str) -> None:
@@ -54,56 +59,78 @@ def _say(text: str) -> None:
 # Explore --------------------------------------------------------------------------------------------------------------
 
 
-def _explore(options: argparse.Namespace) -> int:
+_KEYS = ("setup", "check", "always", "preemptions", "limit", "seconds", "jobs")
+"""Options that replace the keys of a scenario."""
+
+
+def _scenario(options: argparse.Namespace, machine: str, kernel: str) -> Scenario:
+    """What the options say, or the file that they name. Raises ScenarioError, CannotRunError."""
     if options.until is not None:
         raise CannotRunError("--until needs --replay: give both", WRONG_USE)
-    if not options.programs:
+    given = {key: getattr(options, key) for key in _KEYS if getattr(options, key) is not None}
+    given |= {key: True for key in ("inside", "allow_wedged", "udev") if getattr(options, key)}
+    given |= {key: getattr(options, key) for key in ("machine", "kernel") if getattr(options, key) is not None}
+    if options.rules is not None:
+        given["rules"] = options.rules
+    programs: list[str] = options.programs
+    if len(programs) == 1 and programs[0].endswith(".toml"):
+        here = Path.cwd()
+        given |= {"rules": [_from(here, rule) for rule in given["rules"]]} if "rules" in given else {}
+        given |= {"machine": _from(here, given["machine"])} if "machine" in given else {}
+        return ScenarioFile(programs[0]).scenario(machine=machine, kernel=kernel, given=given)
+    if not programs:
         raise CannotRunError("no program is given: `fakesysfs explore -- 'PROGRAM' 'PROGRAM'`", WRONG_USE)
-    fake = Fake(options.machine, options.kernel)
-    if options.rules is not None and not options.udev:
-        raise CannotRunError("--rules needs --udev: give both", WRONG_USE)
-    if options.udev:
-        try:
-            udev.find(options.rules or [])
-        except MountError as error:
-            raise CannotRunError(str(error), error.status) from None
-    task = Task(
-        tuple(options.programs),
-        options.setup,
-        options.check,
-        options.always,
-        options.inside,
-        options.allow_wedged,
-        options.udev,
-        tuple(options.rules or ()),
-    )
-    with _workers(fake, task, options.jobs) as workers:
-        search = Search(
-            preemptions=options.preemptions,
-            limit=options.limit,
-            seconds=options.seconds,
-            longest=LONGEST,
-            told=_Progress() if sys.stderr.isatty() else None,
-        )
-        _search(search, workers)
-        seconds = search.elapsed
-        orders = _shortest(workers[0], search.found, seconds * options.jobs / max(1, search.found.explored))
-    files = _write_orders(fake, task, orders)
+    return scenario_of({"machine": machine, "kernel": kernel, "programs": programs, **given}).checked()
+
+
+def _from(here: Path, name: str) -> str:
+    """A file that the user named here, for commands that run elsewhere. Built-in names stay."""
+    return str(here / name) if (here / name).exists() else name
+
+
+def _explore(options: argparse.Namespace, scenario: Scenario) -> int:
+    progress = _Progress() if sys.stderr.isatty() else None
+    explored = explore(scenario, progress)
+    found, orders = explored.found, explored.orders
+    files = _write_orders(scenario, orders)
     print(
         report.text(
-            search.found,
+            found,
             orders,
-            seconds=seconds,
-            preemptions=options.preemptions,
+            seconds=explored.seconds,
+            preemptions=scenario.bounds.preemptions,
             replay=lambda order: f"fakesysfs explore --replay {files.get(order.schedule, 'FILE')}",
         ),
         file=sys.stderr if options.json == "-" else sys.stdout,
     )
     if options.json is not None:
-        _write_json(options.json, search.found, orders, options.preemptions, seconds)
-    if search.found.failed:
+        _write_json(options.json, explored, scenario.bounds.preemptions)
+    if found.failed:
         return SOME_FAIL
-    return NONE_FAILS if search.found.complete or _is_bounded_only(search.found) else CUT_SHORT
+    return NONE_FAILS if found.complete or _is_bounded_only(found) else CUT_SHORT
+
+
+@dataclass(slots=True)
+class Explored:
+    """What a search has found."""
+
+    found: Found
+    orders: list[Order]
+    """One failing order of each kind, the shortest first."""
+    seconds: float
+
+
+def explore(scenario: Scenario, told: Callable[[Search], None] | None = None) -> Explored:
+    """Search. `told` is called after each order. Raises CannotRunError."""
+    bounds = scenario.bounds
+    with _workers(scenario.fake, scenario.task, scenario.jobs) as workers:
+        search = Search(
+            preemptions=bounds.preemptions, limit=bounds.limit, seconds=bounds.seconds, longest=LONGEST, told=told
+        )
+        _search(search, workers)
+        seconds = search.elapsed
+        each = seconds * scenario.jobs / max(1, search.found.explored)
+        return Explored(search.found, _shortest(workers[0], search.found, each), seconds)
 
 
 def _is_bounded_only(found: Found) -> bool:
@@ -200,16 +227,17 @@ def _as_json(order: Order) -> dict[str, Any]:
     return {"schedule": " ".join(order.schedule), "steps": [asdict(step) for step in order.steps], "why": order.why}
 
 
-def _write_json(file: str, found: Found, orders: Sequence[Order], preemptions: int | None, seconds: float) -> None:
-    reported = {order.schedule for order in orders}
-    failures = [*orders, *(order for order in found.failures if order.schedule not in reported)]
+def _write_json(file: str, explored: Explored, preemptions: int | None) -> None:
+    found = explored.found
+    reported = {order.schedule for order in explored.orders}
+    failures = [*explored.orders, *(order for order in found.failures if order.schedule not in reported)]
     result = {
         "explored": found.explored,
         "cut": found.cut,
         "failed": found.failed,
         "complete": found.complete,
         "preemptions": preemptions,
-        "seconds": round(seconds, 3),
+        "seconds": round(explored.seconds, 3),
         "failures": [_as_json(order) for order in failures],
     }
     text = json.dumps(result, indent=1) + "\n"
@@ -222,9 +250,12 @@ def _write_json(file: str, found: Found, orders: Sequence[Order], preemptions: i
 # Files of orders ------------------------------------------------------------------------------------------------------
 
 
-def _write_orders(fake: Fake, task: Task, orders: Sequence[Order]) -> dict[tuple[str, ...], str]:
+def _write_orders(scenario: Scenario, orders: Sequence[Order]) -> dict[tuple[str, ...], str]:
     """Write all that it takes to run these orders again; returns the files by the orders' schedules."""
     files = {}
+    fake, task = scenario.fake, scenario.task
+    if task.directory:
+        task = replace(task, directory=os.path.relpath(task.directory))
     for number, order in enumerate(orders):
         file = _FILE.format(f"-{number + 1}" if number else "")
         known = {"machine": fake.machine, "kernel": fake.kernel, **asdict(task), "kind": order.kind, **_as_json(order)}
@@ -244,6 +275,8 @@ def _replay(options: argparse.Namespace) -> int:
         known = json.loads(Path(options.replay).read_text("utf-8"))
         fake = Fake(known["machine"], known["kernel"])
         task = Task.of({field.name: known[field.name] for field in fields(Task)})
+        if task.directory:
+            task = replace(task, directory=str(Path(options.replay).parent / task.directory))
         steps = [step_of(step) for step in known["steps"]]
         schedule = known["schedule"].split()
     except OSError as error:

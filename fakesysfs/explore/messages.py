@@ -33,6 +33,8 @@ class Task:
     """Whether a systemd-udevd is one more program."""
     rules: tuple[str, ...] = ()
     """Its rules: files and directories."""
+    directory: str = ""
+    """Where the commands run; "" is where the explorer runs."""
 
     @classmethod
     def of(cls, said: dict[str, Any]) -> Task:

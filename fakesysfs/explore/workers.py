@@ -44,6 +44,8 @@ class Worker:
         self._launcher = os.fork()
         if not self._launcher:
             try:
+                if task.directory:
+                    os.chdir(task.directory)
                 fake = fake._replace(gate=at_server.fileno())
                 launcher.run(
                     partial(controller.main, line, at_controller),

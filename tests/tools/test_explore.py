@@ -338,6 +338,7 @@ def test_a_search_that_a_limit_ends_is_cut_short(explore: Runner, tmp_path: Path
     [
         ([], "no program is given"),
         (["--until", "1", "--", "true"], "--until needs --replay"),
+        (["missing.toml"], "missing.toml: No such file or directory"),
         (["--machine", "missing", "--jobs", "2", "--", "true"], "missing"),
         (["--kernel", "missing", "--jobs", "2", "--", "true"], "missing"),
         (["--replay", "missing.json"], "missing.json: No such file or directory"),
@@ -370,6 +371,35 @@ def test_a_failing_order_is_replayed_from_its_file(explore: Runner, tmp_path: Pa
     other = run(explore, tmp_path, "--replay", file.name)
     assert other.returncode == 3
     assert "this order cannot be followed any more: step 1 should be" in other.stdout
+
+
+SCENARIO = f"""
+machine = "machine.toml"
+kernel = "7.2"
+programs = ["./remover", "{UNBIND}"]
+"""
+
+
+def test_a_scenario_file(explore: Runner, tmp_path: Path) -> None:
+    """Its commands run where it is, also when an order is replayed from elsewhere. Options replace its keys."""
+    where = tmp_path / "scenario"
+    where.mkdir(mode=0o755)
+    (where / "machine.toml").write_text(TWO_BLOCKS)
+    (where / "remover").write_text("#!/bin/sh\n" + writes(f"{MEMORY}/memory64/state", "offline") + "; true\n")
+    (where / "remover").chmod(0o755)
+    (where / "race.toml").write_text(SCENARIO)
+    found = explored_scenario(explore, tmp_path, "scenario/race.toml")
+    assert found.counts == (2, 2, True)
+    (tmp_path / "elsewhere").mkdir()
+    assert run(explore, tmp_path / "elsewhere", "--replay", "../explore-failure.json").returncode == 1
+    everything = explored_scenario(explore, tmp_path, "scenario/race.toml", "--kernel", "hotplug-v3", "--allow-wedged")
+    assert everything.counts == (2, 0, True)
+
+
+def explored_scenario(explore: Runner, where: Path, *arguments: str) -> Explored:
+    done = run(explore, where, "--json", "result.json", *arguments)
+    assert done.stderr == "", done.stderr
+    return Explored(done.returncode, done.stdout, json.loads((where / "result.json").read_text()))
 
 
 REPLAYS = """

@@ -224,7 +224,8 @@ def print_steps(steps: Sequence[Step]) -> None:
 
 
 def _as_json(order: Order) -> dict[str, Any]:
-    return {"schedule": " ".join(order.schedule), "steps": [asdict(step) for step in order.steps], "why": order.why}
+    steps = [asdict(step) for step in order.steps]
+    return {"schedule": " ".join(order.schedule), "steps": steps, "why": order.why, "kind": order.kind}
 
 
 def _write_json(file: str, explored: Explored, preemptions: int | None) -> None:
@@ -236,6 +237,7 @@ def _write_json(file: str, explored: Explored, preemptions: int | None) -> None:
         "cut": found.cut,
         "failed": found.failed,
         "complete": found.complete,
+        "covered": report.covered_by(found, preemptions),
         "preemptions": preemptions,
         "seconds": round(explored.seconds, 3),
         "failures": [_as_json(order) for order in failures],
@@ -258,7 +260,7 @@ def _write_orders(scenario: Scenario, orders: Sequence[Order]) -> dict[tuple[str
         task = replace(task, directory=os.path.relpath(task.directory))
     for number, order in enumerate(orders):
         file = _FILE.format(f"-{number + 1}" if number else "")
-        known = {"machine": fake.machine, "kernel": fake.kernel, **asdict(task), "kind": order.kind, **_as_json(order)}
+        known = {"machine": fake.machine, "kernel": fake.kernel, **asdict(task), **_as_json(order)}
         try:
             Path(file).write_text(json.dumps(known, indent=1) + "\n", "utf-8")
         except OSError as error:

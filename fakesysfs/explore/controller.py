@@ -325,7 +325,7 @@ class Controller:
         if self._task.check:
             known = {f"EXPLORE_STATUS_{name}": str(number) for name, number in statuses.items()}
             status, said = self._command(self._task.check, DEADLINE_SECONDS, known)
-            return ("check", f"--check ended with status {status}{_quoted(said)}") if status else None
+            return (f"check {status}", f"--check ended with status {status}{_quoted(said)}") if status else None
         for name, errors in self._errors.items():
             if ended := statuses.get(name):
                 said = os.pread(errors, _STANDARD_ERROR_BYTES, 0)

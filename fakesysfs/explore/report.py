@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import Protocol
 
 from fakesysfs.explore.minimise import minimise
@@ -12,6 +12,10 @@ from fakesysfs.explore.search import Found, Runner, Search, run_order
 
 _WIDEST = 60
 """Characters of a result that the table shows."""
+_LONG = 40
+"""A table of more steps leaves out most of those that only look, and its schedule counts equal names."""
+_SHOWN_BEFORE, _SHOWN_AFTER = 1, 4
+"""Of many looks of one process: how many of the first and of the last are shown."""
 
 
 class DescribingRunner(Runner, Protocol):
@@ -84,7 +88,7 @@ def text(
 def _lines(
     found: Found, orders: Sequence[Order], seconds: float, preemptions: int | None, replay: Callable[[Order], str]
 ) -> Iterator[str]:
-    covered = _covered(found, preemptions)
+    covered = covered_by(found, preemptions)
     yield f"{found.failed:,} of {found.explored:,} orders fail. {covered}. {seconds:.1f} seconds."
     for order in found.not_finished[:1]:
         why = f"a repetition differs: {order.diverged}" if order.diverged else f"one has {len(order.steps):,} steps"
@@ -105,7 +109,8 @@ def _lines(
         yield f"  Replay it: {replay(order)}"
 
 
-def _covered(found: Found, preemptions: int | None) -> str:
+def covered_by(found: Found, preemptions: int | None) -> str:
+    """Which orders were explored, in words."""
     if found.interrupted:
         return "A limit cut the search short"
     if found.bounded:
@@ -116,11 +121,22 @@ def _covered(found: Found, preemptions: int | None) -> str:
 
 
 def _counted(order: Order) -> str:
-    return f"{' '.join(order.schedule)} (preemptions: {order.preemptions})"
+    return f"{schedule_in_short(order.schedule)} (preemptions: {order.preemptions})"
+
+
+def schedule_in_short(schedule: Sequence[str]) -> str:
+    """The schedule; of a long one the runs of equal names: `A*60 udevd.1*4 A`."""
+    if len(schedule) <= _LONG:
+        return " ".join(schedule)
+    runs = [(name, len(list(names))) for name, names in groupby(schedule)]
+    return " ".join(name if count == 1 else f"{name}*{count}" for name, count in runs)
 
 
 def table(steps: Sequence[Step]) -> Iterator[str]:
-    """The steps as a table: number, process, command, operation, result, and what it changed or why it was refused."""
+    """The steps as a table: number, process, command, operation, result, and what it changed or why it was refused.
+
+    Of a long order it leaves out steps that only look.
+    """
     rows = [
         (
             str(number),
@@ -134,8 +150,31 @@ def table(steps: Sequence[Step]) -> Iterator[str]:
     ]
     header = ("step", "who", "command", "operation", "result", "what it changed, or why it was refused")
     widths = [max(map(len, column)) for column in zip_longest(header, *rows, fillvalue="")]
-    for row in (header, *rows):
+    shown = _shown(steps)
+    last = -1
+    for number, row in enumerate((header, *rows), -1):
+        if number >= 0 and number not in shown:
+            continue
+        if number > last + 1:
+            yield f"  ...  {number - last - 1} steps of {steps[number - 1].process} that only look"
+        last = number
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _shown(steps: Sequence[Step]) -> set[int]:
+    """The places of the steps that a table shows."""
+    shown = set(range(len(steps)))
+    if len(steps) <= _LONG:
+        return shown
+    for (_, looks), group in groupby(enumerate(steps), key=lambda pair: (pair[1].process, _only_looks(pair[1]))):
+        places = [place for place, _ in group]
+        if looks and len(places) > _SHOWN_BEFORE + _SHOWN_AFTER + 1:
+            shown -= set(places[_SHOWN_BEFORE:-_SHOWN_AFTER])
+    return shown
+
+
+def _only_looks(step: Step) -> bool:
+    return step.operation in {"stat", "read", "readlink", "ls"}
 
 
 def _short(text: str) -> str:

@@ -39,6 +39,7 @@ class OnKernel(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     setup: str | None = None
     check: str | None = None
     always: str | None = None
+    preemptions: Count | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

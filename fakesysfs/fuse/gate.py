@@ -98,6 +98,8 @@ _LOOKS_ONLY = _READLINK | (
 )
 """stat(2), lstat, access, newfstatat, faccessat, statx, faccessat2, readlink: they see nothing but one name."""
 _CHDIR = frozenset({"80"} if os.uname().machine == "x86_64" else {"49"})
+_SYMLINK = {"88": 2, "266": 3} if os.uname().machine == "x86_64" else {"36": 3}
+"""symlink(2) and symlinkat(2), and the place of the new name among their arguments, from 1."""
 _FSTAT = frozenset({"5"} if os.uname().machine == "x86_64" else {"80"})
 
 
@@ -243,15 +245,21 @@ class Gate:
 
 
 class HoldingDriver(OperationDriver):
-    """Runs operations to their end, and holds those that go on after a wait."""
+    """Runs operations to their end, and holds those that go on after a wait.
 
-    def __init__(self, stepped: Callable[[], None], gate: Gate) -> None:
+    What an operation has changed before a wait is known to all others by then: names, and uevents.
+    """
+
+    def __init__(self, stepped: Callable[[], None], gate: Gate, uevents: UeventBarrier | None) -> None:
         super().__init__(stepped)
         self._gate = gate
+        self._uevents = uevents
 
     async def _grant(self, request: Waiting, caller: Caller) -> Answer:
         if not self._gate.holds(caller.opener):
             return await super()._grant(request, caller)
+        if self._uevents is not None and self._uevents.behind:
+            await self._uevents.caught_up()
         if isinstance(request, Preempt):
             await self._gate.hold("goes on", caller.opener)
             return Answer.WOKEN
@@ -296,7 +304,7 @@ class HoldingOperations(Operations):
     ) -> None:
         super().__init__(sysroot, ready, uevents)
         self._gate = gate
-        self.driver = HoldingDriver(self.invalidator.collect, gate)
+        self.driver = HoldingDriver(self.invalidator.collect, gate, uevents)
         self._noting: _NotingJournal | None = None
         if self._journal is not None:
             self._journal = self._noting = _NotingJournal(self._journal)
@@ -609,7 +617,9 @@ def _call_of(thread: int) -> _Call:
     """The system call of a thread that waits for our answer."""
     try:
         registers = _registers(thread)
-        arguments = [int(number, 16) for number in registers.split()[1:3]]
+        number, *words = registers.split()
+        place = _SYMLINK.get(number, 0)
+        arguments = [int(word, 16) for word in (words[place - 1 : place] if place else words[:2])]
         memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError):
         return _Call(_UNKNOWN, "")

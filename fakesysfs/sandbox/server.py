@@ -251,11 +251,15 @@ def _serve(
 def _gate(descriptor: int, sysroot: Sysroot) -> Gate:
     from fakesysfs.fuse.gate import Gate  # noqa: PLC0415  only an explorer's run needs these
     from fakesysfs.sysfs.state import Watcher  # noqa: PLC0415
-    from fakesysfs.sysfs.takedown import take_down  # noqa: PLC0415
+    from fakesysfs.sysfs.takedown import Takedown  # noqa: PLC0415
 
     def watch(on: bool) -> None:  # noqa: FBT001
         sysroot.kernel.preempt.watched = on
 
+    takedown = Takedown()
     return Gate(
-        descriptor, watch, lambda: Watcher(sysroot.tree).changes, lambda: take_down(sysroot.tree, sysroot.kernel)
+        descriptor,
+        watch,
+        lambda: Watcher(sysroot.tree).changes,
+        lambda: takedown.left(sysroot.tree, sysroot.kernel),
     )

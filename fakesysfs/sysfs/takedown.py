@@ -7,6 +7,8 @@ checks decide:
 - `unplug` (`unplugged`) to the whole-device attribute, where the kernel has it,
 - then `offline` to the state of each block, and the device's name to the driver's `unbind`.
 
+Many orders of a search end in the same state of the memory. `Takedown` remembers for each state what was left.
+
 Nobody else runs meanwhile. Latencies pass at once. A wait that nobody ends, such as that for a pinned page, ends as by
 a signal.
 """
@@ -14,12 +16,12 @@ a signal.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.dax.kmem import DaxKmemData
 from fakesysfs.kernel.kernel import Kernel
-from fakesysfs.kernel.memory_block import State
+from fakesysfs.kernel.memory_block import BlockStatus, State
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED
 from fakesysfs.kernfs import Caller, Tree, open_file
 from fakesysfs.ops.errors import KernelError
@@ -28,6 +30,8 @@ from fakesysfs.sysfs.state import DAX, MEMORY
 
 _ADMINISTRATOR = Caller(os.getpid(), "explore")
 _NO_DRIVER = "no driver has it"
+_REMEMBERED = 10_000
+"""States of which a search remembers what was left."""
 
 
 def take_down(tree: Tree, kernel: Kernel) -> dict[int, str]:
@@ -42,6 +46,50 @@ def take_down(tree: Tree, kernel: Kernel) -> dict[int, str]:
         for why in _refusals(tree, kernel, device, blocks):
             refusals.update(dict.fromkeys(blocks, why))
     return {block: refusals.get(block, _NO_DRIVER) for block in _hot_added(kernel)}
+
+
+class Takedown:
+    """`take_down` for one machine under one kernel, which boots again and again."""
+
+    def __init__(self) -> None:
+        self._left: dict[Hashable, dict[int, str]] = {}
+
+    def left(self, tree: Tree, kernel: Kernel) -> dict[int, str]:
+        """What would be left if all memory was taken away. The machine may be unusable after that."""
+        state = _state(kernel)
+        left = self._left.get(state)
+        if left is None:
+            left = take_down(tree, kernel)
+            if state is not None and len(self._left) < _REMEMBERED:
+                self._left[state] = left
+        return left
+
+
+def _state(kernel: Kernel) -> Hashable:
+    """All that decides which memory can be taken away; None where that cannot be told."""
+    if kernel.notifier_err_inject_dir is not None:
+        return None  # user space decides which blocks are refused
+    blocks = kernel.memory_blocks
+    return (
+        tuple((first, last, *_of_block(status)) for first, last, status in blocks.runs),
+        frozenset(blocks.unmovable),
+        frozenset(blocks.pinned),
+        tuple(_of_device(device) for device in kernel.dax_bus.devices.values() if isinstance(device, DevDax)),
+    )
+
+
+def _of_block(status: BlockStatus) -> tuple[Hashable, ...]:
+    zone, group = status.zone, status.group
+    where = None if zone is None else (zone.nid, zone.name)
+    return status.state, where, group.early, group.holes, group.altmap_kb
+
+
+def _of_device(device: DevDax) -> tuple[Hashable, ...]:
+    driver = None if device.driver is None else device.driver.name
+    data = device.driver_data
+    if not isinstance(data, DaxKmemData):
+        return device.name, driver
+    return device.name, driver, data.state, tuple(data.usable()), frozenset(data.resources), data.attribute_exists
 
 
 def _blocks_of(device: DevDax, block_size: int) -> Iterator[int]:

@@ -30,7 +30,7 @@ from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.footprint import EVERYTHING, Footprint
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
 from fakesysfs.sysfs.state import Watcher
-from fakesysfs.sysfs.takedown import take_down
+from fakesysfs.sysfs.takedown import Takedown
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import StrPath
 from fakesysfs.testing.loops import event_loop
@@ -433,6 +433,7 @@ class _Runner:
         )
         self._machine = RunningMachine(self._sysroot, 0, self._tasks)
         self._is_fresh = True
+        self._takedown = Takedown()
         self._wedged = WedgedLook(self._left_after_setup)
 
     def run(self, guide: Guide) -> None:
@@ -453,7 +454,7 @@ class _Runner:
             self._check(guide.order)
         if guide.order.why is None and not scenario.allow_wedged:
             # the last thing, as nothing is left of the machine
-            why = self._wedged.why(take_down(self._sysroot.tree, self._sysroot.kernel))
+            why = self._wedged.why(self._takedown.left(self._sysroot.tree, self._sysroot.kernel))
             if why is not None:
                 guide.order.why, guide.order.kind = why, "wedged"
 
@@ -470,7 +471,7 @@ class _Runner:
 
     def _left_after_setup(self) -> Left:
         self._boot()
-        return take_down(self._sysroot.tree, self._sysroot.kernel)
+        return self._takedown.left(self._sysroot.tree, self._sysroot.kernel)
 
     def _note_opened(self, path: str) -> None:
         self.order_is_read = self.order_is_read or path.startswith(SHOWS_ORDER)

@@ -33,6 +33,7 @@ jobs = 3
 [kernels."7.3"]
 programs = ["three"]
 check = "d"
+preemptions = 1
 """
 
 
@@ -60,6 +61,7 @@ def test_what_is_given_replaces_what_the_file_says(tmp_path: Path) -> None:
 def test_another_kernel_has_other_programs(tmp_path: Path) -> None:
     found = scenario(tmp_path, WHOLE, kernel="7.3")
     assert (found.task.programs, found.task.check, found.task.setup) == (("three",), "d", "a")
+    assert found.bounds == Bounds(1, 10, 1.5)
     assert ScenarioFile(str(tmp_path / "scenario.toml")).kernels == ["7.2", "7.3"]
 
 
@@ -98,7 +100,7 @@ def test_files_are_those_beside_the_scenario(tmp_path: Path) -> None:
         ('[kernels."9.9"]', "kernels.9.9: unknown kernel '9.9'"),
         (
             '[kernels."7.3"]\nchek = "x"',
-            "kernels.7.3.chek: unknown key, expected one of always, check, programs, setup",
+            "kernels.7.3.chek: unknown key, expected one of always, check, preemptions, programs, setup",
         ),
         ('[kernels."7.3"]\nprograms = "x"', "kernels.7.3.programs = 'x': expected array"),
         ("title = x", "not TOML: "),

@@ -135,9 +135,21 @@ def test_the_last_command_of_a_program_counts(explore: Runner, tmp_path: Path) -
         (f"(setsid sh -c 'echo online > {POLICY}' &); (echo offline > {POLICY} &); cat {POLICY}", "true", 6),
         (f"echo x > /dev/null; echo online 2> /dev/null > {POLICY}", writes(POLICY, "online_kernel"), 2),
         (f"echo online_movable >> {POLICY}", writes(POLICY, "online_kernel"), 2),
+        (f"[ -d /sys/bus ]; [ -d /sys/class/. ]; cat {POLICY}", writes(POLICY, "online_kernel"), 2),
         ("cat /sys/bus/dax/devices/dax0.0/../../../../sys/bus/dax/devices/dax0.0/hotplug", writes(POLICY, "online"), 2),
     ],
-    ids=["files of proc", "cd", "cd ..", "one descriptor", "background", "other sessions", "null", "append", "links"],
+    ids=[
+        "files of proc",
+        "cd",
+        "cd ..",
+        "one descriptor",
+        "background",
+        "other sessions",
+        "null",
+        "append",
+        "always there",
+        "links",
+    ],
 )
 def test_what_a_step_is(explore: Runner, tmp_path: Path, first: str, second: str, orders: int) -> None:
     found = explored(explore, tmp_path, "--check", "true", programs=(first, second))

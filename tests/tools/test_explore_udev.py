@@ -50,10 +50,36 @@ def test_a_rule_that_onlines_races_with_a_remover(
 
 
 def test_one_write_does_not_race_with_the_rule(explore: Runner, tmp_path: Path, machine: Path) -> None:
-    options = ["--machine", machine.name, "--udev", "--rules", str(KEEP)]
+    """Not even within the write: what udevd has heard by then does not depend on how fast it is told."""
+    options = ["--machine", machine.name, "--udev", "--rules", str(KEEP), "--inside"]
     check = f'[ "$(cat {HOTPLUG})" = unplugged ] && ! [ -e {MEMORY}/memory64 ]'
     found = explored(explore, tmp_path, *options, "--check", check, programs=(writes(HOTPLUG, "unplug"),))
     assert (found.result["failed"], found.result["complete"]) == (0, True), found.output
+
+
+DAXCTL = "exec daxctl reconfigure-device --force --mode=devdax dax0.0"
+
+
+def test_daxctl_before_and_after_udevd(explore: Runner, tmp_path: Path, machine: Path) -> None:
+    """Its hundred steps are steps as any other's."""
+    need("daxctl")
+    options = ["--machine", machine.name, "--kernel", "7.2", "--udev", "--rules", str(KEEP), "--preemptions", "0"]
+    found = explored(explore, tmp_path, *options, "--check", "false", programs=(DAXCTL,))
+    steps = found.result["failures"][0]["steps"]
+    written = [Path(step["path"]).name for step in steps if step["operation"] == "write" and step["process"] == "A"]
+    assert written == ["state", "state", "remove_id", "unbind", "new_id", "bind"]
+    assert "steps of A that only look" in found.output
+
+
+@pytest.mark.ci
+def test_daxctl_races_with_the_rule(explore: Runner, tmp_path: Path, machine: Path) -> None:
+    """Where udevd comes before daxctl looks again, daxctl gives up; where it comes after that, the device is wedged."""
+    need("daxctl")
+    options = ["--machine", machine.name, "--kernel", "7.2", "--udev", "--rules", str(KEEP), "--preemptions", "1"]
+    check = f"! [ -e {MEMORY}/memory64 ]"
+    found = explored(explore, tmp_path, *options, "--check", check, programs=(DAXCTL,))
+    assert 0 < found.result["failed"] < found.result["explored"]
+    assert "A repetition of this order differs" not in found.output
 
 
 def test_each_order_has_a_new_udevd(explore: Runner, tmp_path: Path, machine: Path) -> None:

@@ -139,7 +139,7 @@ def make_parser() -> argparse.ArgumentParser:
         "run programs in every order of their steps: is there one in which they break each other?",
         "fakesysfs explore --check ./is-whole.sh -- ./remover.sh ./onliner.sh",
     )
-    _add_machine_and_kernel(explore)
+    _add_machine_and_kernel(explore, chooses=False)
     explore_arguments.add_to(explore)
     explore.epilog = f"{explore_arguments.ABOUT}\n{explore.epilog}"
 
@@ -201,18 +201,19 @@ def _add_which(parser: argparse.ArgumentParser, more: str = "") -> None:
     )
 
 
-def _add_machine_and_kernel(parser: argparse.ArgumentParser) -> None:
+def _add_machine_and_kernel(parser: argparse.ArgumentParser, *, chooses: bool = True) -> None:
+    """Unless `chooses`, an option that is not given is None: the command has its own defaults before ours."""
     parser.add_argument(
         "--machine",
         metavar="NAME|FILE",
-        default=os.environ.get("FAKESYSFS_MACHINE") or DEFAULT_MACHINE,
-        help="a built-in machine (`fakesysfs list`) or a TOML file; default: $FAKESYSFS_MACHINE or %(default)s",
+        default=_default_machine() if chooses else None,
+        help=f"a built-in machine (`fakesysfs list`) or a TOML file; default: $FAKESYSFS_MACHINE or {DEFAULT_MACHINE}",
     )
     parser.add_argument(
         "--kernel",
         metavar="PROFILE",
-        default=os.environ.get("FAKESYSFS_KERNEL") or DEFAULT_KERNEL,
-        help="how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or %(default)s",
+        default=_default_kernel() if chooses else None,
+        help=f"how the kernel behaves (`fakesysfs list`); default: $FAKESYSFS_KERNEL or {DEFAULT_KERNEL}",
     )
 
 
@@ -237,6 +238,14 @@ def _open_traces(options: argparse.Namespace) -> tuple[Target, ...]:
         return tuple(trace.open_target(file) for file in options.trace)
     except trace.CannotTraceError as error:
         raise _WrongUseError(str(error)) from None
+
+
+def _default_machine() -> str:
+    return os.environ.get("FAKESYSFS_MACHINE") or DEFAULT_MACHINE
+
+
+def _default_kernel() -> str:
+    return os.environ.get("FAKESYSFS_KERNEL") or DEFAULT_KERNEL
 
 
 def _program() -> str:
@@ -417,11 +426,7 @@ def _named_at(at: str) -> Fake | None:
 def _explore(options: argparse.Namespace) -> int:
     from fakesysfs.explore import cli  # noqa: PLC0415
 
-    if options.replay is None:
-        # Each of --jobs would say what is wrong with them.
-        _load(options.machine)
-        _profile(options.kernel)
-    return cli.main(options)
+    return cli.main(options, machine=_default_machine(), kernel=_default_kernel())
 
 
 def _map(options: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "machine": ("kernel", "ops"),
     "fuse": ("kernfs", "ops"),
     "sandbox": ("fuse", "kernel", "machine", "sysfs", "sysroot", "trace"),
-    "explore": ("fuse", "ops", "sandbox", "trace"),
+    "explore": ("fuse", "kernel", "machine", "ops", "sandbox", "trace"),
     "testing": ("explore", "fuse", "kernel", "kernfs", "machine", "ops", "sysfs", "sysroot", "trace"),
     "lab": (),
     "replay": ("fuse", "kernel", "kernfs", "lab", "machine", "ops", "sandbox", "sysroot", "testing"),
@@ -187,7 +187,7 @@ def test_a_mount_imports_no_sandbox(tmp_path: Path) -> None:
     [
         ("pyfuse3", ("fuse",)),
         ("trio", ("fuse", "sandbox", "testing")),
-        ("msgspec", ("machine", "trace")),
+        ("msgspec", ("explore.scenario", "machine", "trace")),
         ("rich", ("see",)),
         ("pytest", ("pytest_plugin", "testing")),
         ("ctypes", ("fuse", "replay", "sandbox")),

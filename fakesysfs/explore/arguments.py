@@ -13,6 +13,10 @@ Without --check an order fails if a program ends with another status than 0. Wit
 statuses of the programs. A deadlock always fails, and so does a program that runs for 30 seconds
 without a step. An order of more than 2,000 steps is given up.
 
+An order fails, too, if it wedges a device, unless --allow-wedged is given: after the last step and
+--check the memory can no longer be taken away, though that works after --setup. The explorer writes
+`unplug` (`unplugged`), or offlines each block and unbinds the driver.
+
 What the programs write to standard output is dropped, except with --replay. What they write to
 standard error is shown in the report if they fail. Each failing order is written to a file for
 --replay, in the working directory.
@@ -25,12 +29,17 @@ With --replay: 0 the order does not fail, 1 it fails, 3 it cannot be followed an
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """The options of the command, but --machine and --kernel."""
-    parser.add_argument("--setup", metavar="CMD", default="", help="run this before each order, after the boot")
+    parser.add_argument("--udev", action="store_true", help="with a systemd-udevd as one more program")
     parser.add_argument(
-        "--check", metavar="CMD", default="", help="run this after each order; it fails if the status is not 0"
+        "--rules",
+        metavar="DIR|FILE",
+        action="append",
+        help="udev rules, may be repeated; `none`, or `distribution` (the default)",
     )
+    parser.add_argument("--setup", metavar="CMD", help="run this before each order, after the boot")
+    parser.add_argument("--check", metavar="CMD", help="run this after each order; it fails if the status is not 0")
     parser.add_argument(
-        "--always", metavar="CMD", default="", help="run this after each step; the order fails if the status is not 0"
+        "--always", metavar="CMD", help="run this after each step; the order fails if the status is not 0"
     )
     parser.add_argument(
         "--preemptions",
@@ -50,7 +59,6 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         metavar="N",
         type=_positive,
-        default=1,
         help="how many orders run at once, each on its mount; default: 1",
     )
     parser.add_argument(
@@ -70,11 +78,18 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="other programs go on within a write too: between two memory blocks, between two ranges",
     )
+    parser.add_argument(
+        "--allow-wedged",
+        action="store_true",
+        help="an order may leave memory that can neither be unplugged nor offlined and removed any more",
+    )
     parser.add_argument("--replay", metavar="PATH", help="run an order from such a file again; verify each step")
     parser.add_argument(
         "--until", metavar="STEP", type=_positive, help="with --replay: start a shell before this step, counted from 1"
     )
-    parser.add_argument("programs", metavar="PROGRAM", nargs="*", help="a command for `sh -c`, in quotes")
+    parser.add_argument(
+        "programs", metavar="PROGRAM", nargs="*", help="a command for `sh -c`, in quotes; or one SCENARIO.toml"
+    )
 
 
 def _count(text: str) -> int:

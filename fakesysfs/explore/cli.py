@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fakesysfs.explore import report
 from fakesysfs.explore.messages import Task, step_of
@@ -21,6 +24,7 @@ from fakesysfs.explore.minimise import ATTEMPTS, minimise
 from fakesysfs.explore.order import Order, Step, program_name
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.report import AnySearch
+from fakesysfs.explore.scenario import Bounds, Scenario, ScenarioError, ScenarioFile, scenario_of
 from fakesysfs.explore.search import Found, Search, run_order
 from fakesysfs.explore.shards import MergeError, Shard, ShardedSearch, as_json, merge
 from fakesysfs.explore.workers import CannotRunError, Worker
@@ -42,16 +46,21 @@ _FILE = "explore-failure{}.json"
 """In the working directory; {} is the number of the failing order, nothing for the first."""
 
 
-def main(options: argparse.Namespace) -> int:
-    """Explore, or replay; returns the exit status."""
+def main(options: argparse.Namespace, *, machine: str, kernel: str) -> int:
+    """Explore, or replay; returns the exit status. `machine` and `kernel` are those where nobody has chosen."""
     try:
         if options.merge is not None:
             return _merge(options)
-        return _replay(options) if options.replay is not None else _explore(options)
+        if options.replay is not None:
+            return _replay(options)
+        return _explore(options, _scenario(options, machine, kernel))
     except CannotRunError as error:
         if str(error):
             _say(str(error))
         return error.status
+    except ScenarioError as error:
+        _say(str(error))
+        return WRONG_USE
 
 
 def _say(text: str) -> None:
@@ -61,52 +70,106 @@ def _say(text: str) -> None:
 # Explore --------------------------------------------------------------------------------------------------------------
 
 
-def _explore(options: argparse.Namespace) -> int:
+_KEYS = ("setup", "check", "always", "preemptions", "limit", "seconds", "jobs")
+"""Options that replace the keys of a scenario."""
+
+
+def _scenario(options: argparse.Namespace, machine: str, kernel: str) -> Scenario:
+    """What the options say, or the file that they name. Raises ScenarioError, CannotRunError."""
     if options.until is not None:
         raise CannotRunError("--until needs --replay: give both", WRONG_USE)
-    if not options.programs:
+    given = {key: getattr(options, key) for key in _KEYS if getattr(options, key) is not None}
+    given |= {key: True for key in ("inside", "allow_wedged", "udev") if getattr(options, key)}
+    given |= {key: getattr(options, key) for key in ("machine", "kernel") if getattr(options, key) is not None}
+    if options.rules is not None:
+        given["rules"] = options.rules
+    programs: list[str] = options.programs
+    if len(programs) == 1 and programs[0].endswith(".toml"):
+        here = Path.cwd()
+        given |= {"rules": [_from(here, rule) for rule in given["rules"]]} if "rules" in given else {}
+        given |= {"machine": _from(here, given["machine"])} if "machine" in given else {}
+        return ScenarioFile(programs[0]).scenario(machine=machine, kernel=kernel, given=given)
+    if not programs:
         raise CannotRunError("no program is given: `fakesysfs explore -- 'PROGRAM' 'PROGRAM'`", WRONG_USE)
+    return scenario_of({"machine": machine, "kernel": kernel, "programs": programs, **given}).checked()
+
+
+def _from(here: Path, name: str) -> str:
+    """A file that the user named here, for commands that run elsewhere. Built-in names stay."""
+    return str(here / name) if (here / name).exists() else name
+
+
+def _explore(options: argparse.Namespace, scenario: Scenario) -> int:
     shard = None if options.shard is None else _shard(options.shard)
-    fake = Fake(options.machine, options.kernel)
-    task = Task(tuple(options.programs), options.setup, options.check, options.always, options.inside)
-    with _workers(fake, task, options.jobs) as workers:
-        search = _new_search(options, shard)
+    progress = _Progress() if sys.stderr.isatty() else None
+    explored = explore(scenario, progress, reduction=not options.no_reduction, shard=shard)
+    return _report(options, scenario, explored)
+
+
+@dataclass(slots=True)
+class Explored:
+    """What a search has found."""
+
+    found: Found
+    orders: list[Order]
+    """One failing order of each kind, the shortest first."""
+    seconds: float
+    shard: dict[str, Any] | None = None
+    """For --merge, if only a part was explored."""
+
+
+def explore(
+    scenario: Scenario,
+    told: Callable[[AnySearch], None] | None = None,
+    *,
+    reduction: bool = True,
+    shard: Shard | None = None,
+) -> Explored:
+    """Search. `told` is called after each order. Raises CannotRunError."""
+    with _workers(scenario.fake, scenario.task, scenario.jobs) as workers:
+        search = _new_search(scenario, told, reduction=reduction, shard=shard)
         for worker in workers:
             worker.records = search.found.reduces
         _search(search, workers)
         seconds = search.elapsed
-        orders = _shortest(workers[0], search.found, seconds * options.jobs / max(1, search.found.explored))
-    more = {}
+        orders = _shortest(workers[0], search.found, seconds * scenario.jobs / max(1, search.found.explored))
+    found = search.found
+    part = None
     if isinstance(search, ShardedSearch) and shard is not None:
-        more["shard"] = as_json(shard, search.digest, _known(fake, task), search.found)
-    if options.html is not None:
-        _write_pages(options.html, fake, task, orders)
-    return _report(options, search.found, orders, _write_orders(fake, task, orders), seconds, options.preemptions, more)
+        part = as_json(shard, search.digest, _known(scenario.fake, scenario.task), found)
+    return Explored(found, orders, seconds, part)
 
 
-def _report(
-    options: argparse.Namespace,
-    found: Found,
-    orders: Sequence[Order],
-    files: dict[tuple[str, ...], str],
-    seconds: float,
-    preemptions: int | None,
-    more: dict[str, Any],
-) -> int:
-    """Print the report and write the result; returns the exit status. `more` is added to the result."""
+def _new_search(
+    scenario: Scenario, told: Callable[[AnySearch], None] | None, *, reduction: bool, shard: Shard | None
+) -> Search | ReducedSearch | ShardedSearch:
+    # --always sees the machine between two steps that commute.
+    reduction = reduction and not scenario.task.always
+    bounds = {**msgspec.structs.asdict(scenario.bounds), "longest": LONGEST, "told": told}
+    if shard is not None:
+        return ShardedSearch(shard, reduction=reduction, **bounds)
+    return (ReducedSearch if reduction else Search)(**bounds)
+
+
+def _report(options: argparse.Namespace, scenario: Scenario, explored: Explored) -> int:
+    """Print the report and write the files; returns the exit status."""
+    found, orders, preemptions = explored.found, explored.orders, scenario.bounds.preemptions
+    files = _write_orders(scenario.fake, scenario.task, orders)
     out = sys.stderr if options.json == "-" else sys.stdout
     if options.shard is not None:
         print(f"Shard {options.shard}:", file=out)
     text = report.text(
         found,
         orders,
-        seconds=seconds,
+        seconds=explored.seconds,
         preemptions=preemptions,
         replay=lambda order: f"fakesysfs explore --replay {files.get(order.schedule, 'FILE')}",
     )
     print(text, file=out)
+    if options.html is not None:
+        _write_pages(options.html, scenario.fake, scenario.task, orders)
     if options.json is not None:
-        _write_json(options.json, found, orders, preemptions, seconds, more)
+        _write_json(options.json, explored, preemptions)
     if found.failed:
         return SOME_FAIL
     return NONE_FAILS if found.complete or _is_bounded_only(found) else CUT_SHORT
@@ -127,8 +190,7 @@ def _merge(options: argparse.Namespace) -> int:
     ]
     try:
         found, orders = merge(results)
-        known = results[0]["shard"]["task"]
-        fake, task = _task_of(known)
+        fake, task = _task_of(results[0]["shard"]["task"])
         seconds, preemptions = sum(result["seconds"] for result in results), results[0]["preemptions"]
     except MergeError as error:
         raise CannotRunError(f"--merge: {error}", WRONG_USE) from None
@@ -139,22 +201,8 @@ def _merge(options: argparse.Namespace) -> int:
     shortest: dict[str, Order] = {}
     for order in orders:
         shortest.setdefault(order.kind, order)
-    files = _write_orders(fake, task, list(shortest.values()))
-    if options.html is not None:
-        _write_pages(options.html, fake, task, list(shortest.values()))
-    return _report(options, found, orders, files, seconds, preemptions, {})
-
-
-def _new_search(options: argparse.Namespace, shard: Shard | None) -> Search | ReducedSearch | ShardedSearch:
-    told = _Progress() if sys.stderr.isatty() else None
-    limit, seconds = options.limit, options.seconds
-    if shard is not None:
-        reduction = not (options.no_reduction or options.always)
-        bounds = {"preemptions": options.preemptions, "limit": limit, "seconds": seconds, "longest": LONGEST}
-        return ShardedSearch(shard, reduction=reduction, told=told, **bounds)
-    # --always sees the machine between two steps that commute.
-    kind = Search if options.no_reduction or options.always else ReducedSearch
-    return kind(preemptions=options.preemptions, limit=limit, seconds=seconds, longest=LONGEST, told=told)
+    explored = Explored(found, list(shortest.values()), seconds)
+    return _report(options, Scenario(fake, task, Bounds(preemptions=preemptions)), explored)
 
 
 def _is_bounded_only(found: Found) -> bool:
@@ -257,16 +305,10 @@ def _as_json(order: Order) -> dict[str, Any]:
     }
 
 
-def _write_json(
-    file: str,
-    found: Found,
-    orders: Sequence[Order],
-    preemptions: int | None,
-    seconds: float,
-    more: dict[str, Any],
-) -> None:
-    reported = {order.schedule for order in orders}
-    failures = [*orders, *(order for order in found.failures if order.schedule not in reported)]
+def _write_json(file: str, explored: Explored, preemptions: int | None) -> None:
+    found = explored.found
+    reported = {order.schedule for order in explored.orders}
+    failures = [*explored.orders, *(order for order in found.failures if order.schedule not in reported)]
     result = {
         "explored": found.explored,
         "cut": found.cut,
@@ -275,11 +317,13 @@ def _write_json(
         "conflicts_both_ways": found.conflicts_both_ways,
         "failed": found.failed,
         "complete": found.complete,
+        "covered": report.covered_by(found, preemptions),
         "preemptions": preemptions,
-        "seconds": round(seconds, 3),
+        "seconds": round(explored.seconds, 3),
         "failures": [_as_json(order) for order in failures],
-        **more,
     }
+    if explored.shard is not None:
+        result["shard"] = explored.shard
     text = json.dumps(result, indent=1) + "\n"
     if file == "-":
         print(text, end="")
@@ -325,13 +369,18 @@ def _write_pages(file: str, fake: Fake, task: Task, orders: Sequence[Order]) -> 
 
 
 def _known(fake: Fake, task: Task) -> dict[str, Any]:
-    """All that an order depends on."""
+    """All that an order depends on. Its directory is relative, as the file may be read on another machine."""
+    if task.directory:
+        task = replace(task, directory=os.path.relpath(task.directory))
     return {"machine": fake.machine, "kernel": fake.kernel, **asdict(task)}
 
 
-def _task_of(known: dict[str, Any]) -> tuple[Fake, Task]:
-    words = {name: known[name] for name in ("setup", "check", "always", "inside")}
-    return Fake(known["machine"], known["kernel"]), Task(tuple(known["programs"]), **words)
+def _task_of(known: Mapping[str, Any], path: str | None = None) -> tuple[Fake, Task]:
+    """What `_known` has said. `path` is the file where it stands, if its directory is relative to that."""
+    task = Task.of({field.name: known[field.name] for field in fields(Task)})
+    if task.directory and path is not None:
+        task = replace(task, directory=str(Path(path).parent / task.directory))
+    return Fake(known["machine"], known["kernel"]), task
 
 
 def _read_json(path: str, what: str) -> dict[str, Any]:
@@ -352,7 +401,7 @@ def _replay(options: argparse.Namespace) -> int:
     what = "no order that `fakesysfs explore` has written"
     known = _read_json(options.replay, what)
     try:
-        fake, task = _task_of(known)
+        fake, task = _task_of(known, options.replay)
         steps = [step_of(step) for step in known["steps"]]
         schedule = known["schedule"].split()
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -8,6 +8,9 @@ Nobody runs when each thread of each program is held at the gate (fakesysfs/fuse
 ended, or is blocked by something that only another program, or a clock, can end. Two looks at
 /proc one after another must show the same.
 
+With udev a systemd-udevd is one more program. It starts before the setup and never ends; an order
+ends when it has nothing to do any more. A uevent reaches it before the write ends that caused it.
+
 A clock fires only when nobody else can go on. One that fires earlier, as real time passes, finds
 its program held at its next step, and that step waits for its turn.
 """
@@ -22,7 +25,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -33,11 +36,12 @@ from fakesysfs.explore.order import AsleepError, DivergedError, Guide, Step, Too
 from fakesysfs.explore.polls import LAST_POLLS, POLLS, Polls
 from fakesysfs.explore.programs import Programs
 from fakesysfs.explore.reduction import SleepingGuide
+from fakesysfs.explore.wedged import WedgedLook
 from fakesysfs.fuse.callers import pending_signals
 from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.ops.errors import NAMES
 from fakesysfs.ops.footprint import EVERYTHING, Footprint
-from fakesysfs.sandbox import linux
+from fakesysfs.sandbox import linux, udev
 from fakesysfs.sandbox.init import kill_descendants
 
 DEADLINE_SECONDS = 30.0
@@ -45,6 +49,11 @@ DEADLINE_SECONDS = 30.0
 
 ALWAYS_SECONDS = 10.0
 """How long --always may take: it may wait for a lock of the host that a held program has."""
+
+UDEVD = "udevd"
+"""The name of udevd among the programs."""
+UDEVD_OPTIONS = ("--children-max=1",)
+"""One worker: it processes one event after another. With more of them few searches would end."""
 
 _FIRST_LOOK_SECONDS = 0.001
 _LAST_LOOK_SECONDS = 0.005
@@ -100,6 +109,7 @@ class Controller:
         self._errors = {name: os.memfd_create(name) for name in names}
         control = os.environ["FAKESYSFS_CONTROL"]
         self._reset_path = f"{control}/reset"
+        self._udevd = udev.find_program() if task.udev else ""
         self._programs = Programs()
         self._polls = Polls()
         self._held: dict[int, _Held] = {}
@@ -120,6 +130,9 @@ class Controller:
         self._order_counts = False
         """An earlier order has had somebody who reads the order of messages, or hears uevents."""
         self._is_closed = False
+        self._left: list[dict[int, str]] = []
+        """What the server said that is left when all memory was taken away."""
+        self._wedged = WedgedLook(self._left_after_setup)
         self._notes, at_server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         at_server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         with at_server:
@@ -177,24 +190,34 @@ class Controller:
 
     def _boot(self) -> None:
         self._reset()
+        self._programs = Programs()
+        if self._udevd:
+            try:
+                self._programs.add(UDEVD, udev.start(self._udevd, os.environ, UDEVD_OPTIONS))
+            except (udev.UdevdError, OSError) as error:
+                raise _CannotRunError(str(error)) from None
         if self._task.setup:
             status, said = self._command(self._task.setup, DEADLINE_SECONDS)
             if status:
                 raise _CannotRunError(f"--setup ended with status {status}{_quoted(said)}")
+        if self._udevd:
+            self._await(lambda: not udev.is_busy(), UDEVD)
 
     def _close(self) -> None:
         """Close the gate, and wait until it is."""
         self._is_closed = False
         self._tell("close", self._task.inside, self._described, self._recorded)
+        self._await(lambda: self._is_closed)
+
+    def _await(self, answered: Callable[[], bool], who: str = "the server") -> None:
         end = time.monotonic() + DEADLINE_SECONDS
-        while not self._is_closed:
-            self._hear(1)
+        while not answered():
+            self._hear(_LAST_LOOK_SECONDS)
             if time.monotonic() > end:
-                raise _CannotRunError("the server does not answer")
+                raise _CannotRunError(f"{who} does not answer")
 
     def _start(self) -> None:
         """Start the programs, one after another: what they do before their first step is ordered as well."""
-        self._programs = Programs()
         self._polls = Polls()
         self._held.clear()
         self._asleep.clear()
@@ -307,8 +330,13 @@ class Controller:
             held.early = token != first
 
     def _all_ended(self) -> bool:
-        """Whether the first process of each program has ended. What they left in the background is no obstacle."""
-        return all(process in self._statuses for process in self._programs.sessions if self._is_first(process))
+        """Whether the first process of each program has ended, and udevd has nothing to do.
+
+        What programs left in the background is no obstacle.
+        """
+        firsts = [process for process in self._programs.sessions if self._is_first(process)]
+        ended = all(process in self._statuses for process in firsts if self._programs.names[process] != UDEVD)
+        return ended and not (self._udevd and udev.is_busy())
 
     def _is_first(self, process: int) -> bool:
         return self._programs.names.get(process, "").isalpha()
@@ -329,7 +357,8 @@ class Controller:
         return False
 
     def _stuck(self) -> tuple[str, str]:
-        waiting = [task for task in self._tasks if not task.ended]
+        is_quiet = self._udevd and not udev.is_busy()
+        waiting = [task for task in self._tasks if not task.ended and not (is_quiet and task.program == UDEVD)]
         who = ", ".join(
             f"{self._programs.names[task.number]} ({programs.command_of(task.number)})"
             + (f" waits in {task.wchan}" if task.wchan else "")
@@ -359,15 +388,35 @@ class Controller:
         return statuses
 
     def _look_at_the_end(self, statuses: dict[str, int]) -> tuple[str, str] | None:
+        failure = self._look_at_the_programs(statuses)
+        if failure is None and not self._task.allow_wedged:
+            # the last thing, as nothing is left of the machine
+            why = self._wedged.why(self._take_down())
+            failure = None if why is None else ("wedged", why)
+        return failure
+
+    def _look_at_the_programs(self, statuses: dict[str, int]) -> tuple[str, str] | None:
         if self._task.check:
             known = {f"EXPLORE_STATUS_{name}": str(number) for name, number in statuses.items()}
             status, said = self._command(self._task.check, DEADLINE_SECONDS, known)
-            return ("check", f"--check ended with status {status}{_quoted(said)}") if status else None
+            return (f"check {status}", f"--check ended with status {status}{_quoted(said)}") if status else None
         for name, errors in self._errors.items():
             if ended := statuses.get(name):
                 said = os.pread(errors, _STANDARD_ERROR_BYTES, 0)
                 return f"{name} {ended}", f"{name} ended with status {ended}{_quoted(said)}"
         return None
+
+    def _take_down(self) -> dict[int, str]:
+        """Take all memory away; returns the blocks that are left, and why."""
+        self._left.clear()
+        self._tell("take down")
+        self._await(lambda: bool(self._left))
+        return self._left.pop()
+
+    def _left_after_setup(self) -> dict[int, str]:
+        self._boot()
+        kill_descendants()
+        return self._take_down()
 
     # Waiting ------------------------------------------------------------------------------------------------------
 
@@ -525,6 +574,10 @@ class Controller:
             assert isinstance(footprint, list)
             self._footprints.append(Footprint.unpacked(footprint))
             self._order_is_read |= bool(order_is_read)
+        elif word == "left":
+            (blocks,) = arguments
+            assert isinstance(blocks, list)
+            self._left.append(dict(blocks))
         elif word == "did":
             self._did.append([str(argument) for argument in arguments])
 
@@ -638,7 +691,7 @@ def main(line_end: socket.socket, gate: socket.socket) -> NoReturn:
     line = Line(line_end)
     try:
         said = line.hear()
-        controller = Controller(Task(**{**said, "programs": tuple(said["programs"])}), line, gate)
+        controller = Controller(Task.of(said), line, gate)
         line.say(READY)
         while True:
             line.say_ran(controller.run(Request(*line.hear())))

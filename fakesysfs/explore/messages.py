@@ -27,6 +27,19 @@ class Task:
     always: str = ""
     inside: bool = False
     """Whether the kernel's preemption points are steps too."""
+    allow_wedged: bool = False
+    """Whether an order may leave memory that nobody can take away any more."""
+    udev: bool = False
+    """Whether a systemd-udevd is one more program."""
+    rules: tuple[str, ...] = ()
+    """Its rules: files and directories."""
+    directory: str = ""
+    """Where the commands run; "" is where the explorer runs."""
+
+    @classmethod
+    def of(cls, said: dict[str, Any]) -> Task:
+        """A task as JSON holds it. Raises TypeError if it is no task."""
+        return cls(**{**said, "programs": tuple(said["programs"]), "rules": tuple(said["rules"])})
 
 
 class Request(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import Protocol
 
 from fakesysfs.explore.minimise import minimise
@@ -14,6 +14,16 @@ from fakesysfs.explore.shards import ShardedSearch
 
 _WIDEST = 60
 """Characters of a result that the table shows."""
+_LONG = 40
+"""A table of more steps leaves out most of those that only look, and its schedule counts equal names."""
+_SHOWN_BEFORE, _SHOWN_AFTER = 1, 4
+"""Of many looks of one process: how many of the first and of the last are shown."""
+
+
+_LOOKS = frozenset({"stat", "read", "readlink", "ls"})
+_LONGEST_CYCLE = 8
+_MOST_REPETITIONS = 3
+_LEFT_OUT = "..."
 
 
 class DescribingRunner(Runner, Protocol):
@@ -89,7 +99,7 @@ def text(
 def _lines(
     found: Found, orders: Sequence[Order], seconds: float, preemptions: int | None, replay: Callable[[Order], str]
 ) -> Iterator[str]:
-    covered = _covered(found, preemptions)
+    covered = covered_by(found, preemptions)
     yield f"{found.failed:,} of {found.explored:,} orders fail. {covered}. {seconds:.1f} seconds."
     if found.conflicts and not found.complete:
         yield f"{found.conflicts_both_ways:,} of {found.conflicts:,} conflicting pairs of steps seen both ways."
@@ -112,7 +122,8 @@ def _lines(
         yield f"  Replay it: {replay(order)}"
 
 
-def _covered(found: Found, preemptions: int | None) -> str:
+def covered_by(found: Found, preemptions: int | None) -> str:
+    """Which orders were explored, in words."""
     if found.interrupted:
         some = f", after all orders with at most {_preemptions(found.fewest - 1)}" if found.fewest else ""
         return f"A limit cut the search short{some}"
@@ -129,11 +140,22 @@ def _preemptions(number: int) -> str:
 
 
 def _counted(order: Order) -> str:
-    return f"{' '.join(order.schedule)} (preemptions: {order.preemptions})"
+    return f"{schedule_in_short(order.schedule)} (preemptions: {order.preemptions})"
+
+
+def schedule_in_short(schedule: Sequence[str]) -> str:
+    """The schedule; of a long one the runs of equal names: `A*60 udevd.1*4 A`."""
+    if len(schedule) <= _LONG:
+        return " ".join(schedule)
+    runs = [(name, len(list(names))) for name, names in groupby(schedule)]
+    return " ".join(name if count == 1 else f"{name}*{count}" for name, count in runs)
 
 
 def table(steps: Sequence[Step]) -> Iterator[str]:
-    """The steps as a table: number, process, command, operation, result, and what it changed or why it was refused."""
+    """The steps as a table: number, process, command, operation, result, and what it changed or why it was refused.
+
+    Of a long order it leaves out steps that only look, and rows that repeat themselves.
+    """
     rows: list[tuple[str, ...]] = [
         (
             str(number),
@@ -146,6 +168,8 @@ def table(steps: Sequence[Step]) -> Iterator[str]:
         for number, step in enumerate(steps, 1)
     ]
     rows = list(_without_repetitions(rows))
+    if len(steps) > _LONG:
+        rows = list(_without_looks(rows, steps))
     header: tuple[str, ...] = (
         "step",
         "who",
@@ -157,10 +181,6 @@ def table(steps: Sequence[Step]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip_longest(header, *rows, fillvalue="")]
     for row in (header, *rows):
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-_LONGEST_CYCLE = 8
-_MOST_REPETITIONS = 3
 
 
 def _without_repetitions(rows: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
@@ -176,12 +196,29 @@ def _without_repetitions(rows: Sequence[tuple[str, ...]]) -> Iterator[tuple[str,
             if times > _MOST_REPETITIONS:
                 yield from rows[position : position + length]
                 what = "this step" if length == 1 else f"these {length} steps"
-                yield "...", "", "", f"{what} {times - 1:,} times more", "", ""
+                yield _LEFT_OUT, "", "", f"{what} {times - 1:,} times more", "", ""
                 position = end
                 break
         else:
             yield rows[position]
             position += 1
+
+
+def _without_looks(rows: Sequence[tuple[str, ...]], steps: Sequence[Step]) -> Iterator[tuple[str, ...]]:
+    """Of many rows of one process that only look, the first and the last ones, with a row that says how many."""
+
+    def only_looks(row: tuple[str, ...]) -> bool:
+        return row[0] != _LEFT_OUT and steps[int(row[0]) - 1].operation in _LOOKS
+
+    for (process, looks), group in groupby(rows, key=lambda row: (row[1], only_looks(row))):
+        some = list(group)
+        left_out = len(some) - _SHOWN_BEFORE - _SHOWN_AFTER
+        if looks and left_out > 1:
+            yield from some[:_SHOWN_BEFORE]
+            yield _LEFT_OUT, "", "", f"{left_out} steps of {process} that only look", "", ""
+            yield from some[-_SHOWN_AFTER:]
+        else:
+            yield from some
 
 
 def _short(text: str) -> str:

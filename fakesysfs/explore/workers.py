@@ -48,8 +48,17 @@ class Worker:
         self._launcher = os.fork()
         if not self._launcher:
             try:
+                if task.directory:
+                    os.chdir(task.directory)
                 fake = fake._replace(gate=at_server.fileno())
-                launcher.run(partial(controller.main, line, at_controller), fake, network=True, point=None)
+                launcher.run(
+                    partial(controller.main, line, at_controller),
+                    fake,
+                    network=True,
+                    point=None,
+                    rules=list(task.rules) if task.udev else None,
+                    starts_udevd=False,
+                )
             finally:
                 os._exit(1)
         for end in (line, at_controller, at_server):

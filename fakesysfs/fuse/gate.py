@@ -5,7 +5,8 @@ The explorer (fakesysfs/explore) decides in which order programs take their step
 - each path walk. The host's kernel begins a walk with the attributes of the mount's root, if it may not keep these. It
   asks for them (GETATTR) before it takes any lock. Then the rest of the system call runs through. Where parts of the
   tree are bound elsewhere, as in `fakesysfs run`, each of them is a root. So is a directory for relative paths: one
-  that a program has gone to (chdir), or has open.
+  that a program has gone to (chdir), or has open. A look (stat, readlink) at a directory that is always there, such as
+  /sys/bus, is not held: realpath(3) looks at each part of a path.
 - each write but the first to an open file, and each read from the start of a file that was read before. No path is
   walked then. A write holds the lock of the file's inode in the host. So the file gets another inode number first, and
   later opens do not wait.
@@ -18,6 +19,7 @@ explorer hands over as a descriptor: it is not woken by each packet there. The s
     asleep TOKEN THREAD TIMED          an operation waits in the kernel; TIMED: a clock ends that
     awake TOKEN                        no more
     closed                             the answer to close
+    left BLOCKS                        the answer to take down: [NUMBER, WHY] of each
     did OPERATION PATH DATA RESULT WHY CHANGED
                                        what a program has done since the last release; CHANGED: lines
     recorded FOOTPRINT ORDER           the answer to recorded: what was read and changed since the last release, packed;
@@ -32,6 +34,7 @@ The explorer says
     release TOKEN RECORDED
                      let one go on; RECORDED: record what this step reads and changes
     recorded         say what was recorded since the last release
+    take down        take all hot-added memory away; the next thing must be a reset
 
 THREAD is the one that opened the file for read, write and goes on (see `callers.py`).
 """
@@ -47,7 +50,7 @@ import socket
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyfuse3
@@ -60,6 +63,7 @@ from fakesysfs.fuse.operations import Mountable, Operations
 from fakesysfs.fuse.step_records import StepRecords
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import CallingProcess, Journal, KernelError, Stat, Tree, names_in
+from fakesysfs.kernfs.declare import Directory
 from fakesysfs.ops.errors import NAMES
 from fakesysfs.ops.footprint import EVERYTHING
 from fakesysfs.ops.recording import Hooks, current, record_everything
@@ -68,6 +72,8 @@ from fakesysfs.ops.sched import Answer, Preempt, Sleep, Wait, Waiting
 _PACKET_BYTES = 65536
 _SOCKET_BYTES = 1 << 22
 _PATH_BYTES = 512
+_MOST_LEFT = 200
+"""Blocks that one packet can name."""
 _SHOWN_BYTES = 64
 _FOOTPRINT_BYTES = 60_000
 """A longer footprint does not fit into a packet, and becomes EVERYTHING."""
@@ -85,7 +91,7 @@ _FILE_DESCRIPTORS = 1 << 20
 _AT_FDCWD = 0xFFFFFF9C
 
 _OF_THE_HOST = frozenset(
-    {"null", "zero", "full", "random", "urandom", "tty", "fuse", "pts", "ptmx", "shm", "mqueue"}
+    {"null", "zero", "full", "random", "urandom", "tty", "fuse", "pts", "ptmx", "shm", "mqueue", "char"}
     | {"fd", "stdin", "stdout", "stderr", "core", "kmsg"}
 )
 """Names in /dev behind which are files of the host, or a root of their own: a walk there is no step."""
@@ -97,7 +103,15 @@ _READLINK = frozenset({"89", "267"} if os.uname().machine == "x86_64" else {"78"
 """The numbers of readlink(2) and readlinkat(2): a call of these follows no last link."""
 _OPEN = {"2": 2, "257": 3} if os.uname().machine == "x86_64" else {"56": 3}
 """open(2) and openat(2), and the place of the flags among their arguments, from 1."""
+_LOOKS_ONLY = _READLINK | (
+    frozenset({"4", "6", "21", "262", "269", "332", "439"})
+    if os.uname().machine == "x86_64"
+    else frozenset({"48", "79", "291", "439"})
+)
+"""stat(2), lstat, access, newfstatat, faccessat, statx, faccessat2, readlink: they see nothing but one name."""
 _CHDIR = frozenset({"80"} if os.uname().machine == "x86_64" else {"49"})
+_SYMLINK = {"88": 2, "266": 3} if os.uname().machine == "x86_64" else {"36": 3}
+"""symlink(2) and symlinkat(2), and the place of the new name among their arguments, from 1."""
 _FSTAT = frozenset({"5"} if os.uname().machine == "x86_64" else {"80"})
 
 
@@ -117,7 +131,8 @@ class Gate:
 
     `watch` is called with whether the kernel is to stop at its preemption points. `look` looks at the
     machine, and returns what says how it has changed since. `hooks` and `notes` are needed to record: the first
-    returns the hooks for the model, the second what differs once something was logged.
+    returns the hooks for the model, the second what differs once something was logged. `take_down` takes all hot-added
+    memory away, and returns the blocks that are left, with the reasons.
     """
 
     def __init__(
@@ -127,6 +142,7 @@ class Gate:
         look: Callable[[], Callable[[], Sequence[str]]],
         hooks: Callable[[], Hooks],
         notes: Callable[[], object],
+        take_down: Callable[[], Mapping[int, str]],
     ) -> None:
         self.records = StepRecords(hooks, notes)
         self._socket = socket.socket(fileno=descriptor)
@@ -134,6 +150,7 @@ class Gate:
         self._notes = self._socket
         self._watch = watch
         self._look = look
+        self._take_down = take_down
         self._changes: Callable[[], Sequence[str]] | None = None
         self._tokens = itertools.count(1)
         self._held: dict[int, trio.Event] = {}
@@ -173,6 +190,8 @@ class Gate:
                 self.records.start()
             self._changes = self._look() if described else None
             self.tell("closed")
+        elif word == "take down":
+            self.tell("left", list(self._take_down().items())[:_MOST_LEFT])
         elif word == "open":
             self._closed = False
             self.records.stop()
@@ -250,15 +269,21 @@ class Gate:
 
 
 class HoldingDriver(OperationDriver):
-    """Runs operations to their end, and holds those that go on after a wait."""
+    """Runs operations to their end, and holds those that go on after a wait.
 
-    def __init__(self, stepped: Callable[[], None], gate: Gate) -> None:
+    What an operation has changed before a wait is known to all others by then: names, and uevents.
+    """
+
+    def __init__(self, stepped: Callable[[], None], gate: Gate, uevents: UeventBarrier | None) -> None:
         super().__init__(stepped)
         self._gate = gate
+        self._uevents = uevents
 
     async def _grant(self, request: Waiting, caller: Caller) -> Answer:
         if not self._gate.holds(caller.opener):
             return await super()._grant(request, caller)
+        if self._uevents is not None and self._uevents.behind:
+            await self._uevents.caught_up()
         if isinstance(request, Preempt):
             await self._gate.hold("goes on", caller.opener)
             return Answer.WOKEN
@@ -307,7 +332,7 @@ class HoldingOperations(Operations):
     ) -> None:
         super().__init__(sysroot, ready, uevents)
         self._gate = gate
-        self.driver = HoldingDriver(self.invalidator.collect, gate)
+        self.driver = HoldingDriver(self.invalidator.collect, gate, uevents)
         self._noting: _NotingJournal | None = None
         if self._journal is not None:
             self._journal = self._noting = _NotingJournal(self._journal, self._note_refused)
@@ -348,11 +373,21 @@ class HoldingOperations(Operations):
             return ""
         root = self._roots[inode]
         path = call.path if root in _DIRECTORIES else root
-        if root in _DIRECTORIES and _is_of_the_host(path):
-            return ""
+        if root in _DIRECTORIES:
+            absolute = path if path.startswith("/") else f"{root}/{path}"
+            if _is_of_the_host(absolute) or (call.number in _LOOKS_ONLY and self._is_always_there(absolute)):
+                return ""
         self._gate.walks[thread] = _Walk(inode, call.registers, _returns_to_root(path))
         await self._hold_walk(thread, call, path if path.startswith("/") else "")
         return path if path.startswith("/") else ""
+
+    def _is_always_there(self, path: str) -> bool:
+        """Whether it is a directory that stands for no object of the kernel, such as /sys/bus."""
+        try:
+            found = self._tree.find(self._tree.walk(path))
+        except KernelError:
+            return False
+        return found is not None and found.place is None and isinstance(found.object, Directory)
 
     async def _hold_at_start(self, inode: int, thread: int) -> str:
         """The same for a relative path. A walk that only passes through this directory is not held."""
@@ -646,7 +681,9 @@ def _call_of(thread: int) -> _Call:
     """The system call of a thread that waits for our answer."""
     try:
         registers = _registers(thread)
-        arguments = [int(number, 16) for number in registers.split()[1:3]]
+        number, *words = registers.split()
+        place = _SYMLINK.get(number, 0)
+        arguments = [int(word, 16) for word in (words[place - 1 : place] if place else words[:2])]
         memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError):
         return _Call(_UNKNOWN, "")

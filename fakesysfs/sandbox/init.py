@@ -49,6 +49,8 @@ class Run(NamedTuple):
     mounted_at: str | None
     """The mountpoint of the launcher's server (--mount), or of the mount to use (--at)."""
     udev: Udev | None
+    starts_udevd: bool
+    """Whether the init starts udevd; else the command may."""
     signal_mask: set[int]
     directory: str
     """Its path; "" is that of the launcher, which was removed."""
@@ -209,8 +211,11 @@ class _Init:
         if run.plan.pid:
             # A change of credentials takes it back.
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if run.udev is not None:
-            self._udevd = udev.start(run.udev, self._children, view.environment(os.environ))
+        if run.udev is not None and run.starts_udevd:
+            try:
+                self._udevd = udev.start(run.udev.program, view.environment(os.environ))
+            except udev.UdevdError as error:
+                raise MountError(str(error)) from None
 
     def _follow_uevents(self) -> None:
         """Start the helper that injects what a server elsewhere tells, and wait until it misses nothing.

@@ -32,11 +32,12 @@ def run(
     at: str | None = None,
     rules: list[str] | None = None,
     explain: bool = False,
+    starts_udevd: bool = True,
 ) -> NoReturn:
     """Run `command` with `fake` around it and end as it ends; [] is a shell.
 
     `point`: show the sysroot there too. `at`: use the fake that is mounted there. `rules`: with a udevd that has these
-    (`udev.find`). `explain`: say at the end what was refused.
+    (`udev.find`); the command starts it itself unless `starts_udevd`. `explain`: say at the end what was refused.
     """
     # Python opens them for this process alone: the command finds them closed.
     have_standard_descriptors()
@@ -44,6 +45,7 @@ def run(
     launcher = _Launcher(fake, point, at, explain=explain)
     try:
         launcher.udev = None if rules is None else udev.find(rules)
+        launcher.starts_udevd = starts_udevd
         status = launcher.launch(command, set(mask), network=network)
     except MountError as error:
         launcher.clean_up()
@@ -117,6 +119,7 @@ class _Launcher:
         self._point = point
         self._at = at
         self.udev: udev.Udev | None = None
+        self.starts_udevd = True
         self._server: server.Server | None = None
         self._init = 0
         self._init_reaps = True
@@ -135,8 +138,17 @@ class _Launcher:
         if self._point is not None:
             self._serve_outside(self._point)
         at = None if self._at is None else _mounted(self._at)
+        point = self._point or at
         run = Run(
-            command, self._fake, plan, self._point or at, self.udev, mask, working_directory(), explain=self._explain
+            command,
+            self._fake,
+            plan,
+            point,
+            self.udev,
+            self.starts_udevd,
+            mask,
+            working_directory(),
+            explain=self._explain,
         )
         if not plan.pid:
             linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)

@@ -265,6 +265,7 @@ def _gate(descriptor: int, sysroot: Sysroot) -> Gate:
     from fakesysfs.fuse.gate import Gate  # noqa: PLC0415  only an explorer's run needs these
     from fakesysfs.kernel.recorded import hooks  # noqa: PLC0415
     from fakesysfs.sysfs.state import Watcher  # noqa: PLC0415
+    from fakesysfs.sysfs.takedown import Takedown  # noqa: PLC0415
 
     def watch(on: bool) -> None:  # noqa: FBT001
         sysroot.kernel.preempt.watched = on
@@ -272,4 +273,12 @@ def _gate(descriptor: int, sysroot: Sysroot) -> Gate:
     def notes() -> tuple[int, int]:
         return sysroot.kernel.printk.sequence, sysroot.kernel.uevents.sequence
 
-    return Gate(descriptor, watch, lambda: Watcher(sysroot.tree).changes, hooks, notes)
+    takedown = Takedown()
+    return Gate(
+        descriptor,
+        watch,
+        lambda: Watcher(sysroot.tree).changes,
+        hooks,
+        notes,
+        lambda: takedown.left(sysroot.tree, sysroot.kernel),
+    )

@@ -9,12 +9,15 @@ It hears the uevents of the run's network namespace (`netlink.py`); its rules wr
 - udevd makes the links of SYMLINK rules in the fake's /dev (kernfs/user_entries.py).
 
 Devices that are there at the start get no uevent: run `udevadm trigger`, as a boot does.
+
+The init of a run starts it, or a command that does so itself (fakesysfs/explore starts one for each order).
 """
 
 from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import socket
 import stat
@@ -41,6 +44,7 @@ _RULE_DIRECTORIES = (
 
 _DAEMONS = ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd", "/sbin/udevd")
 _PRIVATE_RULES = "/run/udev/rules.d"
+_QUEUE = "/run/udev/queue"
 _NOTIFY = "/run/udev/started"
 _READY = b"READY=1"
 _PATIENCE_SECONDS = 30
@@ -54,14 +58,24 @@ class Udev(NamedTuple):
     rules: Mapping[str, bytes]
 
 
+class UdevdError(Exception):
+    """udevd did not start: why."""
+
+
+def find_program() -> str:
+    """The program of udevd. Raises MountError."""
+    program = next((path for path in _DAEMONS if os.access(path, os.X_OK)), None)
+    if program is None:
+        raise MountError("systemd-udevd is not installed (Debian: `apt install udev`)", 2)
+    return program
+
+
 def find(rules: Sequence[str]) -> Udev:
     """Find udevd and its rules among the host's files, before the view covers them. Raises MountError.
 
     `rules`: directories, files, `none`, `distribution`. An empty list means `distribution`.
     """
-    program = next((path for path in _DAEMONS if os.access(path, os.X_OK)), None)
-    if program is None:
-        raise MountError("systemd-udevd is not installed (Debian: `apt install udev`)", 2)
+    program = find_program()
     found: dict[str, bytes] = {}
     if not rules or DISTRIBUTION in rules:
         for directory in _RULE_DIRECTORIES:
@@ -113,31 +127,49 @@ def prepare(udev: Udev) -> None:
         (private / name).write_bytes(text)
 
 
-def start(udev: Udev, children: linux.SignalFile, environment: Mapping[str, str]) -> int:
-    """Start it and wait until it is ready; returns its process id. Raises MountError.
+def start(program: str, environment: Mapping[str, str], options: Sequence[str] = ()) -> int:
+    """Start it and wait until it is ready; returns its process id. Raises UdevdError.
 
-    `children` tells of SIGCHLD.
+    `options` are those of systemd-udevd(8). It must not run yet; what one before has left in /run/udev is removed.
     """
+    _remove_what_is_left()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as started:
         started.bind(_NOTIFY)
         pid = os.fork()
         if not pid:
-            _be_udevd(udev.program, environment)
-        poll = select.poll()
-        poll.register(started, select.POLLIN)
-        poll.register(children, select.POLLIN)
-        while True:
-            ready = {descriptor for descriptor, _ in poll.poll(_PATIENCE_SECONDS * 1000)}
-            if started.fileno() in ready and _READY in started.recv(4096).split(b"\n"):
-                return pid
-            if children.fileno() in ready:
-                children.take()
-            if not ready or os.waitpid(pid, os.WNOHANG)[0]:
-                said = Path(LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:]
-                raise MountError(f"{udev.program} did not start: {' / '.join(said) or 'it said nothing'}")
+            _be_udevd(program, environment, options)
+        ended = os.pidfd_open(pid)
+        try:
+            poll = select.poll()
+            poll.register(started, select.POLLIN)
+            poll.register(ended, select.POLLIN)
+            while True:
+                ready = {descriptor for descriptor, _ in poll.poll(_PATIENCE_SECONDS * 1000)}
+                if started.fileno() in ready and _READY in started.recv(4096).split(b"\n"):
+                    return pid
+                if not ready or ended in ready:
+                    said = Path(LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:]
+                    raise UdevdError(f"{program} did not start: {' / '.join(said) or 'it said nothing'}")
+        finally:
+            os.close(ended)
 
 
-def _be_udevd(program: str, environment: Mapping[str, str]) -> NoReturn:
+def _remove_what_is_left() -> None:
+    with os.scandir("/run/udev") as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.path != _PRIVATE_RULES:
+                    shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108  it is a string
+
+
+def is_busy() -> bool:
+    """Whether udevd has an event to process. It removes the file when it has processed the last one."""
+    return os.path.lexists(_QUEUE)
+
+
+def _be_udevd(program: str, environment: Mapping[str, str], options: Sequence[str]) -> NoReturn:
     try:
         os.setsid()
         log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -150,7 +182,7 @@ def _be_udevd(program: str, environment: Mapping[str, str]) -> NoReturn:
         linux.unblock_signals()
         os.chdir("/")
         told = {**environment, "NOTIFY_SOCKET": _NOTIFY, "SYSTEMD_LOG_TARGET": "console"}
-        os.execve(program, ["systemd-udevd"], told)  # noqa: S606  no shell is wanted
+        os.execve(program, ["systemd-udevd", *options], told)  # noqa: S606  no shell is wanted
     except OSError as error:
         os.write(2, f"{program}: {error.strerror}\n".encode())
     finally:

@@ -23,12 +23,14 @@ from fakesysfs.explore.order import Guide, Order, Step, program_name
 from fakesysfs.explore.polls import LAST_POLLS, Polls
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import LONGEST, Branch, Found, Search, run_order
+from fakesysfs.explore.wedged import Left, WedgedLook
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.kernel.recorded import hooks
 from fakesysfs.ops import recording
 from fakesysfs.ops.footprint import EVERYTHING
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
 from fakesysfs.sysfs.state import Watcher
+from fakesysfs.sysfs.takedown import Takedown
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import StrPath
 from fakesysfs.testing.explored import Exploration, Failure
@@ -97,6 +99,7 @@ class _Scenario:
     check: Callable[[RunningMachine], object] | None
     inside: bool
     longest: int
+    allow_wedged: bool
 
 
 def explore(  # noqa: PLR0913  keywords, each with a default
@@ -109,6 +112,7 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     preemptions: int | None = None,
     limit: int | None = None,
     inside: bool = False,
+    allow_wedged: bool = False,
     longest: int = LONGEST,
     schedule: str | None = None,
     reduction: bool = True,
@@ -121,7 +125,9 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     is called anew for each order. Each call is one step; with `inside` the preemption points within
     a call are steps too. An order fails if a program lets an exception out, if `check(machine)`
     raises one or returns False, or if the programs never end. `setup(machine)` runs before each
-    order.
+    order. Unless `allow_wedged`, an order fails, too, if at its end the devices' memory can no longer
+    be taken away, neither with the whole-device attribute nor block by block, though that works after
+    the setup.
 
     Orders that differ in steps that commute have the same outcome; one of them is explored, the others
     are `cut`. `reduction=False` explores all; programs that share more than the machine, such as a
@@ -138,7 +144,7 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     else, and RuntimeError where an event loop runs: there, await `explore_async`.
     """
     _refuse_event_loop()
-    scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
+    scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest, allow_wedged)
     runner = _Runner(scenario)
     if executor is not None and schedule is None:
         if reduction:
@@ -180,6 +186,7 @@ async def explore_async(  # noqa: PLR0913  as explore
     preemptions: int | None = None,
     limit: int | None = None,
     inside: bool = False,
+    allow_wedged: bool = False,
     longest: int = LONGEST,
     schedule: str | None = None,
     reduction: bool = True,
@@ -187,7 +194,7 @@ async def explore_async(  # noqa: PLR0913  as explore
 ) -> Exploration:
     """As `explore`, within trio or asyncio. Other tasks run between two orders."""
     loop = event_loop()
-    scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest)
+    scenario = _Scenario(tuple(programs), os.fspath(machine), kernel, setup, check, inside, longest, allow_wedged)
     runner = _Runner(scenario)
     search = _search(runner, schedule, preemptions=preemptions, limit=limit, reduction=reduction)
     with _recorded(runner, search):
@@ -326,7 +333,7 @@ def _replay_line(scenario: _Scenario) -> Callable[[Order], str]:
     names = ", ".join(_name_of(program) for program in scenario.programs)
     options = [f"machine={scenario.machine!r}", f"kernel={scenario.kernel!r}"]
     options += [f"{name}=..." for name in ("setup", "check") if getattr(scenario, name) is not None]
-    options += ["inside=True"] if scenario.inside else []
+    options += [f"{name}=True" for name in ("inside", "allow_wedged") if getattr(scenario, name)]
 
     def line(order: Order) -> str:
         return f'explore([{names}], {", ".join(options)}, schedule="{" ".join(order.schedule)}")'
@@ -426,6 +433,8 @@ class _Runner:
         )
         self._machine = RunningMachine(self._sysroot, 0, self._tasks)
         self._is_fresh = True
+        self._takedown = Takedown()
+        self._wedged = WedgedLook(self._left_after_setup)
 
     def run(self, guide: Guide) -> None:
         """Run one order."""
@@ -435,14 +444,7 @@ class _Runner:
     def _run(self, guide: Guide) -> None:
         scenario, tasks = self.scenario, self._tasks
         self._order = guide.order
-        tasks.now = 0.0
-        if not self._is_fresh:
-            self._sysroot.reset()
-        self._is_fresh = False
-        self._machine = RunningMachine(self._sysroot, 0, tasks)
-        self._machine._tell_opened(self._note_opened)  # noqa: SLF001  ours
-        if scenario.setup is not None:
-            scenario.setup(self._machine)
+        self._boot()
         preempt = self._sysroot.kernel.preempt
         preempt.watched = scenario.inside
         run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes, records=self.records)
@@ -455,6 +457,26 @@ class _Runner:
             run.close()
         if guide.order.why is None:
             self._check(guide.order)
+        if guide.order.why is None and not scenario.allow_wedged:
+            # the last thing, as nothing is left of the machine
+            why = self._wedged.why(self._takedown.left(self._sysroot.tree, self._sysroot.kernel))
+            if why is not None:
+                guide.order.why, guide.order.kind = why, "wedged"
+
+    def _boot(self) -> None:
+        """Boot the machine again, and run the setup."""
+        self._tasks.now = 0.0
+        if not self._is_fresh:
+            self._sysroot.reset()
+        self._is_fresh = False
+        self._machine = RunningMachine(self._sysroot, 0, self._tasks)
+        self._machine._tell_opened(self._note_opened)  # noqa: SLF001  ours
+        if self.scenario.setup is not None:
+            self.scenario.setup(self._machine)
+
+    def _left_after_setup(self) -> Left:
+        self._boot()
+        return self._takedown.left(self._sysroot.tree, self._sysroot.kernel)
 
     @contextlib.contextmanager
     def traced(self, path: StrPath) -> Iterator[None]:

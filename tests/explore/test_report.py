@@ -128,3 +128,19 @@ def test_the_progress_line() -> None:
     search = Search(limit=3)
     search.work(ToyRunner([["step"] * 3] * 2))
     assert report.progress(search).startswith("3 orders explored, 0 fail, 0 cut, ")
+
+
+def test_a_long_order_is_shown_in_short() -> None:
+    """What changes something is always there, and what was looked at just before."""
+
+    def looks(process: str, count: int) -> list[Step]:
+        return [Step(process, "read", f"/{number}", result="x") for number in range(count)]
+
+    steps = [*looks("A", 60), Step("A", "write", "/a"), *looks("B", 3), *looks("A", 7), Step("B", "write", "/b")]
+    lines = [line.split()[:2] for line in report.table(steps)]
+    shown = [int(first) for first, _ in lines[1:] if first.isdecimal()]
+    assert shown == [1, 57, 58, 59, 60, 61, 62, 63, 64, 65, 68, 69, 70, 71, 72]
+    assert [second for first, second in lines if first == "..."] == ["55", "2"]
+    assert report.schedule_in_short([step.process for step in steps]) == "A*61 B*3 A*7 B"
+    assert len(list(report.table(steps[:40]))) == 41
+    assert report.schedule_in_short(["A", "A", "B"]) == "A A B"

@@ -155,6 +155,7 @@ def outcomes(
         setup=setup,
         check=seen.check,
         reduction=reduction,
+        allow_wedged=True,
         preemptions=preemptions,
         inside=inside,
     )
@@ -244,7 +245,9 @@ def test_steps_that_commute_can_be_swapped(first: int, number: int) -> None:
         sequence = [chance.choice(writes if chance.random() < 0.6 else everything) for _ in range(STEPS)]
         seen = Outcomes()
         programs = tuple(seen.program(number, [call]) for number, call in enumerate(sequence))
-        runner = _Runner(_Scenario(programs, str(MACHINE), kernel, None, seen.check, inside=False, longest=STEPS))
+        runner = _Runner(
+            _Scenario(programs, str(MACHINE), kernel, None, seen.check, inside=False, longest=STEPS, allow_wedged=True)
+        )
         runner.records = True
         order = run_order(runner, [program_name(number) for number in range(STEPS)])
         other = shuffled(order.footprints, chance)

@@ -293,6 +293,36 @@ def test_check_and_setup() -> None:
     assert found.failures[0].why == "memory70_is_online returned False"
 
 
+async def unbind(m: ExploreHandle) -> None:
+    await m.write("/sys/bus/dax/drivers/kmem/unbind", "dax0.0")
+
+
+def test_an_order_that_wedges_the_device() -> None:
+    """On 7.2 the driver leaks memory that is online when it is unbound."""
+
+    async def offline_all(m: ExploreHandle) -> None:
+        for block in (32, 33):
+            await m.write(f"{MEMORY}/memory{block}/state", "offline")
+
+    machine = Path(__file__).parents[1] / "explore/two-devices.toml"
+    found = explore([offline_all, unbind], machine=machine, kernel="7.2")
+    assert found.complete
+    assert 0 < found.failed < found.explored
+    assert {failure.why for failure in found.failures} == {
+        "the device is wedged: memory32 to 33 cannot be taken away any more: no driver has it"
+    }
+    assert found.failures[0].schedule in found.text
+    allowed = explore([offline_all, unbind], machine=machine, kernel="7.2", allow_wedged=True)
+    assert (allowed.failed, allowed.complete) == (0, True)
+
+
+def test_what_was_wedged_after_the_setup_fails_no_order() -> None:
+    def wedge(machine: RunningMachine) -> None:
+        machine.write("/sys/bus/dax/drivers/kmem/unbind", "dax0.0")
+
+    assert explore([writer(POLICY, "online")], setup=wedge).failed == 0
+
+
 def test_a_check_that_raises() -> None:
     def check(machine: RunningMachine) -> None:
         assert machine.read(POLICY) == "online\n", "the other one was last"

@@ -153,8 +153,8 @@ class Write
   path: str
   data: bytes
   result: str
-explore(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, longest: int = 10000, schedule: str | None = None, reduction: bool = True, executor: Executor | None = None, trace: StrPath | None = None) -> Exploration
-async explore_async(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, longest: int = 10000, schedule: str | None = None, reduction: bool = True, trace: StrPath | None = None) -> Exploration
+explore(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, allow_wedged: bool = False, longest: int = 10000, schedule: str | None = None, reduction: bool = True, executor: Executor | None = None, trace: StrPath | None = None) -> Exploration
+async explore_async(programs: Sequence[Program], *, machine: StrPath = default, kernel: str = hotplug-v3, setup: Callable[[RunningMachine], object] | None = None, check: Callable[[RunningMachine], object] | None = None, preemptions: int | None = None, limit: int | None = None, inside: bool = False, allow_wedged: bool = False, longest: int = 10000, schedule: str | None = None, reduction: bool = True, trace: StrPath | None = None) -> Exploration
 """  # noqa: E501  as they are
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fakesysfs.fuse.mount_table import TYPE, mounts
+from fakesysfs.sandbox.netlink import NETLINK_KOBJECT_UEVENT
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60
@@ -173,3 +175,20 @@ def need_other_users() -> None:
         pytest.skip(f"closed to other users: {done.stderr.splitlines()[-1]}")
     if subprocess.run([*AS_NOBODY, "unshare", "-Ur", "true"], check=False, capture_output=True).returncode:
         pytest.skip("user namespaces are closed to ordinary users")
+
+
+@pytest.fixture
+def on_the_host() -> Iterator[list[bytes]]:
+    """What a listener on the host heard, once the test asks: in the end there must be nothing of memory."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_KOBJECT_UEVENT) as listener:
+        listener.bind((0, 1))
+        listener.setblocking(False)  # noqa: FBT003  so it is
+        heard: list[bytes] = []
+        yield heard
+        while True:
+            try:
+                heard.append(listener.recv(8192))
+            except BlockingIOError:
+                break
+        ours = [event for event in heard if b"memory" in event or b"dax" in event or b"/node" in event]
+        assert ours == []

@@ -139,9 +139,21 @@ def test_the_last_command_of_a_program_counts(explore: Runner, tmp_path: Path) -
         (f"(setsid sh -c 'echo online > {POLICY}' &); (echo offline > {POLICY} &); cat {POLICY}", "true", 6),
         (f"echo x > /dev/null; echo online 2> /dev/null > {POLICY}", writes(POLICY, "online_kernel"), 2),
         (f"echo online_movable >> {POLICY}", writes(POLICY, "online_kernel"), 2),
+        (f"[ -d /sys/bus ]; [ -d /sys/class/. ]; cat {POLICY}", writes(POLICY, "online_kernel"), 2),
         ("cat /sys/bus/dax/devices/dax0.0/../../../../sys/bus/dax/devices/dax0.0/hotplug", writes(POLICY, "online"), 2),
     ],
-    ids=["files of proc", "cd", "cd ..", "one descriptor", "background", "other sessions", "null", "append", "links"],
+    ids=[
+        "files of proc",
+        "cd",
+        "cd ..",
+        "one descriptor",
+        "background",
+        "other sessions",
+        "null",
+        "append",
+        "always there",
+        "links",
+    ],
 )
 def test_what_a_step_is(explore: Runner, tmp_path: Path, first: str, second: str, orders: int) -> None:
     found = explored(explore, tmp_path, "--check", "true", programs=(first, second))
@@ -376,6 +388,28 @@ def test_a_write_that_waits_in_the_kernel_goes_on_as_a_step(explore: Runner, tmp
     ]
 
 
+UNBIND = "echo dax0.0 > /sys/bus/dax/drivers/kmem/unbind"
+
+
+def test_an_order_that_wedges_the_device(explore: Runner, tmp_path: Path) -> None:
+    """On 7.2 the driver leaks the memory that is online when it is unbound."""
+    (tmp_path / "machine.toml").write_text(TWO_BLOCKS)
+    offline = "; ".join(f"echo offline > {MEMORY}/memory{block}/state" for block in (64, 65))
+    options = ["--machine", "machine.toml", "--kernel", "7.2"]
+    found = explored(explore, tmp_path, *options, programs=(f"{offline}; true", UNBIND))
+    assert found.counts == (3, 2, True)
+    assert {failure["why"] for failure in found.result["failures"]} == {
+        "the device is wedged: memory64 to 65 cannot be taken away any more: no driver has it"
+    }
+    assert run(explore, tmp_path, "--replay", "explore-failure.json").returncode == 1
+    allowed = explored(explore, tmp_path, *options, "--allow-wedged", programs=(f"{offline}; true", UNBIND))
+    assert allowed.counts == (3, 0, True)
+
+
+def test_what_is_wedged_after_the_setup_fails_no_order(explore: Runner, tmp_path: Path) -> None:
+    assert explored(explore, tmp_path, "--setup", UNBIND, programs=("true",)).counts == (1, 0, True)
+
+
 def test_a_setup_that_fails_is_no_failing_order(explore: Runner, tmp_path: Path) -> None:
     done = run(explore, tmp_path, "--setup", "echo wrong >&2; exit 4", "--", "true", "true")
     assert done.returncode == 2
@@ -451,6 +485,7 @@ def test_a_search_that_a_limit_ends_is_cut_short(explore: Runner, tmp_path: Path
         ([], "no program is given"),
         (["--shard", "3/2", "--", "true"], "--shard 3/2: give a part and how many there are"),
         (["--until", "1", "--", "true"], "--until needs --replay"),
+        (["missing.toml"], "missing.toml: No such file or directory"),
         (["--machine", "missing", "--jobs", "2", "--", "true"], "missing"),
         (["--kernel", "missing", "--jobs", "2", "--", "true"], "missing"),
         (["--replay", "missing.json"], "missing.json: No such file or directory"),
@@ -483,6 +518,35 @@ def test_a_failing_order_is_replayed_from_its_file(explore: Runner, tmp_path: Pa
     other = run(explore, tmp_path, "--replay", file.name)
     assert other.returncode == 3
     assert "this order cannot be followed any more: step 1 should be" in other.stdout
+
+
+SCENARIO = f"""
+machine = "machine.toml"
+kernel = "7.2"
+programs = ["./remover", "{UNBIND}"]
+"""
+
+
+def test_a_scenario_file(explore: Runner, tmp_path: Path) -> None:
+    """Its commands run where it is, also when an order is replayed from elsewhere. Options replace its keys."""
+    where = tmp_path / "scenario"
+    where.mkdir(mode=0o755)
+    (where / "machine.toml").write_text(TWO_BLOCKS)
+    (where / "remover").write_text("#!/bin/sh\n" + writes(f"{MEMORY}/memory64/state", "offline") + "; true\n")
+    (where / "remover").chmod(0o755)
+    (where / "race.toml").write_text(SCENARIO)
+    found = explored_scenario(explore, tmp_path, "scenario/race.toml")
+    assert found.counts == (2, 2, True)
+    (tmp_path / "elsewhere").mkdir()
+    assert run(explore, tmp_path / "elsewhere", "--replay", "../explore-failure.json").returncode == 1
+    everything = explored_scenario(explore, tmp_path, "scenario/race.toml", "--kernel", "hotplug-v3", "--allow-wedged")
+    assert everything.counts == (2, 0, True)
+
+
+def explored_scenario(explore: Runner, where: Path, *arguments: str) -> Explored:
+    done = run(explore, where, "--json", "result.json", *arguments)
+    assert done.stderr == "", done.stderr
+    return Explored(done.returncode, done.stdout, json.loads((where / "result.json").read_text()))
 
 
 REPLAYS = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fakesysfs.sandbox.netlink import NETLINK_KOBJECT_UEVENT, Injector, NotPrivateError, network_namespace
+from fakesysfs.sandbox.netlink import Injector, NotPrivateError, network_namespace
 from fakesysfs.testing import MountedMachine
 from tests.tools.conftest import ROOT, Runner, need
 
@@ -74,23 +73,6 @@ def machine(tmp_path: Path) -> str:
     file = tmp_path / "machine.toml"
     file.write_text(MACHINE)
     return str(file)
-
-
-@pytest.fixture
-def on_the_host() -> Iterator[list[bytes]]:
-    """What a listener on the host heard, once the test asks: in the end there must be nothing of memory."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_KOBJECT_UEVENT) as listener:
-        listener.bind((0, 1))
-        listener.setblocking(False)  # noqa: FBT003  so it is
-        heard: list[bytes] = []
-        yield heard
-        while True:
-            try:
-                heard.append(listener.recv(8192))
-            except BlockingIOError:
-                break
-        ours = [event for event in heard if b"memory" in event or b"dax" in event or b"/node" in event]
-        assert ours == []
 
 
 def python(run: Runner, script: str, *options: str, interpreter: str = sys.executable) -> str:

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from fakesysfs.explore import report
 from fakesysfs.explore.messages import Task, step_of
 from fakesysfs.explore.minimise import ATTEMPTS, minimise
@@ -145,7 +143,8 @@ def _new_search(
 ) -> Search | ReducedSearch | ShardedSearch:
     # --always sees the machine between two steps that commute.
     reduction = reduction and not scenario.task.always
-    bounds = {**msgspec.structs.asdict(scenario.bounds), "longest": LONGEST, "told": told}
+    preemptions, limit, seconds = scenario.bounds.preemptions, scenario.bounds.limit, scenario.bounds.seconds
+    bounds = {"preemptions": preemptions, "limit": limit, "seconds": seconds, "longest": LONGEST, "told": told}
     if shard is not None:
         return ShardedSearch(shard, reduction=reduction, **bounds)
     return (ReducedSearch if reduction else Search)(**bounds)

@@ -394,9 +394,11 @@ def test_a_mount_that_is_in_use_beside_a_watch_stays(tmux: Tmux, tmp_path: Path)
         tmux.type("q")
 
 
-def test_watch_of_a_run(run: Runner, tmux: Tmux) -> None:
+@pytest.mark.parametrize("user", ["run", "run_as_nobody"])
+def test_watch_of_a_run(user: str, tmux: Tmux, request: pytest.FixtureRequest) -> None:
+    run: Runner = request.getfixturevalue(user)
     process = started(run, "--machine", "tiny")
-    tmux.type(f"clear; {command('watch', process.pid)}")
+    tmux.type(f"clear; {' '.join(run.wrapper)} {command('watch', process.pid)}")
     tmux.shows(f"run {process.pid}, machine tiny")
     run.shell("echo offline > /sys/devices/system/memory/memory32/state", "--at", str(process.pid))
     tmux.shows("1 offline")

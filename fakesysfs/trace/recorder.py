@@ -1,7 +1,7 @@
 """Listens to one machine and hands out events.
 
-The model and the files call a `Tracer` (ops/trace.py); this is the one there is. It also watches the
-log, the uevents and the changes of devices. A reset boots another kernel, to which it goes over.
+The model and the files call a `Tracer` (ops/trace.py): `Recorder` is one. It also watches the
+log, the uevents and the changes of devices. After a reset it listens to the next kernel.
 """
 
 from __future__ import annotations

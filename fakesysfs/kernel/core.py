@@ -18,7 +18,7 @@ from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernel.uevent import Uevents
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.footprint import EVERYTHING, Footprint
-from fakesysfs.ops.sched import Answer, Mutex, Preemption, Signals, Wait, ask
+from fakesysfs.ops.sched import Answer, Mutex, Operation, Preemption, Signals, Wait, WaitQueue, ask
 
 FIRST_SERIAL = 2
 """The root directory has serial 1."""
@@ -57,6 +57,11 @@ class Core:
         self.ignored: deque[KernelError] = deque(maxlen=IGNORED_ERRORS)
         """The last errors that the kernel did not report, to explain a success without effect."""
         self.device_hotplug_lock = Mutex("device_hotplug_lock")
+        self.background: Callable[[Operation[None]], None] | None = None
+        """Runs an operation beside the others. None: the operation that schedules it runs it at its own end."""
+        self._scheduled: deque[Operation[None]] = deque()
+        self._working = 0
+        self._idle = WaitQueue()
         self.footprint: Footprint | None = None
         """Where the step that runs now records what it reads and changes; None: nobody wants to know."""
 
@@ -110,6 +115,37 @@ class Core:
     def wrote_everything(self) -> None:
         """The running step changed more than is recorded place by place."""
         self.wrote_place(EVERYTHING)
+
+    # Work in the background -----------------------------------------------------------------------
+
+    def schedule(self, operation: Operation[None]) -> None:
+        """Have an operation run in the background (kernel/async.c, kernel/workqueue.c)."""
+        self._working += 1
+        if self.background is None:
+            self._scheduled.append(operation)
+        else:
+            self.background(self._work(operation))
+
+    async def run_scheduled(self) -> None:
+        """Run what was scheduled and nothing else runs. Operations that may schedule something end with it."""
+        while self._scheduled:
+            await self._work(self._scheduled.popleft())
+
+    async def flush_scheduled(self) -> None:
+        """Wait until all that was scheduled is done (flush_workqueue)."""
+        await self.run_scheduled()
+        while self._working:
+            await ask(Wait("flush_workqueue", self._idle))
+
+    async def _work(self, operation: Operation[None]) -> None:
+        try:
+            await operation
+        except KernelError as error:
+            self.note_ignored(error)
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._idle.wake_all()
 
     # Errors and warnings --------------------------------------------------------------------------
 

@@ -35,6 +35,17 @@ class Module:
         return kstrtobool(self.parameters[name].encode(), "param_set_bool")
 
 
+@dataclass(slots=True, eq=False)
+class BuiltInModule:
+    """A part of the kernel with a driver."""
+
+    name: str
+    kernel: Core
+    driver: Driver
+    serial: int = 0
+    index: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ModuleKind:
     """What the module's file says: the modules that it needs, its parameters with defaults."""
@@ -44,6 +55,8 @@ class ModuleKind:
     """All are of type bool, except `hidden_integers`."""
     wants_memory_hotplug: bool = False
     """The module depends on MEMORY_HOTPLUG."""
+    wants_cxl: bool = False
+    """The module is for CXL hardware. A machine without such hardware lacks it."""
     hidden_integers: frozenset[str] = frozenset()
     """Parameters of type int that sysfs does not show (module_param with permissions 0)."""
     core_size: int = 12288
@@ -78,6 +91,14 @@ class Modules:
         self.kinds = kinds
         self._code = code
         self.loaded: dict[str, Module] = {}
+        self.built_in: dict[str, BuiltInModule] = {}
+        """Parts of the kernel that have drivers, by the name under which /sys/module shows them."""
+
+    async def add_built_in(self, name: str, driver: Driver) -> None:
+        """Register a driver that is part of the kernel (kernel/params.c, lookup_or_create_module_kobject)."""
+        module = self.built_in[name] = BuiltInModule(name, self._core, driver, self._core.new_serial())
+        self._core.register(module)
+        await driver.bus.register_driver(driver)
 
     async def load(self, name: str, parameters: Mapping[str, str | None] | None = None) -> None:
         """Load a module and the modules that it needs, as modprobe does.
@@ -112,6 +133,7 @@ class Modules:
         if code.init is not None:
             await code.init(module)
         core.uevents.send("add", f"/module/{name}", "module")
+        await core.run_scheduled()
 
     def _parse_args(self, name: str, kind: ModuleKind, parameters: Mapping[str, str | None]) -> dict[str, str]:
         """The values of the known parameters (kernel/params.c, parse_args).
@@ -135,7 +157,8 @@ class Modules:
 
     def _is_built(self, kind: ModuleKind) -> bool:
         """Does the kernel's configuration include the module?"""
-        return self._core.config.memory_hotplug or not kind.wants_memory_hotplug
+        config = self._core.config
+        return (config.memory_hotplug or not kind.wants_memory_hotplug) and (config.cxl or not kind.wants_cxl)
 
     def is_out_of_tree(self, name: str) -> bool:
         """Was the module built outside of the kernel's tree, on every kernel or on this one?"""
@@ -173,6 +196,7 @@ class Modules:
         for driver in reversed(list(module.drivers)):
             await driver.bus.unregister_driver(driver)
         module.drivers.clear()
+        await core.run_scheduled()
         del self.loaded[name]
         core.changed("module", module)
         core.uevents.send("remove", f"/module/{name}", "module")

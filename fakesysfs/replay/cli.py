@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -33,6 +34,9 @@ from fakesysfs.replay import (
 )
 from fakesysfs.replay.recipes import recipe_of
 from fakesysfs.replay.recording import (
+    Operation,
+    MEMDEVS,
+    Operation,
     RecordingError,
     Session,
     Snapshot,
@@ -234,6 +238,19 @@ def replay(recording: Session | Snapshot, place: Place = HERE) -> Report:
     else:
         variant, operations = recording.header["variant"], recording.operations
     profile = recording.header["profile"]
+    with tempfile.TemporaryDirectory(prefix="fakesysfs-replay.") as folder:
+        return _replay(recording, place, profile, variant, operations, Path(folder))
+
+
+def _replay(
+    recording: Session | Snapshot,
+    place: Place,
+    profile: str,
+    variant: str,
+    operations: list[Operation],
+    folder: Path,
+) -> Report:
+    """Replay the operations on a machine of its own. `folder` is for a machine file."""
 
     def on_target(target: Target) -> Report:
         try:
@@ -247,6 +264,9 @@ def replay(recording: Session | Snapshot, place: Place = HERE) -> Report:
         if place.on == "kernel":
             return kernel_target.replay_on(profile, variant, on_target, place.image)
         fake = model_target.machine_and_kernel(profile, variant, place.machine)
+        memdevs = recording.header.get(MEMDEVS)
+        if memdevs and place.machine is None:
+            fake = fake._replace(machine=model_target.with_memdevs(fake.machine, memdevs, operations, folder))
         if place.kernel is not None:
             fake = fake._replace(kernel=place.kernel)
         if place.on == "mount":

@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fakesysfs.kernel.cxl.core.memdev import CxlMemdev
+from fakesysfs.kernel.cxl.core.region import WAYS
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.device import Device, Driver
 from fakesysfs.kernel.kernel import kernel_of
@@ -44,6 +46,10 @@ class Changes:
             "bus": self._bus,
             "debugfs": self._debugfs,
             "hotplug": self._hotplug,
+            "region_targets": self._region_targets,
+            "cxl_dport": self._cxl_dport,
+            "cxl_firmware": self._cxl_firmware,
+            "cxl_wakeup": self._cxl_wakeup,
         }
 
     def of(self, what: str, kobj: Any, first: Any, last: Any) -> Iterator[NameChange]:
@@ -90,6 +96,9 @@ class Changes:
         yield self._name(parent, device.name, directories=True)
         if device.bus is not None:
             yield self._name(self._group(device.bus, "devices"), device.name)
+        if isinstance(device, CxlMemdev):
+            yield self._name(self._at("/sys/dev/char"), f"{device.major}:{device.id}")
+            yield self._name(self._at("/dev/cxl"), device.name)
         if isinstance(device, DevDax):
             yield self._name(self._at("/sys/dev/char"), f"{device.kernel.config.dax_major}:{device.minor}")
             yield self._name(self._at("/dev"), device.name)
@@ -130,3 +139,19 @@ class Changes:
         name = device.kernel.profile.attribute
         if name is not None:
             yield self._name(self._tree.ino_of(device), name)
+
+    def _region_targets(self, region: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
+        for pos in range(max(WAYS)):
+            yield self._name(self._tree.ino_of(region), f"target{pos}")
+
+    def _cxl_dport(self, port: Device, name: str, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._tree.ino_of(port), name)
+
+    def _cxl_firmware(self, memdev: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._tree.ino_of(memdev), "firmware", directories=True)
+        yield self._name(self._at("/sys/class/firmware"), memdev.name)
+
+    def _cxl_wakeup(self, device: Device, name: str, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._at("/sys/class/wakeup"), name)
+        for entry in ("wakeup", "waiting_for_supplier"):
+            yield self._name(self._tree.ino_of(device), entry, directories=True)

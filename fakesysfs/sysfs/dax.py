@@ -350,6 +350,4 @@ def _char_devices(kernel: Kernel) -> dict[str, tuple[Kobject, str]]:
     }
 
 
-CHAR_ENTRIES: tuple[Entry[Kernel], ...] = (
-    Links(of=_char_devices, doc="Links to the devices by major and minor number."),
-)
+CHAR_DEVICES: Links[Kernel] = Links(of=_char_devices, doc="Links to the dax devices by major and minor number.")

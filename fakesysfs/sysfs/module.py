@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import kstrtobool
-from fakesysfs.kernel.module import Module, ModuleKind
+from fakesysfs.kernel.module import BuiltInModule, Module, ModuleKind
 from fakesysfs.kernel.modules import MODULE_KINDS
 from fakesysfs.kernfs.declare import RO, RW, Attribute, DirectoryKind, Entry, Group, Kobject, Links
 from fakesysfs.sysfs.common import always_0, uevent
@@ -105,6 +105,32 @@ MODULE = DirectoryKind[Module](
         ),
     ),
 )
+
+
+BUILT_IN_MODULE = DirectoryKind[BuiltInModule](
+    "built-in module",
+    lambda module: f"/sys/module/{module.name}",
+    (
+        uevent(lambda module: f"/module/{module.name}", "module", write_only=True),
+        Group(
+            name="drivers",
+            entries=(
+                Links(
+                    of=lambda module: {
+                        f"{module.driver.bus.name}:{module.driver.name}": (module.driver, f"/sys{module.driver.devpath}")
+                    },
+                    doc="Links to the drivers, as bus:driver.",
+                ),
+            ),
+            doc="The drivers of this part of the kernel.",
+        ),
+    ),
+)
+
+
+def modules_shown(kernel: Kernel) -> dict[str, Kobject]:
+    """The directories of /sys/module that come and go, and those of built-in drivers."""
+    return {**kernel.modules.built_in, **kernel.modules.loaded}
 
 
 def _numa_aware_store(kernel: Kernel, buffer: bytes) -> None:

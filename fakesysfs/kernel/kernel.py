@@ -145,13 +145,13 @@ class Kernel(Core):
             return {}
         return {
             "cxl_acpi": ModuleCode(lambda module: [hardware.acpi_driver(module)]),
-            "cxl_mem": ModuleCode(lambda module: [CxlMemDriver(cxl, module.name, hardware.topology)]),
+            "cxl_mem": ModuleCode(lambda module: [CxlMemDriver(cxl, module.name, hardware.topology, self.iomem)]),
             "cxl_pci": ModuleCode(lambda module: [CxlPci(pci, module.name, cxl, hardware.setup.char_major)]),
             "cxl_pmem": ModuleCode(
                 lambda module: [
                     CxlNvdimmBridgeDriver(cxl, module.name, nvdimm.bus),
                     CxlNvdimmDriver(cxl, module.name),
-                    CxlPmemRegionDriver(cxl, module.name),
+                    CxlPmemRegionDriver(cxl, module.name, self.iomem),
                 ]
             ),
         }

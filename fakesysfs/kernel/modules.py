@@ -15,7 +15,7 @@ MODULE_KINDS: Mapping[str, ModuleKind] = {
     "kmem": ModuleKind(wants_memory_hotplug=True),
     "dax_hmem": ModuleKind(parameters={"region_idle": "N"}),
     "dax_cxl": ModuleKind(needs=("dax_hmem",), import_ns="CXL"),
-    "cxl_acpi": ModuleKind(wants_cxl=True, import_ns="CXL"),
+    "cxl_acpi": ModuleKind(needs=("cxl_pmem",), wants_cxl=True, import_ns="CXL"),
     "cxl_mem": ModuleKind(wants_cxl=True, import_ns="CXL"),
     "cxl_pci": ModuleKind(needs=("cxl_mem",), wants_cxl=True, import_ns="CXL"),
     "cxl_pmem": ModuleKind(needs=("libnvdimm",), wants_cxl=True, import_ns="CXL"),

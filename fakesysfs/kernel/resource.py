@@ -27,6 +27,10 @@ class Resource:
         """Bytes."""
         return self.end - self.start + 1
 
+    def is_larger(self, start: int, end: int) -> bool:
+        """Does a range lie within this one, which is larger?"""
+        return self.start <= start and end <= self.end and self.size > end - start + 1
+
     def __lt__(self, other: Resource) -> bool:
         return self.start < other.start
 
@@ -99,11 +103,15 @@ class IomemResource(Resource):
 
     # Windows and regions of CXL --------------------------------------------------------------------------------------
 
-    def insert(self, start: int, end: int, name: str) -> Resource:
-        """Insert a resource that is not busy; what lies in it becomes its child (insert_resource)."""
-        parent: Resource = self
-        while inner := next((child for child in parent.children if child.start <= start and end <= child.end), None):
-            parent = inner
+    def insert(self, start: int, end: int, name: str, parent: Resource | None = None) -> Resource:
+        """Insert a resource that is not busy; what lies in it becomes its child (insert_resource).
+
+        `parent` is the resource that it goes into; None means the innermost larger one.
+        """
+        if parent is None:
+            parent = self
+            while inner := next((child for child in parent.children if child.is_larger(start, end)), None):
+                parent = inner
         resource = Resource(start, end, name, busy=False, parent=parent)
         resource.children = [child for child in parent.children if start <= child.start and child.end <= end]
         for child in resource.children:

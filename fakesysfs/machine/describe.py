@@ -158,7 +158,8 @@ class CxlSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """CXL hardware: windows, host bridges and memory devices.
 
     `bridges` are the numbers of the host bridges, which are those of their PCI buses, in the order in which the kernel
-    finds them. Regions are made by `cxl create-region`.
+    finds them; `registers` are the addresses of their component registers, for /proc/iomem. Regions are made by
+    `cxl create-region`.
 
     The kernel probes all devices at once, so that their numbers are a matter of chance. `memdevs` has the PCI addresses
     of mem0, mem1, ...; `probe_order` has them in the order in which their endpoints are made. The default of both is the
@@ -167,6 +168,7 @@ class CxlSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
     windows: tuple[CxlWindowSection, ...]
     bridges: tuple[Annotated[int, msgspec.Meta(ge=1, le=255)], ...]
+    registers: tuple[str | int, ...] = ()
     devices: tuple[CxlDeviceSection, ...] = ()
     memdevs: tuple[str, ...] | None = None
     probe_order: tuple[str, ...] | None = None
@@ -411,6 +413,8 @@ class MachineDescription:
         )
         if len({device.path[-1] for device in devices}) < len(devices):
             raise self._fail("cxl.devices", [device.path[-1] for device in devices], "expected each device once")
+        if len(section.registers) not in {0, len(section.bridges)}:
+            raise self._fail("cxl.registers", list(section.registers), "expected an address for each of cxl.bridges")
         by_address = {device.path[-1]: device for device in devices}
         orders = {}
         for key in ("memdevs", "probe_order"):
@@ -422,6 +426,7 @@ class MachineDescription:
         return CxlSetup(
             windows=tuple(windows),
             bridges=section.bridges,
+            registers=tuple(self._size("cxl.registers", address) for address in section.registers),
             devices=tuple(by_address[address] for address in orders["probe_order"]),
             memdevs=orders["memdevs"],
         )

@@ -24,7 +24,7 @@ from fakesysfs.kernel.cxl.core.port import (
 from fakesysfs.kernel.cxl.core.region import WAYS, CxlConfig, CxlRegion
 from fakesysfs.kernel.cxl.core.region_dax import CxlDaxRegion
 from fakesysfs.kernel.cxl.pci import PciDevice, PciHostBridge
-from fakesysfs.kernel.cxl.pmem import CxlNvdimmBridge, CxlPmemRegion
+from fakesysfs.kernel.cxl.pmem import CxlNvdimm, CxlNvdimmBridge, CxlPmemRegion
 from fakesysfs.kernel.device import Device
 from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernfs.declare import (
@@ -99,7 +99,7 @@ CXL_BUS = DirectoryKind[CxlBus](
 
 
 def _dport_links(port: CxlPort) -> dict[str, tuple[Kobject, str]]:
-    return {name: (port, dport.path) for name, dport in port.dport_links().items()}
+    return {name: (dport, dport.path) for name, dport in port.dport_links().items()}
 
 
 _PORT: tuple[Entry[CxlPort], ...] = (
@@ -570,6 +570,7 @@ KINDS: Mapping[type, DirectoryKind[Any]] = {
     CxlRegion: CXL_REGION,
     CxlDaxRegion: CXL_DAX_REGION,
     CxlPmemRegion: CXL_PLAIN_DEVICE,
+    CxlNvdimm: CXL_PLAIN_DEVICE,
     CxlNvdimmBridge: CXL_PLAIN_DEVICE,
     CxlMemdev: CXL_MEMDEV,
     FirmwareUpload: FIRMWARE_UPLOAD,

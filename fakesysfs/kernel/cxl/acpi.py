@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fakesysfs.kernel.acpi import AcpiDevice, add_acpi_devices
 from fakesysfs.kernel.core import Core
-from fakesysfs.kernel.cxl.core.port import CxlBus, CxlDport, CxlPort, CxlRootDecoder, CxlRootPort
+from fakesysfs.kernel.cxl.core.port import CxlBus, CxlPort, CxlRootDecoder, CxlRootPort
 from fakesysfs.kernel.cxl.core.region import CxlRegion, CxlRegions
 from fakesysfs.kernel.cxl.pci import PciTopology
 from fakesysfs.kernel.cxl.pmem import CxlNvdimmBridge
-from fakesysfs.kernel.cxl.port import unregister_port
+from fakesysfs.kernel.cxl.port import register_dport, remove_dport, unregister_port
 from fakesysfs.kernel.cxl.setup import CxlSetup
 from fakesysfs.kernel.device import Bus, Device
 from fakesysfs.kernel.ida import Ida
@@ -98,9 +98,7 @@ class CxlAcpi(PlatformDriver):
         device.release_actions.append(self.kernel.flush_scheduled)
         await bus.add(root)
         for number in setup.bridges:
-            path = self._topology.bridge_path(number)
-            root.dports[path] = CxlDport(number, path)
-            self.kernel.changed("cxl_dport", root, f"dport{number}")
+            register_dport(root, self._topology.bridge_path(number), number)
         for number, window in enumerate(setup.windows):
             resource = self._iomem.insert(window.range.start, window.range.end, f"CXL Window {number}")
             decoder = CxlRootDecoder(root, number, window, resource, self._memregions.take())
@@ -111,6 +109,7 @@ class CxlAcpi(PlatformDriver):
             dport = root.dports[self._topology.bridge_path(number)]
             self.kernel.printk(INFO, f" pci0000:{number:02x}: host supports CXL")
             port = CxlPort(bus, "port", root, dport.path, dport, self._topology.bridge_registers(number))
+            port.register_span = self._topology.register_span(number)
             device.release_actions.append(lambda port=port: unregister_port(port))
             await bus.add(port)
         bridge = CxlNvdimmBridge(bus, "nvdimm-bridge0", root)

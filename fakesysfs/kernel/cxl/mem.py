@@ -17,8 +17,10 @@ from fakesysfs.kernel.cxl.core.port import (
     CxlPort,
 )
 from fakesysfs.kernel.cxl.pci import PciTopology
+from fakesysfs.kernel.cxl.pmem import CxlNvdimm
 from fakesysfs.kernel.cxl.port import add_dport, remove_dport, unregister_port
 from fakesysfs.kernel.device import Device
+from fakesysfs.kernel.resource import IomemResource
 from fakesysfs.ops.errors import KernelError
 
 
@@ -28,10 +30,11 @@ class CxlMemDriver(CxlDriver):
     name = "cxl_mem"
     type_number = CXL_DEVICE_MEMORY_EXPANDER
 
-    def __init__(self, bus: CxlBus, module: str, topology: PciTopology) -> None:
+    def __init__(self, bus: CxlBus, module: str, topology: PciTopology, iomem: IomemResource) -> None:
         super().__init__(bus, module)
         self._cxl_bus = bus
         self._topology = topology
+        self._iomem = iomem
 
     async def probe(self, device: Device) -> None:
         """Make the ports above a memory device and its endpoint (cxl_mem_probe).
@@ -40,6 +43,11 @@ class CxlMemDriver(CxlDriver):
         """
         assert isinstance(device, CxlMemdev)
         port, dport = await self._enumerate_ports(device)
+        bus = self._cxl_bus
+        if device.partition("pmem") is not None and "nvdimm-bridge0" in bus.devices:
+            nvdimm = CxlNvdimm(bus, f"pmem{device.id}", device)
+            device.release_actions.append(lambda: bus.remove(nvdimm))
+            await bus.add(nvdimm)
         endpoint = CxlPort(
             self._cxl_bus, "endpoint", port, f"/sys{device.devpath}", dport, device.hardware.registers
         )
@@ -56,7 +64,7 @@ class CxlMemDriver(CxlDriver):
             raise KernelError(errno.ENXIO, f"the port of {bridge} is not there or not bound", "cxl_mem_probe")
         way: list[tuple[CxlPort, CxlDport]] = []
         for step, number in enumerate(setup.ports):
-            dport = await add_dport(port, topology.path(setup, 2 * step), number)
+            dport = await add_dport(port, topology.path(setup, 2 * step), number, self._iomem)
             way.append((port, dport))
             if step + 1 < len(setup.ports):
                 port = await self._switch(port, dport, topology.path(setup, 2 * step + 1))

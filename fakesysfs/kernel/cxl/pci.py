@@ -14,8 +14,11 @@ from fakesysfs.kernel.cxl.core.memdev import CxlMemdev, FirmwareUpload, MemdevHa
 from fakesysfs.kernel.cxl.core.port import CxlBus
 from fakesysfs.kernel.cxl.setup import DECODERS, CxlDeviceSetup, CxlSetup, HdmRegisters
 from fakesysfs.kernel.device import Bus, Device, Driver
+from fakesysfs.kernel.range import Range
 
 PCI_CLASS_MEMORY_CXL = 0x050210
+HDM_OFFSET, HDM_SIZE = 0x1128, 0x10 + 0x20 * DECODERS
+"""Where the registers of decoders are among a host bridge's component registers (recorded)."""
 
 
 class PciDevice(Device):
@@ -107,6 +110,13 @@ class PciTopology:
     def registers(self, path: str) -> list[HdmRegisters]:
         """The registers of a host bridge's or a switch's decoders."""
         return self._registers.setdefault(path, [HdmRegisters() for _ in range(DECODERS)])
+
+    def register_span(self, number: int) -> Range | None:
+        """Where the registers of a host bridge's decoders are, if the machine says it."""
+        if not self._setup.registers or self.bridge_registers(number) is None:
+            return None
+        start = self._setup.registers[self._setup.bridges.index(number)] + HDM_OFFSET
+        return Range(start, start + HDM_SIZE - 1)
 
     def bridge_registers(self, number: int) -> list[HdmRegisters] | None:
         """Those of a host bridge, None with a single root port: then all addresses go there (pass-through)."""

@@ -13,8 +13,11 @@ from fakesysfs.kernel.cxl.core.port import (
     CxlBusDevice,
     CxlDriver,
 )
+from fakesysfs.kernel.cxl.core.region import CxlRegion
 from fakesysfs.kernel.dax.pmem import NdDevice, NvdimmBus
 from fakesysfs.kernel.device import Bus, Device
+from fakesysfs.kernel.printk import WARNING
+from fakesysfs.kernel.resource import IomemResource
 
 
 class CxlNvdimmBridge(CxlBusDevice):
@@ -22,6 +25,13 @@ class CxlNvdimmBridge(CxlBusDevice):
 
     devtype = "cxl_nvdimm_bridge"
     type_number = CXL_DEVICE_NVDIMM_BRIDGE
+
+
+class CxlNvdimm(CxlBusDevice):
+    """The device pmemN: the persistent memory of memN."""
+
+    devtype = "cxl_nvdimm"
+    type_number = CXL_DEVICE_NVDIMM
 
 
 class CxlPmemRegion(CxlBusDevice):
@@ -63,9 +73,29 @@ class CxlNvdimmDriver(_CxlPmemDriver):
     name = "cxl_nvdimm"
     type_number = CXL_DEVICE_NVDIMM
 
+    async def probe(self, device: Device) -> None:
+        """Take a device's persistent memory. Devices here cannot count dirty shutdowns (cxl_nvdimm_arm_dirty_shutdown)."""
+        self.kernel.printk(WARNING, f"cxl_nvdimm {device.name}: GPF: could not set dirty shutdown state")
+
 
 class CxlPmemRegionDriver(_CxlPmemDriver):
     """The driver cxl_pmem_region."""
 
     name = "cxl_pmem_region"
     type_number = CXL_DEVICE_PMEM_REGION
+
+    def __init__(self, bus: Bus, module: str, iomem: IomemResource) -> None:
+        super().__init__(bus, module)
+        self._iomem = iomem
+
+    async def probe(self, device: Device) -> None:
+        """Note the region's addresses as persistent memory (cxl_pmem_region_probe)."""
+        region = device.parent
+        assert isinstance(region, CxlRegion)
+        span = region.hpa_range
+        resource = self._iomem.insert(span.start, span.end, "Persistent Memory")
+
+        async def remove() -> None:
+            self._iomem.remove(resource)
+
+        device.release_actions.append(remove)

@@ -19,6 +19,7 @@ from fakesysfs.kernel.cxl.core.port import (
 from fakesysfs.kernel.cxl.core.region import cxl_decoder_detach
 from fakesysfs.kernel.cxl.setup import DECODERS
 from fakesysfs.kernel.device import Device
+from fakesysfs.kernel.resource import IomemResource
 
 
 class CxlPortDriver(CxlDriver):
@@ -101,16 +102,36 @@ async def detach_memdev(endpoint: CxlPort) -> None:
 # Downstream ports -------------------------------------------------------------------------------------------------
 
 
-async def add_dport(port: CxlPort, path: str, number: int) -> CxlDport:
+async def add_dport(port: CxlPort, path: str, number: int, iomem: IomemResource) -> CxlDport:
     """Make a downstream port, and with the first one the decoders of the port (cxl_port_add_dport)."""
     dport = port.dports.get(path)
     if dport is None:
-        dport = port.dports[path] = CxlDport(number, path)
-        port.kernel.changed("cxl_dport", port, f"dport{number}")
+        dport = register_dport(port, path, number)
         if not port.decoders:
             registers = port.registers
+            _map_registers(port, iomem)
             for position in range(1 if registers is None else DECODERS):
                 await add_decoder(CxlSwitchDecoder(port, position, None if registers is None else registers[position]))
+    return dport
+
+
+def _map_registers(port: CxlPort, iomem: IomemResource) -> None:
+    """Show the registers of a host bridge's decoders in /proc/iomem while the port is bound (devm_cxl_setup_hdm)."""
+    span = port.register_span
+    resource = iomem.request_region(span.start, span.end, port.name) if span is not None else None
+    if resource is not None:
+
+        async def release() -> None:
+            iomem.release(resource)
+
+        port.release_actions.append(release)
+
+
+def register_dport(port: CxlPort, path: str, number: int) -> CxlDport:
+    """Note a downstream port and make its link."""
+    dport = port.dports[path] = CxlDport(number, path, port.kernel.new_serial())
+    port.kernel.register(dport)
+    port.kernel.changed("cxl_dport", port, f"dport{number}")
     return dport
 
 
@@ -118,3 +139,4 @@ def remove_dport(port: CxlPort, dport: CxlDport) -> None:
     """Take a downstream port away."""
     del port.dports[dport.path]
     port.kernel.changed("cxl_dport", port, f"dport{dport.port_id}")
+    port.kernel.unregister(dport)

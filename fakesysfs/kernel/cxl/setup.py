@@ -47,6 +47,8 @@ class CxlSetup:
 
     windows: tuple[CxlWindow, ...]
     bridges: tuple[int, ...]
+    registers: tuple[int, ...]
+    """The addresses of the bridges' component registers, or empty where /proc/iomem shows none."""
     devices: tuple[CxlDeviceSetup, ...]
     memdevs: tuple[str, ...]
     char_major: int = 249

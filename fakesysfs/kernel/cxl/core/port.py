@@ -150,6 +150,8 @@ class CxlDport:
 
     port_id: int
     path: str
+    serial: int
+    index: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -191,6 +193,8 @@ class CxlPort(CxlBusDevice):
         self.uport = uport
         self.parent_dport = parent_dport
         self.registers = registers
+        self.register_span: Range | None = None
+        """Where the registers of a host bridge's decoders are."""
         self.dports: dict[str, CxlDport] = {}
         """By the path of the device."""
         self.endpoints: dict[CxlBusDevice, CxlEp] = {}

@@ -169,7 +169,7 @@ class CxlRegion(CxlBusDevice):
         start = self._iomem.free_within(self.root_decoder.resource, size, SZ_256M)
         if start is None:
             raise KernelError(errno.ERANGE, f"{self.root_decoder.name} has no hole of that size", "alloc_hpa")
-        self.resource = self._iomem.insert(start, start + size - 1, self.name)
+        self.resource = self._iomem.insert(start, start + size - 1, self.name, self.root_decoder.resource)
         self.state = CxlConfig.INTERLEAVE_ACTIVE
 
     def _free_hpa(self) -> None:

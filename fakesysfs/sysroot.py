@@ -181,8 +181,11 @@ class Sysroot:
         """
         return cls(machine, profile, uid=uid, gid=gid, now_ns=now_ns, whole_dev=whole_dev)
 
-    def run_in_background(self, start: Callable[[sched.Operation[None]], None]) -> None:
-        """Have the kernel's own work run beside the operations of users: `start` begins one."""
+    def run_in_background(self, start: Callable[[sched.Operation[None]], None] | None) -> None:
+        """Have the kernel's own work run beside the operations of users: `start` begins one.
+
+        None: it is a part of the operation that causes it.
+        """
         self._run_in_background = self.kernel.background = start
 
     def static_directories(self) -> dict[str, Directory]:

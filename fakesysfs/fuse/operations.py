@@ -65,6 +65,9 @@ class Mountable(Protocol):
     def journal(self) -> Journal | None:
         """Where refused system calls and traced writes are written down."""
 
+    def run_in_background(self, start: Callable[[Operation[None]], None] | None) -> None:
+        """Have the kernel's own work run beside the operations of users: `start` begins one."""
+
 
 class _Open:
     """An open attribute and the process that opened it: read(2) and write(2) come without their caller (pyfuse3).
@@ -96,6 +99,7 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
 
     def __init__(self, sysroot: Mountable, ready: Callable[[], None], uevents: UeventBarrier | None = None) -> None:
+        self.sysroot = sysroot
         self._tree = tree = sysroot.tree
         self._journal = sysroot.journal
         self.uevents = uevents
@@ -123,6 +127,15 @@ class Operations(pyfuse3.Operations):
         self._reply: Callable[[pyfuse3.ReaddirToken, bytes, EntryAttributes, int], bool] = pyfuse3.readdir_reply
         self.invalidator = Invalidator(tree, pyfuse3.invalidate_entry, _forget_attributes, self._in_use)
         self.driver = OperationDriver(self.invalidator.collect)
+
+    async def work(self, operation: Operation[None]) -> None:
+        """Run work of the kernel that no request waits for, and have the host forget what it changed."""
+        try:
+            await self.driver.drive(operation, 0, 0)
+        except Exception:
+            log.exception("bug: work of the kernel in the background failed")
+        if self.invalidator.unsettled:
+            await self.invalidator.flush()
 
     def init(self) -> None:
         """The host is there."""

@@ -111,7 +111,7 @@ async def _serve(
             async with trio.open_nursery() as nursery:
                 if gate is not None:
                     nursery.start_soon(gate.run)
-                await _serve_mount(operations, point, allow_other, private, signals, table)
+                await _serve_mount(operations, point, allow_other, private, signals, table, gate)
                 nursery.cancel_scope.cancel()
         finally:
             operations.invalidator.abandon()
@@ -124,6 +124,7 @@ async def _serve_mount(
     private: bool,  # noqa: FBT001
     signals: AsyncIterator[int],
     table: _MountTable,
+    gate: Gate | None,
 ) -> None:
     _mount(operations, point, allow_other, private)
     mount = mounted_at(point)
@@ -143,6 +144,9 @@ async def _serve_mount(
                 nursery.start_soon(end_after, table.until_gone, device)
                 if not private:
                     nursery.start_soon(end_after, reach.until_unreachable, device)
+            if gate is None:
+                # An explorer steps through the programs only: the kernel's own work is part of the write that caused it.
+                operations.sysroot.run_in_background(lambda work: nursery.start_soon(operations.work, work))
             if operations.uevents is not None:
                 nursery.start_soon(operations.uevents.run, operations.invalidator.flush)
             await pyfuse3.main(max_tasks=MAX_TASKS)

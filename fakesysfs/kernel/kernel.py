@@ -146,7 +146,7 @@ class Kernel(Core):
         return {
             "cxl_acpi": ModuleCode(lambda module: [hardware.acpi_driver(module)]),
             "cxl_mem": ModuleCode(lambda module: [CxlMemDriver(cxl, module.name, hardware.topology, self.iomem)]),
-            "cxl_pci": ModuleCode(lambda module: [CxlPci(pci, module.name, cxl, hardware.setup.char_major)]),
+            "cxl_pci": ModuleCode(lambda module: [CxlPci(pci, module.name, cxl)]),
             "cxl_pmem": ModuleCode(
                 lambda module: [
                     CxlNvdimmBridgeDriver(cxl, module.name, nvdimm.bus),

@@ -200,6 +200,7 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     movable_node: bool = False
     kernel_allocations_on_hotplugged_nodes: bool = True
     dax_major: Annotated[int, msgspec.Meta(ge=1, le=511)] = 254
+    cxl_major: Annotated[int, msgspec.Meta(ge=1, le=511)] = 249
     nr_cpus: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 8192
     max_numnodes: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1024
     out_of_tree_modules: tuple[str, ...] = ()

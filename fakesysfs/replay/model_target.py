@@ -69,9 +69,10 @@ def machine_and_kernel(profile: str, variant: str, machine: str | None = None) -
 
 
 def with_memdevs(machine: str, memdevs: Mapping[str, str], operations: Sequence[Recorded], folder: Path) -> str:
-    """A machine whose CXL memory devices have the recorded numbers: a file in `folder` that extends it.
+    """A machine whose CXL memory devices have the recorded numbers and majors: a file in `folder` that extends it.
 
-    The kernel makes the endpoints of several devices in any order, too. The session's first uevents tell it.
+    The kernel makes the endpoints of several devices in any order, too. The session's links `uport` tell it, or else the
+    order of its uevents.
     """
     names = sorted(memdevs, key=lambda name: int(name.removeprefix("mem")))
     addresses = {
@@ -83,16 +84,35 @@ def with_memdevs(machine: str, memdevs: Mapping[str, str], operations: Sequence[
         for event in operation.get("uevents", ())
         if (match := _MEMDEV_BOUND.fullmatch(event[0])) is not None
     )
-    probed = [name for name in (*bound, *names) if name in addresses]
+    endpoints: dict[int, str] = {}
+    for operation in operations:
+        endpoint = _ENDPOINT.fullmatch(operation.get("path", ""))
+        if endpoint is not None and "target" in operation:
+            endpoints.setdefault(int(endpoint[1]), operation["target"].rpartition("/")[2])
+    probed = [name for name in (*(endpoints[key] for key in sorted(endpoints)), *bound, *names) if name in addresses]
     lines = (
         f"extends = {json.dumps(machine)}", "[cxl]", f"memdevs = {json.dumps([*addresses.values()])}",
         f"probe_order = {json.dumps([addresses[name] for name in dict.fromkeys(probed)])}",
+        "[kernel]", *(f"{key} = {major}" for key, major in _majors(operations).items()),
     )  # fmt: skip
     path = folder / f"{machine}.toml"
     path.write_text("\n".join(lines), encoding="utf-8")
     return str(path)
 
 
+def _majors(operations: Sequence[Recorded]) -> dict[str, str]:
+    """The dynamic majors that uevents of the session show."""
+    found: dict[str, str] = {}
+    for operation in operations:
+        for event in operation.get("uevents", ()):
+            values = dict(line.partition("=")[::2] for line in event)
+            if "MAJOR" in values:
+                key = "cxl_major" if values.get("DEVNAME", "").startswith("cxl/") else "dax_major"
+                found.setdefault(key, values["MAJOR"])
+    return found
+
+
+_ENDPOINT = re.compile(r".*/endpoint(\d+)/uport")
 _MEMDEV_BOUND = re.compile(r"bind@/devices/pci.*/(mem\d+)")
 
 

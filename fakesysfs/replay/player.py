@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fakesysfs.kernel.cxl.acpi import WAKEUP_NUMBER
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.replay import bash, concurrent, probes, raw
 from fakesysfs.replay.bash import command_names, unquoted
@@ -59,6 +60,7 @@ _BACKGROUND_FIXTURES = (
     (re.compile(r"--membind=(\d+) .*fixture:kalloc\b"), "kernel-allocations", "kernel-allocations-released"),
 )
 _PROBES_MEMDEVS = re.compile(r"\bcxl_(?:pci|acpi)\b")
+_WAKEUP = re.compile(r"\bwakeup\d+\b")
 MEMTOTAL = "MemTotal_kB_at_boot"
 """A key of machine.json and of its variants. The header of a session of the lab has its own."""
 
@@ -78,6 +80,8 @@ class Player:
         self.session = session
         self.target = target
         self.operations = session.operations
+        if MEMDEVS in session.header:
+            self.operations = [_with_wakeup_number(operation) for operation in self.operations]
         self.index = 0
         self.descriptors = raw.Descriptors(target)
         self.early = raw.early_opens(self.operations)
@@ -536,6 +540,15 @@ def _bug(error: Exception) -> str:
         trace = trace.tb_next
     place = f" at {trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else ""
     return f"exception {type(error).__name__}: {error}{place}"
+
+
+def _with_wakeup_number(value: Any) -> Any:
+    """What was recorded, with the model's number of a wakeup source: it says how many others came before."""
+    if isinstance(value, str):
+        return _WAKEUP.sub(f"wakeup{WAKEUP_NUMBER}", value)
+    if isinstance(value, list):
+        return [_with_wakeup_number(item) for item in value]
+    return {key: _with_wakeup_number(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def compared_operations(operations: list[Operation]) -> Iterator[tuple[int, Operation]]:

@@ -7,8 +7,6 @@ chance; here the machine file says them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.cxl.core.memdev import CxlMemdev, FirmwareUpload, MemdevHardware
 from fakesysfs.kernel.cxl.core.port import CxlBus
@@ -137,10 +135,9 @@ class CxlPci(Driver):
     name = "cxl_pci"
     probe_async = True
 
-    def __init__(self, bus: Bus, module: str, cxl_bus: CxlBus, char_major: int) -> None:
+    def __init__(self, bus: Bus, module: str, cxl_bus: CxlBus) -> None:
         super().__init__(bus, module)
         self._cxl_bus = cxl_bus
-        self._char_major = char_major
 
     def matches(self, device: Device) -> bool:
         """By class."""
@@ -151,7 +148,7 @@ class CxlPci(Driver):
         assert isinstance(device, PciDevice)
         assert device.hardware is not None
         bus = self._cxl_bus
-        memdev = CxlMemdev(bus, device.hardware, device, self._char_major)
+        memdev = CxlMemdev(bus, device.hardware, device)
         device.release_actions.append(lambda: self._unregister(memdev))
         await bus.add(memdev)
         firmware = memdev.firmware = FirmwareUpload(memdev)
@@ -170,8 +167,3 @@ class CxlPci(Driver):
             self.kernel.changed("cxl_firmware", memdev)
         await self._cxl_bus.remove(memdev)
         self._cxl_bus.memdevs.release(memdev.id)
-
-
-def char_devices(devices: Iterable[Device]) -> dict[str, CxlMemdev]:
-    """The character devices /dev/cxl/memN."""
-    return {device.name: device for device in devices if isinstance(device, CxlMemdev)}

@@ -51,7 +51,6 @@ class CxlSetup:
     """The addresses of the bridges' component registers, or empty where /proc/iomem shows none."""
     devices: tuple[CxlDeviceSetup, ...]
     memdevs: tuple[str, ...]
-    char_major: int = 249
 
     def root_ports(self, bridge: int) -> int:
         """How many root ports of a bridge lead to a device."""

@@ -83,12 +83,12 @@ class CxlMemdev(CxlBusDevice):
     devtype = "cxl_memdev"
     type_number = CXL_DEVICE_MEMORY_EXPANDER
 
-    def __init__(self, bus: CxlBus, hardware: MemdevHardware, parent: Device, major: int) -> None:
+    def __init__(self, bus: CxlBus, hardware: MemdevHardware, parent: Device) -> None:
         self.id = bus.memdevs.take_number(hardware.number)
         super().__init__(bus, f"mem{self.id}", parent)
         self.hardware = hardware
         self.setup = hardware.setup
-        self.major = major
+        self.major = bus.kernel.config.cxl_major
         setup = hardware.setup
         self.partitions = [Partition("ram", 0, setup.ram)] if setup.ram else []
         if setup.pmem:

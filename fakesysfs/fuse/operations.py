@@ -13,7 +13,7 @@ import select
 import stat
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
@@ -65,8 +65,13 @@ class Mountable(Protocol):
     def journal(self) -> Journal | None:
         """Where refused system calls and traced writes are written down."""
 
+
+@runtime_checkable
+class WorksInBackground(Protocol):
+    """What is mounted and does work that no request asks for."""
+
     def run_in_background(self, start: Callable[[Operation[None]], None] | None) -> None:
-        """Have the kernel's own work run beside the operations of users: `start` begins one."""
+        """Have this work run beside the operations of users: `start` begins one."""
 
 
 class _Open:

@@ -26,7 +26,7 @@ from fakesysfs.fuse.handler import RESERVE
 from fakesysfs.fuse.memory import keep_heap
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.fuse.mount_table import has_device, mounted_at
-from fakesysfs.fuse.operations import Mountable, Operations
+from fakesysfs.fuse.operations import Mountable, Operations, WorksInBackground
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 
 if TYPE_CHECKING:
@@ -144,8 +144,8 @@ async def _serve_mount(
                 nursery.start_soon(end_after, table.until_gone, device)
                 if not private:
                     nursery.start_soon(end_after, reach.until_unreachable, device)
-            if gate is None:
-                # An explorer steps through the programs only: the kernel's own work is part of the write that caused it.
+            if gate is None and isinstance(operations.sysroot, WorksInBackground):
+                # An explorer steps through programs only: the kernel's own work is part of the write that caused it.
                 operations.sysroot.run_in_background(lambda work: nursery.start_soon(operations.work, work))
             if operations.uevents is not None:
                 nursery.start_soon(operations.uevents.run, operations.invalidator.flush)

@@ -14,7 +14,9 @@ ROOT = "LNXSYSTM:00"
 class AcpiDevice(Device):
     """A device in ACPI's name space. `hid` is its hardware's name, `uid` tells apart those of one name."""
 
-    def __init__(self, core: Core, name: str, parent: Device | None, uid: str | None = None, physical: str = "") -> None:
+    def __init__(
+        self, core: Core, name: str, parent: Device | None, uid: str | None = None, physical: str = ""
+    ) -> None:
         super().__init__(core, name, None, parent, "" if parent else "/devices")
         self.hid = name.partition(":")[0]
         self.uid = uid

@@ -104,9 +104,7 @@ class Kernel(Core):
         self.cxl: CxlHardware | None = None
         if setup.cxl is not None:
             pci = self.pci_bus = self.buses["pci"] = Bus(self, "pci")
-            self.cxl = CxlHardware(
-                self, setup.cxl, self.platform_bus, pci, self.cxl_bus, self.iomem, self.memregions
-            )
+            self.cxl = CxlHardware(self, setup.cxl, self.platform_bus, pci, self.cxl_bus, self.iomem, self.memregions)
         self.modules = Modules(self, MODULE_KINDS, self._module_code())
 
     def _module_code(self) -> Mapping[str, ModuleCode]:

@@ -173,7 +173,7 @@ CXL = Guest(
 
 
 def _cxl(name: str, *devices: str) -> Guest:
-    """A guest with CXL devices as QEMU's arguments name them, and with room for hot-plugged memory below the windows."""
+    """A guest with CXL devices as QEMU's arguments name them, and with room for hot-plugged memory."""
     words = " ".join(devices).split()
     return replace(CXL, name=name, hotplug=",maxmem=8G,slots=4", devices=tuple(words))
 
@@ -237,7 +237,7 @@ CXL_GUESTS = (
         *(_device(number, f"rp{number}", "256M", _serial(number)) for number in range(4)), _windows("1k"),
     ),
 )  # fmt: skip
-"""Machines with CXL: one device; two ports; two bridges; a switch; persistent memory; two bridges with two ports each."""
+"""With CXL: one device; two ports; two bridges; a switch; persistent memory; two bridges with two ports each."""
 
 GUESTS = {
     guest.name: guest

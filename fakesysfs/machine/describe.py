@@ -126,8 +126,8 @@ class DaxRegionSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=
 class CxlWindowSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A range of addresses that firmware routes to CXL host bridges.
 
-    With more than one bridge it is interleaved between them, `granularity` bytes for each in turn. `node` is the node of
-    its memory.
+    With more than one bridge it is interleaved between them, `granularity` bytes for each in turn.
+    `node` is the node of its memory.
     """
 
     start: str | int
@@ -140,9 +140,10 @@ class CxlWindowSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=
 class CxlDeviceSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A CXL memory device.
 
-    `path` has the PCI addresses below the bridge: a root port, for each switch its upstream and its downstream port, the
-    device. `ports` has the port number of the root port and of each downstream port. `ram` and `pmem` are the sizes of
-    its volatile and its persistent memory, `lsa` the size of its label storage.
+    `path` has the PCI addresses below the bridge: a root port, for each switch its upstream and its
+    downstream port, the device. `ports` has the port number of the root port and of each downstream
+    port. `ram` and `pmem` are the sizes of its volatile and its persistent memory, `lsa` the size of
+    its label storage.
     """
 
     bridge: Natural
@@ -157,13 +158,13 @@ class CxlDeviceSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=
 class CxlSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """CXL hardware: windows, host bridges and memory devices.
 
-    `bridges` are the numbers of the host bridges, which are those of their PCI buses, in the order in which the kernel
-    finds them; `registers` are the addresses of their component registers, for /proc/iomem. Regions are made by
-    `cxl create-region`.
+    `bridges` are the numbers of the host bridges, which are those of their PCI buses, in the order in
+    which the kernel finds them; `registers` are the addresses of their component registers, for
+    /proc/iomem. No region exists at the start: `cxl create-region` makes one.
 
-    The kernel probes all devices at once, so that their numbers are a matter of chance. `memdevs` has the PCI addresses
-    of mem0, mem1, ...; `probe_order` has them in the order in which their endpoints are made. The default of both is the
-    order of `devices`.
+    The kernel probes all devices at once, so that their numbers are a matter of chance. `memdevs` has
+    the PCI addresses of mem0, mem1, ...; `probe_order` has them in the order in which their endpoints
+    are made. The default of both is the order of `devices`.
     """
 
     windows: tuple[CxlWindowSection, ...]
@@ -447,9 +448,7 @@ class MachineDescription:
         for what in ("ram", "pmem"):
             if sizes[what] % CXL_ALIGN:
                 raise self._fail(f"{key}.{what}", getattr(device, what), "expected a multiple of 256M")
-        return CxlDeviceSetup(
-            bridge=device.bridge, path=device.path, ports=device.ports, serial=device.serial, **sizes
-        )
+        return CxlDeviceSetup(bridge=device.bridge, path=device.path, ports=device.ports, serial=device.serial, **sizes)
 
     def _nodes(self) -> tuple[NodeSetup, ...]:
         file = self._description

@@ -51,7 +51,7 @@ class ChangedFiles:
         yield {"op": "note", "text": f"cxl state: {changed} of {len(now)} paths changed"}
 
     def _look(self) -> dict[str, object]:
-        """Each path: a directory's list of names, the result of a read as a tuple, a link's target; None if unreadable."""
+        """Each path: names of a directory, a result of a read as a tuple, a link's target, or None."""
         found: dict[str, object] = {}
         waiting = [*CXL_ROOTS, *self._memdevs()]
         files: list[str] = []
@@ -73,7 +73,7 @@ class ChangedFiles:
                     files.append(path)
                 else:
                     found[path] = None
-        found |= {path: got for path, got in zip(files, self._target.read_results(files), strict=True)}
+        found |= dict(zip(files, self._target.read_results(files), strict=True))
         return dict(sorted(found.items()))
 
     def _memdevs(self) -> list[str]:

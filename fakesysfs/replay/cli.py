@@ -34,7 +34,6 @@ from fakesysfs.replay import (
 )
 from fakesysfs.replay.recipes import recipe_of
 from fakesysfs.replay.recording import (
-    Operation,
     MEMDEVS,
     Operation,
     RecordingError,

@@ -71,13 +71,11 @@ def machine_and_kernel(profile: str, variant: str, machine: str | None = None) -
 def with_memdevs(machine: str, memdevs: Mapping[str, str], operations: Sequence[Recorded], folder: Path) -> str:
     """A machine whose CXL memory devices have the recorded numbers and majors: a file in `folder` that extends it.
 
-    The kernel makes the endpoints of several devices in any order, too. The session's links `uport` tell it, or else the
-    order of its uevents.
+    The kernel makes the endpoints of several devices in any order, too. The session's links `uport`
+    tell it, or else the order of its uevents.
     """
     names = sorted(memdevs, key=lambda name: int(name.removeprefix("mem")))
-    addresses = {
-        name: memdevs[name].rstrip("/").removesuffix(f"/{name}").rpartition("/")[2] for name in names
-    }
+    addresses = {name: memdevs[name].rstrip("/").removesuffix(f"/{name}").rpartition("/")[2] for name in names}
     bound = dict.fromkeys(
         match[1]
         for operation in operations

@@ -43,11 +43,12 @@ from fakesysfs.kernfs.declare import (
 from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
 from fakesysfs.sysfs.dax import DAX_REGION, DRIVER_LINK, device_path
 
+
 def _children(device: Device) -> Mapping[str, Device]:
     return device.children
 
 
-_UEVENT = uevent(lambda device: device.devpath, "cxl", lambda device: device.uevent_environment())
+_UEVENT: Attribute[Device] = uevent(lambda device: device.devpath, "cxl", lambda device: device.uevent_environment())
 _CHILDREN: Subdirectories[Device] = Subdirectories(of=_children, doc="Devices below.")
 
 _DEVICE: tuple[Entry[CxlBusDevice], ...] = (_UEVENT, subsystem("cxl"), DRIVER_LINK, _CHILDREN)
@@ -114,15 +115,6 @@ _PORT: tuple[Entry[CxlPort], ...] = (
     Links(of=_dport_links, doc="dportN: the downstream ports."),
 )
 
-_CDAT: Attribute[CxlPort] = RO(
-    "CDAT",
-    lambda port: cdat(port),
-    "The device's performance table, binary.",
-    mode=0o400,
-    size=0,
-    visible=lambda port: port.memdev is not None and port.driver is not None,
-)
-
 
 def cdat(port: CxlPort) -> bytes:
     """The table of coherent device attributes of an endpoint's memory device: its partitions."""
@@ -138,6 +130,15 @@ def cdat(port: CxlPort) -> bytes:
     checksum = -(sum(header) + sum(rest) + sum(entries)) & 0xFF
     return header + bytes([checksum]) + rest + entries
 
+
+_CDAT: Attribute[CxlPort] = RO(
+    "CDAT",
+    cdat,
+    "The device's performance table, binary.",
+    mode=0o400,
+    size=0,
+    visible=lambda port: port.memdev is not None and port.driver is not None,
+)
 
 CXL_PORT = DirectoryKind[CxlPort]("cxl port", device_path, (*_PORT, _CDAT))
 
@@ -183,20 +184,20 @@ async def _delete_region_store(decoder: CxlRootDecoder, buffer: bytes) -> None:
     await hardware.regions.delete_region_store(decoder, buffer)
 
 
+def _capability(what: str) -> Attribute[CxlRootDecoder]:
+    return RO(f"cap_{what}", lambda _decoder: 1, f"1: the window is for {_CAPABILITIES[what]}.")
+
+
+_CAPABILITIES = {
+    "ram": "volatile memory", "pmem": "persistent memory", "type2": "accelerators", "type3": "memory expanders",
+}  # fmt: skip
+
 CXL_ROOT_DECODER = DirectoryKind[CxlRootDecoder](
     "cxl root decoder",
     device_path,
     (
         *_DECODER,
-        *(
-            RO(f"cap_{what}", lambda _decoder: 1, f"The window is for {name}.")
-            for what, name in (
-                ("ram", "volatile memory"),
-                ("pmem", "persistent memory"),
-                ("type2", "accelerators"),
-                ("type3", "memory expanders"),
-            )
-        ),
+        *map(_capability, ("ram", "pmem", "type2", "type3")),
         RO("qos_class", lambda _decoder: 0, "The window's class of service."),
         RO(
             "target_list",
@@ -390,9 +391,7 @@ FIRMWARE_UPLOAD = DirectoryKind[FirmwareUpload](
         WO("cancel", _no_store, "1 ends an upload."),
         Link(name="device", target=lambda upload: device_path(upload.parent) if upload.parent else None),
         Link(name="subsystem", target=lambda _: "/sys/class/firmware", doc="The class of the device."),
-        uevent(
-            lambda upload: upload.devpath, "firmware", lambda upload: tuple(upload.environment())
-        ),
+        uevent(lambda upload: upload.devpath, "firmware", lambda upload: tuple(upload.environment())),
         POWER,
     ),
 )

@@ -13,7 +13,7 @@ from fakesysfs.kernel.dax.kmem import DaxKmemData, Kmem
 from fakesysfs.kernel.device import Bus, Device, Driver
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
-from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Entry, Group, Kobject, Link, Links, Subdirectories
+from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Group, Kobject, Link, Links, Subdirectories
 from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
 
 

@@ -5,6 +5,9 @@ kernel/module/sysfs.c, kernel/params.c.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fakesysfs.kernel.device import Driver
 from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import kstrtobool
 from fakesysfs.kernel.module import BuiltInModule, Module, ModuleKind
@@ -13,8 +16,8 @@ from fakesysfs.kernfs.declare import RO, RW, Attribute, DirectoryKind, Entry, Gr
 from fakesysfs.sysfs.common import always_0, uevent
 
 
-def _drivers(module: Module) -> dict[str, tuple[Kobject, str]]:
-    return {f"{driver.bus.name}:{driver.name}": (driver, f"/sys{driver.devpath}") for driver in module.drivers}
+def _links_to(drivers: Sequence[Driver]) -> dict[str, tuple[Kobject, str]]:
+    return {f"{driver.bus.name}:{driver.name}": (driver, f"/sys{driver.devpath}") for driver in drivers}
 
 
 def _holders(module: Module) -> dict[str, tuple[Kobject, str]]:
@@ -99,7 +102,9 @@ MODULE = DirectoryKind[Module](
         ),
         Group(
             name="drivers",
-            entries=(Links(of=_drivers, doc="Links to the module's drivers, as bus:driver."),),
+            entries=(
+                Links(of=lambda module: _links_to(module.drivers), doc="Links to the module's drivers, as bus:driver."),
+            ),
             visible=lambda module: bool(module.drivers),
             doc="The module's drivers.",
         ),
@@ -116,9 +121,7 @@ BUILT_IN_MODULE = DirectoryKind[BuiltInModule](
             name="drivers",
             entries=(
                 Links(
-                    of=lambda module: {
-                        f"{module.driver.bus.name}:{module.driver.name}": (module.driver, f"/sys{module.driver.devpath}")
-                    },
+                    of=lambda module: _links_to([module.driver]),
                     doc="Links to the drivers, as bus:driver.",
                 ),
             ),

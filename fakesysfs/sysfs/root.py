@@ -14,7 +14,7 @@ from fakesysfs.kernel.device import Bus, Driver
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.memory_block import BlockGroup
 from fakesysfs.kernel.memory_tiers import MemoryTier
-from fakesysfs.kernel.module import Module
+from fakesysfs.kernel.module import BuiltInModule, Module
 from fakesysfs.kernel.node import NodeDevice
 from fakesysfs.kernel.notifier_error_inject import NotifierErrInject, NotifierErrInjectAction, NotifierErrInjectDir
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
@@ -39,7 +39,7 @@ KINDS: Mapping[type, DirectoryKind[Any]] = {
     DaxBus: dax.BUS,
     NvdimmBus: dax.BUS,
     Module: module.MODULE,
-    module.BuiltInModule: module.BUILT_IN_MODULE,
+    BuiltInModule: module.BUILT_IN_MODULE,
     **cxl.KINDS,
     NotifierErrInjectDir: debugfs.NOTIFIER_ERROR_INJECT,
     NotifierErrInject: debugfs.NOTIFIER_ERR_INJECT,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fakesysfs.kernel.acpi import AcpiDevice, add_acpi_devices
 from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.cxl.core.port import CxlBus, CxlPort, CxlRootDecoder, CxlRootPort
 from fakesysfs.kernel.cxl.core.region import CxlRegion, CxlRegions
 from fakesysfs.kernel.cxl.pci import PciTopology
 from fakesysfs.kernel.cxl.pmem import CxlNvdimmBridge
-from fakesysfs.kernel.cxl.port import register_dport, remove_dport, unregister_port
+from fakesysfs.kernel.cxl.port import register_dport, unregister_port
 from fakesysfs.kernel.cxl.setup import CxlSetup
 from fakesysfs.kernel.device import Bus, Device
 from fakesysfs.kernel.ida import Ida
@@ -103,14 +105,14 @@ class CxlAcpi(PlatformDriver):
             resource = self._iomem.insert(window.range.start, window.range.end, f"CXL Window {number}")
             decoder = CxlRootDecoder(root, number, window, resource, self._memregions.take())
             root.decoders.append(decoder)
-            device.release_actions.append(lambda decoder=decoder: self._remove_window(decoder))
+            device.release_actions.append(partial(self._remove_window, decoder))
             await bus.add(decoder)
         for number in setup.bridges:
             dport = root.dports[self._topology.bridge_path(number)]
             self.kernel.printk(INFO, f" pci0000:{number:02x}: host supports CXL")
             port = CxlPort(bus, "port", root, dport.path, dport, self._topology.bridge_registers(number))
             port.register_span = self._topology.register_span(number)
-            device.release_actions.append(lambda port=port: unregister_port(port))
+            device.release_actions.append(partial(unregister_port, port))
             await bus.add(port)
         bridge = CxlNvdimmBridge(bus, "nvdimm-bridge0", root)
         device.release_actions.append(lambda: bus.remove(bridge))

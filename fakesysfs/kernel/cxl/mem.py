@@ -6,6 +6,7 @@ It puts a memory device into the tree of ports: makes the switches on the way th
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator, Mapping
 
 from fakesysfs.kernel.cxl.core.memdev import CxlMemdev
 from fakesysfs.kernel.cxl.core.port import (
@@ -22,6 +23,10 @@ from fakesysfs.kernel.cxl.port import add_dport, remove_dport, unregister_port
 from fakesysfs.kernel.device import Device
 from fakesysfs.kernel.resource import IomemResource
 from fakesysfs.ops.errors import KernelError
+
+
+def _ports(devices: Mapping[str, Device]) -> Iterator[CxlPort]:
+    return (device for device in devices.values() if isinstance(device, CxlPort))
 
 
 class CxlMemDriver(CxlDriver):
@@ -48,9 +53,7 @@ class CxlMemDriver(CxlDriver):
             nvdimm = CxlNvdimm(bus, f"pmem{device.id}", device)
             device.release_actions.append(lambda: bus.remove(nvdimm))
             await bus.add(nvdimm)
-        endpoint = CxlPort(
-            self._cxl_bus, "endpoint", port, f"/sys{device.devpath}", dport, device.hardware.registers
-        )
+        endpoint = CxlPort(self._cxl_bus, "endpoint", port, f"/sys{device.devpath}", dport, device.hardware.registers)
         endpoint.memdev = device
         device.endpoint = endpoint
         await self._cxl_bus.add(endpoint)
@@ -59,7 +62,7 @@ class CxlMemDriver(CxlDriver):
         """The port right above a memory device, and its downstream port. Raises KernelError ENXIO."""
         bus, setup, topology = self._cxl_bus, memdev.setup, self._topology
         bridge = topology.bridge_path(setup.bridge)
-        port = next((other for other in bus.devices.values() if isinstance(other, CxlPort) and other.uport == bridge), None)
+        port = next((port for port in _ports(bus.devices) if port.uport == bridge), None)
         if port is None or port.driver is None:
             raise KernelError(errno.ENXIO, f"the port of {bridge} is not there or not bound", "cxl_mem_probe")
         way: list[tuple[CxlPort, CxlDport]] = []
@@ -73,7 +76,7 @@ class CxlMemDriver(CxlDriver):
         return way[-1]
 
     async def _switch(self, above: CxlPort, dport: CxlDport, uport: str) -> CxlPort:
-        found = next((child for child in above.children.values() if isinstance(child, CxlPort) and child.uport == uport), None)
+        found = next((port for port in _ports(above.children) if port.uport == uport), None)
         if found is None:
             found = CxlPort(self._cxl_bus, "port", above, uport, dport, self._topology.registers(uport))
             await self._cxl_bus.add(found)

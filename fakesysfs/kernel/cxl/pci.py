@@ -22,9 +22,7 @@ HDM_OFFSET, HDM_SIZE = 0x1128, 0x10 + 0x20 * DECODERS
 class PciDevice(Device):
     """A PCI device: `ids` are vendor, device, subsystem vendor and subsystem, `pci_class` has 24 bits."""
 
-    def __init__(
-        self, bus: Bus, name: str, parent: Device, ids: tuple[int, int, int, int], pci_class: int
-    ) -> None:
+    def __init__(self, bus: Bus, name: str, parent: Device, ids: tuple[int, int, int, int], pci_class: int) -> None:
         super().__init__(bus.kernel, name, bus, parent)
         self.ids = ids
         self.pci_class = pci_class
@@ -37,10 +35,7 @@ class PciDevice(Device):
         """The numbers that drivers match."""
         vendor, device, subvendor, subdevice = self.ids
         text = f"{self.pci_class:06x}"
-        return (
-            f"pci:v{vendor:08X}d{device:08X}sv{subvendor:08X}sd{subdevice:08X}"
-            f"bc{text[:2]}sc{text[2:4]}i{text[4:]}"
-        )
+        return f"pci:v{vendor:08X}d{device:08X}sv{subvendor:08X}sd{subdevice:08X}bc{text[:2]}sc{text[2:4]}i{text[4:]}"
 
     def uevent_environment(self, *, modalias: bool = True) -> tuple[str, ...]:
         """DRIVER comes first, then the numbers (pci_uevent)."""

@@ -1,7 +1,7 @@
 """The drivers of module cxl_pmem: drivers/cxl/pmem.c.
 
-Differs knowingly: of the nd bus below the bridge only ndbusN exists. A region of mode pmem gets its device pmem_regionN, but
-no namespace.
+Differs knowingly: of the nd bus below the bridge only ndbusN exists. A region of mode pmem gets its
+device pmem_regionN, but no namespace.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class CxlNvdimmDriver(_CxlPmemDriver):
     type_number = CXL_DEVICE_NVDIMM
 
     async def probe(self, device: Device) -> None:
-        """Take a device's persistent memory. Devices here cannot count dirty shutdowns (cxl_nvdimm_arm_dirty_shutdown)."""
+        """Take a device's persistent memory. It cannot count dirty shutdowns (cxl_nvdimm_arm_dirty_shutdown)."""
         self.kernel.printk(WARNING, f"cxl_nvdimm {device.name}: GPF: could not set dirty shutdown state")
 
 

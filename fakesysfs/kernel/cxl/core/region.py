@@ -320,11 +320,13 @@ def check_interleave_cap(decoder: CxlDecoder, ways: int, granularity: int) -> No
     low = granularity.bit_length() - 1
     bits = (ways // 3 if ways % 3 == 0 else ways).bit_length() - 1
     if low + bits - 1 not in INTERLEAVE_BITS:
-        raise KernelError(errno.ENXIO, f"{ways} ways by {granularity} are too many address bits", "check_interleave_cap")
+        raise KernelError(
+            errno.ENXIO, f"{ways} ways by {granularity} are too many address bits", "check_interleave_cap"
+        )
 
 
 def _free_decoder(port: CxlPort) -> CxlDecoder | None:
-    """The decoder with the number behind the highest committed one, if all below it are committed (match_free_decoder)."""
+    """The decoder behind the highest committed one, if all below it are committed (match_free_decoder)."""
     number = port.commit_end + 1
     if number >= len(port.decoders) or port.decoders[number].region is not None:
         return None

@@ -117,11 +117,11 @@ _PORT: tuple[Entry[CxlPort], ...] = (
 
 
 def cdat(port: CxlPort) -> bytes:
-    """The table of coherent device attributes of an endpoint's memory device: its partitions."""
+    """The table of coherent device attributes: an endpoint's has the partitions of its memory device."""
     memdev = port.memdev
-    assert isinstance(memdev, CxlMemdev)
+    partitions = memdev.partitions if isinstance(memdev, CxlMemdev) else []
     entries = b""
-    for handle, partition in enumerate(memdev.partitions):
+    for handle, partition in enumerate(partitions):
         flags = 4 if partition.mode == "pmem" else 0
         entries += bytes([0, 0]) + (24).to_bytes(2, "little") + bytes([handle, flags, 0, 0])
         entries += partition.start.to_bytes(8, "little") + partition.size.to_bytes(8, "little")
@@ -137,7 +137,7 @@ _CDAT: Attribute[CxlPort] = RO(
     "The device's performance table, binary.",
     mode=0o400,
     size=0,
-    visible=lambda port: port.memdev is not None and port.driver is not None,
+    visible=lambda port: port.driver is not None and not port.is_root and not port.above.is_root,
 )
 
 CXL_PORT = DirectoryKind[CxlPort]("cxl port", device_path, (*_PORT, _CDAT))

@@ -19,7 +19,7 @@ from fakesysfs.kernel.cxl.core.port import (
 )
 from fakesysfs.kernel.cxl.pci import PciTopology
 from fakesysfs.kernel.cxl.pmem import CxlNvdimm
-from fakesysfs.kernel.cxl.port import add_dport, remove_dport, unregister_port
+from fakesysfs.kernel.cxl.port import add_dport, unregister_port
 from fakesysfs.kernel.device import Device
 from fakesysfs.kernel.resource import IomemResource
 from fakesysfs.ops.errors import KernelError
@@ -72,6 +72,7 @@ class CxlMemDriver(CxlDriver):
             if step + 1 < len(setup.ports):
                 port = await self._switch(port, dport, topology.path(setup, 2 * step + 1))
         for position, (above, dport) in enumerate(way):
+            memdev.ports.append(above)
             above.endpoints[memdev] = CxlEp(dport, way[position + 1][0] if position + 1 < len(way) else None)
         return way[-1]
 
@@ -87,14 +88,10 @@ class CxlMemDriver(CxlDriver):
     async def remove(self, device: Device) -> None:
         """Remove the endpoint, and each switch that has no other (delete_endpoint, cxl_detach_ep)."""
         assert isinstance(device, CxlMemdev)
-        endpoint = device.endpoint
-        if endpoint is None:
-            return
-        above = endpoint.above
-        await unregister_port(endpoint)
-        while not above.endpoints and above.alive and not above.above.is_root:
-            parent, dport = above.above, above.parent_dport
-            await unregister_port(above)
-            if dport is not None and dport.path in parent.dports and not parent.endpoints:
-                remove_dport(parent, dport)
-            above = parent
+        if device.endpoint is not None:
+            await unregister_port(device.endpoint)
+        for port in reversed(device.ports):
+            port.endpoints.pop(device, None)
+            if not port.endpoints and not port.dead and not port.above.is_root:
+                await unregister_port(port)
+        device.ports.clear()

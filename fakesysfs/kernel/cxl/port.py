@@ -78,9 +78,6 @@ async def unregister_port(port: CxlPort) -> None:
         memdev.endpoint = None
         bus.kernel.schedule(release_memdev(memdev))
     await bus.remove(port)
-    if memdev is not None:
-        for above in port.above.up_to_root():
-            above.endpoints.pop(memdev, None)
     bus.ports.release(port.id)
 
 

@@ -94,6 +94,8 @@ class CxlMemdev(CxlBusDevice):
         if setup.pmem:
             self.partitions.append(Partition("pmem", setup.ram, setup.pmem))
         self.endpoint: CxlPort | None = None
+        self.ports: list[CxlPort] = []
+        """The ports above it, from the host bridge down."""
         self.firmware: FirmwareUpload | None = None
 
     def environment(self) -> list[str]:

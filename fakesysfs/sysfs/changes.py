@@ -8,10 +8,12 @@ at once, because the object may be gone later.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from fakesysfs.kernel.cxl.acpi import AcpiCxlDevice
 from fakesysfs.kernel.cxl.core.memdev import CxlMemdev
+from fakesysfs.kernel.cxl.core.port import CxlPort
 from fakesysfs.kernel.cxl.core.region import WAYS
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.device import Device, Driver
@@ -19,6 +21,13 @@ from fakesysfs.kernel.kernel import kernel_of
 from fakesysfs.kernfs.declare import Kobject
 from fakesysfs.kernfs.tree import NameChange, Tree
 from fakesysfs.sysfs import debugfs
+
+_WITH_DRIVER: Mapping[type, tuple[str, ...]] = {
+    AcpiCxlDevice: ("waiting_for_supplier",),
+    CxlMemdev: ("trigger_poison_list",),
+    CxlPort: ("CDAT",),
+}
+"""Names that come and go with the binding of a device."""
 
 Where = Callable[[str], Kobject]
 
@@ -117,6 +126,8 @@ class Changes:
     def _driver_link(self, device: Device, driver: Driver, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._tree.ino_of(device), "driver")
         yield self._name(self._tree.ino_of(driver), device.name)
+        for name in _WITH_DRIVER.get(type(device), ()):
+            yield self._name(self._tree.ino_of(device), name)
 
     def _module(self, module: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._at("/sys/module"), module.name, directories=True)

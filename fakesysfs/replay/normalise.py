@@ -78,13 +78,6 @@ def _text_replaced(pattern: str, replacement: str) -> Callable[[str, Context], s
     return lambda text, _context: compiled.sub(replacement, text)
 
 
-_LAST_COMMA = re.compile(r",(?=\n *[}\]])")
-
-
-def _without_last_commas(text: str, _context: Context) -> str:
-    return _LAST_COMMA.sub("", text)
-
-
 _DUMP = re.compile(r"<\d>page dumped because: ")
 
 
@@ -252,18 +245,6 @@ NORMALISATIONS = (
         "stderr",
         "ndctl has modprobe load them with libnvdimm (/etc/modprobe.d); the guest has no TPM",
         _without_lines(r"^No TPM handle discovered\.$|^failed to open file /etc/ndctl/keys/"),
-    ),
-    Normalisation(
-        "injectable errors",
-        "text",
-        "cxl 85 looks for them in debugfs, which is no mount of its own here",
-        _without_lines(r'^ *"(?:poison_injectable|protocol_injectable|injectable_protocol_errors)":'),
-    ),
-    Normalisation(
-        "last comma of JSON",
-        "text",
-        "the line before one that is left out ends with a comma",
-        _without_last_commas,
     ),
     Normalisation(
         "free memory", "text", "numactl -H: it depends on what else runs", _without_lines(r"^node \d+ free: ")

@@ -59,6 +59,7 @@ class Changes:
             "cxl_dport": self._cxl_dport,
             "cxl_firmware": self._cxl_firmware,
             "cxl_wakeup": self._cxl_wakeup,
+            "cxl_debugfs": self._cxl_debugfs,
         }
 
     def of(self, what: str, kobj: Any, first: Any, last: Any) -> Iterator[NameChange]:
@@ -166,3 +167,6 @@ class Changes:
         yield self._name(self._at("/sys/class/wakeup"), name)
         for entry in ("wakeup", "waiting_for_supplier"):
             yield self._name(self._tree.ino_of(device), entry, directories=True)
+
+    def _cxl_debugfs(self, _directory: Kobject, name: str, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._at(f"{debugfs.PATH}/cxl"), name, directories=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fakesysfs.kernel.acpi import AcpiDevice
 from fakesysfs.kernel.cxl.acpi import ACPI0017, AcpiCxlDevice, WakeupSource
+from fakesysfs.kernel.cxl.core.debugfs import CxlDebugfsDir
 from fakesysfs.kernel.cxl.core.hdm import CxlEndpointDecoder
 from fakesysfs.kernel.cxl.core.memdev import CxlMemdev, FirmwareUpload
 from fakesysfs.kernel.cxl.core.port import (
@@ -27,6 +28,7 @@ from fakesysfs.kernel.cxl.pci import PciDevice, PciHostBridge
 from fakesysfs.kernel.cxl.pmem import CxlNvdimm, CxlNvdimmBridge, CxlPmemRegion
 from fakesysfs.kernel.device import Device
 from fakesysfs.kernel.kernel import Kernel, kernel_of
+from fakesysfs.kernel.kstrtox import kstrtobool
 from fakesysfs.kernfs.declare import (
     RO,
     RW,
@@ -42,6 +44,7 @@ from fakesysfs.kernfs.declare import (
 )
 from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
 from fakesysfs.sysfs.dax import DAX_REGION, DRIVER_LINK, device_path
+from fakesysfs.sysfs.debugfs import PATH as DEBUGFS
 
 
 def _children(device: Device) -> Mapping[str, Device]:
@@ -560,6 +563,48 @@ def wakeup_links(kernel: Kernel) -> dict[str, tuple[Kobject, str]]:
     return {} if wakeup is None else {wakeup.name: (wakeup, device_path(wakeup))}
 
 
+# debugfs ----------------------------------------------------------------------------------------------------------
+
+
+def _raw_allow_all_store(kernel: Kernel, buffer: bytes) -> None:
+    assert kernel.cxl is not None
+    kernel.cxl.raw_allow_all = kstrtobool(buffer, "debugfs_write_file_bool")
+
+
+def _raw_allow_all_show(kernel: Kernel) -> str:
+    return "Y" if kernel.cxl is not None and kernel.cxl.raw_allow_all else "N"
+
+
+MBOX_ENTRIES: tuple[Entry[Kernel], ...] = (
+    RW("raw_allow_all", _raw_allow_all_show, _raw_allow_all_store, "Y allows all raw commands.", mode=0o600),
+)
+
+DEBUGFS_ENTRIES: tuple[Entry[Kernel], ...] = (
+    Subdirectories(of=lambda kernel: kernel.cxl_bus.debugfs, doc="The bound memory devices and regions."),
+)
+
+
+def _poison(name: str, doc: str) -> Attribute[CxlDebugfsDir]:
+    return WO(name, lambda directory, buffer: directory.poison_store(buffer), doc)
+
+
+CXL_DEBUGFS = DirectoryKind[CxlDebugfsDir](
+    "cxl directory in debugfs",
+    lambda directory: f"{DEBUGFS}/cxl/{directory.name}",
+    (
+        _poison("inject_poison", "An address: poisons it, without effect here."),
+        _poison("clear_poison", "An address: clears its poison."),
+        RO(
+            "dpamem",
+            lambda directory: directory.dpamem,
+            "The partitions of the memory device, and what decoders use of them.",
+            visible=lambda directory: isinstance(directory.device, CxlMemdev),
+        ),
+    ),
+    file_size=0,
+)
+
+
 KINDS: Mapping[type, DirectoryKind[Any]] = {
     CxlPort: CXL_PORT,
     CxlRootPort: CXL_PORT,
@@ -572,6 +617,7 @@ KINDS: Mapping[type, DirectoryKind[Any]] = {
     CxlNvdimm: CXL_PLAIN_DEVICE,
     CxlNvdimmBridge: CXL_PLAIN_DEVICE,
     CxlMemdev: CXL_MEMDEV,
+    CxlDebugfsDir: CXL_DEBUGFS,
     FirmwareUpload: FIRMWARE_UPLOAD,
     AcpiCxlDevice: ACPI_CXL_DEVICE,
     WakeupSource: WAKEUP_SOURCE,

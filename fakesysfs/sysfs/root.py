@@ -95,6 +95,9 @@ def declare(tables: StaticTables[Kernel], *, memory_hotplug: bool, numa_migratio
     if numa_migration:
         declare("/sys/kernel/mm/numa", node.NUMA_ENTRIES)
     declare("/sys/kernel/mm")
+    if has_cxl:
+        declare(f"{debugfs.PATH}/cxl/mbox", cxl.MBOX_ENTRIES, file_size=0)
+        declare(f"{debugfs.PATH}/cxl", cxl.DEBUGFS_ENTRIES, file_size=0)
     declare(debugfs.PATH, debugfs.ENTRIES, mode=0o700, file_size=0)
     declare("/sys/kernel")
     if memory_hotplug:

@@ -170,6 +170,8 @@ class CxlHardware:
         self.topology = PciTopology(pci_bus, setup)
         self.regions = CxlRegions(cxl_bus, iomem, memregions)
         self.acpi_root: AcpiDevice | None = None
+        self.raw_allow_all = False
+        """The setting mbox/raw_allow_all in debugfs."""
         self._platform_bus = platform_bus
         self._cxl_bus = cxl_bus
         self._iomem = iomem

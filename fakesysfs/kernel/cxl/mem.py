@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 
+from fakesysfs.kernel.cxl.core.debugfs import CxlDebugfsDir
 from fakesysfs.kernel.cxl.core.memdev import CxlMemdev
 from fakesysfs.kernel.cxl.core.port import (
     CXL_DEVICE_MEMORY_EXPANDER,
@@ -53,6 +54,7 @@ class CxlMemDriver(CxlDriver):
             nvdimm = CxlNvdimm(bus, f"pmem{device.id}", device)
             device.release_actions.append(lambda: bus.remove(nvdimm))
             await bus.add(nvdimm)
+        CxlDebugfsDir(device).add()
         endpoint = CxlPort(self._cxl_bus, "endpoint", port, f"/sys{device.devpath}", dport, device.hardware.registers)
         endpoint.memdev = device
         device.endpoint = endpoint

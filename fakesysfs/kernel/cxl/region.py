@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from fakesysfs.kernel.cxl.core.debugfs import CxlDebugfsDir
 from fakesysfs.kernel.cxl.core.port import CXL_DEVICE_REGION, CxlDriver
 from fakesysfs.kernel.cxl.core.region import CxlConfig, CxlRegion
 from fakesysfs.kernel.cxl.core.region_dax import devm_cxl_add_dax_region
@@ -29,6 +30,7 @@ class CxlRegionDriver(CxlDriver):
         bus = self.bus
         if device.state != CxlConfig.COMMIT:
             raise KernelError(errno.ENXIO, f"{device.name} is not committed", "cxl_region_can_probe")
+        CxlDebugfsDir(device).add()
         if device.mode == "pmem":
             region = CxlPmemRegion(bus, f"pmem_region{device.id}", device)
             device.release_actions.append(lambda: bus.remove(region))

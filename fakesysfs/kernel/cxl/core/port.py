@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.cxl.setup import CxlWindow, HdmRegisters
@@ -40,6 +41,8 @@ class CxlBus(Bus):
         super().__init__(core, "cxl")
         self.ports = Ida()
         self.memdevs = Ida()
+        self.debugfs: dict[str, Any] = {}
+        """The directories in cxl/ of debugfs, by name (core/debugfs.py)."""
 
     async def flush_store(self, buffer: bytes) -> None:
         """A write to flush: waits until all work in the background is done. Raises KernelError EINVAL unless true."""

@@ -236,7 +236,7 @@ class Sysroot:
         tables = _tables(
             memory_hotplug=kernel.config.memory_hotplug,
             numa_migration=kernel.config.numa_migration,
-            has_cxl=kernel.config.cxl,
+            has_cxl=kernel.cxl is not None,
             whole_dev=self._whole_dev,
         )
         control = Control(kernel, self, tables.kinds["/control"])

@@ -66,7 +66,7 @@ class Machine:
             ),
             default_online_type=Mmop.ONLINE_MOVABLE,
             modules=tuple((module, ()) for module in modules),
-            config=Config(cxl=True, kernel_allocations_on_hotplugged_nodes=False),
+            config=Config(kernel_allocations_on_hotplugged_nodes=False),
         )
         self.kernel = Kernel(setup, PROFILES["7.3"])
         drive(self.kernel.boot())

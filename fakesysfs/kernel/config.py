@@ -23,7 +23,5 @@ class Config:
     nr_cpus: int = 8192
     max_numnodes: int = 1024
     cmdline: str = ""
-    cxl: bool = False
-    """The machine has CXL hardware, and the kernel the drivers for it."""
     out_of_tree_modules: tuple[str, ...] = ()
     """Modules that were built outside of the kernel's tree, and so taint it."""

@@ -55,8 +55,6 @@ class ModuleKind:
     """All are of type bool, except `hidden_integers`."""
     wants_memory_hotplug: bool = False
     """The module depends on MEMORY_HOTPLUG."""
-    wants_cxl: bool = False
-    """The module is for CXL hardware. A machine without such hardware lacks it."""
     hidden_integers: frozenset[str] = frozenset()
     """Parameters of type int that sysfs does not show (module_param with permissions 0)."""
     core_size: int = 12288
@@ -87,6 +85,7 @@ class Modules:
     """The loaded modules of one kernel, in the order of loading."""
 
     def __init__(self, core: Core, kinds: Mapping[str, ModuleKind], code: Mapping[str, ModuleCode]) -> None:
+        """`code` lacks the modules for hardware that the machine lacks."""
         self._core = core
         self.kinds = kinds
         self._code = code
@@ -112,8 +111,8 @@ class Modules:
         """
         name = name.replace("-", "_")
         kind = self.kinds.get(name)
-        if kind is None or not self._is_built(kind):
-            known = ", ".join(sorted(name for name, other in self.kinds.items() if self._is_built(other)))
+        if kind is None or not self._is_built(name):
+            known = ", ".join(sorted(filter(self._is_built, self.kinds)))
             raise KernelError(errno.ENOENT, f"unknown module {name!r} (choose from {known})", "load_module")
         if name in self.loaded:
             return
@@ -155,10 +154,9 @@ class Modules:
             given[key] = value
         return given
 
-    def _is_built(self, kind: ModuleKind) -> bool:
-        """Does the kernel's configuration include the module?"""
-        config = self._core.config
-        return (config.memory_hotplug or not kind.wants_memory_hotplug) and (config.cxl or not kind.wants_cxl)
+    def _is_built(self, name: str) -> bool:
+        """Does the kernel's configuration include the module, and the machine what it is for?"""
+        return name in self._code and (self._core.config.memory_hotplug or not self.kinds[name].wants_memory_hotplug)
 
     def is_out_of_tree(self, name: str) -> bool:
         """Was the module built outside of the kernel's tree, on every kernel or on this one?"""

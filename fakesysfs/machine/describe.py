@@ -23,7 +23,7 @@ from fakesysfs.kernel.cxl.setup import CxlDeviceSetup, CxlSetup, CxlWindow
 from fakesysfs.kernel.memory_block import ONLINE_TYPES
 from fakesysfs.kernel.memory_hotplug import Parameters
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
-from fakesysfs.kernel.modules import MODULE_KINDS
+from fakesysfs.kernel.modules import CXL_MODULES, MODULE_KINDS
 from fakesysfs.kernel.node import LOCAL_DISTANCE
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
@@ -333,6 +333,9 @@ class MachineDescription:
             if region.kind == "pmem" and device_size is not None:
                 allowed = 'not allowed with kind = "pmem": such a region is one device'
                 raise self._fail(f"{key}.device_size", region.device_size, allowed)
+            if region.kind == "cxl" and file.cxl is not None:
+                allowed = "not allowed beside [cxl]: make a region of its devices"
+                raise self._fail(f"{key}.kind", region.kind, allowed)
             if region.kind != "pmem" and region.namespace is not None:
                 raise self._fail(f"{key}.namespace", region.namespace, 'expected only with kind = "pmem"')
             online_type = None if region.online_type is None else ONLINE_TYPES[region.online_type]
@@ -516,7 +519,7 @@ class MachineDescription:
             if name not in MODULE_KINDS:
                 allowed = f"expected one of {', '.join(sorted(MODULE_KINDS))}"
                 raise self._fail(f"kernel.out_of_tree_modules[{number}]", name, allowed)
-        return Config(**msgspec.structs.asdict(section), cxl=self._description.cxl is not None)
+        return Config(**msgspec.structs.asdict(section))
 
     def _modules(self) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
         for number, line in enumerate(self._description.modules):
@@ -526,6 +529,8 @@ class MachineDescription:
                 raise self._fail(f"modules[{number}]", line, f"expected one of {', '.join(sorted(MODULE_KINDS))}")
             if kind.wants_memory_hotplug and not self._description.kernel.memory_hotplug:
                 raise self._fail(f"modules[{number}]", line, "needs kernel.MEMORY_HOTPLUG = true")
+            if name.replace("-", "_") in CXL_MODULES and self._description.cxl is None:
+                raise self._fail(f"modules[{number}]", line, "needs CXL hardware: a table [cxl]")
             parameters = []
             for word in words:
                 key, equals, value = word.partition("=")

@@ -101,17 +101,23 @@ CXL_VERSION: Version = (85,)
 """The version of cxl that sessions were recorded with."""
 
 
+def has_recorded_cxl() -> bool:
+    """Whether the recorded version of cxl, or a newer one, is installed."""
+    path = which("cxl")
+    if path is None:
+        return False
+    done = subprocess.run([path, "version"], capture_output=True, text=True, check=False)
+    return version_of(f"cxl-{done.stdout.strip()}") >= CXL_VERSION
+
+
 @functools.cache
 def cxl_folder() -> Path | None:
     """The folder of the recorded version of cxl; None if it is installed, or no newer one than the installed is there.
 
     The lab's guests have it. Where the lab has unpacked its tools, a starter runs that one.
     """
-    path = which("cxl")
-    if path is not None:
-        done = subprocess.run([path, "version"], capture_output=True, text=True, check=False)
-        if version_of(f"cxl-{done.stdout.strip()}") >= CXL_VERSION:
-            return None
+    if has_recorded_cxl():
+        return None
     root = images.tools_folder()
     if not (root / "usr/bin/cxl").is_file():
         return None

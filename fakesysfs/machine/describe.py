@@ -333,9 +333,6 @@ class MachineDescription:
             if region.kind == "pmem" and device_size is not None:
                 allowed = 'not allowed with kind = "pmem": such a region is one device'
                 raise self._fail(f"{key}.device_size", region.device_size, allowed)
-            if region.kind == "cxl" and file.cxl is not None:
-                allowed = "not allowed beside [cxl]: make a region of its devices"
-                raise self._fail(f"{key}.kind", region.kind, allowed)
             if region.kind != "pmem" and region.namespace is not None:
                 raise self._fail(f"{key}.namespace", region.namespace, 'expected only with kind = "pmem"')
             online_type = None if region.online_type is None else ONLINE_TYPES[region.online_type]
@@ -392,6 +389,10 @@ class MachineDescription:
         section = self._description.cxl
         if section is None:
             return None
+        for number, region in enumerate(self._description.dax_region):
+            if region.kind == "cxl":
+                allowed = "not allowed beside [cxl]: make a region of its devices"
+                raise self._fail(f"dax_region[{number}].kind", region.kind, allowed)
         windows: list[CxlWindow] = []
         named = [*taken]
         for number, window in enumerate(section.windows):

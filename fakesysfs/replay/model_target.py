@@ -87,10 +87,12 @@ def with_memdevs(machine: str, memdevs: Mapping[str, str], operations: Sequence[
         endpoint = _ENDPOINT.fullmatch(operation.get("path", ""))
         if endpoint is not None and "target" in operation:
             endpoints.setdefault(int(endpoint[1]), operation["target"].rpartition("/")[2])
+    cxl = load(machine).setup().cxl
+    others = [device.path[-1] for device in (cxl.devices if cxl else ()) if device.path[-1] not in addresses.values()]
     probed = [name for name in (*(endpoints[key] for key in sorted(endpoints)), *bound, *names) if name in addresses]
     lines = (
-        f"extends = {json.dumps(machine)}", "[cxl]", f"memdevs = {json.dumps([*addresses.values()])}",
-        f"probe_order = {json.dumps([addresses[name] for name in dict.fromkeys(probed)])}",
+        f"extends = {json.dumps(machine)}", "[cxl]", f"memdevs = {json.dumps([*addresses.values(), *others])}",
+        f"probe_order = {json.dumps([*(addresses[name] for name in dict.fromkeys(probed)), *others])}",
         "[kernel]", *(f"{key} = {major}" for key, major in _majors(operations).items()),
     )  # fmt: skip
     path = folder / f"{machine}.toml"

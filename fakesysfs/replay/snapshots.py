@@ -179,7 +179,8 @@ def _compared_lines(path: str, text: str) -> list[str]:
 def _extra(target: Target, snapshot: Snapshot) -> list[str]:
     wanted = snapshot.entries
     found: list[str] = []
-    roots, modules = ROOTS, MODULES
+    roots: tuple[str, ...] = ROOTS
+    modules: tuple[str, ...] = MODULES
     if snapshot.header["profile"].endswith("-cxl"):  # other roots were recorded, of these only some
         roots = tuple(root for root in ROOTS if root in wanted)
         modules = tuple(module for module in MODULES if f"/sys/module/{module}" in wanted)

@@ -29,6 +29,7 @@ from fakesysfs.kernfs.tree import NameChange, Tree
 from fakesysfs.kernfs.user_entries import UserEntries, entries_made_by_users
 from fakesysfs.ops import sched
 from fakesysfs.procfs import root as procfs_root
+from fakesysfs.sysfs import cxl as sysfs_cxl
 from fakesysfs.sysfs import root as sysfs_root
 from fakesysfs.sysfs.changes import Changes
 
@@ -61,6 +62,10 @@ _MOUNTPOINTS = ("pts", "shm", "mqueue", "char", ".fakesysfs")
 def _dax_nodes(kernel: Kernel) -> dict[str, tuple[Kobject, int, int, int]]:
     major = kernel.config.dax_major
     return {name: (device, 0o600, major, device.minor) for name, device in kernel.dax_bus.devices.items()}  # type: ignore[attr-defined]
+
+
+def _cxl_nodes(kernel: Kernel) -> dict[str, tuple[Kobject, int, int, int]]:
+    return {name: (memdev, 0o600, memdev.major, memdev.id) for name, memdev in sysfs_cxl.memdevs(kernel).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +104,16 @@ def _made_in_dev(dev: _Devtmpfs) -> UserEntries:
 
 
 @lru_cache(maxsize=8)
-def _tables(*, memory_hotplug: bool, numa_migration: bool, whole_dev: bool) -> StaticTables[Any]:
+def _tables(*, memory_hotplug: bool, numa_migration: bool, has_cxl: bool, whole_dev: bool) -> StaticTables[Any]:
     """The tables of the static directories. Nothing else of a machine or a kernel changes them.
 
     To make them takes more than twice as long as a boot with them.
     """
     tables = StaticTables[Any]()
-    sysfs_root.declare(tables, memory_hotplug=memory_hotplug, numa_migration=numa_migration)
+    sysfs_root.declare(tables, memory_hotplug=memory_hotplug, numa_migration=numa_migration, has_cxl=has_cxl)
     procfs_root.declare(tables)
+    if has_cxl:
+        tables.declare("/dev/cxl", (DeviceNodes(of=lambda dev: _cxl_nodes(dev.kernel)),))
     _declare_dev(tables, whole=whole_dev)
     control_root.declare(tables)
     return tables
@@ -151,6 +158,7 @@ class Sysroot:
         self.machine_text = machine.text
         self.profile = profile
         self.journal = CallJournal(lambda: self.kernel.printk.clock())  # noqa: PLW0108  each reset makes another kernel
+        self._run_in_background: Callable[[sched.Operation[None]], None] | None = None
         self._collecting = False
         self._changes: list[NameChange] = []
         self._root = Directory(FIRST_SERIAL - 1, ROOT_KIND, None)
@@ -180,6 +188,13 @@ class Sysroot:
         mount on, and links and directories can be made in it.
         """
         return cls(machine, profile, uid=uid, gid=gid, now_ns=now_ns, whole_dev=whole_dev)
+
+    def run_in_background(self, start: Callable[[sched.Operation[None]], None] | None) -> None:
+        """Have the kernel's own work run beside the operations of users: `start` begins one.
+
+        None: it is a part of the operation that causes it.
+        """
+        self._run_in_background = self.kernel.background = start
 
     def static_directories(self) -> dict[str, Directory]:
         """The directories that stand for no object of the kernel, by path."""
@@ -217,6 +232,7 @@ class Sysroot:
             self._changes += [NameChange(dev, os.fsencode(name)) for name in nodes | {*_dax_nodes(self.kernel)}]
             self._changes.append(NameChange(dev, None, directories=True))
             self._changes += [NameChange(ino, None, directories=True) for ino in changed]
+        self.kernel.background = self._run_in_background
         if self.on_reset is not None:
             self.on_reset()
         old.shut_down()
@@ -231,6 +247,7 @@ class Sysroot:
         tables = _tables(
             memory_hotplug=kernel.config.memory_hotplug,
             numa_migration=kernel.config.numa_migration,
+            has_cxl=kernel.cxl is not None,
             whole_dev=self._whole_dev,
         )
         control = Control(kernel, self, tables.kinds["/control"])

@@ -36,7 +36,7 @@ from fakesysfs.replay import kernel_target, model_target, normalise, record, sna
 from fakesysfs.replay.cli import counted
 from fakesysfs.replay.recording import Snapshot, find
 from fakesysfs.replay.recording import load as recording_of
-from fakesysfs.sysfs import dax, debugfs, memory, module, nd, node
+from fakesysfs.sysfs import cxl, dax, debugfs, memory, module, nd, node
 from fakesysfs.sysroot import Sysroot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,10 +54,27 @@ PATTERNS = {
     dax.DAX_MAPPING: "/sys/bus/dax/devices/daxX.Y/mappingN",
     dax.PLATFORM_DEVICE: "/sys/devices/platform/DEVICE",
     dax.CXL_DEVICE: "/sys/bus/cxl/devices/DEVICE",
+    cxl.CXL_BUS: "/sys/bus/cxl",
+    cxl.CXL_PORT: "/sys/bus/cxl/devices/portN",
+    cxl.CXL_ROOT_DECODER: "/sys/bus/cxl/devices/decoder0.N",
+    cxl.CXL_SWITCH_DECODER: "/sys/bus/cxl/devices/decoderP.N",
+    cxl.CXL_ENDPOINT_DECODER: "/sys/bus/cxl/devices/decoderE.N",
+    cxl.CXL_REGION: "/sys/bus/cxl/devices/regionN",
+    cxl.CXL_DAX_REGION: "/sys/bus/cxl/devices/dax_regionN",
+    cxl.CXL_PLAIN_DEVICE: "/sys/bus/cxl/devices/pmem_regionN",
+    cxl.CXL_MEMDEV: "/sys/bus/cxl/devices/memN",
+    cxl.FIRMWARE_UPLOAD: "/sys/bus/cxl/devices/memN/firmware/memN",
+    cxl.CXL_DEBUGFS: f"{debugfs.PATH}/cxl/DEVICE",
+    cxl.ACPI_CXL_DEVICE: "/sys/devices/platform/ACPI0017:00",
+    cxl.WAKEUP_SOURCE: "/sys/devices/platform/ACPI0017:00/wakeup/wakeupN",
+    cxl.ACPI_DEVICE: "/sys/devices/LNXSYSTM:00/DEVICE",
+    cxl.PCI_HOST_BRIDGE: "/sys/devices/pciDOMAIN:BUS",
+    cxl.PCI_DEVICE: "/sys/bus/pci/devices/DEVICE",
     nd.ND_DEVICE: "/sys/bus/nd/devices/DEVICE",
     dax.DRIVER: "/sys/bus/BUS/drivers/DRIVER",
     dax.BUS: "/sys/bus/BUS",
     module.MODULE: "/sys/module/MODULE",
+    module.BUILT_IN_MODULE: "/sys/module/BUILT_IN",
     debugfs.NOTIFIER_ERROR_INJECT: f"{debugfs.PATH}/notifier-error-inject",
     debugfs.NOTIFIER_ERR_INJECT: f"{debugfs.PATH}/notifier-error-inject/CHAIN",
     debugfs.NOTIFIER_ERR_INJECT_ACTION: f"{debugfs.PATH}/notifier-error-inject/CHAIN/actions/EVENT",
@@ -70,7 +87,7 @@ STATES = (DAX_KMEM_UNPLUGGED, *Mmop)
 
 def static_directories() -> Iterator[tuple[str, tuple[Entry[Any], ...]]]:
     """The directories that stand for no object, by path."""
-    sysroot = Sysroot.boot(load("default"), next(iter(PROFILES.values())))
+    sysroot = Sysroot.boot(load("cxl-server"), next(iter(PROFILES.values())))
     for path, directory in sysroot.static_directories().items():
         yield path, directory.kind.entries
 
@@ -226,6 +243,9 @@ def machines() -> str:
         ("The file", describe._File),  # noqa: SLF001  the form of the whole file
         ("`[[node]]`", describe.NodeSection),
         ("`[[dax_region]]`", describe.DaxRegionSection),
+        ("`[cxl]`", describe.CxlSection),
+        ("`windows = [...]` of `[cxl]`", describe.CxlWindowSection),
+        ("`devices = [...]` of `[cxl]`", describe.CxlDeviceSection),
         ("`[[hmat]]`", describe.Hmat),
         ("`reserved = [...]`", describe.Reserved),
         ("`iomem = [...]`", describe.Iomem),

@@ -266,6 +266,7 @@ HIDDEN: dict[tuple[str, str], tuple[object, object, object]] = {
     ("counters", "text"): ("nr_free_pages 5\n", "", "nr_memmap_pages 5\n"),
     ("managed pages", "text"): ("        managed  5\n", "        managed  6\n", "        present  5\n"),
     ("modules' messages", "stderr"): ("modprobe: FATAL", "", None),
+    ("keys of persistent memory", "stderr"): ("No TPM handle discovered.\n", "", "No region discovered.\n"),
 }
 """Each entry: an answer, another one that is equal with it, and one that must stay different."""
 
@@ -1238,3 +1239,35 @@ def test_on_the_model_a_changed_line_is_found(tmp_path: Path) -> None:
     after = load(path)
     assert isinstance(after, Session)
     assert cli.replay(after).reproduced < before.reproduced
+
+
+def test_a_snapshot_belongs_to_the_session_that_names_it(tmp_path: Path) -> None:
+    """Its machine has the numbers of that session, and has done what stands before the note."""
+    devices = "/sys/bus/cxl/devices"
+    path = f"{devices}/decoder2.0/mode"
+    memdevs = {
+        "mem0": "/sys/devices/pci0000:0c/0000:0c:01.0/0000:0e:00.0/mem0",
+        "mem1": "/sys/devices/pci0000:0c/0000:0c:00.0/0000:0d:00.0/mem1",
+    }
+    session = [
+        {"op": "header", "profile": "7.3-cxl", "name": "x", "variant": "t2", "memdevs": memdevs},
+        {"op": "sh", "i": 1, "cmd": "modprobe cxl_acpi", "rc": 0, "stdout": "", "stderr": ""},
+        {"op": "sh", "i": 2, "cmd": "modprobe cxl_pci", "rc": 0, "stdout": "", "stderr": ""},
+        {"op": "collect", "i": 3, "text": "", "uevents": [], "dmesg": []},
+        {"op": "write", "i": 4, "path": path, "data": "ram\n", "len": 4, "flags": 1, "off": None, "ret": 4},
+        {"op": "note", "i": 5, "text": "snapshot 01-ram.jsonl"},
+        {"op": "sh", "i": 6, "cmd": "rmmod cxl_pci", "rc": 0, "stdout": "", "stderr": ""},
+    ]
+    link = {"mode": "0777", "size": 0, "uid": 0, "gid": 0, "nlink": 1, "type": "symlink"}
+    snapshot = [
+        {"header": 1, "profile": "7.3-cxl", "name": "01-ram"},
+        {"path": path, **link, "mode": "0644", "size": 4096, "type": "file", "content": "ram\n"},
+        {"path": f"{devices}/mem0", "target": f"../../..{memdevs['mem0'].removeprefix('/sys')}", **link},
+    ]
+    for name, lines in (("sessions/x.jsonl", session), ("snapshots/01-ram.jsonl", snapshot)):
+        file = tmp_path / name
+        file.parent.mkdir()
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    report = cli.replay(load(tmp_path / "snapshots/01-ram.jsonl"))
+    assert list(report.details()) == []
+    assert report.count(Kind.REPRODUCED) == len(snapshot) - 1

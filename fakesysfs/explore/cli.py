@@ -143,11 +143,20 @@ def _new_search(
 ) -> Search | ReducedSearch | ShardedSearch:
     # --always sees the machine between two steps that commute.
     reduction = reduction and not scenario.task.always
-    preemptions, limit, seconds = scenario.bounds.preemptions, scenario.bounds.limit, scenario.bounds.seconds
-    bounds = {"preemptions": preemptions, "limit": limit, "seconds": seconds, "longest": LONGEST, "told": told}
+    bounds = scenario.bounds
+    preemptions, limit, seconds = bounds.preemptions, bounds.limit, bounds.seconds
     if shard is not None:
-        return ShardedSearch(shard, reduction=reduction, **bounds)
-    return (ReducedSearch if reduction else Search)(**bounds)
+        return ShardedSearch(
+            shard,
+            reduction=reduction,
+            preemptions=preemptions,
+            limit=limit,
+            seconds=seconds,
+            longest=LONGEST,
+            told=told,
+        )
+    kind = ReducedSearch if reduction else Search
+    return kind(preemptions=preemptions, limit=limit, seconds=seconds, longest=LONGEST, told=told)
 
 
 def _report(options: argparse.Namespace, scenario: Scenario, explored: Explored) -> int:

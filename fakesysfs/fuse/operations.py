@@ -13,7 +13,7 @@ import select
 import stat
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
@@ -67,6 +67,14 @@ class Mountable(Protocol):
         """Where refused system calls and traced writes are written down."""
 
 
+@runtime_checkable
+class WorksInBackground(Protocol):
+    """What is mounted and does work that no request asks for."""
+
+    def run_in_background(self, start: Callable[[Operation[None]], None] | None) -> None:
+        """Have this work run beside the operations of users: `start` begins one."""
+
+
 class _Open:
     """An open attribute and the process that opened it: read(2) and write(2) come without their caller (pyfuse3).
 
@@ -97,6 +105,7 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
 
     def __init__(self, sysroot: Mountable, ready: Callable[[], None], uevents: UeventBarrier | None = None) -> None:
+        self.sysroot = sysroot
         self._tree = tree = sysroot.tree
         self._journal = sysroot.journal
         self.uevents = uevents
@@ -129,6 +138,15 @@ class Operations(pyfuse3.Operations):
     def tracer(self) -> Tracer | None:
         """Who is told of the calls on files."""
         return self._tree.tracer
+
+    async def work(self, operation: Operation[None]) -> None:
+        """Run work of the kernel that no request waits for, and have the host forget what it changed."""
+        try:
+            await self.driver.drive(operation, 0, 0)
+        except Exception:
+            log.exception("bug: work of the kernel in the background failed")
+        if self.invalidator.unsettled:
+            await self.invalidator.flush()
 
     def init(self) -> None:
         """The host is there."""

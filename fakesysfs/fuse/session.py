@@ -26,7 +26,7 @@ from fakesysfs.fuse.handler import RESERVE
 from fakesysfs.fuse.memory import keep_heap
 from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.fuse.mount_table import has_device, mounted_at
-from fakesysfs.fuse.operations import Mountable, Operations
+from fakesysfs.fuse.operations import Mountable, Operations, WorksInBackground
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.ops.trace import Tracer
 
@@ -119,7 +119,7 @@ async def _serve(
             async with trio.open_nursery() as nursery:
                 if gate is not None:
                     nursery.start_soon(gate.run)
-                await _serve_mount(operations, point, allow_other, private, signals, table)
+                await _serve_mount(operations, point, allow_other, private, signals, table, gate)
                 nursery.cancel_scope.cancel()
         finally:
             operations.invalidator.abandon()
@@ -132,6 +132,7 @@ async def _serve_mount(
     private: bool,  # noqa: FBT001
     signals: AsyncIterator[int],
     table: _MountTable,
+    gate: Gate | None,
 ) -> None:
     _mount(operations, point, allow_other, private)
     mount = mounted_at(point)
@@ -153,6 +154,9 @@ async def _serve_mount(
                     nursery.start_soon(end_after, reach.until_unreachable, device)
             if operations.tracer is not None:
                 nursery.start_soon(_flush_trace, operations.tracer)
+            if gate is None and isinstance(operations.sysroot, WorksInBackground):
+                # An explorer steps through programs only: the kernel's own work is part of the write that caused it.
+                operations.sysroot.run_in_background(lambda work: nursery.start_soon(operations.work, work))
             if operations.uevents is not None:
                 nursery.start_soon(operations.uevents.run, operations.invalidator.flush)
             await pyfuse3.main(max_tasks=MAX_TASKS)

@@ -20,6 +20,7 @@ class Config:
     movable_node: bool = False
     kernel_allocations_on_hotplugged_nodes: bool = True
     dax_major: int = 254
+    cxl_major: int = 249
     nr_cpus: int = 8192
     max_numnodes: int = 1024
     cmdline: str = ""

@@ -17,7 +17,17 @@ from fakesysfs.kernel.printk import WARNING, Printk
 from fakesysfs.kernel.profile import Profile
 from fakesysfs.kernel.uevent import Uevents
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.sched import Answer, LockObservers, Mutex, Preemption, Signals, Wait, ask
+from fakesysfs.ops.sched import (
+    Answer,
+    LockObservers,
+    Mutex,
+    Operation,
+    Preemption,
+    Signals,
+    Wait,
+    WaitQueue,
+    ask,
+)
 from fakesysfs.ops.trace import Tracer
 
 FIRST_SERIAL = 2
@@ -66,6 +76,11 @@ class Core:
         """Called with the node of a device that a driver is about to probe."""
         self.tracer: Tracer | None = None
         """Who is told of changes of memory blocks; None: nobody traces."""
+        self.background: Callable[[Operation[None]], None] | None = None
+        """Runs an operation beside the others. None: the operation that schedules it runs it at its own end."""
+        self._scheduled: deque[Operation[None]] = deque()
+        self._working = 0
+        self._idle = WaitQueue()
 
     # Identity and observers -----------------------------------------------------------------------
 
@@ -103,6 +118,37 @@ class Core:
         self.generation += 1
         for observer in self._observers:
             observer(what, kobj, first, last)
+
+    # Work in the background -----------------------------------------------------------------------
+
+    def schedule(self, operation: Operation[None]) -> None:
+        """Have an operation run in the background (kernel/async.c, kernel/workqueue.c)."""
+        self._working += 1
+        if self.background is None:
+            self._scheduled.append(operation)
+        else:
+            self.background(self._work(operation))
+
+    async def run_scheduled(self) -> None:
+        """Run what was scheduled and nothing else runs. Operations that may schedule something end with it."""
+        while self._scheduled:
+            await self._work(self._scheduled.popleft())
+
+    async def flush_scheduled(self) -> None:
+        """Wait until all that was scheduled is done (flush_workqueue)."""
+        await self.run_scheduled()
+        while self._working:
+            await ask(Wait("flush_workqueue", self._idle))
+
+    async def _work(self, operation: Operation[None]) -> None:
+        try:
+            await operation
+        except KernelError as error:
+            self.note_ignored(error)
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._idle.wake_all()
 
     # Errors and warnings --------------------------------------------------------------------------
 

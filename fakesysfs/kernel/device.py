@@ -97,6 +97,8 @@ class Driver:
     name = ""
     suppress_bind_attrs = False
     """The driver's directory has neither bind nor unbind."""
+    probe_async = False
+    """Its devices are probed in the background (PROBE_PREFER_ASYNCHRONOUS)."""
 
     def __init__(self, bus: Bus, module: str) -> None:
         self.kernel = bus.kernel
@@ -155,8 +157,15 @@ class Bus:
         self.kernel.changed("device", device)
         device.uevent("add")
         if self.autoprobe:
-            for driver in list(self.drivers.values()):
-                if device.driver is None and driver.matches(device):
+            await self.device_attach(device)
+
+    async def device_attach(self, device: Device) -> None:
+        """Let the drivers that match take a device (__device_attach)."""
+        for driver in list(self.drivers.values()):
+            if device.driver is None and driver.matches(device):
+                if driver.probe_async:
+                    self.kernel.schedule(self._attach_quietly(driver, device))
+                else:
                     await self._attach_quietly(driver, device)
 
     async def remove(self, device: Device) -> None:
@@ -184,7 +193,9 @@ class Bus:
         self.kernel.register(driver)
         self.drivers[driver.name] = driver
         self.kernel.changed("driver", driver)
-        if self.autoprobe:
+        if self.autoprobe and driver.probe_async:
+            self.kernel.schedule(self.driver_attach(driver))
+        elif self.autoprobe:
             await self.driver_attach(driver)
         if self.kernel.booted:
             self.kernel.uevents.send("add", driver.devpath, "drivers")
@@ -294,6 +305,7 @@ class Bus:
         if device is None or not driver.matches(device):
             raise KernelError(errno.ENODEV, f"{driver.name} matches no device {word_of(buffer)!r}", "bind_store")
         await self.attach(driver, device)
+        await self.kernel.run_scheduled()
 
     async def unbind_store(self, driver: Driver, buffer: bytes) -> None:
         """A write to drivers/X/unbind (unbind_store).
@@ -304,6 +316,7 @@ class Bus:
         if device is None or device.driver is not driver:
             raise KernelError(errno.ENODEV, f"{word_of(buffer)!r} is not bound to {driver.name}", "unbind_store")
         await self.detach(device)
+        await self.kernel.run_scheduled()
 
     async def drivers_probe_store(self, buffer: bytes) -> None:
         """A write to drivers_probe (drivers_probe_store).
@@ -313,9 +326,8 @@ class Bus:
         device = self.find_device(buffer)
         if device is None:
             raise KernelError(errno.ENODEV, f"no device {word_of(buffer)!r}", "drivers_probe_store")
-        for driver in list(self.drivers.values()):
-            if device.driver is None and driver.matches(device):
-                await self._attach_quietly(driver, device)
+        await self.device_attach(device)
+        await self.kernel.run_scheduled()
 
     def drivers_autoprobe_store(self, buffer: bytes) -> None:
         """A write to drivers_autoprobe: a first byte '0' clears, anything else sets.

@@ -21,6 +21,13 @@ class Ida:
         self._taken.add(number)
         return number
 
+    def take_number(self, number: int) -> int:
+        """Take this number if it is free, else the lowest free one."""
+        if number in self._taken:
+            return self.take()
+        self._taken.add(number)
+        return number
+
     def release(self, number: int) -> None:
         """Give a number back."""
         self._taken.discard(number)

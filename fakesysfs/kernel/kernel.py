@@ -14,10 +14,18 @@ from typing import Protocol
 from fakesysfs.kernel import e820
 from fakesysfs.kernel.core import FIRST_SERIAL, Core
 from fakesysfs.kernel.cpu import Cpu
+from fakesysfs.kernel.cxl.acpi import CxlHardware
+from fakesysfs.kernel.cxl.core.port import CxlBus
+from fakesysfs.kernel.cxl.mem import CxlMemDriver
+from fakesysfs.kernel.cxl.pci import CxlPci
+from fakesysfs.kernel.cxl.pmem import CxlNvdimmBridgeDriver, CxlNvdimmDriver, CxlPmemRegionDriver
+from fakesysfs.kernel.cxl.port import CxlPortDriver
+from fakesysfs.kernel.cxl.region import CxlRegionDriver
 from fakesysfs.kernel.cxl_test import CxlRegions
 from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
+from fakesysfs.kernel.dax.cxl import CxlDaxRegionDriver
 from fakesysfs.kernel.dax.device import DeviceDax, FsdevDax, page_map_node
-from fakesysfs.kernel.dax.hmem import CxlDaxRegion, Hmem, HmemPlatform
+from fakesysfs.kernel.dax.hmem import Hmem, HmemPlatform
 from fakesysfs.kernel.dax.kmem import Kmem, check_kmem_protected
 from fakesysfs.kernel.dax.pmem import (
     DaxPmem,
@@ -69,9 +77,10 @@ class Kernel(Core):
         )
         self.allocate_for_probe = self.memory_hotplug.kernel_pages.probe
         self.platform_bus = Bus(self, "platform")
-        self.cxl_bus = Bus(self, "cxl")
+        self.cxl_bus = CxlBus(self)
         self.dax_bus = DaxBus(self, self.memory_hotplug)
         self.buses: dict[str, Bus] = {bus.name: bus for bus in (self.platform_bus, self.cxl_bus, self.dax_bus)}
+        self.pci_bus: Bus | None = None
         self.autoprobe_off: set[str] = set()
         """Buses without drivers (memory, node) with drivers_autoprobe 0, which has no effect."""
         self.dax_minors = self.dax_bus.minors
@@ -96,6 +105,10 @@ class Kernel(Core):
         )
         self._error_inject = NotifierErrorInject(self, self.memory_hotplug)
         self._cxl = CxlRegions(setup, self.platform_bus, self.cxl_bus, self.memregions, self.nodes)
+        self.cxl: CxlHardware | None = None
+        if setup.cxl is not None:
+            pci = self.pci_bus = self.buses["pci"] = Bus(self, "pci")
+            self.cxl = CxlHardware(self, setup.cxl, self.platform_bus, pci, self.cxl_bus, self.iomem, self.memregions)
         self.modules = Modules(self, MODULE_KINDS, self._module_code())
 
     def _module_code(self) -> Mapping[str, ModuleCode]:
@@ -119,7 +132,7 @@ class Kernel(Core):
             "fsdev_dax": ModuleCode(lambda module: [FsdevDax(dax, module.name, iomem, nodes, pages)]),
             "kmem": ModuleCode(lambda module: [Kmem(dax, module.name, nodes, self.tiers, iomem, block_size)]),
             "dax_hmem": ModuleCode(dax_hmem, exit=dax_hmem_exit),
-            "dax_cxl": ModuleCode(lambda module: [CxlDaxRegion(cxl, module.name, dax)]),
+            "dax_cxl": ModuleCode(lambda module: [CxlDaxRegionDriver(cxl, module.name, dax)]),
             "cxl_test": ModuleCode(init=self._cxl.module_init, exit=self._cxl.module_exit),
             "libnvdimm": ModuleCode(nvdimm.drivers, exit=nvdimm.exit),
             "nd_btt": ModuleCode(),
@@ -128,8 +141,26 @@ class Kernel(Core):
             ),
             "nd_pmem": ModuleCode(lambda module: [NdPmem(nvdimm.bus, module.name, iomem, dax.minors)]),
             "dax_pmem": ModuleCode(lambda module: [DaxPmem(nvdimm.bus, module.name, dax, iomem)]),
+            **self._cxl_module_code(nvdimm),
             "notifier_error_inject": ModuleCode(init=inject.init, exit=inject.exit),
             "memory_notifier_error_inject": ModuleCode(init=inject.memory_init, exit=inject.memory_exit),
+        }
+
+    def _cxl_module_code(self, nvdimm: Libnvdimm) -> Mapping[str, ModuleCode]:
+        hardware, pci, cxl = self.cxl, self.pci_bus, self.cxl_bus
+        if hardware is None or pci is None:
+            return {}
+        return {
+            "cxl_acpi": ModuleCode(lambda module: [hardware.acpi_driver(module)]),
+            "cxl_mem": ModuleCode(lambda module: [CxlMemDriver(cxl, module.name, hardware.topology, self.iomem)]),
+            "cxl_pci": ModuleCode(lambda module: [CxlPci(pci, module.name, cxl)]),
+            "cxl_pmem": ModuleCode(
+                lambda module: [
+                    CxlNvdimmBridgeDriver(cxl, module.name, nvdimm.bus),
+                    CxlNvdimmDriver(cxl, module.name),
+                    CxlPmemRegionDriver(cxl, module.name, self.iomem),
+                ]
+            ),
         }
 
     # Boot and end ---------------------------------------------------------------------------------
@@ -141,6 +172,10 @@ class Kernel(Core):
         for name in self.setup.platform_devices:
             await self.platform_bus.add(PlatformDevice(self.platform_bus, name, name.removesuffix(".0")))
         await self._cxl.boot()
+        if self.cxl is not None:
+            await self.modules.add_built_in("cxl_port", CxlPortDriver(self.cxl_bus, "cxl_port"))
+            await self.modules.add_built_in("cxl_core", CxlRegionDriver(self.cxl_bus, "cxl_core"))
+            await self.cxl.boot()
         self.booted = True
         for name, parameters in self.setup.modules:
             await self.modules.load(name, dict(parameters))

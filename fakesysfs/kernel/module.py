@@ -35,6 +35,17 @@ class Module:
         return kstrtobool(self.parameters[name].encode(), "param_set_bool")
 
 
+@dataclass(slots=True, eq=False)
+class BuiltInModule:
+    """A part of the kernel with a driver."""
+
+    name: str
+    kernel: Core
+    driver: Driver
+    serial: int = 0
+    index: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ModuleKind:
     """What the module's file says: the modules that it needs, its parameters with defaults."""
@@ -74,10 +85,19 @@ class Modules:
     """The loaded modules of one kernel, in the order of loading."""
 
     def __init__(self, core: Core, kinds: Mapping[str, ModuleKind], code: Mapping[str, ModuleCode]) -> None:
+        """`code` lacks the modules for hardware that the machine lacks."""
         self._core = core
         self.kinds = kinds
         self._code = code
         self.loaded: dict[str, Module] = {}
+        self.built_in: dict[str, BuiltInModule] = {}
+        """Parts of the kernel that have drivers, by the name under which /sys/module shows them."""
+
+    async def add_built_in(self, name: str, driver: Driver) -> None:
+        """Register a driver that is part of the kernel (kernel/params.c, lookup_or_create_module_kobject)."""
+        module = self.built_in[name] = BuiltInModule(name, self._core, driver, self._core.new_serial())
+        self._core.register(module)
+        await driver.bus.register_driver(driver)
 
     async def load(self, name: str, parameters: Mapping[str, str | None] | None = None) -> None:
         """Load a module and the modules that it needs, as modprobe does.
@@ -91,8 +111,8 @@ class Modules:
         """
         name = name.replace("-", "_")
         kind = self.kinds.get(name)
-        if kind is None or not self._is_built(kind):
-            known = ", ".join(sorted(name for name, other in self.kinds.items() if self._is_built(other)))
+        if kind is None or not self._is_built(name):
+            known = ", ".join(sorted(filter(self._is_built, self.kinds)))
             raise KernelError(errno.ENOENT, f"unknown module {name!r} (choose from {known})", "load_module")
         if name in self.loaded:
             return
@@ -112,6 +132,7 @@ class Modules:
         if code.init is not None:
             await code.init(module)
         core.uevents.send("add", f"/module/{name}", "module")
+        await core.run_scheduled()
 
     def _parse_args(self, name: str, kind: ModuleKind, parameters: Mapping[str, str | None]) -> dict[str, str]:
         """The values of the known parameters (kernel/params.c, parse_args).
@@ -133,9 +154,9 @@ class Modules:
             given[key] = value
         return given
 
-    def _is_built(self, kind: ModuleKind) -> bool:
-        """Does the kernel's configuration include the module?"""
-        return self._core.config.memory_hotplug or not kind.wants_memory_hotplug
+    def _is_built(self, name: str) -> bool:
+        """Does the kernel's configuration include the module, and the machine what it is for?"""
+        return name in self._code and (self._core.config.memory_hotplug or not self.kinds[name].wants_memory_hotplug)
 
     def is_out_of_tree(self, name: str) -> bool:
         """Was the module built outside of the kernel's tree, on every kernel or on this one?"""
@@ -173,6 +194,7 @@ class Modules:
         for driver in reversed(list(module.drivers)):
             await driver.bus.unregister_driver(driver)
         module.drivers.clear()
+        await core.run_scheduled()
         del self.loaded[name]
         core.changed("module", module)
         core.uevents.send("remove", f"/module/{name}", "module")

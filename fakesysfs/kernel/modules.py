@@ -15,6 +15,10 @@ MODULE_KINDS: Mapping[str, ModuleKind] = {
     "kmem": ModuleKind(wants_memory_hotplug=True),
     "dax_hmem": ModuleKind(parameters={"region_idle": "N"}),
     "dax_cxl": ModuleKind(needs=("dax_hmem",), import_ns="CXL"),
+    "cxl_acpi": ModuleKind(needs=("cxl_pmem",), import_ns="CXL"),
+    "cxl_mem": ModuleKind(import_ns="CXL"),
+    "cxl_pci": ModuleKind(needs=("cxl_mem",), import_ns="CXL"),
+    "cxl_pmem": ModuleKind(needs=("libnvdimm",), import_ns="CXL"),
     "cxl_test": ModuleKind(out_of_tree=True),
     "libnvdimm": ModuleKind(core_size=110592, import_ns="DEVMEM"),
     "nd_btt": ModuleKind(needs=("libnvdimm",), core_size=24576),
@@ -29,3 +33,6 @@ MODULE_KINDS: Mapping[str, ModuleKind] = {
         wants_memory_hotplug=True,
     ),
 }
+
+CXL_MODULES = frozenset({"cxl_acpi", "cxl_mem", "cxl_pci", "cxl_pmem"})
+"""The modules for CXL hardware. A machine without such hardware lacks them."""

@@ -27,6 +27,10 @@ class Resource:
         """Bytes."""
         return self.end - self.start + 1
 
+    def is_larger(self, start: int, end: int) -> bool:
+        """Does a range lie within this one, which is larger?"""
+        return self.start <= start and end <= self.end and self.size > end - start + 1
+
     def __lt__(self, other: Resource) -> bool:
         return self.start < other.start
 
@@ -96,3 +100,45 @@ class IomemResource(Resource):
                 yield from below(child, depth + 1)
 
         yield from below(self, 0)
+
+    # Windows and regions of CXL --------------------------------------------------------------------------------------
+
+    def insert(self, start: int, end: int, name: str, parent: Resource | None = None) -> Resource:
+        """Insert a resource that is not busy; what lies in it becomes its child (insert_resource).
+
+        `parent` is the resource that it goes into; None means the innermost larger one.
+        """
+        if parent is None:
+            parent = self
+            while inner := next((child for child in parent.children if child.is_larger(start, end)), None):
+                parent = inner
+        resource = Resource(start, end, name, busy=False, parent=parent)
+        resource.children = [child for child in parent.children if start <= child.start and child.end <= end]
+        for child in resource.children:
+            parent.children.remove(child)
+            child.parent = resource
+        insort(parent.children, resource)
+        return resource
+
+    def remove(self, resource: Resource) -> None:
+        """Remove a resource; what lies in it goes to the one around it (remove_resource)."""
+        parent = resource.parent
+        assert parent is not None
+        parent.children.remove(resource)
+        for child in resource.children:
+            child.parent = parent
+            insort(parent.children, child)
+        resource.children = []
+        resource.parent = None
+
+    def free_within(self, resource: Resource, size: int, align: int) -> int | None:
+        """The start of the first aligned hole of that size in a resource, None if there is no such hole.
+
+        alloc_free_mem_region.
+        """
+        at = -(-resource.start // align) * align
+        for child in resource.children:
+            if child.start >= at + size:
+                break
+            at = max(at, -(-(child.end + 1) // align) * align)
+        return at if at + size - 1 <= resource.end else None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fakesysfs.kernel.config import Config
+from fakesysfs.kernel.cxl.setup import CxlSetup
 from fakesysfs.kernel.memory_hotplug import Parameters
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
 from fakesysfs.kernel.profile import Mmop
@@ -60,6 +61,7 @@ class Setup:
     distances: tuple[tuple[int, ...], ...] | None = None
     performance: Mapping[int, AccessCoordinate] = field(default_factory=dict)
     soft_reserved: tuple[DaxSetup, ...] = ()
+    cxl: CxlSetup | None = None
     cxl_regions: tuple[DaxSetup, ...] = ()
     pmem: tuple[DaxSetup, ...] = ()
     iomem: tuple[tuple[int, int, str, bool], ...] = ()

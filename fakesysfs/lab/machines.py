@@ -35,6 +35,8 @@ class Guest:
     cpu: str = "max,hypervisor=off"
     """QEMU's CPU. A CXL region cannot be committed where the kernel sees a hypervisor."""
     machine: str = "q35"
+    hotplug: str = ""
+    """What `-m` says beyond the memory of the nodes: slots and the largest size."""
     devices: tuple[str, ...] = ()
     """Further arguments of QEMU."""
     distribution: bool = False
@@ -57,7 +59,8 @@ class Guest:
     def qemu_arguments(self) -> list[str]:
         """QEMU's arguments for machine, CPU, memory and nodes."""
         cpus = sum(_count(node.cpus) for node in self.nodes)
-        words = ["-machine", self.machine, "-cpu", self.cpu, "-smp", str(cpus), "-m", f"{self.memory // MIB}M"]
+        words = ["-machine", self.machine, "-cpu", self.cpu, "-smp", str(cpus)]
+        words += ["-m", f"{self.memory // MIB}M{self.hotplug}"]
         for number, node in enumerate(self.nodes):
             words += ["-object", f"memory-backend-ram,id=node{number},size={node.memory // MIB}M"]
             with_cpus = f",cpus={node.cpus}" if node.cpus else ""
@@ -168,6 +171,74 @@ CXL = Guest(
 )  # fmt: skip
 """A machine with one volatile CXL memory device of 1 GiB behind one root port."""
 
+
+def _cxl(name: str, *devices: str) -> Guest:
+    """A guest with CXL devices as QEMU's arguments name them, and with room for hot-plugged memory."""
+    words = " ".join(devices).split()
+    return replace(CXL, name=name, hotplug=",maxmem=8G,slots=4", devices=tuple(words))
+
+
+def _bridge(number: int, bus: int) -> str:
+    return f"-device pxb-cxl,bus_nr={bus},bus=pcie.0,id=cxl.{number}"
+
+
+def _root_port(number: int, bridge: int, port: int = 0, chassis: int = 0) -> str:
+    """The root port rpNUMBER below a bridge."""
+    slot = number + 2
+    return f"-device cxl-rp,port={port},bus=cxl.{bridge},id=rp{number},chassis={chassis},slot={slot}"
+
+
+def _device(number: int, bus: str, size: str = "1G", more: str = "") -> str:
+    """A device with volatile memory, and its serial number."""
+    return (
+        f"-object memory-backend-ram,id=vmem{number},share=on,size={size} "
+        f"-device cxl-type3,bus={bus},volatile-memdev=vmem{number},id=dev{number}{more}"
+    )
+
+
+def _serial(number: int) -> str:
+    return f",sn={0xC100 + number:#x}"
+
+
+def _windows(granularity: str) -> str:
+    """A window for each of two bridges and one that both share."""
+    words = [f"cxl-fmw.{number}.targets.0=cxl.{number + 1},cxl-fmw.{number}.size=4G" for number in range(2)]
+    both = "cxl-fmw.2.targets.0=cxl.1,cxl-fmw.2.targets.1=cxl.2,cxl-fmw.2.size=4G"
+    return f"-M {','.join([*words, both])},cxl-fmw.2.interleave-granularity={granularity}"
+
+
+_ONE_WINDOW = "-M cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G"
+_TWO_BRIDGES = (_bridge(1, 12), _bridge(2, 222))
+
+CXL_GUESTS = (
+    _cxl("t1", _bridge(1, 12), _root_port(0, 1), _device(0, "rp0"), _ONE_WINDOW),
+    _cxl(
+        "t2", _bridge(1, 12), _root_port(0, 1), _root_port(1, 1, 1),
+        _device(0, "rp0", more=_serial(0)), _device(1, "rp1", more=_serial(1)), _ONE_WINDOW,
+    ),
+    _cxl(
+        "t3", *_TWO_BRIDGES, _root_port(0, 1), _root_port(1, 2, chassis=1),
+        _device(0, "rp0", more=_serial(0)), _device(1, "rp1", more=_serial(1)), _windows("8k"),
+    ),
+    _cxl(
+        "t4", _bridge(1, 12), _root_port(0, 1), "-device cxl-upstream,bus=rp0,id=us0",
+        "-device cxl-downstream,port=0,bus=us0,id=sp0,chassis=0,slot=4",
+        "-device cxl-downstream,port=1,bus=us0,id=sp1,chassis=0,slot=5",
+        _device(0, "sp0", "512M", _serial(0)), _device(1, "sp1", "512M", _serial(1)), _ONE_WINDOW,
+    ),
+    _cxl(
+        "t5", _bridge(1, 12), _root_port(0, 1),
+        "-object memory-backend-ram,id=pmem0,share=on,size=1G -object memory-backend-ram,id=lsa0,share=on,size=1M",
+        _device(0, "rp0", more=f",persistent-memdev=pmem0,lsa=lsa0{_serial(0)}"), _ONE_WINDOW,
+    ),
+    _cxl(
+        "t6", *_TWO_BRIDGES,
+        _root_port(0, 1), _root_port(1, 1, 1), _root_port(2, 2, chassis=1), _root_port(3, 2, 1, chassis=1),
+        *(_device(number, f"rp{number}", "256M", _serial(number)) for number in range(4)), _windows("1k"),
+    ),
+)  # fmt: skip
+"""With CXL: one device; two ports; two bridges; a switch; persistent memory; two bridges with two ports each."""
+
 GUESTS = {
     guest.name: guest
     for guest in (
@@ -188,6 +259,7 @@ GUESTS = {
             for policy in ("offline", "online", "online_kernel", "online_movable")
         ),
         CXL,
+        *CXL_GUESTS,
     )
 }
 """Name -> guest: the variants of tests/recordings/machine.json, and those of the differential and of CXL."""

@@ -17,10 +17,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from fakesysfs.kernel.config import Config
+from fakesysfs.kernel.cxl.core.hdm import SZ_256M as CXL_ALIGN
+from fakesysfs.kernel.cxl.core.region import GRANULARITIES, WAYS
+from fakesysfs.kernel.cxl.setup import CxlDeviceSetup, CxlSetup, CxlWindow
 from fakesysfs.kernel.memory_block import ONLINE_TYPES
 from fakesysfs.kernel.memory_hotplug import Parameters
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
-from fakesysfs.kernel.modules import MODULE_KINDS
+from fakesysfs.kernel.modules import CXL_MODULES, MODULE_KINDS
 from fakesysfs.kernel.node import LOCAL_DISTANCE
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
@@ -33,6 +36,8 @@ MIN_BLOCK = 128 << 20
 MAX_ADDRESS = 1 << 52
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([KMGTP]?)")
+
+_PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 KernelZone = Literal["DMA", "DMA32", "Normal"]
 OnlineType = Literal["offline", "online", "online_kernel", "online_movable"]
@@ -118,6 +123,58 @@ class DaxRegionSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=
     soft_reserved: tuple[Span, ...] | None = None
 
 
+class CxlWindowSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A range of addresses that firmware routes to CXL host bridges.
+
+    With more than one bridge it is interleaved between them, `granularity` bytes for each in turn.
+    `node` is the node of its memory.
+    """
+
+    start: str | int
+    size: str | int
+    bridges: tuple[Natural, ...]
+    granularity: int = 256
+    node: int
+
+
+class CxlDeviceSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A CXL memory device.
+
+    `path` has the PCI addresses below the bridge: a root port, for each switch its upstream and its
+    downstream port, the device. `ports` has the port number of the root port and of each downstream
+    port. `ram` and `pmem` are the sizes of its volatile and its persistent memory, `lsa` the size of
+    its label storage.
+    """
+
+    bridge: Natural
+    path: tuple[str, ...]
+    ports: tuple[Natural, ...]
+    ram: str | int = 0
+    pmem: str | int = 0
+    lsa: str | int = 0
+    serial: Natural = 0
+
+
+class CxlSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """CXL hardware: windows, host bridges and memory devices.
+
+    `bridges` are the numbers of the host bridges, which are those of their PCI buses, in the order in
+    which the kernel finds them; `registers` are the addresses of their component registers, for
+    /proc/iomem. No region exists at the start: `cxl create-region` makes one.
+
+    The kernel probes all devices at once, so that their numbers are a matter of chance. `memdevs` has
+    the PCI addresses of mem0, mem1, ...; `probe_order` has them in the order in which their endpoints
+    are made. The default of both is the order of `devices`.
+    """
+
+    windows: tuple[CxlWindowSection, ...]
+    bridges: tuple[Annotated[int, msgspec.Meta(ge=1, le=255)], ...]
+    registers: tuple[str | int, ...] = ()
+    devices: tuple[CxlDeviceSection, ...] = ()
+    memdevs: tuple[str, ...] | None = None
+    probe_order: tuple[str, ...] | None = None
+
+
 class Unmovable(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A block of boot memory that cannot be offlined, and the reason."""
 
@@ -144,6 +201,7 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     movable_node: bool = False
     kernel_allocations_on_hotplugged_nodes: bool = True
     dax_major: Annotated[int, msgspec.Meta(ge=1, le=511)] = 254
+    cxl_major: Annotated[int, msgspec.Meta(ge=1, le=511)] = 249
     nr_cpus: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 8192
     max_numnodes: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1024
     out_of_tree_modules: tuple[str, ...] = ()
@@ -171,6 +229,7 @@ class _File(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     distances: tuple[tuple[Annotated[int, msgspec.Meta(ge=10, le=255)], ...], ...] | None = None
     hmat: tuple[Hmat, ...] = ()
     dax_region: tuple[DaxRegionSection, ...] = ()
+    cxl: CxlSection | None = None
     reserved: tuple[Reserved, ...] = ()
     iomem: tuple[Iomem, ...] = ()
     unmovable: tuple[Unmovable, ...] = ()
@@ -213,7 +272,7 @@ class MachineDescription:
             raise self._fail(key, value, "expected 0 to 4P (52 address bits)")
         return number
 
-    def _range(self, key: str, span: Span | Reserved | Iomem | DaxRegionSection) -> Range:
+    def _range(self, key: str, span: Span | Reserved | Iomem | DaxRegionSection | CxlWindowSection) -> Range:
         start, size = self._size(f"{key}.start", span.start), self._size(f"{key}.size", span.size)
         if not size:
             raise self._fail(f"{key}.size", span.size, "expected more than 0 bytes")
@@ -308,6 +367,7 @@ class MachineDescription:
             distances=self._distances(known),
             performance=self._performance(known),
             soft_reserved=tuple(kinds["hmem"]),
+            cxl=self._cxl(known, taken),
             cxl_regions=tuple(kinds["cxl"]),
             pmem=tuple(kinds["pmem"]),
             iomem=tuple(iomem + pmem),
@@ -325,6 +385,75 @@ class MachineDescription:
             latency={"online_block": file.latency.online_block, "offline_block": file.latency.offline_block},
             config=self._config(),
         )
+
+    def _cxl(self, known: set[int], taken: list[tuple[str, Range]]) -> CxlSetup | None:
+        section = self._description.cxl
+        if section is None:
+            return None
+        for number, region in enumerate(self._description.dax_region):
+            if region.kind == "cxl":
+                allowed = "not allowed beside [cxl]: make a region of its devices"
+                raise self._fail(f"dax_region[{number}].kind", region.kind, allowed)
+        windows: list[CxlWindow] = []
+        named = [*taken]
+        for number, window in enumerate(section.windows):
+            key = f"cxl.windows[{number}]"
+            span = self._range(key, window)
+            named.append((key, span))
+            for what, value in (("start", span.start), ("size", span.length)):
+                if value % CXL_ALIGN:
+                    raise self._fail(f"{key}.{what}", getattr(window, what), "expected a multiple of 256M")
+            if window.node not in known:
+                raise self._fail(f"{key}.node", window.node, f"expected one of the nodes {sorted(known)}")
+            if window.granularity not in GRANULARITIES:
+                allowed = f"expected one of {', '.join(map(str, GRANULARITIES))}"
+                raise self._fail(f"{key}.granularity", window.granularity, allowed)
+            if len(window.bridges) not in WAYS or not set(window.bridges) <= set(section.bridges):
+                allowed = f"expected {', '.join(map(str, WAYS))} of cxl.bridges"
+                raise self._fail(f"{key}.bridges", list(window.bridges), allowed)
+            windows.append(
+                CxlWindow(range=span, targets=window.bridges, granularity=window.granularity, node=window.node)
+            )
+        self._disjoint(named)
+        devices = tuple(
+            self._cxl_device(f"cxl.devices[{number}]", device) for number, device in enumerate(section.devices)
+        )
+        if len({device.path[-1] for device in devices}) < len(devices):
+            raise self._fail("cxl.devices", [device.path[-1] for device in devices], "expected each device once")
+        if len(section.registers) not in {0, len(section.bridges)}:
+            raise self._fail("cxl.registers", list(section.registers), "expected an address for each of cxl.bridges")
+        by_address = {device.path[-1]: device for device in devices}
+        orders = {}
+        for key in ("memdevs", "probe_order"):
+            order = getattr(section, key) or tuple(by_address)
+            if sorted(order) != sorted(by_address):
+                allowed = f"expected each of {', '.join(sorted(by_address))} once"
+                raise self._fail(f"cxl.{key}", list(order), allowed)
+            orders[key] = order
+        return CxlSetup(
+            windows=tuple(windows),
+            bridges=section.bridges,
+            registers=tuple(self._size("cxl.registers", address) for address in section.registers),
+            devices=tuple(by_address[address] for address in orders["probe_order"]),
+            memdevs=orders["memdevs"],
+        )
+
+    def _cxl_device(self, key: str, device: CxlDeviceSection) -> CxlDeviceSetup:
+        assert self._description.cxl is not None
+        bridges = self._description.cxl.bridges
+        if device.bridge not in bridges:
+            raise self._fail(f"{key}.bridge", device.bridge, f"expected one of {list(bridges)}")
+        if len(device.path) % 2 or not device.path or not all(_PCI_ADDRESS.fullmatch(name) for name in device.path):
+            allowed = 'expected PCI addresses ("0000:0c:00.0"): a root port, two for each switch, the device'
+            raise self._fail(f"{key}.path", list(device.path), allowed)
+        if len(device.ports) != len(device.path) // 2:
+            allowed = f"expected {len(device.path) // 2} port numbers: of the root port and of each downstream port"
+            raise self._fail(f"{key}.ports", list(device.ports), allowed)
+        sizes = {what: self._size(f"{key}.{what}", getattr(device, what)) for what in ("ram", "pmem", "lsa")}
+        for what in ("ram", "pmem"):
+            if sizes[what] % CXL_ALIGN:
+                raise self._fail(f"{key}.{what}", getattr(device, what), "expected a multiple of 256M")
+        return CxlDeviceSetup(bridge=device.bridge, path=device.path, ports=device.ports, serial=device.serial, **sizes)
 
     def _nodes(self) -> tuple[NodeSetup, ...]:
         file = self._description
@@ -402,6 +531,8 @@ class MachineDescription:
                 raise self._fail(f"modules[{number}]", line, f"expected one of {', '.join(sorted(MODULE_KINDS))}")
             if kind.wants_memory_hotplug and not self._description.kernel.memory_hotplug:
                 raise self._fail(f"modules[{number}]", line, "needs kernel.MEMORY_HOTPLUG = true")
+            if name.replace("-", "_") in CXL_MODULES and self._description.cxl is None:
+                raise self._fail(f"modules[{number}]", line, "needs CXL hardware: a table [cxl]")
             parameters = []
             for word in words:
                 key, equals, value = word.partition("=")

@@ -24,6 +24,7 @@ SELFTESTS = ("dax-kmem-hotplug.sh", "mem-on-off-test.sh")
 _BASH = "/bin/bash"
 _OTHER_USERS = frozenset({"setpriv", "su"})
 NO_OTHER_USERS = "needs root: an ordinary user's namespaces have no other users"
+CXL_NEEDS_DEBUGFS = "cxl 85 crashes here as on each machine without debugfs: it lists injectable errors"
 PATIENCE_SECONDS = 120.0
 """A command line that runs longer is blocked."""
 
@@ -107,13 +108,14 @@ def run(command: str, tool: str | None) -> ShellResult:
     if names & _OTHER_USERS and not has_other_users():
         raise NotRunError(NO_OTHER_USERS)
     found = daxctl_versions.find(tool) if "daxctl" in names else daxctl_versions.Found()
+    folders = [found.folder, daxctl_versions.cxl_folder() if "cxl" in names else None]
     with subprocess.Popen(
         ["bash", "-c", command],
         executable=_BASH,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_environment(found),
+        env=_environment([folder for folder in folders if folder is not None]),
         cwd="/",
         start_new_session=True,
     ) as process:
@@ -123,11 +125,13 @@ def run(command: str, tool: str | None) -> ShellResult:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise BlockedError(f"does not end within {PATIENCE_SECONDS:g} seconds") from None
+    if "cxl" in names and (process.returncode == -signal.SIGSEGV or b"Segmentation fault" in err):
+        raise NotRunError(CXL_NEEDS_DEBUGFS)
     return ShellResult(process.returncode, _text(out), _text(err), found.stands_in)
 
 
-def _environment(found: daxctl_versions.Found) -> dict[str, str]:
-    path = daxctl_versions.search_path() if found.folder is None else f"{found.folder}:{daxctl_versions.search_path()}"
+def _environment(folders: list[Path]) -> dict[str, str]:
+    path = ":".join([*map(str, folders), daxctl_versions.search_path()])
     outside = {"PATH": path, "HOME": "/", "LC_ALL": "C.UTF-8", "BASH_FUNC_ndctl%%": _NDCTL}
     return view.environment(outside)
 

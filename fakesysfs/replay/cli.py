@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
@@ -31,8 +32,11 @@ from fakesysfs.replay import (
     served_model,
     snapshots,
 )
-from fakesysfs.replay.recipes import recipe_of
+from fakesysfs.replay.model_target import MachineAndKernel
+from fakesysfs.replay.recipes import Recipe, recipe_of, session_with
 from fakesysfs.replay.recording import (
+    MEMDEVS,
+    Operation,
     RecordingError,
     Session,
     Snapshot,
@@ -226,13 +230,36 @@ def replay(recording: Session | Snapshot, place: Place = HERE) -> Report:
     A session that needs a shell has a mount on the model too: bash and the tools act on the same
     model. Without FUSE the session ends where it needs the shell.
     """
+    header = recording.header
     if isinstance(recording, Snapshot):
-        recipe = recipe_of(recording.header)
+        found = session_with(recording)
+        recipe = recipe_of(header) if found is None else Recipe(found.header["variant"], tuple(found.operations))
         if recipe is None:
-            return _failed(recording, "no recipe leads to this snapshot")
+            return _failed(recording, "no recipe and no session leads to this snapshot")
         variant, operations = recipe.variant, list(recipe.operations)
+        header = header | ({} if found is None else found.header)
     else:
-        variant, operations = recording.header["variant"], recording.operations
+        variant, operations = header["variant"], recording.operations
+    memdevs = header.get(MEMDEVS, {})
+    with tempfile.TemporaryDirectory(prefix="fakesysfs-replay.") as folder:
+
+        def with_numbers(fake: MachineAndKernel) -> MachineAndKernel:
+            if not memdevs or place.machine is not None:
+                return fake
+            machine = model_target.with_memdevs(fake.machine, memdevs, operations, Path(folder))
+            return fake._replace(machine=machine)
+
+        return _replay(recording, place, variant, operations, with_numbers)
+
+
+def _replay(
+    recording: Session | Snapshot,
+    place: Place,
+    variant: str,
+    operations: list[Operation],
+    with_numbers: Callable[[MachineAndKernel], MachineAndKernel],
+) -> Report:
+    """Replay the operations on a machine of its own. `with_numbers` gives its CXL devices the recorded numbers."""
     profile = recording.header["profile"]
 
     def on_target(target: Target) -> Report:
@@ -247,6 +274,7 @@ def replay(recording: Session | Snapshot, place: Place = HERE) -> Report:
         if place.on == "kernel":
             return kernel_target.replay_on(profile, variant, on_target, place.image)
         fake = model_target.machine_and_kernel(profile, variant, place.machine)
+        fake = with_numbers(fake)
         if place.kernel is not None:
             fake = fake._replace(kernel=place.kernel)
         if place.on == "mount":

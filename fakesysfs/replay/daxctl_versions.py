@@ -12,18 +12,20 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from fakesysfs.lab import images
 from fakesysfs.replay.target import ToolAbsentError
 
-TOOLS = frozenset({"chmem", "daxctl", "lsmem", "numactl", "numastat", "setpriv"})
+TOOLS = frozenset({"chmem", "cxl", "daxctl", "lsmem", "numactl", "numastat", "setpriv"})
 """Tools that a system may lack."""
 
-_CHANGES = frozenset({"chmem", "daxctl", "setpriv"})
+_CHANGES = frozenset({"chmem", "cxl", "daxctl", "setpriv"})
 """Tools whose effects the rest of a session needs."""
 
 
@@ -95,6 +97,38 @@ def find(tool: str | None) -> Found:
     return Found(there[name], name)
 
 
+CXL_VERSION: Version = (85,)
+"""The version of cxl that sessions were recorded with."""
+
+
+def has_recorded_cxl() -> bool:
+    """Whether the recorded version of cxl, or a newer one, is installed."""
+    path = which("cxl")
+    if path is None:
+        return False
+    done = subprocess.run([path, "version"], capture_output=True, text=True, check=False)
+    return version_of(f"cxl-{done.stdout.strip()}") >= CXL_VERSION
+
+
+@functools.cache
+def cxl_folder() -> Path | None:
+    """The folder of the recorded version of cxl; None if it is installed, or no newer one than the installed is there.
+
+    The lab's guests have it. Where the lab has unpacked its tools, a starter runs that one.
+    """
+    if has_recorded_cxl():
+        return None
+    root = images.tools_folder()
+    if not (root / "usr/bin/cxl").is_file():
+        return None
+    starter = cache() / f"cxl-{'.'.join(map(str, CXL_VERSION))}" / "bin" / "cxl"
+    words = [*images.by_own_loader(root), "--argv0", "cxl", str(root / "usr/bin/cxl")]
+    starter.parent.mkdir(parents=True, exist_ok=True)
+    starter.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+    starter.chmod(0o755)
+    return starter.parent
+
+
 def _nearest(tool: str, others: Iterable[str]) -> str:
     """The next newer version, or the newest one if all are older."""
     newest_first = sorted(others, key=version_of, reverse=True)
@@ -105,5 +139,5 @@ def _nearest(tool: str, others: Iterable[str]) -> str:
 def require(names: set[str]) -> None:
     """Make sure that the commands of a command line are installed. Raises ToolAbsentError."""
     for name in sorted(names & TOOLS):
-        if name != "daxctl" and which(name) is None:
+        if name != "daxctl" and which(name) is None and not (name == "cxl" and cxl_folder()):
             raise ToolAbsentError(name, rest=name in _CHANGES)

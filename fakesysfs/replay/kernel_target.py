@@ -85,7 +85,7 @@ def guest_of(variant: str) -> Guest:
     return found
 
 
-SERIES = {f"{series}{suffix}": series for series in images.SERIES for suffix in ("", "-distribution")}
+SERIES = {f"{series}{suffix}": series for series in images.SERIES for suffix in ("", "-distribution", "-cxl")}
 """The series whose kernel a profile's recordings are replayed on."""
 
 
@@ -412,6 +412,15 @@ class KernelTarget(Target):
         )
         self._received.dmesg += relevant(map(_log_line, log.buffers))
         self._received.uevents += [data.decode("latin-1").rstrip("\0").split("\0") for data in events.buffers]
+
+    def await_quiet(self) -> None:
+        """See Target."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        seen = -1
+        while seen != len(self._received.uevents) and time.monotonic() < deadline:
+            seen = len(self._received.uevents)
+            time.sleep(QUIET_SECONDS * 2)
+            self._receive()
 
     def await_messages(self, uevents: int, lines: int) -> None:
         """See Target. The kernel limits the rate of some lines: one of them is enough."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
-from collections.abc import Callable, Coroutine
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from fakesysfs.kernel.profile import PROFILES, Profile, UnknownKernelError, find_profile
 from fakesysfs.kernfs import Caller, Stat
 from fakesysfs.machine import MachineError, load
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.sched import Answer, Preempt, Request, ask
+from fakesysfs.ops.sched import Answer, Operation, Preempt, Request, ask
 from fakesysfs.replay import bash
+from fakesysfs.replay.recording import Operation as Recorded
 from fakesysfs.replay.recording import Value
 from fakesysfs.replay.target import (
     BlockedError,
@@ -55,12 +59,61 @@ def machine_and_kernel(profile: str, variant: str, machine: str | None = None) -
     `variant` is a key of `variants` in machine.json; `machine` replaces the machine that it names.
     Raises NotSupportedError for an unknown kernel.
     """
+    profile = profile.removesuffix("-cxl")
     recorded = "oracle" if variant == "default" else f"oracle-{variant}"
     kernel = profile if profile in PROFILES else profile.removesuffix("-distribution")
     try:
         return MachineAndKernel(machine or recorded, find_profile(kernel))
     except UnknownKernelError as error:
         raise NotSupportedError(str(error)) from None
+
+
+def with_memdevs(machine: str, memdevs: Mapping[str, str], operations: Sequence[Recorded], folder: Path) -> str:
+    """A machine whose CXL memory devices have the recorded numbers and majors: a file in `folder` that extends it.
+
+    The kernel makes the endpoints of several devices in any order, too. The session's links `uport`
+    tell it, or else the order of its uevents.
+    """
+    names = sorted(memdevs, key=lambda name: int(name.removeprefix("mem")))
+    addresses = {name: memdevs[name].rstrip("/").removesuffix(f"/{name}").rpartition("/")[2] for name in names}
+    bound = dict.fromkeys(
+        match[1]
+        for operation in operations
+        for event in operation.get("uevents", ())
+        if (match := _MEMDEV_BOUND.fullmatch(event[0])) is not None
+    )
+    endpoints: dict[int, str] = {}
+    for operation in operations:
+        endpoint = _ENDPOINT.fullmatch(operation.get("path", ""))
+        if endpoint is not None and "target" in operation:
+            endpoints.setdefault(int(endpoint[1]), operation["target"].rpartition("/")[2])
+    cxl = load(machine).setup().cxl
+    others = [device.path[-1] for device in (cxl.devices if cxl else ()) if device.path[-1] not in addresses.values()]
+    probed = [name for name in (*(endpoints[key] for key in sorted(endpoints)), *bound, *names) if name in addresses]
+    lines = (
+        f"extends = {json.dumps(machine)}", "[cxl]", f"memdevs = {json.dumps([*addresses.values(), *others])}",
+        f"probe_order = {json.dumps([*(addresses[name] for name in dict.fromkeys(probed)), *others])}",
+        "[kernel]", *(f"{key} = {major}" for key, major in _majors(operations).items()),
+    )  # fmt: skip
+    path = folder / f"{machine}.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def _majors(operations: Sequence[Recorded]) -> dict[str, str]:
+    """The dynamic majors that uevents of the session show."""
+    found: dict[str, str] = {}
+    for operation in operations:
+        for event in operation.get("uevents", ()):
+            values = dict(line.partition("=")[::2] for line in event)
+            if "MAJOR" in values:
+                key = "cxl_major" if values.get("DEVNAME", "").startswith("cxl/") else "dax_major"
+                found.setdefault(key, values["MAJOR"])
+    return found
+
+
+_ENDPOINT = re.compile(r".*/endpoint(\d+)/uport")
+_MEMDEV_BOUND = re.compile(r"bind@/devices/pci.*/(mem\d+)")
 
 
 def boot(fake: MachineAndKernel) -> Sysroot:
@@ -104,10 +157,19 @@ class ModelTarget(Target):
         self._no_shell = no_shell or "this target has none"
         self.files = FileSystem(sysroot.tree, sysroot.journal, _CALLER)
         self.tasks = Tasks()
+        sysroot.run_in_background(self._work)
         self._descriptors: dict[int, Descriptor] = {}
         self._numbers = itertools.count(3)
         self._log = sysroot.kernel.printk.sequence
         self._events = sysroot.kernel.uevents.sequence
+
+    def _work(self, operation: Operation[None]) -> None:
+        """Have work of the kernel run when the operation that caused it has returned."""
+        self.tasks.spawn(operation, "work of the kernel")
+
+    def await_quiet(self) -> None:
+        """See Target."""
+        self.tasks.settle()
 
     # Running operations --------------------------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ PATIENCE_SECONDS = 20.0
 QUIET_SECONDS = 0.1
 """A child that sleeps in a system call for so long waits for this process."""
 
+_FLUSH = "/sys/bus/cxl/flush"
+
 _POLL_SECONDS = 0.002
 _READ_SIZE = 65536
 _LOG_SIZE = 1 << 20
@@ -309,6 +311,10 @@ class MountTarget(Target):
         }
 
     # The rest of the machine ---------------------------------------------------------------------------------------
+
+    def await_quiet(self) -> None:
+        """See Target. The machines whose kernel works in the background have a file that waits for it."""
+        self.write_file(_FLUSH, b"1", os.O_WRONLY)
 
     def drain(self) -> Messages:
         """See Target."""

@@ -241,6 +241,12 @@ NORMALISATIONS = (
         _text_replaced(r"^([bcdlps-][rwxsStT-]{9} .*?)[A-Z][a-z]{2} [ \d]\d  ?(\d\d:\d\d|\d{4}) ", r"\1<date> "),
     ),
     Normalisation(
+        "keys of persistent memory",
+        "stderr",
+        "ndctl has modprobe load them with libnvdimm (/etc/modprobe.d); the guest has no TPM",
+        _without_lines(r"^No TPM handle discovered\.$|^failed to open file /etc/ndctl/keys/"),
+    ),
+    Normalisation(
         "free memory", "text", "numactl -H: it depends on what else runs", _without_lines(r"^node \d+ free: ")
     ),
     Normalisation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fakesysfs.replay.recording import Operation
+from fakesysfs.replay.recording import Operation, Session, Snapshot, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,25 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("hotplug-v3-as-posted", "02"): Recipe("boot-policy-offline", (_LOAD,)),
 }
 """(profile, number of the snapshot) -> its recipe."""
+
+
+def session_with(snapshot: Snapshot) -> Session | None:
+    """The session that was at a snapshot when it came to its note `snapshot NAME.jsonl`, up to that note, or None.
+
+    It is looked for in the folder that has the snapshot's folder `snapshots`, or else in the snapshot's own.
+    """
+    path = snapshot.path.resolve()
+    folder = next((parent.parent for parent in path.parents if parent.name == "snapshots"), path.parent)
+    note = f"snapshot {path.name}"
+    for file in sorted(folder.rglob("*.jsonl")):
+        if file == path or note not in file.read_text(encoding="utf-8", errors="replace"):
+            continue
+        session = load(file)
+        if isinstance(session, Session):
+            for position, operation in enumerate(session.operations):
+                if operation["op"] == "note" and operation.get("text") == note:
+                    return Session(session.path, session.header, session.operations[:position])
+    return None
 
 
 def recipe_of(header: dict[str, Any]) -> Recipe | None:

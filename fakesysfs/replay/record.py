@@ -21,9 +21,10 @@ from typing import Any
 from fakesysfs.lab import guest, images, machines
 from fakesysfs.lab.archive import LabError
 from fakesysfs.replay import kernel_target, probes
+from fakesysfs.replay.changed_files import ChangedFiles
 from fakesysfs.replay.normalise import Context, normalise
 from fakesysfs.replay.player import MEMTOTAL
-from fakesysfs.replay.recording import INFORMATIVE, Operation, RecordingError, Session, load
+from fakesysfs.replay.recording import INFORMATIVE, MEMDEVS, Operation, RecordingError, Session, load
 from fakesysfs.replay.target import (
     BlockedError,
     NotRunError,
@@ -37,6 +38,7 @@ from fakesysfs.testing.tasks import Signal
 
 _WRONG_USE = 2
 _FORMAT = 1
+CXL_DEVICES = "/sys/bus/cxl/devices"
 
 
 class ScriptError(Exception):
@@ -57,6 +59,7 @@ def parse(text: str) -> Iterator[Operation]:
     | `read PATH`, `stat PATH`, `ls PATH` | the same |
     | `read PATH all` | read to the end, which takes several reads of a long file such as /proc/zoneinfo |
     | `blocks`, `iomem`, `memtotal`, `tiers`, `tainted` | the whole machine |
+    | `changes` | stat, ls and read what changed below the CXL devices since the last `changes` |
     | `fixture WHAT [NODE]` | pin, unpin, kernel-allocations |
     | `start ID PATH TEXT` | write in the background |
     | `poll ID`, `signal ID`, `end ID` | look at it, kill it, wait for it |
@@ -133,6 +136,7 @@ _OPERATIONS: dict[str, Callable[..., Operation]] = {
     "tiers": lambda: {"op": "tiers"},
     "tainted": lambda: {"op": "tainted"},
     "collect": lambda: {"op": "collect", "text": ""},
+    "changes": lambda: {"op": "changes"},
     "fixture": lambda what, node=None: {"op": "fixture", "what": what, "node": None if node is None else int(node)},
     "start": lambda key, path, text: {
         "op": "async_start", "id": int(key), "path": path, "data": repr(written(path, f"{text}\n".encode())["data"]),
@@ -146,7 +150,7 @@ _OPERATIONS: dict[str, Callable[..., Operation]] = {
 _WORDS: dict[str, tuple[int, ...]] = {
     "write": (2,), "bytes": (2,), "read": (1, 2), "stat": (1,), "ls": (1,), "fixture": (1, 2), "start": (3,),
     "poll": (1,), "signal": (1,), "end": (1,),
-    **dict.fromkeys(("blocks", "iomem", "memtotal", "tiers", "tainted", "collect"), (0,)),
+    **dict.fromkeys(("blocks", "iomem", "memtotal", "tiers", "tainted", "collect", "changes"), (0,)),
 }  # fmt: skip
 
 
@@ -159,6 +163,7 @@ class Recorder:
     def __init__(self, target: Target) -> None:
         self.target = target
         self._blocks: probes.BlockTable = {}
+        self._changes = ChangedFiles(target)
         self._processes: dict[int, Process] = {}
         self._acts: dict[str, Callable[[Operation], dict[str, Any]]] = {
             "write": self._write, "read": self._read, "stat": self._stat,
@@ -168,14 +173,14 @@ class Recorder:
             "iomem": lambda _: {"lines": normalise("iomem", probes.iomem(target), Context())},
             "memtotal": lambda _: {"kB": probes.memtotal(target)},
             "tiers": lambda _: probes.tiers(target), "tainted": lambda _: {"v": probes.tainted(target)},
-            "collect": lambda _: self._drained(), "fixture": self._fixture,
+            "collect": self._collect, "fixture": self._fixture,
             "async_start": self._start, "async_poll": self._poll, "async_signal": self._signal, "async_end": self._end,
         }  # fmt: skip
 
     def record(self, operations: Sequence[Operation]) -> Iterator[Operation]:
         """Each operation with its answers, numbered. Raises NotSupportedError for one that cannot be recorded."""
         self.target.drain()
-        for number, operation in enumerate(operations, 1):
+        for number, operation in enumerate(self._expanded(operations), 1):
             kind = operation["op"]
             asked = {key: value for key, value in operation.items() if key in _ASKED}
             if kind in INFORMATIVE:
@@ -185,6 +190,17 @@ class Recorder:
             if act is None:
                 raise NotSupportedError(f"operation {number}: {kind} cannot be recorded")
             yield {"op": kind, "i": number, **asked, **act(operation)}
+
+    def _expanded(self, operations: Sequence[Operation]) -> Iterator[Operation]:
+        for operation in operations:
+            if operation["op"] == "changes":
+                yield from self._changes.operations()
+            else:
+                yield operation
+
+    def _collect(self, _operation: Operation) -> dict[str, Any]:
+        self.target.await_quiet()
+        return self._drained()
 
     def _drained(self) -> dict[str, Any]:
         messages = self.target.drain()
@@ -307,7 +323,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         image = images.kernel_image(arguments.kernel_image)
         with guest.boot(machines.GUESTS[arguments.machine], image) as booted:
             target = kernel_target.KernelTarget(booted.agent)
-            lines = [header(arguments.script.stem, booted, target), *Recorder(target).record(operations)]
+            first = header(arguments.script.stem, booted, target)
+            lines = [first, *Recorder(target).record(operations)]
+            first |= _memdevs(target)
     except (LabError, NotSupportedError, NotRunError, BlockedError) as error:
         return _failed(str(error), 1)
     out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -333,8 +351,17 @@ def header(name: str, booted: guest.Booted, target: Target) -> Operation:
     }  # fmt: skip
 
 
+def _memdevs(target: Target) -> dict[str, Any]:
+    """Which PCI device became which CXL memory device: the kernel probes them in any order."""
+    names = [name for name in target.listed(CXL_DEVICES) or () if re.fullmatch(r"mem\d+", name)]
+    links = {name: target.readlink(f"{CXL_DEVICES}/{name}") for name in names}
+    return {MEMDEVS: {name: f"/sys/{link.removeprefix('../../../')}" for name, link in links.items()}} if links else {}
+
+
 def profile(booted: machines.Guest, image: images.KernelImage) -> str:
     """The name of the kernel in a recording: `7.3-distribution` where nothing is like the small configuration."""
+    if booted in machines.CXL_GUESTS:
+        return f"{image.series}-cxl"
     return f"{image.series}-distribution" if booted.distribution else image.series
 
 

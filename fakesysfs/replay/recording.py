@@ -30,6 +30,9 @@ KINDS = frozenset(
 MAX_DEPTH = 64
 """Levels of nesting in one line; the recordings use 5."""
 
+MEMDEVS = "memdevs"
+"""A key of a header: which PCI device became which CXL memory device, memN -> path."""
+
 INFORMATIVE = frozenset({"header", "note", "x"})
 """Kinds without an action. They are not counted."""
 

@@ -32,9 +32,11 @@ class ServedModelTarget(ModelTarget):
     def sh(self, command: str, tool: str | None) -> ShellResult:
         """See Target."""
         self._invalidate()
+        self.sysroot.run_in_background(None)  # the tasks stand still while the command runs
         try:
             return bash.run(command, tool)
         finally:
+            self.sysroot.run_in_background(self._work)
             self.tasks.settle()
 
     def _invalidate(self) -> None:

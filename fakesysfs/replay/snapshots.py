@@ -97,8 +97,10 @@ def _act(target: Target, operation: Operation) -> None:
         target.write_file(operation["path"], operation["data"].encode("latin-1"), operation["flags"], operation["off"])
     elif operation["op"] == "fixture":
         target.fixture(operation["what"], operation["node"])
-    else:
-        target.sh(operation["cmd"], None)
+    elif operation["op"] == "collect":
+        target.await_quiet()
+    elif operation["op"] == "sh":
+        target.sh(operation["cmd"], operation.get("tool"))
 
 
 def _verdict(target: Target, entry: dict[str, Any]) -> Verdict:
@@ -177,9 +179,14 @@ def _compared_lines(path: str, text: str) -> list[str]:
 def _extra(target: Target, snapshot: Snapshot) -> list[str]:
     wanted = snapshot.entries
     found: list[str] = []
-    for root in ROOTS:
+    roots: tuple[str, ...] = ROOTS
+    modules: tuple[str, ...] = MODULES
+    if snapshot.header["profile"].endswith("-cxl"):  # other roots were recorded, of these only some
+        roots = tuple(root for root in ROOTS if root in wanted)
+        modules = tuple(module for module in MODULES if f"/sys/module/{module}" in wanted)
+    for root in roots:
         found += _below(target, root)
-    for module in MODULES:
+    for module in modules:
         found += [
             path
             for path in _below(target, f"/sys/module/{module}")

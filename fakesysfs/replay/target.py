@@ -206,6 +206,9 @@ class Target(ABC):
         Only a real kernel does: the others answer when a process waits.
         """
 
+    def await_quiet(self) -> None:  # noqa: B027  most targets need not wait
+        """Wait until what the kernel does in the background has ended, as far as uevents tell."""
+
     @abstractmethod
     def fixture(self, what: str, node: int | None) -> None:
         """Do something to the machine that no system call does.

@@ -38,6 +38,9 @@ CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN = 6, 7, 21
 SI_KERNEL = 0x80
 """si_code of a signal that the kernel sent, the terminal's among them."""
 
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT = 428, 429
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
 _SYS_MOUNT_SETATTR = 442
 """The same on all architectures that the kernel's table of system calls is shared by (asm-generic/unistd.h)."""
 _AT_FDCWD = -100
@@ -83,6 +86,18 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
     """Mount. The OSError names the target."""
     strings = [os.fsencode(text) if text else None for text in (source, target, kind)]
     _check(_libc.mount(*strings, ctypes.c_ulong(flags), os.fsencode(data) or None), target)
+
+
+def bind_over_link(source: str, link: str) -> None:
+    """Bind a file over a symbolic link itself, which mount(2) would follow (from Linux 5.2 on)."""
+    tree = _check(
+        _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | os.O_CLOEXEC), source
+    )
+    try:
+        arguments = (tree, b"", _AT_FDCWD, os.fsencode(link), _MOVE_MOUNT_F_EMPTY_PATH)
+        _check(_libc.syscall(_SYS_MOVE_MOUNT, *arguments), link)
+    finally:
+        os.close(tree)
 
 
 def set_mount_attributes(point: str, *, set_: int = 0, clear: int = 0) -> None:

@@ -33,6 +33,8 @@ from fakesysfs.sandbox.known import HOME, VISIBLE
 _SCRATCH = "/sys"
 """Where the tmpfs is at first. The fake covers /sys later, so the tmpfs hides nothing."""
 
+_CXL_DEBUGFS = "/sys/kernel/debug/cxl"
+
 MOUNTPOINT = f"{_SCRATCH}/root"
 """Where the server mounts, in the outer mount namespace."""
 
@@ -86,12 +88,27 @@ def show(*, private_network: bool) -> set[int]:
         # The host's kernel may have been built without the file.
         with contextlib.suppress(FileNotFoundError):
             linux.mount(path, path.removeprefix(f"{VISIBLE}"), "", linux.MS_BIND)
+    _list_debugfs()
     _configure_libkmod()
     kmod = shutil.which("kmod")
     if kmod is not None:
         # modprobe, modinfo, ... are links to it; programs also call them by absolute paths.
         linux.mount(f"{HOME}/bin/kmod", kmod, "", linux.MS_BIND)
     return kept
+
+
+def _list_debugfs() -> None:
+    """Have /proc/mounts list the debugfs of a machine with CXL hardware, as a mount of its own.
+
+    cxl 85 looks for it there, and crashes where there is none. /proc/self/mounts stays the kernel's own.
+    """
+    if not os.path.isdir(_CXL_DEBUGFS):  # noqa: PTH112
+        return
+    table = Path(HOME, "mounts")
+    table.write_text(f"{Path('/proc/self/mounts').read_text()}debugfs /sys/kernel/debug debugfs rw 0 0\n")
+    # Kernels before 5.2 and old filters of containers do not know the calls: `cxl list -v` crashes there.
+    with contextlib.suppress(OSError):
+        linux.bind_over_link(str(table), "/proc/mounts")
 
 
 def _show_dev() -> set[int]:

@@ -8,15 +8,26 @@ at once, because the object may be gone later.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from fakesysfs.kernel.cxl.acpi import AcpiCxlDevice
+from fakesysfs.kernel.cxl.core.memdev import CxlMemdev
+from fakesysfs.kernel.cxl.core.port import CxlPort
+from fakesysfs.kernel.cxl.core.region import WAYS
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.device import Device, Driver
 from fakesysfs.kernel.kernel import kernel_of
 from fakesysfs.kernfs.declare import Kobject
 from fakesysfs.kernfs.tree import NameChange, Tree
 from fakesysfs.sysfs import debugfs
+
+_WITH_DRIVER: Mapping[type, tuple[str, ...]] = {
+    AcpiCxlDevice: ("waiting_for_supplier",),
+    CxlMemdev: ("trigger_poison_list",),
+    CxlPort: ("CDAT",),
+}
+"""Names that come and go with the binding of a device."""
 
 Where = Callable[[str], Kobject]
 
@@ -44,6 +55,11 @@ class Changes:
             "bus": self._bus,
             "debugfs": self._debugfs,
             "hotplug": self._hotplug,
+            "region_targets": self._region_targets,
+            "cxl_dport": self._cxl_dport,
+            "cxl_firmware": self._cxl_firmware,
+            "cxl_wakeup": self._cxl_wakeup,
+            "cxl_debugfs": self._cxl_debugfs,
         }
 
     def of(self, what: str, kobj: Any, first: Any, last: Any) -> Iterator[NameChange]:
@@ -90,6 +106,9 @@ class Changes:
         yield self._name(parent, device.name, directories=True)
         if device.bus is not None:
             yield self._name(self._group(device.bus, "devices"), device.name)
+        if isinstance(device, CxlMemdev):
+            yield self._name(self._at("/sys/dev/char"), f"{device.major}:{device.id}")
+            yield self._name(self._at("/dev/cxl"), device.name)
         if isinstance(device, DevDax):
             yield self._name(self._at("/sys/dev/char"), f"{device.kernel.config.dax_major}:{device.minor}")
             yield self._name(self._at("/dev"), device.name)
@@ -108,6 +127,8 @@ class Changes:
     def _driver_link(self, device: Device, driver: Driver, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._tree.ino_of(device), "driver")
         yield self._name(self._tree.ino_of(driver), device.name)
+        for name in _WITH_DRIVER.get(type(device), ()):
+            yield self._name(self._tree.ino_of(device), name)
 
     def _module(self, module: Any, _first: Any, _last: Any) -> Iterator[NameChange]:
         yield self._name(self._at("/sys/module"), module.name, directories=True)
@@ -130,3 +151,22 @@ class Changes:
         name = device.kernel.profile.attribute
         if name is not None:
             yield self._name(self._tree.ino_of(device), name)
+
+    def _region_targets(self, region: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
+        for pos in range(max(WAYS)):
+            yield self._name(self._tree.ino_of(region), f"target{pos}")
+
+    def _cxl_dport(self, port: Device, name: str, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._tree.ino_of(port), name)
+
+    def _cxl_firmware(self, memdev: Device, _first: Any, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._tree.ino_of(memdev), "firmware", directories=True)
+        yield self._name(self._at("/sys/class/firmware"), memdev.name)
+
+    def _cxl_wakeup(self, device: Device, name: str, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._at("/sys/class/wakeup"), name)
+        for entry in ("wakeup", "waiting_for_supplier"):
+            yield self._name(self._tree.ino_of(device), entry, directories=True)
+
+    def _cxl_debugfs(self, _directory: Kobject, name: str, _last: Any) -> Iterator[NameChange]:
+        yield self._name(self._at(f"{debugfs.PATH}/cxl"), name, directories=True)

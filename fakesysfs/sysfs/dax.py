@@ -13,7 +13,7 @@ from fakesysfs.kernel.dax.kmem import DaxKmemData, Kmem
 from fakesysfs.kernel.device import Bus, Device, Driver
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
-from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Entry, Group, Kobject, Link, Links, Subdirectories
+from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Group, Kobject, Link, Links, Subdirectories
 from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
 
 
@@ -350,6 +350,4 @@ def _char_devices(kernel: Kernel) -> dict[str, tuple[Kobject, str]]:
     }
 
 
-CHAR_ENTRIES: tuple[Entry[Kernel], ...] = (
-    Links(of=_char_devices, doc="Links to the devices by major and minor number."),
-)
+CHAR_DEVICES: Links[Kernel] = Links(of=_char_devices, doc="Links to the dax devices by major and minor number.")

@@ -5,16 +5,19 @@ kernel/module/sysfs.c, kernel/params.c.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fakesysfs.kernel.device import Driver
 from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import kstrtobool
-from fakesysfs.kernel.module import Module, ModuleKind
+from fakesysfs.kernel.module import BuiltInModule, Module, ModuleKind
 from fakesysfs.kernel.modules import MODULE_KINDS
 from fakesysfs.kernfs.declare import RO, RW, Attribute, DirectoryKind, Entry, Group, Kobject, Links
 from fakesysfs.sysfs.common import always_0, uevent
 
 
-def _drivers(module: Module) -> dict[str, tuple[Kobject, str]]:
-    return {f"{driver.bus.name}:{driver.name}": (driver, f"/sys{driver.devpath}") for driver in module.drivers}
+def _links_to(drivers: Sequence[Driver]) -> dict[str, tuple[Kobject, str]]:
+    return {f"{driver.bus.name}:{driver.name}": (driver, f"/sys{driver.devpath}") for driver in drivers}
 
 
 def _holders(module: Module) -> dict[str, tuple[Kobject, str]]:
@@ -99,12 +102,38 @@ MODULE = DirectoryKind[Module](
         ),
         Group(
             name="drivers",
-            entries=(Links(of=_drivers, doc="Links to the module's drivers, as bus:driver."),),
+            entries=(
+                Links(of=lambda module: _links_to(module.drivers), doc="Links to the module's drivers, as bus:driver."),
+            ),
             visible=lambda module: bool(module.drivers),
             doc="The module's drivers.",
         ),
     ),
 )
+
+
+BUILT_IN_MODULE = DirectoryKind[BuiltInModule](
+    "built-in module",
+    lambda module: f"/sys/module/{module.name}",
+    (
+        uevent(lambda module: f"/module/{module.name}", "module", write_only=True),
+        Group(
+            name="drivers",
+            entries=(
+                Links(
+                    of=lambda module: _links_to([module.driver]),
+                    doc="Links to the drivers, as bus:driver.",
+                ),
+            ),
+            doc="The drivers of this part of the kernel.",
+        ),
+    ),
+)
+
+
+def modules_shown(kernel: Kernel) -> dict[str, Kobject]:
+    """The directories of /sys/module that come and go, and those of built-in drivers."""
+    return {**kernel.modules.built_in, **kernel.modules.loaded}
 
 
 def _numa_aware_store(kernel: Kernel, buffer: bytes) -> None:

@@ -23,7 +23,7 @@ from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.kernfs import Caller
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.sched import Answer, Request, Wait
+from fakesysfs.ops.sched import Answer, Operation, Request, Wait
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import Controls, StrPath
 from fakesysfs.testing.filesystem import FileSystem
@@ -188,6 +188,10 @@ class RunningMachine(_Running):
     def __init__(self, sysroot: Sysroot, uid: int, tasks: Tasks) -> None:
         super().__init__(sysroot, uid)
         self._tasks = tasks
+        sysroot.run_in_background(self._start)
+
+    def _start(self, operation: Operation[None]) -> None:
+        self._tasks.spawn(operation, "work of the kernel")
 
     @property
     def now(self) -> float:

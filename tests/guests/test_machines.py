@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakesysfs.lab import guest
-from fakesysfs.lab.machines import CXL, DISTRIBUTION, GIB, GUESTS, Guest, Node
+from fakesysfs.lab.machines import CXL, CXL_GUESTS, DISTRIBUTION, GIB, GUESTS, Guest, Node
 from fakesysfs.machine import load
 
 FACTS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "recordings/machine.json").read_text(encoding="utf-8"))
@@ -75,6 +75,19 @@ def test_an_hmat_needs_initiators() -> None:
     assert "q35,hmat=on" in words
     assert sum(word.endswith(",initiator=0") for word in words) == len(GUESTS["hmat"].nodes)
     assert sum(word.startswith("hmat-lb,") for word in words) == 2 * len(GUESTS["hmat"].nodes)
+
+
+@pytest.mark.parametrize("guest", CXL_GUESTS, ids=lambda guest: guest.name)
+def test_a_guest_with_cxl_devices_has_a_machine_of_the_model(guest: Guest) -> None:
+    """As many bridges, devices and windows."""
+    words = guest.qemu_arguments()
+    machine = load(f"oracle-{guest.name}").setup().cxl
+    assert machine is not None
+    assert "2048M,maxmem=8G,slots=4" in words
+    assert sum(word.startswith("pxb-cxl,") for word in words) == len(machine.bridges)
+    assert sum(word.startswith("cxl-type3,") for word in words) == len(machine.devices)
+    (windows,) = (word for word in words if word.startswith("cxl-fmw."))
+    assert windows.count(".size=4G") == len(machine.windows)
 
 
 def test_the_cxl_machine_has_its_modules() -> None:

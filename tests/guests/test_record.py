@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -218,3 +219,32 @@ def test_an_answer_of_a_poisoned_page_is_recorded_by_name() -> None:
     """Also where Python has no name for it: another Python replays it."""
     assert record._outcome(Outcome(errno=EHWPOISON)) == {"errno": "EHWPOISON"}
     assert kernel_target._name(Answer(-EHWPOISON, 0, ())) == "EHWPOISON"
+
+
+def test_changes_are_shown_by_operations(tmp_path: Path) -> None:
+    """`changes` becomes stat, ls and read of what came, changed and went since the one before."""
+    sysroot = boot(machine_and_kernel("7.3", "t1"))
+    recorder = Recorder(ModelTarget(sysroot))
+    script = """
+    sh modprobe cxl_acpi
+    changes
+    write /sys/bus/cxl/devices/decoder0.0/create_ram_region region0
+    changes
+    write /sys/bus/cxl/devices/region0/interleave_ways 1
+    changes
+    write /sys/bus/cxl/devices/decoder0.0/delete_region region0
+    changes
+    changes
+    """
+    lines = list(recorder.record(list(parse(script))))
+    notes = [position for position, line in enumerate(lines) if line["op"] == "note"]
+    found = [
+        [(line["op"], line["path"].rpartition("/")[2]) for line in lines[start + 2 : end]]
+        for start, end in itertools.pairwise(notes)
+    ]
+    assert {("read", "create_ram_region"), ("ls", "decoder0.0"), ("stat", "region0")} <= set(found[0])
+    assert found[1] == [("ls", "region0"), ("read", "interleave_ways"), ("stat", "target0"), ("read", "target0")]
+    assert ("stat", "region0") in found[2]
+    assert lines[-1]["text"].startswith("cxl state: 0 of ")
+    report = player.replay(_session(tmp_path, lines), ModelTarget(boot(machine_and_kernel("7.3", "t1"))), None)
+    assert list(report.details()) == []

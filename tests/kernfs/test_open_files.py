@@ -144,12 +144,11 @@ def test_open_files_die_with_their_device_and_stay_dead_when_the_name_comes_back
 def test_files_of_a_region_die_with_it_and_stay_dead_when_it_comes_back(face: Face) -> None:
     """The group dax_region/ is made anew at each probe of the region's driver."""
     region = "/sys/bus/cxl/devices/dax_region0/dax_region"
-    driver = "/sys/bus/cxl/drivers/cxl_dax_region"
     create, size = face.open(f"{region}/create", os.O_RDWR), face.open(f"{region}/size", os.O_RDONLY)
     directory = open_directory(face.sysroot.tree, face.sysroot.tree.resolve(region))
-    face.write(f"{driver}/unbind", "dax_region0")
+    face.write("/control/modules/unload", "dax_cxl")
     assert is_dead(create)
-    face.write(f"{driver}/bind", "dax_region0")
+    face.write("/control/modules/load", "dax_cxl")
     assert int(face.read(f"{region}/size")) == 8 << 30
     assert is_dead(create)
     for read in (lambda: size.read(0, 10), lambda: list(directory.entries(0))):

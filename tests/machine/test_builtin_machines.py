@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fakesysfs.kernel.cxl.core.port import CxlRootDecoder
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.kernel.uevent import Uevents
@@ -51,6 +52,20 @@ def test_devices_and_their_drivers(machine: str, path: str, drivers: list[str]) 
     kernel = boot(machine, "hotplug-v3")
     assert dax(kernel).devpath == path
     assert [device.driver.name for device in kernel.dax_bus.devices.values() if device.driver] == drivers
+
+
+def test_cxl_server_has_hardware_and_no_region() -> None:
+    """Two bridges with two memory devices each, a window each and one for both."""
+    kernel = boot("cxl-server", "7.3")
+    devices = kernel.cxl_bus.devices
+    assert [name for name in devices if name.startswith(("mem", "region"))] == ["mem0", "mem1", "mem2", "mem3"]
+    assert [device.driver.name for name, device in devices.items() if name.startswith("mem") and device.driver] == [
+        "cxl_mem"
+    ] * 4
+    windows = [device.window.targets for device in devices.values() if isinstance(device, CxlRootDecoder)]
+    assert windows == [(12,), (222,), (12, 222)]
+    assert not kernel.dax_bus.devices
+    assert not kernel.tainted
 
 
 def test_cxl_device_is_the_whole_region() -> None:

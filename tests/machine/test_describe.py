@@ -15,6 +15,7 @@ from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.range import Range
 from fakesysfs.machine import MachineError, builtin, load
 from fakesysfs.machine.describe import KernelSection
+from tests.model import Face
 
 NODE_5 = "{ node = 5, read_latency = 1, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }"
 NODE_0 = "{ node = 0, read_latency = 0, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }"
@@ -259,3 +260,72 @@ def test_a_file_may_extend_a_built_in_machine(tmp_path: Path) -> None:
 def test_the_table_kernel_has_the_options_of_the_kernel_and_their_defaults() -> None:
     """Each option is declared in two forms: `Config` is the kernel's, `KernelSection` the file's."""
     assert msgspec.structs.asdict(KernelSection()) == dataclasses.asdict(Config())
+
+
+# CXL ---------------------------------------------------------------------------------------------------------------
+
+ONE_DEVICE = """
+extends = "cxl-server"
+
+[cxl]
+windows = [{ start = "16G", size = "4G", bridges = [12], node = 2 }]
+bridges = [12]
+devices = [{ bridge = 12, path = ["0000:0c:00.0", "0000:0d:00.0"], ports = [0], ram = "1G" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('start = "16G"', 'start = "0x400001000"', ["cxl.windows[0].start", "multiple of 256M"]),
+        ('size = "4G"', 'size = "100M"', ["cxl.windows[0].size", "multiple of 256M"]),
+        ("node = 2", "node = 9", ["cxl.windows[0].node", "9", "nodes"]),
+        ("node = 2", "node = 2, granularity = 300", ["cxl.windows[0].granularity", "300", "256"]),
+        ("bridges = [12], node", "bridges = [13], node", ["cxl.windows[0].bridges", "[13]"]),
+        ("bridge = 12", "bridge = 13", ["cxl.devices[0].bridge", "13", "[12]"]),
+        ('"0000:0d:00.0"]', '"0d:00.0"]', ["cxl.devices[0].path", "PCI addresses"]),
+        (', "0000:0d:00.0"]', "]", ["cxl.devices[0].path", "PCI addresses"]),
+        ("ports = [0]", "ports = [0, 1]", ["cxl.devices[0].ports", "1 port numbers"]),
+        ('ram = "1G"', 'ram = "100M"', ["cxl.devices[0].ram", "multiple of 256M"]),
+        ('ram = "1G"', 'ram = "1G", colour = 3', ["cxl.devices[0].colour", "unknown key"]),
+        ("bridges = [12]\n", 'bridges = [12]\nmemdevs = ["0000:0e:00.0"]\n', ["cxl.memdevs", "0000:0d:00.0"]),
+        ("bridges = [12]\n", "bridges = [12]\nprobe_order = []\n", []),
+        ("bridges = [12]\n", 'bridges = [12]\nregisters = ["1G", "2G"]\n', ["cxl.registers", "each of cxl.bridges"]),
+        (
+            '[{ start = "16G"',
+            '[{ start = "17G", size = "1G", bridges = [12], node = 2 }, { start = "16G"',
+            ["overlaps"],
+        ),
+    ],
+)
+def test_wrong_cxl_hardware(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
+    assert old in ONE_DEVICE
+    path = tmp_path / "m.toml"
+    path.write_text(ONE_DEVICE.replace(old, new, 1))
+    if not expected:
+        load(str(path))
+        return
+    with pytest.raises(MachineError) as error:
+        load(str(path))
+    assert [part for part in expected if part not in str(error.value)] == []
+
+
+def test_cxl_hardware_and_its_modules_belong_together(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text("extends = 'cxl'\nmodules = ['cxl_acpi']\n")
+    with pytest.raises(MachineError, match=r"modules\[0\] = 'cxl_acpi': needs CXL hardware"):
+        load(str(path))
+    path.write_text(f"{ONE_DEVICE}\n[[dax_region]]\nkind = 'cxl'\nstart = '64G'\nsize = '1G'\ntarget_node = 2\n")
+    with pytest.raises(MachineError, match=r"dax_region\[0\].kind = 'cxl': not allowed beside"):
+        load(str(path))
+
+
+def test_numbers_of_memory_devices_and_endpoints_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    addresses = [f"0000:{bus}:00.0" for bus in ("e0", "df", "0e", "0d")]
+    path.write_text(f"extends = 'cxl-server'\n[cxl]\nmemdevs = {addresses}\nprobe_order = {addresses[::-1]}\n")
+    devices = Face(str(path), "7.3").kernel.cxl_bus.devices
+    assert devices["mem0"].devpath.endswith("/0000:e0:00.0/mem0")
+    assert [getattr(device, "uport", "").rpartition("/")[2] for name, device in devices.items() if "endp" in name] == [
+        "mem3", "mem2", "mem1", "mem0",
+    ]  # fmt: skip

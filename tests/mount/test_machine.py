@@ -243,7 +243,7 @@ def test_a_group_of_files_that_is_open_while_it_goes(mnt: Path) -> None:
     """fstat(2) goes on, as for a removed file; its names are gone."""
     group = "sys/bus/cxl/devices/dax_region0/dax_region"
     descriptor = os.open(mnt / group, os.O_RDONLY | os.O_DIRECTORY)
-    assert write(mnt / "sys/bus/cxl/drivers/cxl_dax_region/unbind", "dax_region0") == "ok"
+    assert write(mnt / "control/modules/unload", "dax_cxl") == "ok"
     found = os.fstat(descriptor)
     assert (stat.S_ISDIR(found.st_mode), found.st_nlink) == (True, 0)
     assert os.listdir(descriptor) == []

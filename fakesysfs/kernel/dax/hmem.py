@@ -1,10 +1,9 @@
-"""dax_hmem and dax_cxl: soft-reserved memory and CXL regions as dax regions.
+"""dax_hmem: soft-reserved memory as dax regions.
 
-drivers/dax/hmem/hmem.c, cxl.c.
+drivers/dax/hmem/hmem.c.
 
 hmem_platform makes a platform device hmem.N for each range that firmware reserved for special use.
-The driver hmem makes a dynamic region and its first device on each. dax_cxl does the same on the
-dax_region of a CXL region.
+The driver hmem makes a dynamic region and its first device on each.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fakesysfs.kernel.dax.bus import DaxBus, DaxRegion, create_dev_dax, unregister_dev_dax
-from fakesysfs.kernel.device import Bus, Device, Driver
+from fakesysfs.kernel.device import Bus, Device
 from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.node import Nodes
-from fakesysfs.kernel.platform import CxlDevice, PlatformDevice, PlatformDriver
+from fakesysfs.kernel.platform import PlatformDevice, PlatformDriver
 from fakesysfs.kernel.setup import DaxSetup
 
 
@@ -114,34 +113,3 @@ class Hmem(PlatformDriver):
         )
         size = 0 if idle else reserved.device_size or reserved.range.length
         await offer_region(region, size, reserved, memmap_on_memory=False)
-
-
-class CxlDaxRegion(Driver):
-    """The driver cxl_dax_region of module dax_cxl."""
-
-    name = "cxl_dax_region"
-
-    def __init__(self, bus: Bus, module: str, dax_bus: DaxBus) -> None:
-        super().__init__(bus, module)
-        self._dax_bus = dax_bus
-
-    def matches(self, device: Device) -> bool:
-        """By type."""
-        return isinstance(device, CxlDevice) and device.devtype == self.name
-
-    async def probe(self, device: Device) -> None:
-        """Make the region (cxl_dax_region_probe)."""
-        assert isinstance(device, CxlDevice)
-        setup = device.dax_setup
-        assert setup is not None
-        region = DaxRegion(
-            self._dax_bus,
-            device,
-            device.number,
-            setup.range,
-            setup.target_node,
-            setup.align,
-            static=False,
-            kmem=True,
-        )
-        await offer_region(region, setup.device_size or setup.range.length, setup, memmap_on_memory=True)

@@ -7,7 +7,7 @@
 # Custom Preamble
 
 function _fakesysfs_machine_or_file
-  printf '%s\n' cxl default hmem huge oracle oracle-boot-policy-offline oracle-boot-policy-online oracle-boot-policy-online_kernel oracle-boot-policy-online_movable oracle-distribution oracle-distribution-cpus oracle-distribution-hmat oracle-distribution-memmap_on_memory oracle-distribution-policy-offline oracle-distribution-policy-online oracle-distribution-policy-online_kernel oracle-distribution-policy-online_movable oracle-distribution-regions oracle-hmat oracle-memmap_on_memory oracle-pmem oracle-region_idle oracle-slab_debug pmem tiny
+  printf '%s\n' cxl cxl-server default hmem huge oracle oracle-boot-policy-offline oracle-boot-policy-online oracle-boot-policy-online_kernel oracle-boot-policy-online_movable oracle-distribution oracle-distribution-cpus oracle-distribution-hmat oracle-distribution-memmap_on_memory oracle-distribution-policy-offline oracle-distribution-policy-online oracle-distribution-policy-online_kernel oracle-distribution-policy-online_movable oracle-distribution-regions oracle-hmat oracle-memmap_on_memory oracle-pmem oracle-region_idle oracle-slab_debug oracle-t1 oracle-t2 oracle-t3 oracle-t4 oracle-t5 oracle-t6 pmem tiny
   _fakesysfs_toml_file
 end
 
@@ -165,5 +165,5 @@ complete -c fakesysfs -n '_shtab_fakesysfs_using replay; and test $_shtab_fakesy
 complete -c fakesysfs -n '_shtab_fakesysfs_using; and test $_shtab_fakesysfs_npos -eq 0' -a record -d 'record a real kernel; see `fakesysfs record --help`'
 complete -c fakesysfs -n '_shtab_fakesysfs_using record' -s h -l help -d 'show this help message and exit'
 complete -c fakesysfs -n '_shtab_fakesysfs_using record' -l kernel-image -x -d 'the newest kernel of a series in Debian, or a folder /usr/lib/modules/RELEASE (default: 7.3)'
-complete -c fakesysfs -n '_shtab_fakesysfs_using record' -l machine -xka "boot-policy-offline boot-policy-online boot-policy-online_kernel boot-policy-online_movable cxl default distribution distribution-cpus distribution-hmat distribution-memmap_on_memory distribution-policy-offline distribution-policy-online distribution-policy-online_kernel distribution-policy-online_movable distribution-regions hmat memmap_on_memory pmem region_idle slab_debug" -d 'the guest (default: distribution)'
+complete -c fakesysfs -n '_shtab_fakesysfs_using record' -l machine -xka "boot-policy-offline boot-policy-online boot-policy-online_kernel boot-policy-online_movable cxl default distribution distribution-cpus distribution-hmat distribution-memmap_on_memory distribution-policy-offline distribution-policy-online distribution-policy-online_kernel distribution-policy-online_movable distribution-regions hmat memmap_on_memory pmem region_idle slab_debug t1 t2 t3 t4 t5 t6" -d 'the guest (default: distribution)'
 complete -c fakesysfs -n '_shtab_fakesysfs_using record' -s o -l output -xka "(_fakesysfs_toml_file)" -d 'default: SCRIPT.recorded.jsonl, here'

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -396,6 +397,82 @@ def _differential() -> list[str]:
     return parts
 
 
+EXPLORED = DOCS / "data" / "explore-table.json"
+"""What was found for each protocol on each kernel: `scripts/explore_table.py` writes it."""
+ORDERS = "explore-orders.md"
+_EXPLORED_ON = ("7.2", "hotplug-v3-as-posted", "hotplug-v3", "7.3")
+
+
+def explore() -> str:
+    """docs/explore.md: what is written there, with the table of protocols and kernels in it."""
+    page = (DOCS / "explore.md").read_text(encoding="utf-8")
+    before, _, rest = page.partition(PROOF_BEGIN)
+    _, _, after = rest.partition(PROOF_END)
+    explored: dict[str, dict[str, dict[str, Any]]] = json.loads(EXPLORED.read_text(encoding="utf-8"))
+    rows = ["| protocol | " + " | ".join(f"`{kernel}`" for kernel in _EXPLORED_ON) + " |", "|---" * 5 + "|"]
+    for name, cells in explored.items():
+        title = f"[{_title_of(name)}](../examples/explore/table/{name}.toml)"
+        rows.append(f"| {title} | " + " | ".join(_explored(name, kernel, cells) for kernel in _EXPLORED_ON) + " |")
+    return f"{before}{PROOF_BEGIN}\n\n" + "\n".join(rows) + f"\n\n{PROOF_END}{after}"
+
+
+def _title_of(name: str) -> str:
+    scenario = tomllib.loads((DOCS.parent / f"examples/explore/table/{name}.toml").read_text(encoding="utf-8"))
+    return str(scenario["title"])
+
+
+def _explored(name: str, kernel: str, cells: dict[str, dict[str, Any]]) -> str:
+    cell = cells.get(kernel)
+    if cell is None:
+        return ""
+    counts = f"{cell['failed']:,} of {cell['explored']:,}"
+    if cell["failed"]:
+        heading = re.sub(r"[^\w -]", "", f"{_row(name)} on {kernel}").replace(" ", "-")
+        counts = f"[**{counts}**]({ORDERS}#{heading})"
+    return f"{counts}, {_bound_of(cell)}, {max(1, round(cell['seconds']))} s"
+
+
+def _row(name: str) -> str:
+    """A row's name, without the number that sorts it."""
+    return name.partition("-")[2]
+
+
+def _bound_of(cell: dict[str, Any]) -> str:
+    if cell["complete"]:
+        return "complete"
+    if cell["covered"].startswith("Explored: all with"):
+        return f"≤ {cell['preemptions']} preemption" + "s" * (cell["preemptions"] != 1)
+    return "cut short"
+
+
+def explore_orders() -> str:
+    """docs/explore-orders.md: for each protocol and kernel the shortest order that fails."""
+    explored: dict[str, dict[str, dict[str, Any]]] = json.loads(EXPLORED.read_text(encoding="utf-8"))
+    parts = [
+        "# The shortest orders that fail\n",
+        _paragraph(
+            "`scripts/generate_docs.py` writes this page from `docs/data/explore-table.json`. Each order belongs to a"
+            " cell of [the table](explore.md#which-protocols-are-safe). [How to read a"
+            " report](explore.md#how-to-read-a-report) says what the columns are."
+        ),
+    ]
+    for name, cells in explored.items():
+        for kernel, cell in cells.items():
+            if not cell["failed"]:
+                continue
+            preemptions = "" if cell["complete"] else f" {cell['covered']}."
+            counts = f"{cell['failed']:,} of {cell['explored']:,} orders fail"
+            parts += [
+                f"\n## {_row(name)} on {kernel}\n",
+                _paragraph(f"{counts}: {_title_of(name)}.{preemptions}"),
+            ]
+            for order in cell["orders"]:
+                why = order["why"].replace("--check", "`--check`")
+                parts += ["\n" + _paragraph(f"{why}. The shortest: `{order['schedule']}`"), "\n```text"]
+                parts += [*(line.removeprefix("  ") for line in order["steps"]), "```"]
+    return "\n".join([*parts, ""])
+
+
 def _normalisations(entries: tuple[normalise.Normalisation, ...]) -> list[str]:
     rows = [f"| {entry.name} | {entry.stream} | {entry.reason} |" for entry in entries]
     return ["| what | where | why |", "|---|---|---|", *rows]
@@ -488,6 +565,8 @@ PAGES = {
     "cli.md": cli,
     "kernels.md": kernels,
     "machines.md": machines,
+    "explore.md": explore,
+    ORDERS: explore_orders,
     "proof.md": proof,
     "../fakesysfs/evidence.json": evidence,
 }

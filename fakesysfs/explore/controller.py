@@ -191,6 +191,10 @@ class Controller:
     def _boot(self) -> None:
         self._reset()
         self._programs = Programs()
+        self._held.clear()
+        self._asleep.clear()
+        self._statuses.clear()
+        self._tasks = []
         if self._udevd:
             try:
                 self._programs.add(UDEVD, udev.start(self._udevd, os.environ, UDEVD_OPTIONS))
@@ -201,7 +205,8 @@ class Controller:
             if status:
                 raise _CannotRunError(f"--setup ended with status {status}{_quoted(said)}")
         if self._udevd:
-            self._await(lambda: not udev.is_busy(), UDEVD)
+            # Until it sleeps: it may not have begun yet with what the setup has caused.
+            self._await(lambda: self._settle() and not udev.is_busy(), UDEVD)
 
     def _close(self) -> None:
         """Close the gate, and wait until it is."""
@@ -219,10 +224,6 @@ class Controller:
     def _start(self) -> None:
         """Start the programs, one after another: what they do before their first step is ordered as well."""
         self._polls = Polls()
-        self._held.clear()
-        self._asleep.clear()
-        self._statuses.clear()
-        self._tasks = []
         for program, (name, errors) in zip(self._task.programs, self._errors.items(), strict=True):
             os.ftruncate(errors, 0)
             os.lseek(errors, 0, os.SEEK_SET)

@@ -48,10 +48,9 @@ import json
 import os
 import socket
 import stat
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyfuse3
 import trio
@@ -61,6 +60,7 @@ from fakesysfs.fuse.driver import Caller, OperationDriver
 from fakesysfs.fuse.entries import entry_of
 from fakesysfs.fuse.operations import Mountable, Operations
 from fakesysfs.fuse.step_records import StepRecords
+from fakesysfs.fuse.system_calls import Call, call_of, is_readlink
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import CallingProcess, Journal, KernelError, Stat, Tree, names_in
 from fakesysfs.kernfs.declare import Directory
@@ -71,7 +71,6 @@ from fakesysfs.ops.sched import Answer, Preempt, Sleep, Wait, Waiting
 
 _PACKET_BYTES = 65536
 _SOCKET_BYTES = 1 << 22
-_PATH_BYTES = 512
 _MOST_LEFT = 200
 """Blocks that one packet can name."""
 _SHOWN_BYTES = 64
@@ -80,15 +79,6 @@ _FOOTPRINT_BYTES = 60_000
 
 BEGINS = "begins"
 """The result of a write that has begun; if it ends in the same step, another one follows."""
-
-_UNKNOWN = "?"
-_LOOK_SECONDS = 0.00005
-_LOOKS = 2000
-"""How often, and how many times, we look whether a thread that has sent us a request has gone to sleep."""
-
-_FILE_DESCRIPTORS = 1 << 20
-"""An argument of a system call below this is no address."""
-_AT_FDCWD = 0xFFFFFF9C
 
 _OF_THE_HOST = frozenset(
     {"null", "zero", "full", "random", "urandom", "tty", "fuse", "pts", "ptmx", "shm", "mqueue", "char"}
@@ -99,20 +89,6 @@ _DIRECTORIES = ("/sys", "/dev")
 _HOME = "/dev/.fakesysfs"
 _SHOWS_ORDER = ("/control/", "/sys/kernel/uevent_seqnum")
 """What shows the order in which messages were logged, uevents sent and calls refused."""
-_READLINK = frozenset({"89", "267"} if os.uname().machine == "x86_64" else {"78"})
-"""The numbers of readlink(2) and readlinkat(2): a call of these follows no last link."""
-_OPEN = {"2": 2, "257": 3} if os.uname().machine == "x86_64" else {"56": 3}
-"""open(2) and openat(2), and the place of the flags among their arguments, from 1."""
-_LOOKS_ONLY = _READLINK | (
-    frozenset({"4", "6", "21", "262", "269", "332", "439"})
-    if os.uname().machine == "x86_64"
-    else frozenset({"48", "79", "291", "439"})
-)
-"""stat(2), lstat, access, newfstatat, faccessat, statx, faccessat2, readlink: they see nothing but one name."""
-_CHDIR = frozenset({"80"} if os.uname().machine == "x86_64" else {"49"})
-_SYMLINK = {"88": 2, "266": 3} if os.uname().machine == "x86_64" else {"36": 3}
-"""symlink(2) and symlinkat(2), and the place of the new name among their arguments, from 1."""
-_FSTAT = frozenset({"5"} if os.uname().machine == "x86_64" else {"80"})
 
 
 class _Walk:
@@ -368,14 +344,14 @@ class HoldingOperations(Operations):
         """Hold a walk that begins at a root; returns its path, "" if it was not held."""
         if not self._gate.holds_walk(thread):
             return ""
-        call = _call_of(thread)
+        call = call_of(thread)
         if call.names_no_path or self._is_on_its_way(inode, thread, call):
             return ""
         root = self._roots[inode]
         path = call.path if root in _DIRECTORIES else root
         if root in _DIRECTORIES:
             absolute = path if path.startswith("/") else f"{root}/{path}"
-            if _is_of_the_host(absolute) or (call.number in _LOOKS_ONLY and self._is_always_there(absolute)):
+            if _is_of_the_host(absolute) or (call.looks_only and self._is_always_there(absolute)):
                 return ""
         self._gate.walks[thread] = _Walk(inode, call.registers, _returns_to_root(path))
         await self._hold_walk(thread, call, path if path.startswith("/") else "")
@@ -393,7 +369,7 @@ class HoldingOperations(Operations):
         """The same for a relative path. A walk that only passes through this directory is not held."""
         if not self._gate.holds_walk(thread):
             return ""
-        call = _call_of(thread)
+        call = call_of(thread)
         if call.names_no_path or not call.path or call.path.startswith("/"):
             return ""
         if self._is_on_its_way(inode, thread, call):
@@ -403,11 +379,11 @@ class HoldingOperations(Operations):
         await self._hold_walk(thread, call, path)
         return path
 
-    async def _hold_walk(self, thread: int, call: _Call, path: str) -> None:
+    async def _hold_walk(self, thread: int, call: Call, path: str) -> None:
         if await self._gate.hold("walk", thread, path):
             raise FUSEError(errno.EINTR)
         self._record_names(path)
-        if call.number in _CHDIR and path:
+        if call.goes_there and path:
             with contextlib.suppress(KernelError):
                 self._begin_at(self._tree.resolve(path.removeprefix(f"{_HOME}/root")))
 
@@ -445,7 +421,7 @@ class HoldingOperations(Operations):
         with contextlib.suppress(OSError):
             pyfuse3.invalidate_inode(inode, attr_only=True)
 
-    def _is_on_its_way(self, inode: int, thread: int, call: _Call) -> bool:
+    def _is_on_its_way(self, inode: int, thread: int, call: Call) -> bool:
         """Whether it is the same walk: it has come to a root again, by `..`, or to another directory."""
         walk = self._gate.walks.get(thread)
         if walk is None or call.registers != walk.registers:
@@ -461,7 +437,7 @@ class HoldingOperations(Operations):
         walk = self._gate.walks.get(ctx.pid)
         if walk is not None and self._gate.holds(ctx.pid):
             path = self._shown_path(inode)
-            if walk.registers.partition(" ")[0] in _READLINK:
+            if is_readlink(walk.registers):
                 self._gate.note("readlink", path, "", os.fsdecode(target))
             else:
                 walk.returns += _returns_to_root(f"{os.path.dirname(path)}/{os.fsdecode(target)}")  # noqa: PTH120
@@ -635,68 +611,6 @@ def _is_of_the_host(path: str) -> bool:
     if path.startswith(f"{_HOME}/"):
         return not path.startswith(f"{_HOME}/root/")
     return path.startswith("/dev/") and path.split("/", 3)[2] in _OF_THE_HOST
-
-
-class _Call(NamedTuple):
-    """The system call in which a thread is."""
-
-    registers: str
-    """Its number, its arguments, the stack: as proc_pid_syscall(5) shows it."""
-    path: str
-    """The path that it names; "" if that cannot be known."""
-
-    @property
-    def number(self) -> str:
-        """Which system call it is."""
-        return self.registers.partition(" ")[0]
-
-    @property
-    def names_no_path(self) -> bool:
-        """Whether it asks about an open file."""
-        return self.number in _FSTAT or (self.number != _UNKNOWN and not self.path)
-
-    @property
-    def creates(self) -> bool:
-        """Whether it is an open with O_CREAT.
-
-        If the host does not know the name yet, it asks a second time who may write to the directory.
-        """
-        place = _OPEN.get(self.number, 0)
-        return bool(place and int(self.registers.split()[place], 16) & os.O_CREAT)
-
-
-def _registers(thread: int) -> str:
-    """What proc_pid_syscall(5) says, as soon as the thread has gone to sleep. Raises OSError."""
-    registers = "running"
-    for _ in range(_LOOKS):
-        with open(f"/proc/{thread}/syscall", "rb", buffering=0) as file:  # noqa: PTH123  for each step
-            registers = file.read().decode("ascii")
-        if not registers.startswith("running"):
-            break
-        time.sleep(_LOOK_SECONDS)
-    return registers
-
-
-def _call_of(thread: int) -> _Call:
-    """The system call of a thread that waits for our answer."""
-    try:
-        registers = _registers(thread)
-        number, *words = registers.split()
-        place = _SYMLINK.get(number, 0)
-        arguments = [int(word, 16) for word in (words[place - 1 : place] if place else words[:2])]
-        memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return _Call(_UNKNOWN, "")
-    try:
-        address = next(
-            number for number in arguments if number >= _FILE_DESCRIPTORS and number & 0xFFFFFFFF != _AT_FDCWD
-        )
-        path = os.pread(memory, _PATH_BYTES, address).partition(b"\0")[0]
-    except (OSError, OverflowError, StopIteration):
-        path = b""
-    finally:
-        os.close(memory)
-    return _Call(registers, os.fsdecode(path))
 
 
 def _returns_to_root(path: str) -> int:

@@ -2,8 +2,9 @@
 """Fill the table of docs/explore.md: which protocols break each other on which kernel.
 
 Each row is a scenario file of examples/explore/table, each column a kernel that it names. A cell is
-one run of `fakesysfs explore`. The results go to docs/data/explore-table.json, cell by cell;
-scripts/generate_docs.py writes the table from there.
+two runs of `fakesysfs explore`: over all orders, and over all but for steps that commute. The
+results go to docs/data/explore-table.json, cell by cell; scripts/generate_docs.py writes the table
+from there.
 
     .venv/bin/python scripts/explore_table.py                             all cells, about half an hour
     .venv/bin/python scripts/explore_table.py --row 03-daxctl-and-rule --kernel 7.2
@@ -41,20 +42,34 @@ def rows() -> Iterator[ScenarioFile]:
 
 
 def explore(row: ScenarioFile, kernel: str, seconds: float) -> Cell:
-    """Fill one cell; `seconds` ends its search."""
+    """Fill one cell; `seconds` ends each of its searches."""
+    found = _search(row, kernel, seconds, "--no-reduction")
+    cell = _counts(found)
+    cell |= {"preemptions": found["preemptions"], "date": dt.datetime.now(dt.UTC).date().isoformat()}
+    cell["orders"] = [_in_short(failure) for failure in _of_each_kind(found["failures"])]
+    cell["reduced"] = _counts(_search(row, kernel, seconds))
+    return cell
+
+
+def reduced(row: ScenarioFile, kernel: str, seconds: float, cell: Cell) -> Cell:
+    """The cell with a new search with the reduction."""
+    return cell | {"reduced": _counts(_search(row, kernel, seconds))}
+
+
+def _search(row: ScenarioFile, kernel: str, seconds: float, *options: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as where:
         file = Path(where) / "result.json"
-        command = [sys.executable, "-m", "fakesysfs", "explore", "--kernel", kernel, "--seconds", str(seconds)]
-        done = subprocess.run(
-            [*command, "--json", file, row.path], cwd=where, capture_output=True, text=True, check=False
-        )
+        command = [sys.executable, "-m", "fakesysfs", "explore", "--kernel", kernel, *options]
+        command += ["--seconds", str(seconds), "--json", str(file), row.path]
+        done = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
         if not file.exists():
             raise SystemExit(done.stderr)
-        found = json.loads(file.read_text("utf-8"))
-    cell: Cell = {key: found[key] for key in ("explored", "failed", "cut", "complete", "preemptions", "seconds")}
-    cell |= {"covered": found["covered"], "date": dt.datetime.now(dt.UTC).date().isoformat()}
-    cell["orders"] = [_in_short(failure) for failure in _of_each_kind(found["failures"])]
-    return cell
+        found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return found
+
+
+def _counts(found: dict[str, Any]) -> Cell:
+    return {key: found[key] for key in ("explored", "failed", "cut", "complete", "seconds", "covered")}
 
 
 def _of_each_kind(failures: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -76,19 +91,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", action="append", help="the name of a scenario file, without .toml; default: all")
     parser.add_argument("--kernel", action="append", choices=KERNELS, help="default: all")
-    parser.add_argument("--seconds", type=float, default=170, help="for each cell; default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=170, help="for each search; default: %(default)s")
+    parser.add_argument("--reduced-only", action="store_true", help="leave the search over all orders as it is")
     options = parser.parse_args()
     for row in rows():
         for kernel in row.kernels:
             if row.name in (options.row or [row.name]) and kernel in (options.kernel or [kernel]):
-                cell = explore(row, kernel, options.seconds)
-                said = f"{row.name} on {kernel}: {cell['failed']} of {cell['explored']} fail. {cell['covered']}."
+                if options.reduced_only:
+                    cell = reduced(row, kernel, options.seconds, _known()[row.name][kernel])
+                else:
+                    cell = explore(row, kernel, options.seconds)
+                few = cell["reduced"]
+                said = f"{row.name} on {kernel}: {cell['failed']} of {cell['explored']} fail. {cell['covered']}. "
+                said += f"Reduced: {few['failed']} of {few['explored']} fail. {few['covered']}."
                 print(said, flush=True)  # noqa: T201  it is a command
                 _keep(row.name, kernel, cell)
 
 
-def _keep(row: str, kernel: str, cell: Cell) -> None:
+def _known() -> dict[str, dict[str, Cell]]:
     known: dict[str, dict[str, Cell]] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    return known
+
+
+def _keep(row: str, kernel: str, cell: Cell) -> None:
+    known = _known()
     known.setdefault(row, {})[kernel] = cell
     RESULTS.write_text(json.dumps(_sorted(known), indent=1, ensure_ascii=False) + "\n", "utf-8")
 

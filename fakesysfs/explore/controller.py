@@ -300,11 +300,7 @@ class Controller:
             return None
         self._footprints.clear()
         self._tell("recorded")
-        end = time.monotonic() + DEADLINE_SECONDS
-        while not self._footprints:
-            self._hear(1)
-            if time.monotonic() > end:
-                raise _CannotRunError("the server does not say what a step has read and changed")
+        self._await(lambda: bool(self._footprints))
         footprint = self._footprints[0]
         self._look_for_listeners()
         if footprint.notes and self._order_counts:

@@ -11,10 +11,11 @@ in `__all__` stay compatible. The modules below are not for users.
 """
 
 from fakesysfs.explore.order import Step
-from fakesysfs.testing.exploration import ExploreHandle, explore, explore_async
+from fakesysfs.testing.exploration import explore, explore_async
 from fakesysfs.testing.explored import Exploration, Failure
 from fakesysfs.testing.machine import AsyncRunningMachine, Machine, RunningMachine, StartedWrite, WaitsForeverError
 from fakesysfs.testing.mounted import CannotMountError, MountedMachine
+from fakesysfs.testing.order_runner import ExploreHandle
 from fakesysfs.testing.records import LogMessage, Refusal, Uevent, Write
 from fakesysfs.testing.watch import AsyncWatch, Watch
 

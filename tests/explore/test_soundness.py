@@ -19,7 +19,7 @@ from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.ops.footprint import Footprint
 from fakesysfs.testing import ExploreHandle, RunningMachine, explore
-from fakesysfs.testing.exploration import Program, _Runner, _Scenario
+from fakesysfs.testing.order_runner import OrderRunner, Program, Scenario
 
 MACHINE = Path(__file__).with_name("two-devices.toml")
 MEMORY, DAX = "/sys/devices/system/memory", "/sys/bus/dax"
@@ -245,8 +245,8 @@ def test_steps_that_commute_can_be_swapped(first: int, number: int) -> None:
         sequence = [chance.choice(writes if chance.random() < 0.6 else everything) for _ in range(STEPS)]
         seen = Outcomes()
         programs = tuple(seen.program(number, [call]) for number, call in enumerate(sequence))
-        runner = _Runner(
-            _Scenario(programs, str(MACHINE), kernel, None, seen.check, inside=False, longest=STEPS, allow_wedged=True)
+        runner = OrderRunner(
+            Scenario(programs, str(MACHINE), kernel, None, seen.check, inside=False, longest=STEPS, allow_wedged=True)
         )
         runner.records = True
         order = run_order(runner, [program_name(number) for number in range(STEPS)])

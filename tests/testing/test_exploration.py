@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from fakesysfs.testing import Exploration, ExploreHandle, RunningMachine, explore, explore_async
-from fakesysfs.testing.exploration import Program
+from fakesysfs.testing.order_runner import Program
 
 MEMORY = "/sys/devices/system/memory"
 POLICY = f"{MEMORY}/auto_online_blocks"

@@ -53,8 +53,12 @@ KEYS: Mapping[type, Callable[[Any], Hashable]] = {
 }
 """What tells objects apart. The fields named here never change."""
 
-IGNORED: Mapping[type, frozenset[str]] = {Core: frozenset({"generation", "ignored", "objects", "_serial"})}
-"""Counters and registries: only the order in which objects came shows there."""
+IGNORED: Mapping[type, frozenset[str]] = {
+    Core: frozenset({"generation", "ignored", "objects", "_serial"}),
+    sched.LockObservers: frozenset({"observer"}),
+    sched.Mutex: frozenset({"_observers"}),
+}
+"""Counters and registries: only the order in which objects came shows there. And who traces."""
 
 ALIASES: Mapping[Hashable, Hashable] = {("Libnvdimm", "_buses"): ("Kernel", "buses")}
 """Containers that belong to two objects, but for those that never change. A test looks for such."""

@@ -198,6 +198,7 @@ def test_a_process_in_the_background(target: KernelTarget, tmp_path: Path) -> No
     assert waiting.outcome() == Outcome(open_errno=errno.EINTR)
     killed = target.spawn(str(tmp_path / "fifo"), b"x")
     target.signal(killed, Signal.SIGKILL)
+    assert target.wait(killed)
     assert killed.letter == "finished"
     assert killed.outcome() == Outcome(killed=True)
 

@@ -69,7 +69,8 @@ def _search(row: ScenarioFile, kernel: str, seconds: float, *options: str) -> di
 
 
 def _counts(found: dict[str, Any]) -> Cell:
-    return {key: found[key] for key in ("explored", "failed", "cut", "complete", "seconds", "covered")}
+    counts = {key: found[key] for key in ("explored", "failed", "cut", "complete", "seconds", "covered")}
+    return counts | {"kinds": len({failure["kind"] for failure in found["failures"]})}
 
 
 def _of_each_kind(failures: list[dict[str, Any]]) -> list[dict[str, Any]]:

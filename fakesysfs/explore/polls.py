@@ -50,7 +50,7 @@ class Polls:
         self._looks: defaultdict[str, _Looks] = defaultdict(_Looks)
 
     def note(self, program: str, look: str, *, changed: bool) -> None:
-        """A program took a step; `look` says what it did and what came of it."""
+        """A program took a step; `look` says what it did, and its result."""
         if changed:
             self._looks.clear()
         else:

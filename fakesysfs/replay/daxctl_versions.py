@@ -137,7 +137,13 @@ def _nearest(tool: str, others: Iterable[str]) -> str:
 
 
 def require(names: set[str]) -> None:
-    """Make sure that the commands of a command line are installed. Raises ToolAbsentError."""
+    """Make sure that the commands of a command line are installed. Raises ToolAbsentError.
+
+    No older cxl stands in for the recorded one: 76.1 refuses `create-region -t ram`.
+    """
     for name in sorted(names & TOOLS):
-        if name != "daxctl" and which(name) is None and not (name == "cxl" and cxl_folder()):
+        if name == "cxl":
+            if not (has_recorded_cxl() or cxl_folder()):
+                raise ToolAbsentError(f"cxl-{'.'.join(map(str, CXL_VERSION))}", rest=True)
+        elif name != "daxctl" and which(name) is None:
             raise ToolAbsentError(name, rest=name in _CHANGES)

@@ -6,6 +6,7 @@ the same. Handlers that are called often do not await.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import pyfuse3
+import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from fakesysfs.fuse.callers import Opener
@@ -139,8 +141,21 @@ class Operations(pyfuse3.Operations):
         """Who is told of the calls on files."""
         return self._tree.tracer
 
-    async def work(self, operation: Operation[None]) -> None:
-        """Run work of the kernel that no request waits for, and have the host forget what it changed."""
+    async def work_off(self, works: trio.MemoryReceiveChannel[Operation[None]]) -> None:
+        """Run work of the kernel that no request waits for, in the order in which it comes.
+
+        The kernel's cxl_bus_wq is an ordered workqueue. Tasks of their own would run in any order.
+        """
+        try:
+            async for work in works:
+                await self._work(work)
+        finally:
+            with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:
+                    works.receive_nowait().close()
+
+    async def _work(self, operation: Operation[None]) -> None:
+        """Run one, and have the host forget what it changed."""
         try:
             await self.driver.drive(operation, 0, 0)
         except Exception:

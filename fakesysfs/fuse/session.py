@@ -7,6 +7,7 @@ sleeping operations are closed.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import shutil
@@ -28,6 +29,7 @@ from fakesysfs.fuse.mount import IN_A_CONTAINER, MountError
 from fakesysfs.fuse.mount_table import has_device, mounted_at
 from fakesysfs.fuse.operations import Mountable, Operations, WorksInBackground
 from fakesysfs.fuse.uevent_barrier import UeventBarrier
+from fakesysfs.ops.sched import Operation
 from fakesysfs.ops.trace import Tracer
 
 if TYPE_CHECKING:
@@ -156,7 +158,9 @@ async def _serve_mount(
                 nursery.start_soon(_flush_trace, operations.tracer)
             if gate is None and isinstance(operations.sysroot, WorksInBackground):
                 # An explorer steps through programs only: the kernel's own work is part of the write that caused it.
-                operations.sysroot.run_in_background(lambda work: nursery.start_soon(operations.work, work))
+                works, queue = trio.open_memory_channel[Operation[None]](math.inf)
+                nursery.start_soon(operations.work_off, queue)
+                operations.sysroot.run_in_background(works.send_nowait)
             if operations.uevents is not None:
                 nursery.start_soon(operations.uevents.run, operations.invalidator.flush)
             await pyfuse3.main(max_tasks=MAX_TASKS)

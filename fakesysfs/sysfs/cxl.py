@@ -445,7 +445,7 @@ ACPI_CXL_DEVICE = DirectoryKind[AcpiCxlDevice](
 
 
 def _counter(name: str) -> Attribute[WakeupSource]:
-    return RO(name, lambda _: 0, "A statistic of wake-ups: there are none here.")
+    return RO(name, lambda _: 0, "A statistic of wake-ups; always 0.")
 
 
 WAKEUP_SOURCE = DirectoryKind[WakeupSource](

@@ -7,8 +7,9 @@ import itertools
 import os
 import random
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,49 +185,42 @@ def parts(each: int, number: int, first: int = 1000) -> list[object]:
     return [(0, each // 8), *more]
 
 
-@pytest.mark.parametrize(("first", "number"), parts(60, 5))
-def test_the_same_outcomes(first: int, number: int) -> None:
+def compare(first: int, number: int, draw_case: Callable[[random.Random, str], dict[str, Any]]) -> None:
+    """The search with and without the reduction, for the case that each seed draws: keywords of `outcomes`."""
     explored = reduced = 0
     for seed in range(first, first + number):
         chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
         kernel = chance.choice(KERNELS)
-        programs = draw(chance, kernel)
-        all_outcomes, all_orders = outcomes(programs, kernel, reduction=False)
-        some_outcomes, some_orders = outcomes(programs, kernel, reduction=True)
-        assert some_outcomes == all_outcomes, (seed, kernel, programs)
+        case = draw_case(chance, kernel)
+        all_outcomes, all_orders = outcomes(kernel=kernel, reduction=False, **case)
+        some_outcomes, some_orders = outcomes(kernel=kernel, reduction=True, **case)
+        assert some_outcomes == all_outcomes, (seed, kernel, case)
         explored, reduced = explored + all_orders, reduced + some_orders
     assert reduced < explored
+
+
+@pytest.mark.parametrize(("first", "number"), parts(60, 5))
+def test_the_same_outcomes(first: int, number: int) -> None:
+    compare(first, number, lambda chance, kernel: {"programs": draw(chance, kernel)})
 
 
 @pytest.mark.parametrize(("first", "number"), parts(60, 3, first=5000))
 def test_a_bounded_search_misses_nothing_within_its_bound(first: int, number: int) -> None:
-    explored = reduced = 0
-    for seed in range(first, first + number):
-        chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
-        kernel = chance.choice(KERNELS)
-        programs = draw(chance, kernel)
-        bound = chance.randint(0, 2)
-        all_outcomes, all_orders = outcomes(programs, kernel, reduction=False, preemptions=bound)
-        some_outcomes, some_orders = outcomes(programs, kernel, reduction=True, preemptions=bound)
-        assert some_outcomes == all_outcomes, (seed, kernel, bound, programs)
-        explored, reduced = explored + all_orders, reduced + some_orders
-    assert reduced < explored
+    def case(chance: random.Random, kernel: str) -> dict[str, Any]:
+        return {"programs": draw(chance, kernel), "preemptions": chance.randint(0, 2)}
+
+    compare(first, number, case)
 
 
 @pytest.mark.parametrize(("first", "number"), parts(60, 3, first=7000))
 def test_the_same_outcomes_inside_of_operations(first: int, number: int) -> None:
-    explored = reduced = 0
-    for seed in range(first, first + number):
-        chance = random.Random(seed)  # noqa: S311  a seed that can be repeated
-        kernel = chance.choice(KERNELS)
+    def case(chance: random.Random, kernel: str) -> dict[str, Any]:
         some = [call for call in calls(kernel) if call[0] == "write" or chance.random() < 0.2]
         before, *programs = [[chance.choice(some) for _ in range(steps)] for steps in (chance.randint(0, 2), 1, 1)]
         programs[0] += [chance.choice(some) for _ in range(chance.randint(0, 1))]
-        all_outcomes, all_orders = outcomes(programs, kernel, reduction=False, before=before, inside=True)
-        some_outcomes, some_orders = outcomes(programs, kernel, reduction=True, before=before, inside=True)
-        assert some_outcomes == all_outcomes, (seed, kernel, before, programs)
-        explored, reduced = explored + all_orders, reduced + some_orders
-    assert reduced < explored
+        return {"programs": programs, "before": before, "inside": True}
+
+    compare(first, number, case)
 
 
 @pytest.mark.parametrize(("first", "number"), parts(2000, 5, first=10_000))

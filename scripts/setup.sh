@@ -351,3 +351,11 @@ apt_update() {
         bash -c "dpkg --configure -a; apt-get -o DPkg::Lock::Timeout=300 update || true" 9>&-
     has_new_lists=yes
 }
+
+# The versions of daxctl and cxl that sessions were recorded with, into a cache folder. Where a daxctl is missing, another
+# one stands in.
+fetch_tools() {
+    command -v apt-get >/dev/null || return 0
+    timeout 300 "$checkout/scripts/fetch_tools.sh" ||
+        say "going on: the replay's summary names what it does not compare"
+}

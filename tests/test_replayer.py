@@ -878,6 +878,40 @@ def test_the_nearest_version_of_a_tool_stands_in(
     assert daxctl_versions.find("daxctl-85") == (folder if is_fetched else None, stands_in and f"daxctl-{stands_in}")
 
 
+@pytest.mark.parametrize(
+    ("fetched", "installed", "found"),
+    [
+        ((), "76.1", None),
+        (("76.1",), "76.1", None),
+        (("76.1", "85"), "76.1", "85"),
+        (("100", "86"), None, "86"),
+        (("85",), "85", None),
+    ],
+)
+def test_no_older_cxl_stands_in(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fetched: tuple[str, ...],
+    installed: str | None,
+    found: str | None,
+) -> None:
+    """The recorded one is 85. 76.1 refuses `create-region -t ram`."""
+    for version in fetched:
+        program = tmp_path / "fakesysfs" / f"cxl-{version}" / "bin" / "cxl"
+        program.parent.mkdir(parents=True)
+        program.write_text("")
+    program = tmp_path / "cxl"
+    program.write_text(f"#!/bin/sh\n[ $1 = version ] && echo {installed}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(daxctl_versions, "which", lambda _name: installed and str(program))
+    daxctl_versions.cxl_folder.cache_clear()
+    try:
+        assert daxctl_versions.cxl_folder() == (found and tmp_path / "fakesysfs" / f"cxl-{found}" / "bin")
+    finally:
+        daxctl_versions.cxl_folder.cache_clear()
+
+
 def test_without_any_version_of_a_tool_it_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(daxctl_versions, "installed", lambda: None)

@@ -336,7 +336,7 @@ def ready(apt_checkout: Path) -> Path:
     for name in ("pytest", "ruff", "mypy", "basedpyright"):
         stub(apt_checkout / ".venv/bin" / name)
     stub(apt_checkout / "bin/fusermount3")
-    for name in ("fetch_daxctl.sh", "shellcheck.sh"):
+    for name in ("fetch_tools.sh", "shellcheck.sh"):
         stub(apt_checkout / "scripts" / name)
     (apt_checkout / ".venv/bin/python").symlink_to(apt_checkout / "bin/python3")
     stamps = """
@@ -372,7 +372,7 @@ def test_all_tests_are_given_their_tools(ready: Path) -> None:
     (packages,) = installed(ready)
     assert {"daxctl", "numactl", "procps", "udev", "util-linux"} <= set(packages.split())
     checks = ["ruff format --check", "ruff check", "mypy ", "basedpyright ", "shellcheck.sh ", PYTEST]
-    assert calls(ready)[-7:] == ["fetch_daxctl.sh ", *checks]
+    assert calls(ready)[-7:] == ["fetch_tools.sh ", *checks]
 
 
 @only_root

@@ -1,10 +1,12 @@
 """The tools that sessions run: which are installed, and which daxctl runs for a recorded version.
 
-Sessions were recorded with two versions of daxctl. This system's version is in PATH. Other versions
-are in a cache folder that scripts/fetch_daxctl.sh fills; they are unpacked there, not installed.
+Sessions were recorded with two versions of daxctl and one of cxl. This system's version is in PATH.
+Other versions are in a cache folder that scripts/fetch_tools.sh fills; they are unpacked there, not
+installed.
 
-Where a version is missing, the nearest one stands in: the rest of the session needs its effects. It
-is compared, except for the known differences of the versions (normalise.VERSION_DIFFERENCES).
+Where a version of daxctl is missing, the nearest one stands in: the rest of the session needs its
+effects. It is compared, except for the known differences of the versions
+(normalise.VERSION_DIFFERENCES). No older cxl stands in.
 """
 
 from __future__ import annotations
@@ -12,14 +14,12 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from fakesysfs.lab import images
 from fakesysfs.replay.target import ToolAbsentError
 
 TOOLS = frozenset({"chmem", "cxl", "daxctl", "lsmem", "numactl", "numastat", "setpriv"})
@@ -112,21 +112,14 @@ def has_recorded_cxl() -> bool:
 
 @functools.cache
 def cxl_folder() -> Path | None:
-    """The folder of the recorded version of cxl; None if it is installed, or no newer one than the installed is there.
+    """The folder of the recorded version of cxl, or of the nearest newer one, in the cache.
 
-    The lab's guests have it. Where the lab has unpacked its tools, a starter runs that one.
+    None where the installed one will do, and where the cache has neither.
     """
     if has_recorded_cxl():
         return None
-    root = images.tools_folder()
-    if not (root / "usr/bin/cxl").is_file():
-        return None
-    starter = cache() / f"cxl-{'.'.join(map(str, CXL_VERSION))}" / "bin" / "cxl"
-    words = [*images.by_own_loader(root), "--argv0", "cxl", str(root / "usr/bin/cxl")]
-    starter.parent.mkdir(parents=True, exist_ok=True)
-    starter.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
-    starter.chmod(0o755)
-    return starter.parent
+    fetched = sorted(cache().glob("cxl-*/bin/cxl"), key=lambda program: version_of(program.parents[1].name))
+    return next((path.parent for path in fetched if version_of(path.parents[1].name) >= CXL_VERSION), None)
 
 
 def _nearest(tool: str, others: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
-"""scripts/fetch_daxctl.sh, with the real apt and a Debian archive in a folder.
+"""scripts/fetch_tools.sh, with the real apt and a Debian archive in a folder.
 
-Each suite of the archive has one package, daxctl, that brings a C library's loader with it. Both
+Each package in the archive has a program of its name, and brings a C library's loader with it. Both
 are scripts of sh.
 """
 
@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SYSTEM_SUITE = "bookworm"
 """It is always there: apt's lists may be links into the archive."""
+ASKS = {"cxl": "version", "daxctl": "--version"}
+"""What asks a program for its version."""
 NEEDED = ("apt-get", "apt-cache", "dpkg-deb", "dpkg")
 
 pytestmark = [
@@ -50,16 +52,17 @@ class Archive:
         return self.cache / "daxctl-85-missing"
 
     def fill(self, suites: Mapping[str, Sequence[str]]) -> None:
-        """Replace the archive: a suite's name and the versions of daxctl in it."""
+        """Replace the archive: a suite's name and the packages in it, such as `daxctl-85`."""
         shutil.rmtree(self.where / "archive", ignore_errors=True)
-        for suite, versions in {SYSTEM_SUITE: ["0"], **suites}.items():
-            self._suite(suite, [self._package(version) for version in versions])
+        for suite, packages in {SYSTEM_SUITE: ["daxctl-0"], **suites}.items():
+            self._suite(suite, [self._package(package) for package in packages])
 
-    def _package(self, version: str) -> Path:
-        tree = self.where / f"tree-{version}"
+    def _package(self, full_name: str) -> Path:
+        tool, version = full_name.split("-")
+        tree = self.where / f"tree-{full_name}"
         shutil.rmtree(tree, ignore_errors=True)
         for name, text in (
-            ("usr/bin/daxctl", f"echo {version}"),
+            (f"usr/bin/{tool}", f"[ $1 = {ASKS[tool]} ] && echo {version}"),
             ("lib/ld-linux-fake.so.2", 'while [ "$1" != "${1#--}" ]; do shift 2; done; exec "$@"'),
         ):
             (tree / name).parent.mkdir(parents=True)
@@ -68,9 +71,9 @@ class Archive:
         control = tree / "DEBIAN" / "control"
         control.parent.mkdir()
         control.write_text(
-            f"Package: daxctl\nVersion: {version}-1\nArchitecture: all\nMaintainer: a test\nDescription: fake\n"
+            f"Package: {tool}\nVersion: {version}-1\nArchitecture: all\nMaintainer: a test\nDescription: fake\n"
         )
-        package = self.where / "archive" / f"daxctl_{version}.deb"
+        package = self.where / "archive" / f"{full_name}.deb"
         package.parent.mkdir(exist_ok=True)
         subprocess.run(["dpkg-deb", "--root-owner-group", "-b", tree, package], check=True, capture_output=True)
         return package
@@ -92,12 +95,12 @@ class Archive:
             f"SHA256:\n {_sha256(suite_folder / index)} {(suite_folder / index).stat().st_size} {index}\n"
         )
 
-    def fetch(self, *versions: str) -> subprocess.CompletedProcess[str]:
+    def fetch(self, *tools: str) -> subprocess.CompletedProcess[str]:
         """Run the script; `commands` are the calls of apt-get that it made."""
         log = self.where / "commands"
         log.write_text("")
         done = subprocess.run(
-            [ROOT / "scripts" / "fetch_daxctl.sh", *versions],
+            [ROOT / "scripts" / "fetch_tools.sh", *tools],
             env={
                 **os.environ,
                 "APT_CONFIG": str(self.where / "apt.conf"),
@@ -113,12 +116,12 @@ class Archive:
         return done
 
     def fetched(self) -> dict[str, str]:
-        """The folders in the cache, and the version that the daxctl in each prints."""
+        """The folders in the cache, and the version that the program in each prints."""
         return {
             program.parents[1].name: subprocess.run(
-                [program, "--version"], capture_output=True, text=True, check=False
+                [program, ASKS[program.name]], capture_output=True, text=True, check=False
             ).stdout.strip()
-            for program in self.cache.glob("*/bin/daxctl")
+            for program in self.cache.glob("*/bin/*")
         }
 
 
@@ -161,48 +164,58 @@ def archive(tmp_path: Path) -> Archive:
 @pytest.mark.parametrize("suite", ["unstable", "testing", "stable", "oldstable"])
 def test_the_wanted_version_is_fetched_from_the_suite_that_has_it(archive: Archive, suite: str) -> None:
     """A newer one beside it does not matter, neither in the same suite nor in another."""
-    archive.fill({"unstable": ["87"]} | {suite: ["85", "86"]})
-    done = archive.fetch("85")
+    archive.fill({"unstable": ["daxctl-87"]} | {suite: ["daxctl-85", "daxctl-86"]})
+    done = archive.fetch("daxctl-85")
     assert done.returncode == 0, done.stderr
     assert archive.fetched() == {"daxctl-85": "85"}
     assert not archive.stamp.exists()
-    assert archive.fetch("85").stderr == ""
+    assert archive.fetch("daxctl-85").stderr == ""
     assert archive.commands == []
 
 
 def test_several_versions_are_fetched_from_several_suites(archive: Archive) -> None:
-    archive.fill({"unstable": ["85"], "testing": ["81"], "oldstable": ["76.1"]})
-    done = archive.fetch("85", "76.1")
+    archive.fill({"unstable": ["daxctl-85"], "testing": ["daxctl-81"], "oldstable": ["daxctl-76.1"]})
+    done = archive.fetch("daxctl-85", "daxctl-76.1")
     assert done.returncode == 0, done.stderr
     assert archive.fetched() == {"daxctl-85": "85", "daxctl-76.1": "76.1"}
 
 
+def test_another_tool_is_fetched_beside_it(archive: Archive) -> None:
+    """Each tool has its own versions: daxctl's 86 is none of cxl's."""
+    archive.fill({"unstable": ["cxl-85", "daxctl-86"], "stable": ["daxctl-85"]})
+    done = archive.fetch("daxctl-85", "cxl-85")
+    assert done.returncode == 0, done.stderr
+    assert archive.fetched() == {"daxctl-85": "85", "cxl-85": "85"}
+    assert "cxl 86 is not in the archive and neither is a newer one (found: 85)" in archive.fetch("cxl-86").stderr
+    assert archive.fetched() == {"daxctl-85": "85", "cxl-85": "85"}
+
+
 def test_the_installed_version_is_not_fetched(archive: Archive) -> None:
-    archive.fill({"unstable": ["1.0"]})
-    assert archive.fetch("1.0").returncode == 0
+    archive.fill({"unstable": ["daxctl-1.0"]})
+    assert archive.fetch("daxctl-1.0").returncode == 0
     assert archive.fetched() == {}
     assert archive.commands == []
 
 
 def test_where_the_archive_has_newer_ones_only_the_next_one_is_fetched(archive: Archive) -> None:
     """It stands in. The wanted one is looked for again after a day, and not before."""
-    archive.fill({"unstable": ["88"], "testing": ["86.1"], "stable": ["81"]})
-    done = archive.fetch("85")
+    archive.fill({"unstable": ["daxctl-88"], "testing": ["daxctl-86.1"], "stable": ["daxctl-81"]})
+    done = archive.fetch("daxctl-85")
     assert done.returncode == 1
     assert "daxctl 85 is not in the archive: 86.1 stands in for it" in done.stderr
     assert archive.fetched() == {"daxctl-86.1": "86.1"}
-    archive.fill({"unstable": ["85"]})
-    assert "less than a day ago" in archive.fetch("85").stderr
+    archive.fill({"unstable": ["daxctl-85"]})
+    assert "less than a day ago" in archive.fetch("daxctl-85").stderr
     assert archive.commands == []
     a_day_later(archive)
-    assert archive.fetch("85").returncode == 0
+    assert archive.fetch("daxctl-85").returncode == 0
     assert archive.fetched() == {"daxctl-86.1": "86.1", "daxctl-85": "85"}
 
 
 def test_where_the_archive_has_older_ones_only_nothing_is_fetched(archive: Archive) -> None:
     """The installed one stands in."""
-    archive.fill({"unstable": ["81"], "stable": ["79"]})
-    done = archive.fetch("85")
+    archive.fill({"unstable": ["daxctl-81"], "stable": ["daxctl-79"]})
+    done = archive.fetch("daxctl-85")
     assert done.returncode == 1
     assert "daxctl 85 is not in the archive and neither is a newer one (found: 79 81)" in done.stderr
     assert archive.fetched() == {}
@@ -210,38 +223,38 @@ def test_where_the_archive_has_older_ones_only_nothing_is_fetched(archive: Archi
 
 def test_a_failure_is_not_tried_again_for_a_day(archive: Archive) -> None:
     archive.fill({})
-    done = archive.fetch("85")
+    done = archive.fetch("daxctl-85")
     assert done.returncode == 1
     assert f"no suite of file:{archive.where}/archive can be read" in done.stderr
     assert any(" update " in line for line in archive.commands)
-    archive.fill({"unstable": ["85"]})
-    done = archive.fetch("85")
+    archive.fill({"unstable": ["daxctl-85"]})
+    done = archive.fetch("daxctl-85")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"fakesysfs: daxctl 85: the last attempt to fetch it failed less than a day ago; rm {archive.stamp} to try now"
     ]
     assert archive.commands == []
     a_day_later(archive)
-    assert archive.fetch("85").returncode == 0
+    assert archive.fetch("daxctl-85").returncode == 0
     assert archive.fetched() == {"daxctl-85": "85"}
     assert not archive.stamp.exists()
 
 
 def test_a_failure_for_one_version_is_none_for_another(archive: Archive) -> None:
-    archive.fill({"unstable": ["85"]})
-    assert archive.fetch("84").returncode == 1
+    archive.fill({"unstable": ["daxctl-85"]})
+    assert archive.fetch("daxctl-84").returncode == 1
     assert archive.fetched() == {"daxctl-85": "85"}
-    assert archive.fetch("84", "85").returncode == 1
+    assert archive.fetch("daxctl-84", "daxctl-85").returncode == 1
     assert archive.commands == []
-    archive.fill({"unstable": ["83", "85"]})
-    assert archive.fetch("84", "83").returncode == 1
+    archive.fill({"unstable": ["daxctl-83", "daxctl-85"]})
+    assert archive.fetch("daxctl-84", "daxctl-83").returncode == 1
     assert archive.fetched() == {"daxctl-85": "85", "daxctl-83": "83"}
 
 
 def test_a_package_that_cannot_be_downloaded_is_a_failure(archive: Archive) -> None:
-    archive.fill({"unstable": ["85"]})
-    (archive.where / "archive" / "daxctl_85.deb").unlink()
-    done = archive.fetch("85")
+    archive.fill({"unstable": ["daxctl-85"]})
+    (archive.where / "archive" / "daxctl-85.deb").unlink()
+    done = archive.fetch("daxctl-85")
     assert done.returncode == 1
     assert "apt-get download failed" in done.stderr
     assert archive.fetched() == {}

@@ -34,6 +34,8 @@ class Device:
     """One device, below the device `parent`, or below the directory `under` (a path below /sys)."""
 
     index = 0
+    glue = ""
+    """`/CLASS`: the directory of the device's class below its parent's (get_device_parent)."""
 
     def __init__(self, core: Core, name: str, bus: Bus | None, parent: Device | None = None, under: str = "") -> None:
         self.kernel = core
@@ -41,6 +43,8 @@ class Device:
         self.bus = bus
         self.parent = parent
         self.under = under
+        self.devpath: str = f"{parent.devpath if parent else under}{self.glue}/{name}"
+        """The path below /sys (kobject_get_path). A device has it from the start: a bus may have hundreds of links."""
         self.serial = 0
         self.driver: Driver | None = None
         """Set from the start of a probe to the end of the removal."""
@@ -54,11 +58,6 @@ class Device:
         """The device lock. Binding and unbinding hold it."""
         self.release_actions: list[Callable[[], Operation[None]]] = []
         """The driver's managed resources: run after its removal, last first (devres)."""
-
-    @property
-    def devpath(self) -> str:
-        """The path below /sys (kobject_get_path)."""
-        return f"{self.parent.devpath if self.parent else self.under}/{self.name}"
 
     @property
     def modalias(self) -> str | None:

@@ -40,14 +40,10 @@ class AcpiCxlDevice(PlatformDevice):
 class WakeupSource(Device):
     """The device wakeupN below the directory `wakeup` of a device that can wake the machine."""
 
+    glue = "/wakeup"
+
     def __init__(self, device: Device, number: int) -> None:
         super().__init__(device.kernel, f"wakeup{number}", None, device)
-
-    @property
-    def devpath(self) -> str:
-        """Below the directory `wakeup`, which stands for the class."""
-        assert self.parent is not None
-        return f"{self.parent.devpath}/wakeup/{self.name}"
 
     def uevent(self, action: str, *extra: str, modalias: bool = True) -> None:
         """Send a uevent of the class wakeup."""

@@ -57,14 +57,10 @@ class MemdevHardware:
 class FirmwareUpload(Device):
     """The device of a firmware upload, below memN/firmware (drivers/base/firmware_loader/sysfs_upload.c)."""
 
+    glue = "/firmware"
+
     def __init__(self, memdev: CxlMemdev) -> None:
         super().__init__(memdev.kernel, memdev.name, None, memdev)
-
-    @property
-    def devpath(self) -> str:
-        """Below the directory `firmware`, which stands for the class."""
-        assert self.parent is not None
-        return f"{self.parent.devpath}/firmware/{self.name}"
 
     def environment(self) -> list[str]:
         """The variables of a request for firmware."""

@@ -65,8 +65,9 @@ def serve(
     operations = _operations(sysroot, ready, uevents, gate)
     # With Python's 5 ms the invalidation thread would wait that long for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
-    if gate is None:
-        loop.install(operations.busy)  # a mount that holds answers no bursts: the next request takes its time
+    loop.install(
+        operations.busy, bursts=gate is None
+    )  # a mount that holds answers none: the next request takes its time
     try:
         trio.run(_serve, operations, os.path.realpath(point), allow_other, private, gate)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import itertools
 import os
@@ -377,6 +378,20 @@ async def test_an_open_whose_name_was_absent_and_came_and_went_is_not_stale() ->
     assert raised.value.errno == errno.ESTALE
 
 
+@pytest.fixture
+def loop_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Puts back what the loop has changed, and stops its timer."""
+    inside: Any = pyfuse3
+    monkeypatch.delenv("FAKESYSFS_PYFUSE3", raising=False)
+    monkeypatch.setattr(pyfuse3, "trio", trio, raising=False)
+    monkeypatch.setattr(pyfuse3, "_wait_fuse_readable", inside._wait_fuse_readable)
+    before = signal.getsignal(signal.SIGALRM)
+    yield
+    loop.end()
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("loop_of_its_own")
 def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     inside: Any = pyfuse3
     stock_wait = inside._wait_fuse_readable
@@ -384,25 +399,52 @@ def test_fast_loop_is_for_known_versions(monkeypatch: pytest.MonkeyPatch) -> Non
     def stock_loop() -> bool:
         return inside.trio is trio and inside._wait_fuse_readable is stock_wait
 
-    monkeypatch.delenv("FAKESYSFS_PYFUSE3", raising=False)
-    monkeypatch.setattr(pyfuse3, "trio", trio, raising=False)
-    monkeypatch.setattr(pyfuse3, "_wait_fuse_readable", stock_wait)
-    before = signal.getsignal(signal.SIGALRM)
-    try:
-        assert loop.install(lambda: False)
-        assert not stock_loop()
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    monkeypatch.undo()
-    monkeypatch.setattr(pyfuse3, "__version__", "99.0")
-    assert not loop.install(lambda: False)
-    monkeypatch.undo()
-    monkeypatch.setattr(loop, "_stock_wait", None)
-    assert not loop.install(lambda: False), "one that has another loop"
-    monkeypatch.undo()
-    monkeypatch.setenv("FAKESYSFS_PYFUSE3", "documented")
-    assert not loop.install(lambda: False)
+    with monkeypatch.context() as unknown:
+        unknown.setattr(pyfuse3, "__version__", "99.0")
+        assert not loop.install(lambda: False, bursts=True)
+    with monkeypatch.context() as unknown:
+        unknown.setattr(loop, "_stock_wait", None)
+        assert not loop.install(lambda: False, bursts=True), "one that has another loop"
+    with monkeypatch.context() as unknown:
+        unknown.setenv("FAKESYSFS_PYFUSE3", "documented")
+        assert not loop.install(lambda: False, bursts=True)
     assert stock_loop()
+    assert loop.install(lambda: False, bursts=True)
+    assert not stock_loop()
+
+
+@pytest.mark.usefixtures("loop_of_its_own")
+@pytest.mark.parametrize("bursts", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_request_that_is_gone_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, *, bursts: bool, known: bool
+) -> None:
+    """Trio has said that one is there; its caller was killed before read(2). Here an empty pipe has no request."""
+    device, other_end = os.pipe()
+    read = ctypes.CDLL(None, use_errno=True).read
+
+    async def stock_wait() -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    async def next_request() -> int:
+        inside: Any = pyfuse3
+        assert await inside._wait_fuse_readable()
+        return -int(ctypes.get_errno()) if read(device, ctypes.create_string_buffer(1), 1) < 0 else 0
+
+    monkeypatch.setattr(loop, "_stock_wait", stock_wait)
+    monkeypatch.setattr(pyfuse3, "_wait_fuse_readable", stock_wait)
+    if not known:
+        monkeypatch.setattr(pyfuse3, "__version__", "99.0")
+    try:
+        assert loop.install(lambda: False, bursts=bursts) is known
+        assert trio.run(next_request) == -errno.EINTR
+        if known:
+            loop.end()
+            assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    finally:
+        os.close(device)
+        os.close(other_end)
 
 
 def test_a_family_in_many_runs_is_listed_whole() -> None:

@@ -15,7 +15,7 @@ from fakesysfs.kernel.cxl.setup import CxlDeviceSetup, CxlSetup, CxlWindow
 from fakesysfs.kernel.modules import CXL_AT_BOOT
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.setup import CxlRegionSetup, DaxSetup, Setup
-from fakesysfs.machine.values import Checks, DaxDriverName, MachineError, Natural, OnlineType, Table
+from fakesysfs.machine.values import Checks, DaxDriverName, Natural, OnlineType, Table
 
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _BRIDGES_MADE = range(12, 256, 2)
@@ -252,8 +252,8 @@ def check_regions(check: Checks, setup: Setup) -> None:
 def hardware_for(check: Checks, regions: Sequence[DaxSetup]) -> tuple[CxlSetup, tuple[CxlRegionSetup, ...]]:
     """A window, a host bridge, a memory device and a region for each of `regions`. Raises MachineError."""
     if len(regions) > len(_BRIDGES_MADE):
-        allowed = f'expected at most {len(_BRIDGES_MADE)} of kind = "cxl": each has a host bridge'
-        raise MachineError(f"{check.source}: {len(regions)} of dax_region: {allowed}")
+        allowed = f"expected at most {len(_BRIDGES_MADE)}: each has a host bridge"
+        raise check.fail("dax_region", f"{len(regions)} of kind cxl", allowed)
     made = list(zip(_BRIDGES_MADE, regions, strict=False))
     devices = tuple(
         CxlDeviceSetup(

@@ -433,7 +433,7 @@ def test_dax_regions_of_kind_cxl_have_hardware_of_their_own(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (of_kind_cxl(*range(4096, 4096 + 256 * 123, 256)), ["123 of dax_region", "at most 122"]),
+        (of_kind_cxl(*range(4096, 4096 + 256 * 123, 256)), ["dax_region = '123 of kind cxl'", "at most 122"]),
         (of_kind_cxl(4096, 4096 + 64), ["dax_region[1]", "overlaps dax_region[0]"]),
         (
             of_kind_cxl(4096, more='soft_reserved = [{ start = "4G", size = "2M" }]'),

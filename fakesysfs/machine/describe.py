@@ -315,7 +315,7 @@ class MachineDescription:
             return hardware_for(self._check, of_kind_cxl) if of_kind_cxl else (None, ())
         for number, region in enumerate(file.dax_region):
             if region.kind == "cxl":
-                allowed = "not allowed beside [cxl]: use cxl.regions"
+                allowed = "not allowed beside [cxl]: use cxl.regions; dax_region = [] drops what the file extends"
                 raise self._check.fail(f"dax_region[{number}].kind", region.kind, allowed)
         memory = [
             (key, self._check.range(key, span))

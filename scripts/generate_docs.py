@@ -30,6 +30,7 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import DAX_KMEM_UNPLUGGED, PROFILES, Mmop, Profile
 from fakesysfs.kernfs.declare import Attribute, DeviceNode, DeviceNodes, Entry, Group, Indexed, Link, Links
 from fakesysfs.machine import builtin, describe, load
+from fakesysfs.machine import cxl as cxl_tables
 from fakesysfs.ops import sched
 from fakesysfs.ops.errors import KernelError
 from fakesysfs.replay import cli as replay_command
@@ -224,7 +225,7 @@ def machines() -> str:
     parts = [
         "# Machine files\n",
         "`scripts/generate_docs.py` writes this page from the types that check machine files",
-        "(`fakesysfs/machine/describe.py`).\n",
+        "(`fakesysfs/machine/describe.py` and `cxl.py`).\n",
         "A machine is a TOML file. `fakesysfs check FILE` says what is wrong with one: the file, the key, the",
         'value and what is allowed. `extends = "NAME"` starts from a built-in machine: tables are merged,',
         "everything else is replaced. A size or an address is a number of bytes or a string like",
@@ -244,9 +245,10 @@ def machines() -> str:
         ("The file", describe._File),  # noqa: SLF001  the form of the whole file
         ("`[[node]]`", describe.NodeSection),
         ("`[[dax_region]]`", describe.DaxRegionSection),
-        ("`[cxl]`", describe.CxlSection),
-        ("`windows = [...]` of `[cxl]`", describe.CxlWindowSection),
-        ("`devices = [...]` of `[cxl]`", describe.CxlDeviceSection),
+        ("`[cxl]`", cxl_tables.CxlSection),
+        ("`windows = [...]` of `[cxl]`", cxl_tables.CxlWindowSection),
+        ("`devices = [...]` of `[cxl]`", cxl_tables.CxlDeviceSection),
+        ("`regions = [...]` of `[cxl]`", cxl_tables.CxlRegionSection),
         ("`[[hmat]]`", describe.Hmat),
         ("`reserved = [...]`", describe.Reserved),
         ("`iomem = [...]`", describe.Iomem),
@@ -256,7 +258,7 @@ def machines() -> str:
         ("`[kernel]`", describe.KernelSection),
         ("`[latency]`", describe.Latency),
     ):
-        text = inspect.cleandoc(form.__doc__ or "") if form is not describe._File else "The top level."  # noqa: SLF001
+        text = inspect.cleandoc(form.__doc__ or "")
         paragraphs = [textwrap.fill(part, PROSE_WIDTH) for part in text.split("\n\n")]
         parts += ["", f"## {title}", "", "\n\n".join(paragraphs), "", "| key | value | default |", "|---|---|---|"]
         hints = get_type_hints(form, include_extras=True)

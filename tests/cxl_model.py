@@ -15,7 +15,7 @@ from fakesysfs.kernel.device import Driver
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import PROFILES, Mmop
 from fakesysfs.kernel.range import Range
-from fakesysfs.kernel.setup import NodeSetup, Setup
+from fakesysfs.kernel.setup import CxlRegionSetup, NodeSetup, Setup
 from fakesysfs.ops.errors import KernelError
 from tests.model import GIB, drive
 
@@ -41,7 +41,12 @@ SWITCH = tuple(
 class Machine:
     """A booted kernel with CXL devices, and its files by their names on the CXL bus."""
 
-    def __init__(self, devices: tuple[CxlDeviceSetup, ...], modules: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        devices: tuple[CxlDeviceSetup, ...],
+        modules: tuple[str, ...],
+        regions: tuple[CxlRegionSetup, ...] = (),
+    ) -> None:
         bridges = tuple(dict.fromkeys(entry.bridge for entry in devices))
         windows = [
             CxlWindow(range=self.span(number), targets=(bridge,), node=number + 1)
@@ -64,6 +69,7 @@ class Machine:
                 devices=devices,
                 memdevs=tuple(entry.path[-1] for entry in devices),
             ),
+            cxl_regions=regions,
             default_online_type=Mmop.ONLINE_MOVABLE,
             modules=tuple((module, ()) for module in modules),
             config=Config(kernel_allocations_on_hotplugged_nodes=False),
@@ -168,5 +174,9 @@ def refused(action: Callable[[], object]) -> str:
     return error.value.name
 
 
-def machine(devices: tuple[CxlDeviceSetup, ...] = ONE, modules: tuple[str, ...] = MODULES) -> Machine:
-    return Machine(devices, modules)
+def machine(
+    devices: tuple[CxlDeviceSetup, ...] = ONE,
+    modules: tuple[str, ...] = MODULES,
+    regions: tuple[CxlRegionSetup, ...] = (),
+) -> Machine:
+    return Machine(devices, modules, regions)

@@ -1,9 +1,9 @@
-"""The CXL hardware above the dax regions, from firmware or from the module cxl_test.
+"""The module cxl_test of the kernel's own tests: CXL regions on a machine without CXL hardware.
 
-cxl_test (tools/testing/cxl/test/cxl.c) is for machines without CXL. It registers a platform device
-cxl_acpi.0 with regions below it; unloading it removes them. The regions of a machine belong to
-cxl_test if the machine loads it at boot. Otherwise they are firmware's and exist before any module.
-Then cxl_test adds nothing, because the machine describes all of its regions.
+cxl_test (tools/testing/cxl/test/cxl.c) registers a platform device cxl_acpi.0 with regions below it;
+unloading it removes them. Only a machine that names cxl_test has the module. Its regions come and go
+with the module if the machine loads it at boot. Otherwise they exist before any module, as if
+cxl_test had been loaded earlier, and loading it adds nothing.
 
 Differs knowingly: the regions of cxl_test are those of the machine, without its mocked memory
 devices. The modules cxl_mock and cxl_mock_mem, which it needs, do not exist.
@@ -22,31 +22,31 @@ CXL_ACPI = "cxl_acpi.0"
 CXL_TEST = "cxl_test"
 
 
-class CxlRegions:
-    """The machine's CXL regions and the devices above them."""
+class CxlTest:
+    """The regions of cxl_test and the devices above them."""
 
     def __init__(self, setup: Setup, platform_bus: Bus, cxl_bus: Bus, memregions: Ida, nodes: Nodes) -> None:
-        self._setups = setup.cxl_regions
-        self._from_firmware = all(name != CXL_TEST for name, _ in setup.modules)
+        self._setups = setup.cxl_test or ()
+        self._stay = all(name != CXL_TEST for name, _ in setup.modules)
         self._platform_bus = platform_bus
         self._cxl_bus = cxl_bus
         self._memregions = memregions
         self._nodes = nodes
 
     async def boot(self) -> None:
-        """Register the regions if they are firmware's."""
-        if self._from_firmware:
+        """Register the regions if they stay whatever is loaded."""
+        if self._stay:
             await self._register()
 
     async def module_init(self, _module: Module) -> None:
         """The init function of cxl_test."""
-        if not self._from_firmware:
+        if not self._stay:
             await self._register()
 
     async def module_exit(self, _module: Module) -> None:
         """The exit function of cxl_test: removes its regions and their devices."""
         acpi = self._platform_bus.devices.get(CXL_ACPI)
-        if acpi is None or self._from_firmware:
+        if acpi is None or self._stay:
             return
         regions = [device for device in self._cxl_bus.devices.values() if isinstance(device, CxlDevice)]
         await self._platform_bus.remove(acpi)

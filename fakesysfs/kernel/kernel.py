@@ -21,7 +21,7 @@ from fakesysfs.kernel.cxl.pci import CxlPci
 from fakesysfs.kernel.cxl.pmem import CxlNvdimmBridgeDriver, CxlNvdimmDriver, CxlPmemRegionDriver
 from fakesysfs.kernel.cxl.port import CxlPortDriver
 from fakesysfs.kernel.cxl.region import CxlRegionDriver
-from fakesysfs.kernel.cxl_test import CxlRegions
+from fakesysfs.kernel.cxl_test import CxlTest
 from fakesysfs.kernel.dax.bus import DaxBus, DaxDriver, DevDax
 from fakesysfs.kernel.dax.cxl import CxlDaxRegionDriver
 from fakesysfs.kernel.dax.device import DeviceDax, FsdevDax, page_map_node
@@ -104,11 +104,15 @@ class Kernel(Core):
             lambda pfn: page_map_node(self.dax_bus, pfn),
         )
         self._error_inject = NotifierErrorInject(self, self.memory_hotplug)
-        self._cxl = CxlRegions(setup, self.platform_bus, self.cxl_bus, self.memregions, self.nodes)
+        self._cxl_test: CxlTest | None = None
+        if setup.cxl_test is not None:
+            self._cxl_test = CxlTest(setup, self.platform_bus, self.cxl_bus, self.memregions, self.nodes)
         self.cxl: CxlHardware | None = None
         if setup.cxl is not None:
             pci = self.pci_bus = self.buses["pci"] = Bus(self, "pci")
-            self.cxl = CxlHardware(self, setup.cxl, self.platform_bus, pci, self.cxl_bus, self.iomem, self.memregions)
+            self.cxl = CxlHardware(
+                self, setup.cxl, setup.cxl_regions, self.platform_bus, pci, self.cxl_bus, self.iomem, self.memregions
+            )
         self.modules = Modules(self, MODULE_KINDS, self._module_code())
 
     def _module_code(self) -> Mapping[str, ModuleCode]:
@@ -133,7 +137,6 @@ class Kernel(Core):
             "kmem": ModuleCode(lambda module: [Kmem(dax, module.name, nodes, self.tiers, iomem, block_size)]),
             "dax_hmem": ModuleCode(dax_hmem, exit=dax_hmem_exit),
             "dax_cxl": ModuleCode(lambda module: [CxlDaxRegionDriver(cxl, module.name, dax)]),
-            "cxl_test": ModuleCode(init=self._cxl.module_init, exit=self._cxl.module_exit),
             "libnvdimm": ModuleCode(nvdimm.drivers, exit=nvdimm.exit),
             "nd_btt": ModuleCode(),
             "nd_e820": ModuleCode(
@@ -147,7 +150,9 @@ class Kernel(Core):
         }
 
     def _cxl_module_code(self, nvdimm: Libnvdimm) -> Mapping[str, ModuleCode]:
-        hardware, pci, cxl = self.cxl, self.pci_bus, self.cxl_bus
+        hardware, pci, cxl, test = self.cxl, self.pci_bus, self.cxl_bus, self._cxl_test
+        if test is not None:
+            return {"cxl_test": ModuleCode(init=test.module_init, exit=test.module_exit)}
         if hardware is None or pci is None:
             return {}
         return {
@@ -171,9 +176,10 @@ class Kernel(Core):
         e820.boot_memory(self.setup, ram, self, self.iomem, self.nodes, blocks, self.tiers, self.memory_hotplug)
         for name in self.setup.platform_devices:
             await self.platform_bus.add(PlatformDevice(self.platform_bus, name, name.removesuffix(".0")))
-        await self._cxl.boot()
+        if self._cxl_test is not None:
+            await self._cxl_test.boot()
         if self.cxl is not None:
-            await self.modules.add_built_in("cxl_port", CxlPortDriver(self.cxl_bus, "cxl_port"))
+            await self.modules.add_built_in("cxl_port", CxlPortDriver(self.cxl_bus, "cxl_port", self.cxl.regions))
             await self.modules.add_built_in("cxl_core", CxlRegionDriver(self.cxl_bus, "cxl_core"))
             await self.cxl.boot()
         self.booted = True

@@ -36,3 +36,5 @@ MODULE_KINDS: Mapping[str, ModuleKind] = {
 
 CXL_MODULES = frozenset({"cxl_acpi", "cxl_mem", "cxl_pci", "cxl_pmem"})
 """The modules for CXL hardware. A machine without such hardware lacks them."""
+CXL_AT_BOOT = ("cxl_acpi", "cxl_pci")
+"""Those that udev loads for the hardware, with what they need."""

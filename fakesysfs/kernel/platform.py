@@ -1,9 +1,9 @@
-"""Platform devices that firmware tables make, and the CXL devices above a dax region.
+"""Platform devices, and the CXL devices that the module cxl_test makes above a dax region.
 
 drivers/base/platform.c.
 
-Differs knowingly: of the CXL hierarchy only the devices on the path to a region exist. They have no
-attributes of their own.
+Differs knowingly: of the CXL hierarchy of cxl_test only the devices on the path to a region exist.
+They have no attributes of their own.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PlatformDriver(Driver):
 
 
 class CxlDevice(Device):
-    """A device on the CXL bus.
+    """A device on the CXL bus that cxl_test makes.
 
     `devtype` is the DEVTYPE of its uevents, `number` the number of its region.
     """

@@ -53,6 +53,21 @@ class DaxSetup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CxlRegionSetup:
+    """A CXL region that firmware made: it set up and committed the decoders before the kernel started.
+
+    `window` is the number of the window. `targets` has the PCI addresses of the memory devices, by position. `dax` has
+    the addresses and the node of the region, and what its dax region gets. `mode` is `ram` or `pmem`.
+    """
+
+    window: int
+    targets: tuple[str, ...]
+    dax: DaxSetup
+    granularity: int = 256
+    mode: str = "ram"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """All that a kernel boots with."""
 
@@ -62,7 +77,10 @@ class Setup:
     performance: Mapping[int, AccessCoordinate] = field(default_factory=dict)
     soft_reserved: tuple[DaxSetup, ...] = ()
     cxl: CxlSetup | None = None
-    cxl_regions: tuple[DaxSetup, ...] = ()
+    cxl_regions: tuple[CxlRegionSetup, ...] = ()
+    """The regions that firmware made of the memory devices of `cxl`, ascending by address."""
+    cxl_test: tuple[DaxSetup, ...] | None = None
+    """The regions of the module cxl_test. None: there is no such module."""
     pmem: tuple[DaxSetup, ...] = ()
     iomem: tuple[tuple[int, int, str, bool], ...] = ()
     """Other entries of /proc/iomem: start, end, name, busy."""

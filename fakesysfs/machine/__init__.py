@@ -4,6 +4,7 @@ A machine file is TOML. `load` finds a built-in machine by name, or reads a file
 `MachineDescription`. A `Kernel` boots with `MachineDescription.setup()`.
 """
 
-from fakesysfs.machine.describe import MachineDescription, MachineError, builtin, load
+from fakesysfs.machine.describe import MachineDescription, builtin, load
+from fakesysfs.machine.values import MachineError
 
 __all__ = ["MachineDescription", "MachineError", "builtin", "load"]

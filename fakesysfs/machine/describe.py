@@ -10,50 +10,42 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from fakesysfs.kernel.config import Config
-from fakesysfs.kernel.cxl.core.hdm import SZ_256M as CXL_ALIGN
-from fakesysfs.kernel.cxl.core.region import GRANULARITIES, WAYS
-from fakesysfs.kernel.cxl.setup import CxlDeviceSetup, CxlSetup, CxlWindow
+from fakesysfs.kernel.cxl.setup import CxlSetup
+from fakesysfs.kernel.cxl_test import CXL_TEST
 from fakesysfs.kernel.memory_block import ONLINE_TYPES
 from fakesysfs.kernel.memory_hotplug import Parameters
 from fakesysfs.kernel.memory_tiers import AccessCoordinate
-from fakesysfs.kernel.modules import CXL_MODULES, MODULE_KINDS
+from fakesysfs.kernel.modules import CXL_AT_BOOT, CXL_MODULES, MODULE_KINDS
 from fakesysfs.kernel.node import LOCAL_DISTANCE
 from fakesysfs.kernel.range import Range
-from fakesysfs.kernel.setup import DaxSetup, NodeSetup, Setup
+from fakesysfs.kernel.setup import CxlRegionSetup, DaxSetup, NodeSetup, Setup
+from fakesysfs.machine.cxl import CxlSection, check_regions, cxl_regions, cxl_setup, hardware_for
 from fakesysfs.machine.explain import explain
+from fakesysfs.machine.values import (
+    PAGE_SIZE,
+    Checks,
+    DaxDriverName,
+    MachineError,
+    Natural,
+    OnlineType,
+    Table,
+)
 from fakesysfs.ops.errors import KernelError
 
 MAX_NODES = 1024
-PAGE_SIZE = 4096
 MIN_BLOCK = 128 << 20
-MAX_ADDRESS = 1 << 52
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
-_SIZE = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([KMGTP]?)")
-
-_PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 KernelZone = Literal["DMA", "DMA32", "Normal"]
-OnlineType = Literal["offline", "online", "online_kernel", "online_movable"]
-Natural = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
 
-class MachineError(Exception):
-    """An error in a machine file: its place, the value and the allowed values."""
-
-
-class _Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    pass
-
-
-class Span(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Span(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A piece of physical memory.
 
     `start` and `size` are written as "128M", "0x180000000" or a number of bytes.
@@ -63,7 +55,7 @@ class Span(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     size: str | int
 
 
-class Reserved(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Reserved(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A piece of a node's memory that is not RAM, and its name in /proc/iomem, if it has one."""
 
     start: str | int
@@ -71,7 +63,7 @@ class Reserved(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     name: str | None = None
 
 
-class Iomem(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Iomem(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Another entry of /proc/iomem. An entry that is not `busy` can have other entries inside it."""
 
     start: str | int
@@ -80,7 +72,7 @@ class Iomem(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     busy: bool = True
 
 
-class NodeSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class NodeSection(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A possible node.
 
     `cpus` is written as "0-1,4". A node without `memory` comes online when memory is added to it.
@@ -91,7 +83,7 @@ class NodeSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True)
     memory: tuple[Span, ...] = ()
 
 
-class Hmat(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Hmat(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Performance of a node's memory: latencies in ns, bandwidths in MB/s."""
 
     node: int
@@ -101,8 +93,12 @@ class Hmat(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     write_bandwidth: int
 
 
-class DaxRegionSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class DaxRegionSection(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Memory for dax devices.
+
+    A region of kind cxl stands for CXL hardware with a region that firmware made: a window of this
+    range, a host bridge, a memory device and the region. `[cxl]` says such things one by one. On a
+    machine with `cxl_test` it is a region of that module.
 
     `device_size` is the size of the first device; the default is the whole region. `online_type` is
     the policy of the region's driver; the default is the system's. The start binds the first device
@@ -118,71 +114,19 @@ class DaxRegionSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=
     align: str | int = "2M"
     device_size: str | int | None = None
     online_type: OnlineType | None = None
-    driver: Literal["device_dax", "kmem", "fsdev_dax"] | None = None
+    driver: DaxDriverName | None = None
     namespace: Literal["devdax", "raw"] | None = None
     soft_reserved: tuple[Span, ...] | None = None
 
 
-class CxlWindowSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A range of addresses that firmware routes to CXL host bridges.
-
-    With more than one bridge it is interleaved between them, `granularity` bytes for each in turn.
-    `node` is the node of its memory.
-    """
-
-    start: str | int
-    size: str | int
-    bridges: tuple[Natural, ...]
-    granularity: int = 256
-    node: int
-
-
-class CxlDeviceSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A CXL memory device.
-
-    `path` has the PCI addresses below the bridge: a root port, for each switch its upstream and its
-    downstream port, the device. `ports` has the port number of the root port and of each downstream
-    port. `ram` and `pmem` are the sizes of its volatile and its persistent memory, `lsa` the size of
-    its label storage.
-    """
-
-    bridge: Natural
-    path: tuple[str, ...]
-    ports: tuple[Natural, ...]
-    ram: str | int = 0
-    pmem: str | int = 0
-    lsa: str | int = 0
-    serial: Natural = 0
-
-
-class CxlSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """CXL hardware: windows, host bridges and memory devices.
-
-    `bridges` are the numbers of the host bridges, which are those of their PCI buses, in the order in
-    which the kernel finds them; `registers` are the addresses of their component registers, for
-    /proc/iomem. No region exists at the start: `cxl create-region` makes one.
-
-    The kernel probes all devices at once, so that their numbers are a matter of chance. `memdevs` has
-    the PCI addresses of mem0, mem1, ...; `probe_order` has them in the order in which their endpoints
-    are made. The default of both is the order of `devices`.
-    """
-
-    windows: tuple[CxlWindowSection, ...]
-    bridges: tuple[Annotated[int, msgspec.Meta(ge=1, le=255)], ...]
-    registers: tuple[str | int, ...] = ()
-    devices: tuple[CxlDeviceSection, ...] = ()
-    memdevs: tuple[str, ...] | None = None
-    probe_order: tuple[str, ...] | None = None
-
-
-class Unmovable(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Unmovable(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A block of boot memory that cannot be offlined, and the reason."""
 
     block: Natural
     why: str
 
 
-class MemoryHotplugSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class MemoryHotplugSection(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The policy of memory hotplug: auto_online_blocks and the parameters of memory_hotplug."""
 
     online_type: OnlineType = "online"
@@ -192,7 +136,7 @@ class MemoryHotplugSection(_Table, forbid_unknown_fields=True, frozen=True, kw_o
     auto_movable_numa_aware: bool = True
 
 
-class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class KernelSection(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Kernel configuration (upper case) and boot options."""
 
     # The same options as in fakesysfs.kernel.config.Config, under the names of a file.
@@ -215,14 +159,23 @@ class KernelSection(_Table, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     dev_dax_kmem_protected: bool = msgspec.field(default=False, name="DEV_DAX_KMEM_PROTECTED")
 
 
-class Latency(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Latency(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Seconds that a block takes to go online or offline, after the start of the machine."""
 
     online_block: Seconds = 0.0
     offline_block: Seconds = 0.0
 
 
-class _File(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class _File(Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The top level.
+
+    The start loads `modules` in this order. For dax regions of kind cxl it loads cxl_acpi and cxl_pci
+    first, unless `modules` has them.
+
+    With `cxl_test` the machine has this module of the kernel's own tests, and the regions of kind cxl
+    are the module's, under its names. If `modules` has cxl_test, too, they come and go with it.
+    """
+
     title: str = ""
     block_size: str | int
     node: tuple[NodeSection, ...]
@@ -230,10 +183,11 @@ class _File(_Table, forbid_unknown_fields=True, frozen=True, kw_only=True):
     hmat: tuple[Hmat, ...] = ()
     dax_region: tuple[DaxRegionSection, ...] = ()
     cxl: CxlSection | None = None
+    cxl_test: bool = False
     reserved: tuple[Reserved, ...] = ()
     iomem: tuple[Iomem, ...] = ()
     unmovable: tuple[Unmovable, ...] = ()
-    mem_total_kB: dict[str, Natural | dict[KernelZone, Natural]] = {}  # noqa: N815  the unit of /proc/meminfo
+    mem_total_kB: dict[str, Natural | dict[KernelZone, Natural]] = {}  # noqa: N815, RUF012  the unit of /proc/meminfo; msgspec copies it
     modules: tuple[str, ...] = ()
     memory_hotplug: MemoryHotplugSection = MemoryHotplugSection()
     kernel: KernelSection = KernelSection()
@@ -247,7 +201,7 @@ class MachineDescription:
         self.name = name
         self.title = description.title
         self.text = text
-        self._source = source
+        self._check = Checks(source)
         self._description = description
         self._setup = self._build()
 
@@ -255,120 +209,64 @@ class MachineDescription:
         """The machine in the kernel's terms: all that a kernel boots with."""
         return self._setup
 
-    # Checks -------------------------------------------------------------------------------------------------------
-
-    def _fail(self, key: str, value: object, allowed: str) -> MachineError:
-        return MachineError(f"{self._source}: {key} = {value!r}: {allowed}")
-
-    def _size(self, key: str, value: str | int) -> int:
-        if isinstance(value, int):
-            number = value
-        else:
-            match = _SIZE.fullmatch(value)
-            if match is None:
-                raise self._fail(key, value, 'expected bytes, as a number or like "128M", "0x180000000"')
-            number = int(match[1], 0 if match[1][:2] in {"0x", "0X"} else 10) * _UNITS[match[2]]
-        if not 0 <= number <= MAX_ADDRESS:
-            raise self._fail(key, value, "expected 0 to 4P (52 address bits)")
-        return number
-
-    def _range(self, key: str, span: Span | Reserved | Iomem | DaxRegionSection | CxlWindowSection) -> Range:
-        start, size = self._size(f"{key}.start", span.start), self._size(f"{key}.size", span.size)
-        if not size:
-            raise self._fail(f"{key}.size", span.size, "expected more than 0 bytes")
-        if start + size > MAX_ADDRESS:
-            raise self._fail(f"{key}.size", span.size, "expected to end below 4P (52 address bits)")
-        return Range(start, start + size - 1)
-
-    def _disjoint(self, named: list[tuple[str, Range]]) -> None:
-        ordered = sorted(named, key=lambda item: item[1])
-        for (one, first), (other, second) in pairwise(ordered):
-            if second.start <= first.end:
-                where = f"{second.start:#x}-{second.end:#x}"
-                raise self._fail(other, where, f"overlaps {one} ({first.start:#x}-{first.end:#x})")
-
     def _cpus(self, key: str, text: str) -> tuple[int, ...]:
         cpus: set[int] = set()
         for part in filter(None, text.split(",")):
             match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", part.strip())
             if match is None or int(match[2] or match[1]) < int(match[1]):
-                raise self._fail(key, text, 'expected CPU numbers like "0-1,4"')
+                raise self._check.fail(key, text, 'expected CPU numbers like "0-1,4"')
             cpus.update(range(int(match[1]), int(match[2] or match[1]) + 1))
         return tuple(sorted(cpus))
 
     def _build(self) -> Setup:
         file = self._description
-        block_size = self._size("block_size", file.block_size)
+        block_size = self._check.size("block_size", file.block_size)
         if block_size < MIN_BLOCK or block_size & (block_size - 1):
-            raise self._fail("block_size", file.block_size, "expected a power of two, at least 128M")
+            raise self._check.fail("block_size", file.block_size, "expected a power of two, at least 128M")
         nodes = self._nodes()
         known = {node.nid for node in nodes}
         if not any(node.ranges for node in nodes):
-            raise self._fail("node", [node.nid for node in nodes], "expected at least one node with memory")
+            raise self._check.fail("node", [node.nid for node in nodes], "expected at least one node with memory")
         kinds: dict[str, list[DaxSetup]] = {"hmem": [], "cxl": [], "pmem": []}
         taken: list[tuple[str, Range]] = []
         for number, region in enumerate(file.dax_region):
             key = f"dax_region[{number}]"
-            span = self._range(key, region)
-            if region.soft_reserved is None:
-                taken.append((key, span))
-            else:
-                keys = [f"{key}.soft_reserved[{position}]" for position in range(len(region.soft_reserved))]
-                taken += [
-                    (name, self._range(name, piece)) for name, piece in zip(keys, region.soft_reserved, strict=True)
-                ]
+            span = self._check.range(key, region)
+            taken += self._taken(key, region, span)
             if region.target_node not in known:
-                raise self._fail(f"{key}.target_node", region.target_node, f"expected one of the nodes {sorted(known)}")
-            align = self._size(f"{key}.align", region.align)
-            if align not in {4096, 2 << 20, 1 << 30}:
-                raise self._fail(f"{key}.align", region.align, "expected 4K, 2M or 1G")
-            for what, value in (("start", span.start), ("size", span.length)):
-                if value % max(align, 2 << 20):
-                    raise self._fail(
-                        f"{key}.{what}", getattr(region, what), f"expected a multiple of {max(align, 2 << 20)}"
-                    )
-            device_size = None if region.device_size is None else self._size(f"{key}.device_size", region.device_size)
-            if device_size is not None and (device_size > span.length or device_size % max(align, 2 << 20)):
-                allowed = f"expected at most the region's size and a multiple of {max(align, 2 << 20)}"
-                raise self._fail(f"{key}.device_size", region.device_size, allowed)
-            if region.kind == "pmem" and device_size is not None:
+                allowed = f"expected one of the nodes {sorted(known)}"
+                raise self._check.fail(f"{key}.target_node", region.target_node, allowed)
+            dax = self._check.dax_setup(key, region, span, region.target_node, raw=region.namespace == "raw")
+            if region.kind == "pmem" and dax.device_size is not None:
                 allowed = 'not allowed with kind = "pmem": such a region is one device'
-                raise self._fail(f"{key}.device_size", region.device_size, allowed)
+                raise self._check.fail(f"{key}.device_size", region.device_size, allowed)
             if region.kind != "pmem" and region.namespace is not None:
-                raise self._fail(f"{key}.namespace", region.namespace, 'expected only with kind = "pmem"')
-            online_type = None if region.online_type is None else ONLINE_TYPES[region.online_type]
-            kinds[region.kind].append(
-                DaxSetup(
-                    range=span,
-                    target_node=region.target_node,
-                    align=align,
-                    device_size=device_size,
-                    online_type=online_type,
-                    driver=region.driver,
-                    raw=region.namespace == "raw",
-                )
-            )
-        self._disjoint(taken)
+                raise self._check.fail(f"{key}.namespace", region.namespace, 'expected only with kind = "pmem"')
+            kinds[region.kind].append(dax)
+        self._check.disjoint(taken)
         holes = [span for _, span in taken]
         for number, reserved in enumerate(file.reserved):
-            holes.append(self._range(f"reserved[{number}]", reserved))
+            holes.append(self._check.range(f"reserved[{number}]", reserved))
         iomem: list[tuple[int, int, str, bool]] = []
         for number, reserved in enumerate(file.reserved):
             if reserved.name is not None:
-                iomem.append((*self._range(f"reserved[{number}]", reserved), reserved.name, True))
+                iomem.append((*self._check.range(f"reserved[{number}]", reserved), reserved.name, True))
         for number, entry in enumerate(file.iomem):
-            iomem.append((*self._range(f"iomem[{number}]", entry), entry.name, entry.busy))
+            iomem.append((*self._check.range(f"iomem[{number}]", entry), entry.name, entry.busy))
         pmem = [(setup.range.start, setup.range.end, "Persistent Memory (legacy)", False) for setup in kinds["pmem"]]
         platform = (["hmem_platform.0"] if kinds["hmem"] else []) + (["e820_pmem"] if kinds["pmem"] else [])
         hotplug = file.memory_hotplug
-        return Setup(
+        has_cxl_test = self._has_cxl_test()
+        cxl, regions = (None, ()) if has_cxl_test else self._cxl(known, taken, kinds["cxl"])
+        setup = Setup(
             block_size=block_size,
             nodes=nodes,
             distances=self._distances(known),
             performance=self._performance(known),
             soft_reserved=tuple(kinds["hmem"]),
-            cxl=self._cxl(known, taken),
-            cxl_regions=tuple(kinds["cxl"]),
+            cxl=cxl,
+            cxl_regions=regions,
+            cxl_test=tuple(kinds["cxl"]) if has_cxl_test else None,
             pmem=tuple(kinds["pmem"]),
             iomem=tuple(iomem + pmem),
             reserved=tuple(holes),
@@ -381,79 +279,51 @@ class MachineDescription:
                 hotplug.auto_movable_ratio,
                 hotplug.auto_movable_numa_aware,
             ),
-            modules=tuple(self._modules()),
+            modules=(*self._modules_for(cxl), *self._modules(has_cxl=cxl is not None)),
             latency={"online_block": file.latency.online_block, "offline_block": file.latency.offline_block},
             config=self._config(),
         )
+        if file.cxl is not None and regions:
+            check_regions(self._check, setup)
+        return setup
 
-    def _cxl(self, known: set[int], taken: list[tuple[str, Range]]) -> CxlSetup | None:
-        section = self._description.cxl
-        if section is None:
-            return None
-        for number, region in enumerate(self._description.dax_region):
+    def _taken(self, key: str, region: DaxRegionSection, span: Range) -> Iterator[tuple[str, Range]]:
+        """What a dax region takes out of RAM, each with its key."""
+        if region.soft_reserved is None:
+            yield key, span
+        elif region.kind == "cxl":
+            pieces = [f"{piece.start}+{piece.size}" for piece in region.soft_reserved]
+            raise self._check.fail(f"{key}.soft_reserved", pieces, 'not allowed with kind = "cxl": none of it is RAM')
+        for position, piece in enumerate(region.soft_reserved or ()):
+            name = f"{key}.soft_reserved[{position}]"
+            yield name, self._check.range(name, piece)
+
+    def _has_cxl_test(self) -> bool:
+        file = self._description
+        named = file.cxl_test or any(_module_name(line) == CXL_TEST for line in file.modules)
+        if named and file.cxl is not None:
+            key, value = ("cxl_test", True) if file.cxl_test else ("modules", list(file.modules))
+            raise self._check.fail(key, value, "cxl_test is not allowed beside [cxl]: its regions are of kind cxl")
+        return named
+
+    def _cxl(
+        self, known: set[int], taken: list[tuple[str, Range]], of_kind_cxl: list[DaxSetup]
+    ) -> tuple[CxlSetup | None, tuple[CxlRegionSetup, ...]]:
+        """The CXL hardware and the regions that firmware made of it."""
+        file = self._description
+        if file.cxl is None:
+            return hardware_for(self._check, of_kind_cxl) if of_kind_cxl else (None, ())
+        for number, region in enumerate(file.dax_region):
             if region.kind == "cxl":
-                allowed = "not allowed beside [cxl]: make a region of its devices"
-                raise self._fail(f"dax_region[{number}].kind", region.kind, allowed)
-        windows: list[CxlWindow] = []
-        named = [*taken]
-        for number, window in enumerate(section.windows):
-            key = f"cxl.windows[{number}]"
-            span = self._range(key, window)
-            named.append((key, span))
-            for what, value in (("start", span.start), ("size", span.length)):
-                if value % CXL_ALIGN:
-                    raise self._fail(f"{key}.{what}", getattr(window, what), "expected a multiple of 256M")
-            if window.node not in known:
-                raise self._fail(f"{key}.node", window.node, f"expected one of the nodes {sorted(known)}")
-            if window.granularity not in GRANULARITIES:
-                allowed = f"expected one of {', '.join(map(str, GRANULARITIES))}"
-                raise self._fail(f"{key}.granularity", window.granularity, allowed)
-            if len(window.bridges) not in WAYS or not set(window.bridges) <= set(section.bridges):
-                allowed = f"expected {', '.join(map(str, WAYS))} of cxl.bridges"
-                raise self._fail(f"{key}.bridges", list(window.bridges), allowed)
-            windows.append(
-                CxlWindow(range=span, targets=window.bridges, granularity=window.granularity, node=window.node)
-            )
-        self._disjoint(named)
-        devices = tuple(
-            self._cxl_device(f"cxl.devices[{number}]", device) for number, device in enumerate(section.devices)
-        )
-        if len({device.path[-1] for device in devices}) < len(devices):
-            raise self._fail("cxl.devices", [device.path[-1] for device in devices], "expected each device once")
-        if len(section.registers) not in {0, len(section.bridges)}:
-            raise self._fail("cxl.registers", list(section.registers), "expected an address for each of cxl.bridges")
-        by_address = {device.path[-1]: device for device in devices}
-        orders = {}
-        for key in ("memdevs", "probe_order"):
-            order = getattr(section, key) or tuple(by_address)
-            if sorted(order) != sorted(by_address):
-                allowed = f"expected each of {', '.join(sorted(by_address))} once"
-                raise self._fail(f"cxl.{key}", list(order), allowed)
-            orders[key] = order
-        return CxlSetup(
-            windows=tuple(windows),
-            bridges=section.bridges,
-            registers=tuple(self._size("cxl.registers", address) for address in section.registers),
-            devices=tuple(by_address[address] for address in orders["probe_order"]),
-            memdevs=orders["memdevs"],
-        )
-
-    def _cxl_device(self, key: str, device: CxlDeviceSection) -> CxlDeviceSetup:
-        assert self._description.cxl is not None
-        bridges = self._description.cxl.bridges
-        if device.bridge not in bridges:
-            raise self._fail(f"{key}.bridge", device.bridge, f"expected one of {list(bridges)}")
-        if len(device.path) % 2 or not device.path or not all(_PCI_ADDRESS.fullmatch(name) for name in device.path):
-            allowed = 'expected PCI addresses ("0000:0c:00.0"): a root port, two for each switch, the device'
-            raise self._fail(f"{key}.path", list(device.path), allowed)
-        if len(device.ports) != len(device.path) // 2:
-            allowed = f"expected {len(device.path) // 2} port numbers: of the root port and of each downstream port"
-            raise self._fail(f"{key}.ports", list(device.ports), allowed)
-        sizes = {what: self._size(f"{key}.{what}", getattr(device, what)) for what in ("ram", "pmem", "lsa")}
-        for what in ("ram", "pmem"):
-            if sizes[what] % CXL_ALIGN:
-                raise self._fail(f"{key}.{what}", getattr(device, what), "expected a multiple of 256M")
-        return CxlDeviceSetup(bridge=device.bridge, path=device.path, ports=device.ports, serial=device.serial, **sizes)
+                allowed = "not allowed beside [cxl]: use cxl.regions; dax_region = [] drops what the file extends"
+                raise self._check.fail(f"dax_region[{number}].kind", region.kind, allowed)
+        memory = [
+            (key, self._check.range(key, span))
+            for number, node in enumerate(file.node)
+            for key, span in ((f"node[{number}].memory[{position}]", span) for position, span in enumerate(node.memory))
+        ]
+        hardware = cxl_setup(self._check, file.cxl, known, taken, memory)
+        return hardware, cxl_regions(self._check, file.cxl, hardware)
 
     def _nodes(self) -> tuple[NodeSetup, ...]:
         file = self._description
@@ -463,30 +333,30 @@ class MachineDescription:
         for number, node in enumerate(file.node):
             key = f"node[{number}]"
             if not 0 <= node.id < MAX_NODES or any(other.nid == node.id for other in nodes):
-                raise self._fail(f"{key}.id", node.id, f"expected 0 to {MAX_NODES - 1}, each once")
+                raise self._check.fail(f"{key}.id", node.id, f"expected 0 to {MAX_NODES - 1}, each once")
             spans = [
-                (f"{key}.memory[{position}]", self._range(f"{key}.memory[{position}]", span))
+                (f"{key}.memory[{position}]", self._check.range(f"{key}.memory[{position}]", span))
                 for position, span in enumerate(node.memory)
             ]
             for name, span in spans:
                 if span.start % PAGE_SIZE or span.length % PAGE_SIZE:
                     where = f"{span.start:#x}-{span.end:#x}"
-                    raise self._fail(name, where, f"expected start and size to be multiples of {PAGE_SIZE}")
+                    raise self._check.fail(name, where, f"expected start and size to be multiples of {PAGE_SIZE}")
             memory += spans
             own = self._cpus(f"{key}.cpus", node.cpus)
             for cpu in own:
                 if cpu in cpus:
-                    raise self._fail(f"{key}.cpus", node.cpus, f"CPU {cpu} is in {cpus[cpu]} already")
+                    raise self._check.fail(f"{key}.cpus", node.cpus, f"CPU {cpu} is in {cpus[cpu]} already")
                 cpus[cpu] = f"{key}.cpus"
             total = file.mem_total_kB.get(str(node.id))
             managed = {str(zone): part for zone, part in total.items()} if isinstance(total, dict) else total
             nodes.append(NodeSetup(nid=node.id, cpus=own, ranges=tuple(span for _, span in spans), managed_kb=managed))
-        self._disjoint(memory)
+        self._check.disjoint(memory)
         for nid in file.mem_total_kB:
             if nid not in {str(node.nid) for node in nodes}:
-                raise self._fail("mem_total_kB", nid, f"expected one of the nodes {[node.nid for node in nodes]}")
+                raise self._check.fail("mem_total_kB", nid, f"expected one of the nodes {[node.nid for node in nodes]}")
         if not cpus:
-            raise self._fail("node", [node.nid for node in nodes], "expected at least one node with cpus")
+            raise self._check.fail("node", [node.nid for node in nodes], "expected at least one node with cpus")
         return tuple(sorted(nodes, key=lambda node: node.nid))
 
     def _distances(self, known: set[int]) -> tuple[tuple[int, ...], ...] | None:
@@ -494,24 +364,24 @@ class MachineDescription:
         size = max(known) + 1
         if distances is not None and (len(distances) != size or any(len(row) != size for row in distances)):
             rows = [list(row) for row in distances]
-            raise self._fail("distances", rows, f"expected {size} rows of {size} numbers, node by node")
+            raise self._check.fail("distances", rows, f"expected {size} rows of {size} numbers, node by node")
         for one, row in enumerate(distances or ()):
             for other, value in enumerate(row):
                 if (value == LOCAL_DISTANCE) is not (one == other):
                     allowed = f"expected {LOCAL_DISTANCE} from a node to itself and more to any other"
-                    raise self._fail(f"distances[{one}][{other}]", value, allowed)
+                    raise self._check.fail(f"distances[{one}][{other}]", value, allowed)
         return distances
 
     def _performance(self, known: set[int]) -> Mapping[int, AccessCoordinate]:
         performance: dict[int, AccessCoordinate] = {}
         for number, entry in enumerate(self._description.hmat):
             if entry.node not in known:
-                raise self._fail(f"hmat[{number}].node", entry.node, f"expected one of the nodes {sorted(known)}")
+                raise self._check.fail(f"hmat[{number}].node", entry.node, f"expected one of the nodes {sorted(known)}")
             values = AccessCoordinate(
                 entry.read_latency, entry.write_latency, entry.read_bandwidth, entry.write_bandwidth
             )
             if min(values) <= 0:
-                raise self._fail(f"hmat[{number}]", tuple(values), "expected numbers above 0")
+                raise self._check.fail(f"hmat[{number}]", tuple(values), "expected numbers above 0")
             performance[entry.node] = values
         return performance
 
@@ -520,31 +390,45 @@ class MachineDescription:
         for number, name in enumerate(section.out_of_tree_modules):
             if name not in MODULE_KINDS:
                 allowed = f"expected one of {', '.join(sorted(MODULE_KINDS))}"
-                raise self._fail(f"kernel.out_of_tree_modules[{number}]", name, allowed)
+                raise self._check.fail(f"kernel.out_of_tree_modules[{number}]", name, allowed)
         return Config(**msgspec.structs.asdict(section))
 
-    def _modules(self) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    def _modules_for(self, cxl: CxlSetup | None) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+        """The modules for hardware that the file has by dax regions of kind cxl."""
+        if cxl is not None and self._description.cxl is None:
+            named = {_module_name(line) for line in self._description.modules}
+            yield from ((name, ()) for name in CXL_AT_BOOT if name not in named)
+
+    def _modules(self, *, has_cxl: bool) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
         for number, line in enumerate(self._description.modules):
             name, *words = line.split() or [""]
-            kind = MODULE_KINDS.get(name.replace("-", "_"))
+            kind = MODULE_KINDS.get(_module_name(line))
             if kind is None:
-                raise self._fail(f"modules[{number}]", line, f"expected one of {', '.join(sorted(MODULE_KINDS))}")
+                raise self._check.fail(f"modules[{number}]", line, f"expected one of {', '.join(sorted(MODULE_KINDS))}")
             if kind.wants_memory_hotplug and not self._description.kernel.memory_hotplug:
-                raise self._fail(f"modules[{number}]", line, "needs kernel.MEMORY_HOTPLUG = true")
-            if name.replace("-", "_") in CXL_MODULES and self._description.cxl is None:
-                raise self._fail(f"modules[{number}]", line, "needs CXL hardware: a table [cxl]")
+                raise self._check.fail(f"modules[{number}]", line, "needs kernel.MEMORY_HOTPLUG = true")
+            if _module_name(line) in CXL_MODULES and not has_cxl:
+                allowed = "needs CXL hardware: a table [cxl], or a dax_region of kind cxl without cxl_test"
+                raise self._check.fail(f"modules[{number}]", line, allowed)
             parameters = []
             for word in words:
                 key, equals, value = word.partition("=")
                 if not equals or key not in kind.parameters:
                     known = ", ".join(sorted(kind.parameters)) or "none"
-                    raise self._fail(f"modules[{number}]", line, f"parameters of {name} are name=value, of: {known}")
+                    raise self._check.fail(
+                        f"modules[{number}]", line, f"parameters of {name} are name=value, of: {known}"
+                    )
                 try:
                     kind.check_value(key, value)
                 except KernelError as error:
-                    raise self._fail(f"modules[{number}]", line, f"{key}: {error.why}") from None
+                    raise self._check.fail(f"modules[{number}]", line, f"{key}: {error.why}") from None
                 parameters.append((key, value))
             yield name, tuple(parameters)
+
+
+def _module_name(line: str) -> str:
+    """The module that a line of `modules` names."""
+    return line.replace("-", "_").partition(" ")[0]
 
 
 _PACKAGE = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""The module cxl_test, and CXL regions that are firmware's."""
+"""The module cxl_test and its regions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def boot(*modules: str, kernel: str = "7.2") -> Kernel:
     setup = Setup(
         block_size=128 << 20,
         nodes=(NodeSetup(nid=0, cpus=(0,), ranges=(Range(0, GIB - 1),)), NodeSetup(nid=1)),
-        cxl_regions=tuple(DaxSetup(range=Range(at * GIB, (at + 1) * GIB - 1), target_node=1) for at in (4, 6)),
+        cxl_test=tuple(DaxSetup(range=Range(at * GIB, (at + 1) * GIB - 1), target_node=1) for at in (4, 6)),
         default_online_type=Mmop.ONLINE_MOVABLE,
         modules=tuple((module, ()) for module in modules),
     )
@@ -44,7 +44,7 @@ def test_its_regions_come_and_go_with_it(modules: tuple[str, ...]) -> None:
         drive(kernel.modprobe("cxl_test"))
 
 
-def test_regions_of_firmware_stay() -> None:
+def test_without_the_module_at_boot_its_regions_stay() -> None:
     kernel = boot(*DRIVERS)
     devices = dict(kernel.dax_bus.devices)
     drive(kernel.modprobe("cxl_test"))

@@ -154,6 +154,7 @@ def test_no_container_is_a_field_of_two_objects(name: str) -> None:
     never_change = {
         (("Kernel", "_boot_ram"), ("MemoryFailure", "_boot_ram")),
         (("E820Pmem", "_media"), ("Kernel", "pmem")),
+        (("CxlPort", "registers"), ("MemdevHardware", "registers")),
     }
     owners: dict[int, list[tuple[str, str, Any]]] = {}
     for one in objects_of(booted(name)):

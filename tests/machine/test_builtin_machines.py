@@ -12,10 +12,12 @@ from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.kernel.uevent import Uevents
 from fakesysfs.machine import MachineError, builtin, load
+from fakesysfs.ops.errors import KernelError
 from tests.model import Face, dax, drive, read_state, write_state
 
 MACHINES = ("default", "cxl", "hmem", "pmem", "tiny", "huge")
 HUGE_BLOCKS = 524288
+WINDOW = "/devices/platform/ACPI0017:00/root0/decoder0.0"
 
 
 def boot(machine: str, profile: str) -> Kernel:
@@ -40,18 +42,33 @@ def test_machine_says_what_it_is(machine: str) -> None:
 @pytest.mark.parametrize(
     ("machine", "path", "drivers"),
     [
-        ("default", "/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax0.0", ["kmem"]),
+        ("default", f"{WINDOW}/region0/dax_region0/dax0.0", ["kmem"]),
         ("cxl", "/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax0.0", ["device_dax"]),
         ("hmem", "/devices/platform/hmem_platform.0/hmem.0/dax0.0", ["kmem", "kmem"]),
         ("pmem", "/devices/platform/e820_pmem/ndbus0/region0/dax0.0/dax0.0", ["device_dax"]),
-        ("tiny", "/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax0.0", ["kmem"]),
-        ("huge", "/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax0.0", ["kmem"]),
+        ("tiny", f"{WINDOW}/region0/dax_region0/dax0.0", ["kmem"]),
+        ("huge", f"{WINDOW}/region0/dax_region0/dax0.0", ["kmem"]),
     ],
 )
 def test_devices_and_their_drivers(machine: str, path: str, drivers: list[str]) -> None:
     kernel = boot(machine, "hotplug-v3")
     assert dax(kernel).devpath == path
     assert [device.driver.name for device in kernel.dax_bus.devices.values() if device.driver] == drivers
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_default_has_a_region_that_its_dax_device_fills_by_half(profile: str) -> None:
+    face = Face("default", profile)
+    assert face.read("/proc/iomem").splitlines()[-4:] == [
+        "200000000-3ffffffff : CXL Window 0",
+        "  200000000-3ffffffff : region0",
+        "    200000000-2ffffffff : dax0.0",
+        "      200000000-2ffffffff : System RAM (kmem)",
+    ]
+    region = f"/sys{WINDOW}/region0/dax_region0/dax_region"
+    assert (face.read(f"{region}/size"), face.read(f"{region}/available_size")) == ("8589934592\n", "4294967296\n")
+    blocks = [name for name in face.names("/sys/devices/system/node/node2") if name.startswith("memory")]
+    assert {int(name.removeprefix("memory")) for name in blocks if name[6:].isdigit()} == set(range(64, 96))
 
 
 def test_cxl_server_has_hardware_and_no_region() -> None:
@@ -152,3 +169,21 @@ def test_kinds_on_one_machine_do_not_share_names(tmp_path_factory: pytest.TempPa
         "dax0.0": "device_dax",
         "dax1.0": "kmem",
     }
+
+
+@pytest.mark.parametrize("machine", ["default", "tiny", "huge", "hmem", "pmem", "cxl-server"])
+def test_cxl_test_is_on_no_other_machine(machine: str) -> None:
+    """So a test of ndctl that wants it is skipped there."""
+    kernel = boot(machine, "7.3")
+    with pytest.raises(KernelError) as error:
+        drive(kernel.modprobe("cxl_test"))
+    assert error.value.name == "ENOENT"
+
+
+def test_cxl_test_is_where_a_file_names_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("machine") / "own.toml"
+    path.write_text('extends = "default"\nmodules = ["cxl_test", "device_dax", "dax_cxl", "kmem"]\n')
+    kernel = boot(str(path), "7.3")
+    assert dax(kernel).devpath.startswith("/devices/platform/cxl_acpi.0/root0/decoder3.0/")
+    drive(kernel.rmmod("cxl_test"))
+    assert not kernel.dax_bus.devices

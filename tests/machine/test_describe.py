@@ -15,7 +15,7 @@ from fakesysfs.kernel.profile import Mmop
 from fakesysfs.kernel.range import Range
 from fakesysfs.machine import MachineError, builtin, load
 from fakesysfs.machine.describe import KernelSection
-from tests.model import Face
+from tests.model import Face, dax
 
 NODE_5 = "{ node = 5, read_latency = 1, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }"
 NODE_0 = "{ node = 0, read_latency = 0, write_latency = 1, read_bandwidth = 1, write_bandwidth = 1 }"
@@ -296,6 +296,7 @@ devices = [{ bridge = 12, path = ["0000:0c:00.0", "0000:0d:00.0"], ports = [0], 
             '[{ start = "17G", size = "1G", bridges = [12], node = 2 }, { start = "16G"',
             ["overlaps"],
         ),
+        ('start = "16G"', 'start = "4G"', ["cxl.windows[0]", "overlaps node[0].memory[1]"]),
     ],
 )
 def test_wrong_cxl_hardware(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
@@ -316,8 +317,149 @@ def test_cxl_hardware_and_its_modules_belong_together(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match=r"modules\[0\] = 'cxl_acpi': needs CXL hardware"):
         load(str(path))
     path.write_text(f"{ONE_DEVICE}\n[[dax_region]]\nkind = 'cxl'\nstart = '64G'\nsize = '1G'\ntarget_node = 2\n")
-    with pytest.raises(MachineError, match=r"dax_region\[0\].kind = 'cxl': not allowed beside"):
+    with pytest.raises(MachineError, match=r"dax_region\[0\].kind = 'cxl': not allowed beside \[cxl\]"):
         load(str(path))
+    for line in ("cxl_test = true", "modules = ['cxl-test']"):
+        path.write_text(ONE_DEVICE.replace("\n[cxl]", f"{line}\n\n[cxl]"))
+        with pytest.raises(MachineError, match=r"cxl_test is not allowed beside \[cxl\]"):
+            load(str(path))
+
+
+TWO_BRIDGES = """
+extends = "cxl-server"
+
+[cxl]
+regions = [
+    { targets = ["0000:0d:00.0"], size = "1G" },
+    { targets = ["0000:df:00.0"], size = "1G", window = 1, device_size = "512M", driver = "device_dax" },
+    { targets = ["0000:0d:00.0", "0000:df:00.0"], size = "2G", window = 2, online_type = "offline" },
+]
+"""
+FIRST = '{ targets = ["0000:0d:00.0"], size = "1G" }'
+
+
+def test_regions_of_firmware(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(TWO_BRIDGES)
+    kernel = Face(str(path), "hotplug-v3").kernel
+    assert {name: (device.driver and device.driver.name) for name, device in kernel.dax_bus.devices.items()} == {
+        "dax0.0": "kmem",
+        "dax1.0": "device_dax",
+        "dax2.0": "kmem",
+    }
+    assert [(dax(kernel, name).size >> 20, dax(kernel, name).target_node) for name in kernel.dax_bus.devices] == [
+        (1024, 2),
+        (512, 3),
+        (2048, 4),
+    ]
+    assert not kernel.nodes[4].managed_kb
+
+
+def test_a_region_of_firmware_begins_behind_the_one_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    second = '{ targets = ["0000:0e:00.0"], size = "512M" }'
+    third = '{ targets = ["0000:0d:00.0"], size = "512M", start = "20G" }'
+    path.write_text(f'extends = "cxl-server"\n[cxl]\nregions = [{FIRST}, {second}, {third}]\n')
+    assert [region.dax.range.start >> 20 for region in load(str(path)).setup().cxl_regions] == [
+        16 << 10,
+        17 << 10,
+        20 << 10,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ('{ targets = ["0000:0d:00.0"], size = "1G", window = 3 }', [".window = 3", "0 to 2"]),
+        ('{ targets = ["0000:11:00.0"], size = "1G" }', [".targets", "0000:11:00.0", "cxl.devices", "0000:0d:00.0"]),
+        ('{ targets = ["0000:0d:00.0", "0000:0d:00.0"], size = "1G" }', [".targets", "each once"]),
+        ("{ targets = [], size = 0 }", [".targets = []", "expected 1, 2, 4"]),
+        ('{ targets = ["0000:0d:00.0"], size = "128M" }', [".size = '128M'", "multiple of 256M"]),
+        ('{ targets = ["0000:0d:00.0"], size = 0 }', [".size = 0", "multiple of 256M"]),
+        ('{ targets = ["0000:0d:00.0"], size = "16G" }', ["0x400000000-0x7ffffffff", "cxl.windows[0]"]),
+        ('{ targets = ["0000:0d:00.0"], size = "1G", start = "0x408000000" }', ["0x408000000", "steps of 256M"]),
+        ('{ targets = ["0000:0d:00.0"], size = "1G", start = "8G" }', ["0x200000000", "cxl.windows[0]"]),
+        ('{ targets = ["0000:0d:00.0"], size = "1G", align = "3M" }', [".align", "3M", "2M"]),
+        ('{ targets = ["0000:0d:00.0"], size = "256M", align = "1G" }', [".size", "256M", "multiple"]),
+        ('{ targets = ["0000:0d:00.0"], size = "1G", device_size = "2G" }', [".device_size", "at most"]),
+        ('{ targets = ["0000:0d:00.0"], size = "1G", mode = "dcd" }', [".mode = 'dcd'", "ram, pmem"]),
+        ('{ targets = ["0000:0d:00.0"], size = "1G", mode = "pmem", driver = "kmem" }', [".driver", 'mode = "ram"']),
+        # what only the kernel's code knows
+        ('{ targets = ["0000:0d:00.0"], size = "8G" }', [".targets", "no such region can be", "more than the free"]),
+        ('{ targets = ["0000:0d:00.0"], size = "1G", mode = "pmem" }', [".targets", "has no pmem"]),
+        ('{ targets = ["0000:df:00.0"], size = "1G" }', [".targets", "decoder0.0 does not route to the bridge"]),
+        ('{ targets = ["0000:0d:00.0"], size = "1G", granularity = 300 }', [".targets", "300 is not one of"]),
+        (f"{FIRST}, {{ targets = ['0000:0e:00.0'], size = '1G', start = '16640M' }}", ["cxl.regions[1]", "overlaps"]),
+        (
+            f"{FIRST[:-2]}, start = '20G' }}, {{ targets = ['0000:0e:00.0'], size = '1G', start = '16G' }}",
+            ["cxl.regions[1].targets", "at a higher address uses port1"],
+        ),
+    ],
+)
+def test_wrong_regions_of_firmware(tmp_path: Path, changed: str, expected: list[str]) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(f'extends = "cxl-server"\n[cxl]\nregions = [{changed}]\n')
+    with pytest.raises(MachineError) as error:
+        load(str(path))
+    assert str(error.value).startswith(f"{path}: cxl.regions[")
+    assert [part for part in expected if part not in str(error.value)] == [], str(error.value)
+
+
+# Dax regions of kind cxl ---------------------------------------------------------------------------------------------
+
+
+def of_kind_cxl(*starts: int, more: str = "", head: str = "") -> str:
+    regions = "".join(
+        f'[[dax_region]]\nkind = "cxl"\nstart = "{start}M"\nsize = "128M"\ntarget_node = 1\n{more}\n'
+        for start in starts
+    )
+    text = GOOD[: GOOD.index("[[dax_region]]")]
+    return f"{head}\n{text}\n{regions}"
+
+
+def test_dax_regions_of_kind_cxl_have_hardware_of_their_own(tmp_path: Path) -> None:
+    """Any start and size that other dax regions may have: a file from before [cxl] stays good."""
+    path = tmp_path / "m.toml"
+    path.write_text(of_kind_cxl(4096, 4096 + 128, 8192 + 2).replace('modules = ["', 'modules = ["dax_cxl", "'))
+    kernel = Face(str(path), "7.3").kernel
+    assert [device.devpath.split("/")[5:7] for device in kernel.dax_bus.devices.values()] == [
+        [f"decoder0.{number}", f"region{number}"] for number in range(3)
+    ]
+    assert [name for name in kernel.cxl_bus.devices if name.startswith("mem")] == ["mem0", "mem1", "mem2"]
+    loaded = list(kernel.modules.loaded)
+    assert loaded.index("cxl_pci") < loaded.index("dax_cxl")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (of_kind_cxl(*range(4096, 4096 + 256 * 123, 256)), ["dax_region = '123 of kind cxl'", "at most 122"]),
+        (of_kind_cxl(4096, 4096 + 64), ["dax_region[1]", "overlaps dax_region[0]"]),
+        (
+            of_kind_cxl(4096, more='soft_reserved = [{ start = "4G", size = "2M" }]'),
+            ["dax_region[0].soft_reserved", "4G+2M", "not allowed"],
+        ),
+    ],
+)
+def test_wrong_dax_regions_of_kind_cxl(tmp_path: Path, text: str, expected: list[str]) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(text)
+    with pytest.raises(MachineError) as error:
+        load(str(path))
+    assert [part for part in expected if part not in str(error.value)] == [], str(error.value)
+
+
+def test_modules_of_a_file_with_dax_regions_of_kind_cxl(tmp_path: Path) -> None:
+    """cxl_acpi and cxl_pci come first unless the file says when; no machine of another kind has them."""
+    path = tmp_path / "m.toml"
+    for modules, expected in (
+        ("['kmem', 'dax_cxl']", ["cxl_acpi", "cxl_pci", "kmem", "dax_cxl"]),
+        ("['kmem', 'cxl-pci']", ["cxl_acpi", "kmem", "cxl-pci"]),
+        ("['cxl_test']", ["cxl_test"]),
+    ):
+        path.write_text(f"extends = 'default'\nmodules = {modules}\n")
+        assert [name for name, _ in load(str(path)).setup().modules] == expected
+    assert load("hmem").setup().modules[0] == ("device_dax", ())
 
 
 def test_numbers_of_memory_devices_and_endpoints_are_those_of_the_file(tmp_path: Path) -> None:

@@ -145,3 +145,29 @@ def test_32_devices_are_listed_in_time(run: Runner, tmp_path: Any) -> None:
     need("cxl")
     text = run.shell("cxl list -M", "--machine", str(machine), "--kernel", "7.3")
     assert len(documents(text)[0]) == 32
+
+
+def test_the_default_machine_is_listed(run: Runner) -> None:
+    """`cxl` older than 85 lists it, too."""
+    need("cxl")
+    text = run.shell("cxl list; cxl list -R; daxctl list -R")
+    both, (region,), (dax_region,) = documents(text)
+    assert [entry["memdev"] for entry in both[0]["memdevs"]] == ["mem0"]
+    assert both[1]["regions"] == [region]
+    assert (region["region"], region["size"], region["decode_state"]) == ("region0", 8 << 30, "commit")
+    assert dax_region["path"] == "/platform/ACPI0017:00/root0/decoder0.0/region0/dax_region0"
+    assert (dax_region["size"], dax_region["available_size"]) == (8 << 30, 4 << 30)
+
+
+def test_the_region_of_firmware_makes_room_for_another(run: Runner) -> None:
+    script = """
+    cxl disable-region region0 2>&1
+    cxl destroy-region region0 2>&1
+    cxl create-region -m -t ram -d decoder0.0 -w 1 -s 1G mem0 > /dev/null
+    echo 1 > /sys/bus/cxl/flush
+    daxctl list
+    """
+    text = run.shell(with_cxl(script), "--kernel", "7.3")
+    assert "destroyed 1 region" in text
+    ((device,),) = documents(text)
+    assert (device["chardev"], device["size"], device["target_node"]) == ("dax0.0", 1 << 30, 2)

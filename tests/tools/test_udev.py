@@ -168,7 +168,7 @@ def test_trigger_and_info(anybody: Runner, public_path: Path) -> None:
         "1",
         "/devices/system/memory/memory64",
         'ATTR{state}=="online"',
-        "/sys/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax0.0",
+        "/sys/devices/platform/ACPI0017:00/root0/decoder0.0/region0/dax_region0/dax0.0",
     ]
 
 

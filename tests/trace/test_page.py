@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ci, pytest.mark.tools]
 
 HOTPLUG = "/sys/bus/dax/devices/dax0.0/hotplug"
 BLOCK = "/sys/devices/system/memory/memory{}/state"
-REGION = "/sys/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax_region"
+REGION = "/sys/devices/platform/ACPI0017:00/root0/decoder0.0/region0/dax_region0/dax_region"
 
 Row = Mapping[int, tuple[str, str]]
 """State and zone of the blocks of a row, without those that were removed."""

@@ -144,7 +144,7 @@ def test_a_change_without_effect_is_no_event(traced: Traced) -> None:
 
 
 def test_dax_devices_have_the_whole_blocks_of_their_ranges(series: Traced) -> None:
-    region = "/sys/devices/platform/cxl_acpi.0/root0/decoder3.0/region0/dax_region0/dax_region"
+    region = "/sys/devices/platform/ACPI0017:00/root0/decoder0.0/region0/dax_region0/dax_region"
     series.machine.write(f"{region}/create", "1")
     series.machine.write("/sys/bus/dax/devices/dax0.1/size", str(3 << 27))
     dax = [event for event in series.events if isinstance(event, events.Dax)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from fakesysfs.kernel.acpi import AcpiDevice, add_acpi_devices
@@ -18,6 +19,7 @@ from fakesysfs.kernel.module import Module
 from fakesysfs.kernel.platform import PlatformDevice, PlatformDriver
 from fakesysfs.kernel.printk import INFO
 from fakesysfs.kernel.resource import IomemResource
+from fakesysfs.kernel.setup import CxlRegionSetup
 
 ACPI0017 = "ACPI0017:00"
 
@@ -155,6 +157,7 @@ class CxlHardware:
         self,
         core: Core,
         setup: CxlSetup,
+        made_by_firmware: Sequence[CxlRegionSetup],
         platform_bus: Bus,
         pci_bus: Bus,
         cxl_bus: CxlBus,
@@ -164,7 +167,7 @@ class CxlHardware:
         self._core = core
         self.setup = setup
         self.topology = PciTopology(pci_bus, setup)
-        self.regions = CxlRegions(cxl_bus, iomem, memregions)
+        self.regions = CxlRegions(cxl_bus, iomem, memregions, made_by_firmware)
         self.acpi_root: AcpiDevice | None = None
         self.raw_allow_all = False
         """The setting mbox/raw_allow_all in debugfs."""

@@ -16,7 +16,7 @@ from fakesysfs.kernel.cxl.core.port import (
     CxlPort,
     CxlSwitchDecoder,
 )
-from fakesysfs.kernel.cxl.core.region import cxl_decoder_detach
+from fakesysfs.kernel.cxl.core.region import CxlRegions, cxl_decoder_detach
 from fakesysfs.kernel.cxl.setup import DECODERS
 from fakesysfs.kernel.device import Device
 from fakesysfs.kernel.resource import IomemResource
@@ -28,13 +28,18 @@ class CxlPortDriver(CxlDriver):
     name = "cxl_port"
     type_number = CXL_DEVICE_PORT
 
+    def __init__(self, bus: CxlBus, module: str, regions: CxlRegions) -> None:
+        super().__init__(bus, module)
+        self._regions = regions
+
     async def probe(self, device: Device) -> None:
-        """Take a port (cxl_port_probe)."""
+        """Take a port (cxl_port_probe). With an endpoint the regions come that firmware made of it."""
         assert isinstance(device, CxlPort)
         device.release_actions.append(lambda: self._release(device))
         if device.memdev is not None:
             for number in range(DECODERS):
                 await add_decoder(CxlEndpointDecoder(device, number))
+            await self._regions.discover_regions()
 
     async def _release(self, port: CxlPort) -> None:
         """Take away what hangs on a bound port, the last first: endpoints and ports below, decoders, dports."""

@@ -70,7 +70,7 @@ class DeviceDax(DaxDriver):
 
         Those of a static region are not: its page map also covers what lies before the data.
         """
-        zones = self._nodes[dev_dax.numa_node or 0].zones
+        zones = self._nodes[_page_map_nid(dev_dax)].zones
         self._kernel_pages.take_memory_map(dev_dax.serial, dev_dax.numa_node)
         for mapping in dev_dax.mappings:
             zones.device.grow(mapping.range.start >> PAGE_SHIFT, (mapping.range.end + 1) >> PAGE_SHIFT)
@@ -93,17 +93,22 @@ class DeviceDax(DaxDriver):
         device.pgmap = False
 
 
-def page_map_node(bus: DaxBus, pfn: int) -> int | None:
-    """The node of a page frame in the page map of a device that is bound to device_dax, else None.
+def _page_map_nid(dev_dax: DevDax) -> int:
+    """The node of a device's page map (memremap_pages).
 
-    The page map is on the node of the device (memremap_pages).
+    Of a device without a node (-1) it is the node of the processor that binds it; here the first one does.
     """
+    return max(dev_dax.numa_node or 0, 0)
+
+
+def page_map_node(bus: DaxBus, pfn: int) -> int | None:
+    """The node of a page frame in the page map of a device that is bound to device_dax, else None."""
     address = pfn << PAGE_SHIFT
     for device in bus.devices.values():
         if not isinstance(device, DevDax) or not isinstance(device.driver, DeviceDax):
             continue
         if any(mapping.range.start <= address <= mapping.range.end for mapping in device.mappings):
-            return device.numa_node
+            return _page_map_nid(device)
     return None
 
 

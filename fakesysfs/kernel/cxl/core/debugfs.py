@@ -27,17 +27,17 @@ class CxlDebugfsDir:
         self.serial = 0
         self.index = 0
         assert isinstance(device.bus, CxlBus)
-        self._directories = device.bus.debugfs
+        self._bus = device.bus
 
     def add(self) -> None:
         """Make it. It goes with the driver of its device."""
         self.serial = self.kernel.new_serial()
         self.kernel.register(self)
-        self._directories[self.name] = self
+        self._bus.debugfs[self.name] = self
         self.kernel.changed("cxl_debugfs", self, self.name)
 
         async def remove() -> None:
-            del self._directories[self.name]
+            del self._bus.debugfs[self.name]
             self.kernel.changed("cxl_debugfs", self, self.name)
             self.kernel.unregister(self)
             self.serial = 0

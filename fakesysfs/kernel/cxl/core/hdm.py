@@ -57,11 +57,15 @@ class CxlEndpointDecoder(CxlDecoder):
         word = word_of(buffer)
         if word not in {"ram", "pmem"}:
             raise KernelError(errno.EINVAL, f"{word!r} is neither ram nor pmem", "mode_store")
+        self.cxl_dpa_set_part(word)
+
+    def cxl_dpa_set_part(self, mode: str) -> None:
+        """Choose a partition. Raises KernelError: EBUSY once committed, EINVAL if the device lacks it."""
         if self.enabled:
             raise KernelError(errno.EBUSY, f"{self.name} is committed", "cxl_dpa_set_part")
-        partition = self.memdev.partition(word)
+        partition = self.memdev.partition(mode)
         if partition is None:
-            raise KernelError(errno.EINVAL, f"{self.memdev.name} has no {word}", "cxl_dpa_set_part")
+            raise KernelError(errno.EINVAL, f"{self.memdev.name} has no {mode}", "cxl_dpa_set_part")
         self.partition = partition
 
     @property
@@ -85,7 +89,7 @@ class CxlEndpointDecoder(CxlDecoder):
             raise KernelError(errno.EINVAL, f"{size:#x} is not a multiple of 256 MiB", "dpa_size_store")
         self._cxl_dpa_free()
         if size:
-            self._cxl_dpa_alloc(size)
+            self.cxl_dpa_alloc(size)
 
     def _cxl_dpa_free(self) -> None:
         if self.dpa is None:
@@ -111,7 +115,8 @@ class CxlEndpointDecoder(CxlDecoder):
     def _allocated_in(self) -> Partition:
         return next(part for part in self.memdev.partitions if self.dpa in part.allocations)
 
-    def _cxl_dpa_alloc(self, size: int) -> None:
+    def cxl_dpa_alloc(self, size: int) -> None:
+        """Take `size` bytes of the partition. Raises KernelError: EBUSY, ENOSPC."""
         if self.region is not None or self.enabled:
             raise KernelError(errno.EBUSY, f"{self.name} is in use", "__cxl_dpa_alloc")
         partition = self.partition

@@ -7,7 +7,9 @@ A region has a state (struct cxl_region_params):
     ACTIVE             a target taken away -> INTERLEAVE_ACTIVE; commit 1 -> COMMIT
     COMMIT             the only state in which a driver binds; commit 0 -> RESET_PENDING, driver released -> ACTIVE
 
-Regions that firmware made (CXL_REGION_F_AUTO) do not exist here.
+Firmware has set up and committed the decoders of some regions (CXL_REGION_F_AUTO). No recording has such a region.
+Differs knowingly: Linux makes it with the first of its memory devices and adds the others as they come; here it comes
+with the last one, by the code of a region that a user makes. Its decoders show nothing before.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import enum
 import errno
 import re
 import uuid
+from collections import deque
+from collections.abc import Sequence
 
 from fakesysfs.kernel.cxl.core.hdm import SZ_256M, CxlEndpointDecoder, cxl_decoder_commit, cxl_decoder_reset
 from fakesysfs.kernel.cxl.core.memdev import CxlMemdev
@@ -35,6 +39,7 @@ from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoint, kstrtoull,
 from fakesysfs.kernel.printk import WARNING
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.resource import IomemResource, Resource
+from fakesysfs.kernel.setup import CxlRegionSetup, DaxSetup
 from fakesysfs.ops.errors import KernelError
 
 WAYS = (1, 2, 4, 8, 16, 3, 6, 12)
@@ -87,6 +92,8 @@ class CxlRegion(CxlBusDevice):
         self.resource: Resource | None = None
         self.targets: list[CxlEndpointDecoder | None] = [None] * max(WAYS)
         self.nr_targets = 0
+        self.dax_setup: DaxSetup | None = None
+        """What the machine says of its dax region. None: Linux's defaults."""
         self._iomem = iomem
         self._memregions = memregions
 
@@ -169,6 +176,10 @@ class CxlRegion(CxlBusDevice):
         start = self._iomem.free_within(self.root_decoder.resource, size, SZ_256M)
         if start is None:
             raise KernelError(errno.ERANGE, f"{self.root_decoder.name} has no hole of that size", "alloc_hpa")
+        self.insert_hpa(start, size)
+
+    def insert_hpa(self, start: int, size: int) -> None:
+        """Take these addresses of the window."""
         self.resource = self._iomem.insert(start, start + size - 1, self.name, self.root_decoder.resource)
         self.state = CxlConfig.INTERLEAVE_ACTIVE
 
@@ -241,7 +252,7 @@ class CxlRegion(CxlBusDevice):
         if not isinstance(found, CxlEndpointDecoder):
             raise KernelError(errno.EINVAL, f"{found.name} is not an endpoint decoder", "store_targetN")
         try:
-            self._attach(found, pos)
+            self.attach(found, pos)
         except KernelError as error:
             endpoint = found.port
             driver = endpoint.driver.name if endpoint.driver else "cxl"
@@ -251,8 +262,8 @@ class CxlRegion(CxlBusDevice):
             )
             raise
 
-    def _attach(self, cxled: CxlEndpointDecoder, pos: int) -> None:
-        """Attach a decoder (cxl_region_attach)."""
+    def attach(self, cxled: CxlEndpointDecoder, pos: int) -> None:
+        """Attach a decoder (cxl_region_attach). Raises KernelError: EBUSY, EINVAL, ENODEV, ENXIO."""
         check_interleave_cap(cxled, self.interleave_ways, self.interleave_granularity)
         if cxled.partition is None:
             raise KernelError(errno.ENODEV, f"{cxled.name} has no mode", "cxl_region_attach")
@@ -537,12 +548,20 @@ def cxl_memdev_of(device: CxlBusDevice) -> CxlMemdev:
 
 
 class CxlRegions:
-    """What all regions of a kernel share: the tree of addresses and the numbers."""
+    """What all regions of a kernel share: the tree of addresses and the numbers.
 
-    def __init__(self, bus: CxlBus, iomem: IomemResource, memregions: Ida) -> None:
+    `made_by_firmware` are the regions whose decoders are committed before the kernel starts.
+    """
+
+    def __init__(
+        self, bus: CxlBus, iomem: IomemResource, memregions: Ida, made_by_firmware: Sequence[CxlRegionSetup] = ()
+    ) -> None:
         self._bus = bus
         self._iomem = iomem
         self._memregions = memregions
+        self._undiscovered = deque(made_by_firmware)
+        self.failed: list[tuple[CxlRegionSetup, KernelError]] = []
+        """Regions of firmware that could not be, and why."""
 
     async def create_region_store(self, decoder: CxlRootDecoder, mode: str, buffer: bytes) -> None:
         """A write to create_ram_region or create_pmem_region: the name that a read gives.
@@ -552,14 +571,60 @@ class CxlRegions:
         match = _NAME.match(c_string(buffer))
         if match is None:
             raise KernelError(errno.EINVAL, f"{word_of(buffer)!r} is not of the form regionN", "create_region_store")
-        number = self._memregions.take()
         if int(match[1]) != decoder.region_id:
-            self._memregions.release(number)
             why = f"the next region is region{decoder.region_id}: write what a read gives"
             raise KernelError(errno.EBUSY, why, "__create_region")
+        await self._create_region(decoder, mode)
+
+    async def _create_region(self, decoder: CxlRootDecoder, mode: str) -> CxlRegion:
+        """Make the region whose number a window holds (__create_region)."""
+        number = self._memregions.take()
         region = CxlRegion(decoder, decoder.region_id, mode, self._iomem, self._memregions)
         decoder.region_id = number
         await self._bus.add(region)
+        return region
+
+    async def discover_regions(self) -> None:
+        """Make the regions of firmware whose memory devices are all there (discover_region, cxl_add_to_region)."""
+        while self._undiscovered:
+            setup = self._undiscovered[0]
+            decoders = [decoder for target in setup.targets if (decoder := self._next_decoder(target)) is not None]
+            if len(decoders) < len(setup.targets):
+                return
+            self._undiscovered.popleft()
+            try:
+                await self._construct_region(setup, decoders)
+            except KernelError as error:
+                self.failed.append((setup, error))
+
+    def _next_decoder(self, address: str) -> CxlEndpointDecoder | None:
+        """The first decoder without device memory of the memory device with a PCI address, if its port is bound."""
+        for memdev in self._bus.devices.values():
+            if isinstance(memdev, CxlMemdev) and memdev.setup.path[-1] == address and memdev.endpoint is not None:
+                free = memdev.endpoint.decoders[memdev.endpoint.hdm_end + 1 :]
+                return free[0] if free and isinstance(free[0], CxlEndpointDecoder) else None
+        return None
+
+    async def _construct_region(self, setup: CxlRegionSetup, decoders: Sequence[CxlEndpointDecoder]) -> None:
+        """Do what firmware and construct_region do together. Unlike a user they need no multiples of 256 MiB."""
+        root = self._bus.devices[f"decoder0.{setup.window}"]
+        assert isinstance(root, CxlRootDecoder)
+        size = setup.dax.range.length
+        region = await self._create_region(root, setup.mode)
+        region.dax_setup = setup.dax
+        try:
+            region.interleave_ways_store(b"%d" % len(decoders))
+            region.interleave_granularity_store(b"%d" % setup.granularity)
+            region.insert_hpa(setup.dax.range.start, size)
+            for pos, cxled in enumerate(decoders):
+                cxled.cxl_dpa_set_part(setup.mode)
+                cxled.cxl_dpa_alloc(size // len(decoders))
+                region.attach(cxled, pos)
+            await region.commit_store(b"1")
+        except KernelError:
+            await self.unregister_region(region)
+            raise
+        await self._bus.device_attach(region)
 
     async def delete_region_store(self, decoder: CxlRootDecoder, buffer: bytes) -> None:
         """A write to delete_region: a region's name. Raises KernelError: EINVAL, ENODEV."""

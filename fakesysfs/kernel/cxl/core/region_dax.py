@@ -17,7 +17,9 @@ class CxlDaxRegion(CxlBusDevice):
         assert region.bus is not None
         super().__init__(region.bus, f"dax_region{region.id}", region)
         self.number = region.id
-        self.dax_setup = DaxSetup(range=region.hpa_range, target_node=region.root_decoder.window.node)
+        self.dax_setup = region.dax_setup or DaxSetup(
+            range=region.hpa_range, target_node=region.root_decoder.window.node
+        )
 
 
 async def devm_cxl_add_dax_region(region: CxlRegion) -> None:

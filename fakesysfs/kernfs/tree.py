@@ -533,6 +533,9 @@ class Tree:
             target = entry.target(kobj)
         elif isinstance(entry, Indexed) and entry.link is not None:
             target = entry.link(kobj, found.member)
+        elif isinstance(entry, Links) and entry.link is not None:
+            linked = self.registry.objects.get(found.member)
+            target = None if linked is None else entry.link(kobj, linked)
         elif isinstance(entry, Links):
             links = entry.of(kobj)
             assert found.place is not None

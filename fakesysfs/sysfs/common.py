@@ -9,7 +9,7 @@ import errno
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from fakesysfs.kernel.device import Device, synthetic_uevent
+from fakesysfs.kernel.device import Bus, Device, synthetic_uevent
 from fakesysfs.kernel.kernel import HasKernel, Kernel
 from fakesysfs.kernel.kstrtox import sysfs_match_string, word_of
 from fakesysfs.kernel.pm import DevPmInfo
@@ -160,6 +160,22 @@ def bus_entries(
         ),
         WO("drivers_probe", probe_store, "A device's name: let a driver that matches take it."),
         uevent(devpath, "bus", write_only=True),
+    )
+
+
+def bus_devices(is_listed: Callable[[Device], bool]) -> Links[Bus]:
+    """The links to the devices on a bus, but for those that it does not show."""
+
+    def path_of(bus: Bus, device: Device) -> str | None:
+        is_there = bus.devices.get(device.name) is device and is_listed(device)
+        return f"/sys{device.devpath}" if is_there else None
+
+    return Links(
+        of=lambda bus: {
+            name: (device, f"/sys{device.devpath}") for name, device in bus.devices.items() if is_listed(device)
+        },
+        link=path_of,
+        doc="Links to all devices on the bus.",
     )
 
 

@@ -42,7 +42,7 @@ from fakesysfs.kernfs.declare import (
     Links,
     Subdirectories,
 )
-from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
+from fakesysfs.sysfs.common import POWER, bus_devices, bus_entries, subsystem, uevent
 from fakesysfs.sysfs.dax import DAX_REGION, DRIVER_LINK, device_path
 from fakesysfs.sysfs.debugfs import PATH as DEBUGFS
 
@@ -68,10 +68,6 @@ _BASE: tuple[Entry[CxlBusDevice], ...] = (
 # The bus ----------------------------------------------------------------------------------------------------------
 
 
-def _bus_devices(bus: CxlBus) -> dict[str, tuple[Kobject, str]]:
-    return {name: (device, device_path(device)) for name, device in bus.devices.items() if _is_listed(device)}
-
-
 def _is_listed(device: Device) -> bool:
     """Whether the bus shows a device: not the ports and decoders that lead to a region of a machine file."""
     return isinstance(device, CxlBusDevice) or getattr(device, "devtype", "") in {"cxl_dax_region", "cxl_region"}
@@ -82,7 +78,7 @@ CXL_BUS = DirectoryKind[CxlBus](
     lambda bus: f"/sys/bus/{bus.name}",
     (
         *bus_entries(
-            Links(of=_bus_devices, doc="Links to all devices on the bus."),
+            bus_devices(_is_listed),
             (Subdirectories(of=lambda bus: bus.drivers, doc="The drivers of the bus."),),
             lambda bus: bus.autoprobe,
             lambda bus, buffer: bus.drivers_autoprobe_store(buffer),

@@ -14,7 +14,7 @@ from fakesysfs.kernel.device import Bus, Device, Driver
 from fakesysfs.kernel.kernel import Kernel
 from fakesysfs.kernel.platform import CxlDevice, PlatformDevice
 from fakesysfs.kernfs.declare import RO, RW, WO, DirectoryKind, Group, Kobject, Link, Links, Subdirectories
-from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
+from fakesysfs.sysfs.common import POWER, bus_devices, bus_entries, subsystem, uevent
 
 
 def device_path(device: Device) -> str:
@@ -319,10 +319,6 @@ DRIVER = DirectoryKind[Driver](
 )
 
 
-def _bus_devices(bus: Bus) -> dict[str, tuple[Kobject, str]]:
-    return {name: (device, device_path(device)) for name, device in bus.devices.items() if _is_listed(device)}
-
-
 def _is_listed(device: Device) -> bool:
     """Whether the bus shows a device: not CXL's ports and decoders, which have no attributes here."""
     return not isinstance(device, CxlDevice) or device.devtype in {"cxl_dax_region", "cxl_region"}
@@ -332,7 +328,7 @@ BUS = DirectoryKind[Bus](
     "bus",
     lambda bus: f"/sys/bus/{bus.name}",
     bus_entries(
-        Links(of=_bus_devices, doc="Links to all devices on the bus."),
+        bus_devices(_is_listed),
         (Subdirectories(of=lambda bus: bus.drivers, doc="The drivers of the bus."),),
         lambda bus: bus.autoprobe,
         lambda bus, buffer: bus.drivers_autoprobe_store(buffer),

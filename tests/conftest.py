@@ -7,10 +7,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from fakesysfs.fuse.mount import MountError, check_device, check_library, detach
 from fakesysfs.fuse.mount_table import TYPE, mounts
+
+# No test depends on how fast the machine is.
+hypothesis.settings.register_profile("fakesysfs", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("fakesysfs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -111,7 +111,7 @@ programs_with_locks = st.lists(
 ).filter(lambda some: sum(map(len, some)) < 10)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(plain_programs)
 def test_each_class_once(programs: list[list[Access]]) -> None:
     everything, reduced = Variables(programs), Variables(programs)
@@ -127,7 +127,7 @@ def test_each_class_once(programs: list[list[Access]]) -> None:
     assert search.pending == 0
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(programs_with_locks)
 def test_no_outcome_of_programs_with_locks_is_missed(programs: list[list[Access]]) -> None:
     everything, reduced = Variables(programs), Variables(programs)
@@ -138,7 +138,7 @@ def test_no_outcome_of_programs_with_locks_is_missed(programs: list[list[Access]
     assert search.found.explored <= len(everything.orders)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.one_of(plain_programs, programs_with_locks), st.integers(0, 3))
 def test_a_bounded_search_finds_what_an_unbounded_one_finds_within_its_bound(
     programs: list[list[Access]], bound: int
@@ -154,7 +154,6 @@ def test_a_bounded_search_finds_what_an_unbounded_one_finds_within_its_bound(
     assert preemptions == sorted(preemptions)
 
 
-@settings(deadline=None)
 @given(plain_programs)
 def test_without_footprints_nothing_is_left_out(programs: list[list[Access]]) -> None:
     unknown = Footprint()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakesysfs.explore import report
@@ -24,7 +24,6 @@ def breaks(first: str, second: str) -> Fails:
     return fails
 
 
-@settings(deadline=None)
 @given(st.permutations(["A"] * 6 + ["B"] * 6))
 def test_the_shortest(schedule: list[str]) -> None:
     runner = ToyRunner([["step"] * 6] * 2, breaks("A3", "B2"))

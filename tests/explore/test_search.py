@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakesysfs.explore.order import DivergedError, Guide, Order, Step, in_order, program_name, program_of
@@ -46,7 +46,6 @@ locking = plain.map(lambda steps: [LOCK, *steps, UNLOCK])
 programs = st.lists(st.one_of(plain, locking), min_size=1, max_size=3).filter(lambda some: sum(map(len, some)) < 9)
 
 
-@settings(deadline=None)
 @given(programs)
 def test_every_order_once(some: list[list[str]]) -> None:
     runner = Recording(some)
@@ -59,7 +58,6 @@ def test_every_order_once(some: list[list[str]]) -> None:
     assert search.found.longest == max(map(len, found))
 
 
-@settings(deadline=None)
 @given(programs, st.integers(0, 3))
 def test_a_bound_leaves_out_exactly_the_orders_with_more_preemptions(some: list[list[str]], bound: int) -> None:
     everything, bounded = Recording(some), Recording(some)

@@ -579,7 +579,7 @@ class KernelMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_invariants(profile: str) -> None:
     machine = type(f"KernelMachine_{profile}", (KernelMachine,), {"profile": profile})
-    run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=30))
 
 
 def test_an_errno_without_a_name_is_its_number() -> None:

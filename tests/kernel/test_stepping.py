@@ -207,7 +207,7 @@ def compare(kernels: Sequence[Kernel], done: Sequence[Operation]) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 @given(data=st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_one_block_at_a_time_is_the_same_as_a_run_at_once(profile: str, data: st.DataObject) -> None:
     chosen: dict[str, Any] = data.draw(
         st.fixed_dictionaries(

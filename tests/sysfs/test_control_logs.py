@@ -177,7 +177,7 @@ def test_events_are_measured_without_being_written_out(
     assert [list(piece.lines(skip)) for skip in range(len(lines))] == [lines[skip:] for skip in range(len(lines))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_any_reader_of_a_record_that_drops_lines(data: st.DataObject) -> None:
     """No line comes twice or out of order; a notice stands for those that are missing."""

@@ -162,7 +162,6 @@ def mounted(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @settings(
     max_examples=40,
-    deadline=None,
     # the mount boots again for each example, which takes milliseconds
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

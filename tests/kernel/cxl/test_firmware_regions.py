@@ -18,8 +18,9 @@ from tests.cxl_model import (
     TWO_PORTS,
     Machine,
     machine,
+    refused,
 )
-from tests.model import GIB, drive
+from tests.model import GIB, drive, log_since
 
 FIRST, SECOND = "0000:0d:00.0", "0000:df:00.0"
 
@@ -154,6 +155,22 @@ def test_the_decoders_of_ports_keep_its_addresses() -> None:
     found.delete(found.region())
     assert [found.decoder(name).hpa_range for name in ("decoder1.0", "decoder2.0")] == [span, Range(0, -1)]
     assert found.decoder("decoder1.0").region is None
+
+
+def test_a_target_that_was_taken_away_does_not_come_back() -> None:
+    found = machine(TWO_PORTS, regions=(region(FIRST, "0000:0e:00.0"),))
+    drive(found.region().target_store(1, b"\n"))
+    assert found.region().state == CxlConfig.INTERLEAVE_ACTIVE
+    log = found.kernel.printk.sequence
+    assert refused(lambda: drive(found.region().target_store(1, b"decoder3.0"))) == "EINVAL"
+    assert log_since(found.kernel, log)[-2:] == [
+        "<3>cxl region0: decoder3.0: unable to add decoder to autodetected region",
+        "<4>cxl_port endpoint3: failed to attach decoder3.0 to region0: -22",
+    ]
+    found.delete(found.region())
+    found.reserve("decoder2.0")
+    assert found.sized().size == QUARTER
+    found.attach(found.region(), "decoder2.0")
 
 
 def test_device_dax_maps_its_memory_on_the_node_of_a_processor() -> None:

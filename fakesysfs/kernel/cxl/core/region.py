@@ -37,7 +37,7 @@ from fakesysfs.kernel.cxl.core.port import (
 )
 from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoint, kstrtoull, word_of
-from fakesysfs.kernel.printk import WARNING
+from fakesysfs.kernel.printk import ERR, WARNING
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.resource import IomemResource, Resource
 from fakesysfs.kernel.setup import CxlRegionSetup, DaxSetup
@@ -287,6 +287,9 @@ class CxlRegion(CxlBusDevice):
         if cxled.dpa.size * self.interleave_ways != self.size:
             why = f"{self.interleave_ways} times the dpa_size of {cxled.name} is not the size of {self.name}"
             raise KernelError(errno.EINVAL, why, "cxl_region_attach")
+        if self.auto:
+            self.kernel.printk(ERR, f"cxl {self.name}: {cxled.name}: unable to add decoder to autodetected region")
+            raise KernelError(errno.EINVAL, f"firmware made {self.name}: delete it first", "cxl_region_attach_auto")
         self._validate_position(cxled, pos)
         self._attach_position(cxled, host_bridge.parent_dport.port_id, pos)
         self.targets[pos] = cxled
@@ -624,7 +627,7 @@ class CxlRegions:
         assert isinstance(root, CxlRootDecoder)
         size = setup.dax.range.length
         region = await self._create_region(root, setup.mode)
-        region.auto, region.dax_setup = True, setup.dax
+        region.dax_setup = setup.dax
         try:
             region.interleave_ways_store(b"%d" % len(decoders))
             region.interleave_granularity_store(b"%d" % setup.granularity)
@@ -635,6 +638,7 @@ class CxlRegions:
                 cxled.cxl_dpa_alloc(size // len(decoders))
                 region.attach(cxled, pos)
             await region.commit_store(b"1")
+            region.auto = True
         except KernelError:
             await self.unregister_region(region)
             raise

@@ -46,6 +46,8 @@ class Machine:
         devices: tuple[CxlDeviceSetup, ...],
         modules: tuple[str, ...],
         regions: tuple[CxlRegionSetup, ...] = (),
+        *,
+        decoding: bool = True,
     ) -> None:
         bridges = tuple(dict.fromkeys(entry.bridge for entry in devices))
         windows = [
@@ -68,6 +70,7 @@ class Machine:
                 registers=(),
                 devices=devices,
                 memdevs=tuple(entry.path[-1] for entry in devices),
+                decoding=frozenset(bridges if regions and decoding else ()),
             ),
             cxl_regions=regions,
             default_online_type=Mmop.ONLINE_MOVABLE,
@@ -178,5 +181,8 @@ def machine(
     devices: tuple[CxlDeviceSetup, ...] = ONE,
     modules: tuple[str, ...] = MODULES,
     regions: tuple[CxlRegionSetup, ...] = (),
+    *,
+    decoding: bool = True,
 ) -> Machine:
-    return Machine(devices, modules, regions)
+    """`decoding`: bridges with one root port have decoders if there are regions of firmware."""
+    return Machine(devices, modules, regions, decoding=decoding)

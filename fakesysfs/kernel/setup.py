@@ -78,7 +78,7 @@ class Setup:
     soft_reserved: tuple[DaxSetup, ...] = ()
     cxl: CxlSetup | None = None
     cxl_regions: tuple[CxlRegionSetup, ...] = ()
-    """The regions that firmware made of the memory devices of `cxl`, ascending by address."""
+    """The regions that firmware made of the memory devices of `cxl`, in the order in which they get their decoders."""
     cxl_test: tuple[DaxSetup, ...] | None = None
     """The regions of the module cxl_test. None: there is no such module."""
     pmem: tuple[DaxSetup, ...] = ()

@@ -62,7 +62,8 @@ class CxlRegionSection(Table, forbid_unknown_fields=True, frozen=True, kw_only=T
     region is interleaved, `granularity` bytes for each in turn; the default is that of its window.
     `window` is the number of the window. The region begins at `start`; the default is behind the
     region before it in this window. `align`, `device_size`, `online_type` and `driver` are those of a
-    dax region, for mode ram only.
+    dax region, for mode ram only. The host bridges above the targets have decoders, also with a single
+    root port, which leaves them out otherwise.
     """
 
     targets: tuple[str, ...]
@@ -177,8 +178,11 @@ def _device(check: Checks, key: str, device: CxlDeviceSection, bridges: Sequence
 # Regions that firmware made ---------------------------------------------------------------------------------------
 
 
-def cxl_regions(check: Checks, section: CxlSection, hardware: CxlSetup) -> tuple[CxlRegionSetup, ...]:
-    """The regions of the table, in the kernel's terms. Raises MachineError."""
+def cxl_regions(check: Checks, section: CxlSection, hardware: CxlSetup) -> tuple[CxlSetup, tuple[CxlRegionSetup, ...]]:
+    """The regions of the table, in the kernel's terms, and the hardware that has them. Raises MachineError.
+
+    The bridges above them have decoders: Linux finds no region behind one that has not (find_pos_and_ways).
+    """
     found: list[CxlRegionSetup] = []
     next_start = [window.range.start for window in hardware.windows]
     for number, region in enumerate(section.regions):
@@ -208,7 +212,9 @@ def cxl_regions(check: Checks, section: CxlSection, hardware: CxlSetup) -> tuple
             )
         )
     check.disjoint([(f"cxl.regions[{number}]", region.dax.range) for number, region in enumerate(found)])
-    return tuple(found)
+    used = {target for region in found for target in region.targets}
+    decoding = frozenset(device.bridge for device in hardware.devices if device.path[-1] in used)
+    return replace(hardware, decoding=decoding), tuple(found)
 
 
 def _check_targets(check: Checks, key: str, region: CxlRegionSection, hardware: CxlSetup) -> None:
@@ -273,6 +279,7 @@ def hardware_for(check: Checks, regions: Sequence[DaxSetup]) -> tuple[CxlSetup, 
         registers=(),
         devices=devices,
         memdevs=tuple(device.path[-1] for device in devices),
+        decoding=frozenset(bridge for bridge, _ in made),
     )
     return hardware, tuple(
         CxlRegionSetup(window=number, targets=device.path[-1:], dax=region)

@@ -323,7 +323,7 @@ class MachineDescription:
             for key, span in ((f"node[{number}].memory[{position}]", span) for position, span in enumerate(node.memory))
         ]
         hardware = cxl_setup(self._check, file.cxl, known, taken, memory)
-        return hardware, cxl_regions(self._check, file.cxl, hardware)
+        return cxl_regions(self._check, file.cxl, hardware)
 
     def _nodes(self) -> tuple[NodeSetup, ...]:
         file = self._description

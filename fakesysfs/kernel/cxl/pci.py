@@ -113,7 +113,7 @@ class PciTopology:
 
     def bridge_registers(self, number: int) -> list[HdmRegisters] | None:
         """Those of a host bridge, None with a single root port: then all addresses go there (pass-through)."""
-        return self.registers(self.bridge_path(number)) if self._setup.root_ports(number) > 1 else None
+        return self.registers(self.bridge_path(number)) if self._setup.has_decoders(number) else None
 
 
 def _kind(step: int, length: int) -> tuple[tuple[int, int, int, int], int]:

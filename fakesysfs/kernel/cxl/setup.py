@@ -51,6 +51,12 @@ class CxlSetup:
     """The addresses of the bridges' component registers, or empty where /proc/iomem shows none."""
     devices: tuple[CxlDeviceSetup, ...]
     memdevs: tuple[str, ...]
+    decoding: frozenset[int] = frozenset()
+    """Bridges with one root port that have decoders all the same."""
+
+    def has_decoders(self, bridge: int) -> bool:
+        """Whether a bridge has registers for decoders. Without them all of its addresses go to its only root port."""
+        return bridge in self.decoding or self.root_ports(bridge) > 1
 
     def root_ports(self, bridge: int) -> int:
         """How many root ports of a bridge lead to a device."""

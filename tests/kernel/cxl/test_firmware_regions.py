@@ -1,4 +1,4 @@
-"""Regions whose decoders firmware has committed. No recording has one: drivers/cxl/core/region.c."""
+"""Regions whose decoders firmware has committed: what a 7.3-rc7 showed after kexec from one that had made regions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from tests.cxl_model import (
     TWO_PORTS,
     Machine,
     machine,
+    refused,
 )
-from tests.model import GIB, drive
+from tests.model import GIB, drive, log_since
 
 FIRST, SECOND = "0000:0d:00.0", "0000:df:00.0"
 
@@ -48,13 +49,26 @@ def test_it_is_there_when_its_memory_device_is() -> None:
     found = machine(ONE, regions=(region(FIRST, size=GIB, device_size=QUARTER),))
     made = found.region()
     assert (made.state, made.size, made.target_show(0)) == (CxlConfig.COMMIT, GIB, "decoder2.0")
-    assert [found.port(name).decoders_committed for name in ("port1", "endpoint2")] == [0, 1]
+    assert [found.port(name).decoders_committed for name in ("port1", "endpoint2")] == [1, 1]
     decoder = found.endpoint("decoder2.0")
     assert (decoder.mode, decoder.dpa_resource, decoder.dpa_size) == ("ram", 0, GIB)
     assert decoder.hpa_range == made.hpa_range
     assert found.iomem()[-4:] == ["CXL Window 0", "  region0", "    dax0.0", "      System RAM (kmem)"]
     assert (dax(found).size, dax(found).region.available_size) == (QUARTER, GIB - QUARTER)
     assert found.window().region_id == 1
+
+
+def test_it_is_made_and_bound_while_its_memory_device_is_probed() -> None:
+    found = machine(TWO_PORTS, MODULES[:3], (region("0000:0e:00.0"),))
+    before = found.kernel.uevents.sequence
+    for module in MODULES[3:]:
+        drive(found.kernel.modprobe(module))
+    events = found.events(before)
+    assert events[events.index("add endpoint3") :][:11] == [
+        "add endpoint3", *(f"add decoder3.{number}" for number in range(4)),
+        "add region0", "add dax_region0", "bind region0", "bind endpoint3", "bind mem1", "add mem1",
+    ]  # fmt: skip
+    assert events.index("bind 0000:0e:00.0") < events.index("add dax0.0")
 
 
 def test_it_comes_with_the_last_of_its_memory_devices() -> None:
@@ -85,6 +99,15 @@ def test_one_of_persistent_memory_has_no_dax_device() -> None:
     found = machine(PMEM, regions=(region(FIRST, mode="pmem"),))
     assert found.endpoint("decoder2.0").dpa_resource == GIB, "behind the volatile memory"
     assert found.iomem()[-3:] == ["CXL Window 0", "  Persistent Memory", "    region0"]
+    assert not found.kernel.dax_bus.devices
+
+
+def test_linux_finds_none_behind_a_bridge_without_decoders() -> None:
+    """`cxl_mem mem0: failed to find decoder mapping`: the only decoder of such a bridge has no addresses."""
+    found = machine(ONE, regions=(region(FIRST),), decoding=False)
+    assert found.kernel.cxl is not None
+    ((_, error),) = found.kernel.cxl.regions.failed
+    assert error.name == "ENXIO"
     assert not found.kernel.dax_bus.devices
 
 
@@ -121,8 +144,33 @@ def test_its_decoders_are_reset_when_it_goes(away: str) -> None:
         drive(found.kernel.rmmod("cxl_acpi"))
         drive(found.kernel.modprobe("cxl_acpi"))
         assert "region0" not in found.kernel.cxl_bus.devices
-    assert found.port("endpoint2").decoders_committed == 0
+    assert [found.port(name).decoders_committed for name in ("port1", "endpoint2")] == [0, 0]
     assert not found.kernel.dax_bus.devices
+
+
+def test_the_decoders_of_ports_keep_its_addresses() -> None:
+    """Those of a region that a user made lose them (cxl_region_teardown_targets)."""
+    found = machine(ONE, regions=(region(FIRST),))
+    span = found.region().hpa_range
+    found.delete(found.region())
+    assert [found.decoder(name).hpa_range for name in ("decoder1.0", "decoder2.0")] == [span, Range(0, -1)]
+    assert found.decoder("decoder1.0").region is None
+
+
+def test_a_target_that_was_taken_away_does_not_come_back() -> None:
+    found = machine(TWO_PORTS, regions=(region(FIRST, "0000:0e:00.0"),))
+    drive(found.region().target_store(1, b"\n"))
+    assert found.region().state == CxlConfig.INTERLEAVE_ACTIVE
+    log = found.kernel.printk.sequence
+    assert refused(lambda: drive(found.region().target_store(1, b"decoder3.0"))) == "EINVAL"
+    assert log_since(found.kernel, log)[-2:] == [
+        "<3>cxl region0: decoder3.0: unable to add decoder to autodetected region",
+        "<4>cxl_port endpoint3: failed to attach decoder3.0 to region0: -22",
+    ]
+    found.delete(found.region())
+    found.reserve("decoder2.0")
+    assert found.sized().size == QUARTER
+    found.attach(found.region(), "decoder2.0")
 
 
 def test_device_dax_maps_its_memory_on_the_node_of_a_processor() -> None:

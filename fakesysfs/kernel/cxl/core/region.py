@@ -7,9 +7,10 @@ A region has a state (struct cxl_region_params):
     ACTIVE             a target taken away -> INTERLEAVE_ACTIVE; commit 1 -> COMMIT
     COMMIT             the only state in which a driver binds; commit 0 -> RESET_PENDING, driver released -> ACTIVE
 
-Firmware has set up and committed the decoders of some regions (CXL_REGION_F_AUTO). No recording has such a region.
-Differs knowingly: Linux makes it with the first of its memory devices and adds the others as they come; here it comes
-with the last one, by the code of a region that a user makes. Its decoders show nothing before.
+Firmware has set up and committed the decoders of some regions (CXL_REGION_F_AUTO). What they show was seen on a 7.3-rc7
+after kexec from one that had made regions. Differs knowingly: Linux makes such a region with the first of its memory
+devices and adds the others as they come; here it comes with the last one, by the code of a region that a user makes.
+Its decoders show nothing before.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from fakesysfs.kernel.cxl.core.port import (
 )
 from fakesysfs.kernel.ida import Ida
 from fakesysfs.kernel.kstrtox import c_string, kstrtobool, kstrtoint, kstrtoull, word_of
-from fakesysfs.kernel.printk import WARNING
+from fakesysfs.kernel.printk import ERR, WARNING
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.resource import IomemResource, Resource
 from fakesysfs.kernel.setup import CxlRegionSetup, DaxSetup
@@ -92,6 +93,8 @@ class CxlRegion(CxlBusDevice):
         self.resource: Resource | None = None
         self.targets: list[CxlEndpointDecoder | None] = [None] * max(WAYS)
         self.nr_targets = 0
+        self.auto = False
+        """CXL_REGION_F_AUTO: firmware made it."""
         self.dax_setup: DaxSetup | None = None
         """What the machine says of its dax region. None: Linux's defaults."""
         self._iomem = iomem
@@ -284,6 +287,9 @@ class CxlRegion(CxlBusDevice):
         if cxled.dpa.size * self.interleave_ways != self.size:
             why = f"{self.interleave_ways} times the dpa_size of {cxled.name} is not the size of {self.name}"
             raise KernelError(errno.EINVAL, why, "cxl_region_attach")
+        if self.auto:
+            self.kernel.printk(ERR, f"cxl {self.name}: {cxled.name}: unable to add decoder to autodetected region")
+            raise KernelError(errno.EINVAL, f"firmware made {self.name}: delete it first", "cxl_region_attach_auto")
         self._validate_position(cxled, pos)
         self._attach_position(cxled, host_bridge.parent_dport.port_id, pos)
         self.targets[pos] = cxled
@@ -418,6 +424,13 @@ def _switches(cxled: CxlEndpointDecoder) -> list[CxlPort]:
     return list(cxled.port.up_to_root())[:0:-1]
 
 
+def _find_switch_decoders(cxled: CxlEndpointDecoder) -> None:
+    """Raise KernelError ENXIO if a port above has no decoder with the addresses of the region (find_pos_and_ways)."""
+    for port in _switches(cxled):
+        if port.registers is None:
+            raise KernelError(errno.ENXIO, f"{port.name} has no decoder with these addresses", "find_pos_and_ways")
+
+
 def cxl_region_setup_targets(region: CxlRegion) -> None:
     """Set up the decoders above all targets. Raises KernelError: EINVAL, ENXIO."""
     try:
@@ -479,6 +492,9 @@ def _check_last_peer(port: CxlPort, region: CxlRegion, cxled: CxlEndpointDecoder
 
 
 def _teardown_targets(region: CxlRegion) -> None:
+    """Take the addresses of the decoders above all targets away. Those that firmware set up keep them."""
+    if region.auto:
+        return
     for cxled in region.targets[: region.nr_targets]:
         if cxled is not None:
             for port in _switches(cxled):
@@ -617,10 +633,12 @@ class CxlRegions:
             region.interleave_granularity_store(b"%d" % setup.granularity)
             region.insert_hpa(setup.dax.range.start, size)
             for pos, cxled in enumerate(decoders):
+                _find_switch_decoders(cxled)
                 cxled.cxl_dpa_set_part(setup.mode)
                 cxled.cxl_dpa_alloc(size // len(decoders))
                 region.attach(cxled, pos)
             await region.commit_store(b"1")
+            region.auto = True
         except KernelError:
             await self.unregister_region(region)
             raise

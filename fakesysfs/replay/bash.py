@@ -50,8 +50,12 @@ _MODULE_COMMANDS = re.compile(rf"{_MODULE_COMMAND}(?:; {_MODULE_COMMAND})*")
 _COMMAND_NAME = re.compile(r"(?:^|[;|&(]|\bthen|\bdo)\s*(?:\w+=\S*\s+)*([\w./-]+)")
 
 
+_MODULE_LOOP = re.compile(r"for (\w+) in (\w[\w -]*?) *; *do (modprobe|rmmod) \"?\$(?:\1|\{\1\})\"? *; *done")
+
+
 def module_commands(command: str) -> list[list[str]] | None:
-    """The words of each modprobe and rmmod in a command line. None if it runs anything else."""
+    """The words of each modprobe and rmmod in a command line, also in `for` loops. None if it runs anything else."""
+    command = _MODULE_LOOP.sub(lambda loop: "; ".join(f"{loop[3]} {name}" for name in loop[2].split()), command)
     if not _MODULE_COMMANDS.fullmatch(command):
         return None
     return [part.split() for part in command.split("; ")]

@@ -1,13 +1,15 @@
-"""Recording what changed in a tree: the operations of a script's line `changes`.
+"""What changed in a tree: the operations of a script's line `changes`, and the check of a recording's notes of them.
 
 A recorded operation shows what it answers. What it did to the files is shown by `ls`, `stat` and
 `read` lines of everything below some directories that is not as it was at the line `changes` before.
+The note behind these lines says that nothing else has changed.
 """
 
 from __future__ import annotations
 
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fakesysfs.replay.recording import Operation
 from fakesysfs.replay.target import FileStatus, Target
@@ -17,6 +19,20 @@ CXL_ROOTS = ("/sys/devices/platform/ACPI0017:00", "/sys/bus/cxl")
 
 _SKIPPED = ("ndbus0", "CDAT", "power")
 """The nd bus below the bridge, whose devices are not CXL's; CDAT, which is binary."""
+
+
+NOTE = "cxl state: "
+"""How the note begins that says how many paths changed."""
+
+_OF_DEVICES = re.compile(r"/root0/|/mem\d+/")
+_LOOKS = frozenset({"ls", "read", "stat"})
+_ABSENT = object()
+
+
+def _end(path: str) -> tuple[str, str]:
+    """A device and its file: they tell apart all that changes, whichever links lead there."""
+    *_, device, name = path.rsplit("/", 2)
+    return device, name
 
 
 class ChangedFiles:
@@ -48,7 +64,32 @@ class ChangedFiles:
             elif isinstance(value, tuple):
                 yield {"op": "read", "path": path, "off": None}
         self._seen = now
-        yield {"op": "note", "text": f"cxl state: {changed} of {len(now)} paths changed"}
+        yield {"op": "note", "text": f"{NOTE}{changed} of {len(now)} paths changed"}
+
+    def unmentioned(self, operations: Iterable[Operation]) -> list[str]:
+        """The paths that are not as they were at the last look, and that no operation looks at.
+
+        Only paths of CXL devices. What another operation did to the names of a directory shows in what is below it.
+        The first look finds none.
+        """
+        before, now = self._seen, self._look()
+        self._seen = now
+        if not before:
+            return []
+        mentioned = {_end(operation["path"]) for operation in operations if operation["op"] in _LOOKS}
+        names = {name for _, name in mentioned}
+        found: list[str] = []
+        for path in sorted(before.keys() | now.keys()):
+            value, other = before.get(path, _ABSENT), now.get(path, _ABSENT)
+            if value == other or not _OF_DEVICES.search(path):
+                continue
+            is_there = _ABSENT not in (value, other)
+            if is_there and isinstance(other, list):
+                continue
+            if _end(path) in mentioned or (not is_there and not names.isdisjoint(path.split("/"))):
+                continue
+            found.append(path)
+        return found
 
     def _look(self) -> dict[str, object]:
         """Each path: names of a directory, a result of a read as a tuple, a link's target, or None."""

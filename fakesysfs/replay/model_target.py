@@ -101,7 +101,7 @@ def with_memdevs(machine: str, memdevs: Mapping[str, str], operations: Sequence[
 
 
 def _majors(operations: Sequence[Recorded]) -> dict[str, str]:
-    """The dynamic majors that uevents of the session show."""
+    """The dynamic majors that uevents of the session show, or else its reads of `dev`."""
     found: dict[str, str] = {}
     for operation in operations:
         for event in operation.get("uevents", ()):
@@ -109,9 +109,16 @@ def _majors(operations: Sequence[Recorded]) -> dict[str, str]:
             if "MAJOR" in values:
                 key = "cxl_major" if values.get("DEVNAME", "").startswith("cxl/") else "dax_major"
                 found.setdefault(key, values["MAJOR"])
+    for operation in operations:
+        device = _DEV.fullmatch(operation.get("path", ""))
+        numbers = _NUMBERS.fullmatch(str(operation.get("data", "")))
+        if operation["op"] == "read" and device and numbers:
+            found.setdefault("dax_major" if device["dax"] else "cxl_major", numbers[1])
     return found
 
 
+_DEV = re.compile(r".*/(?:mem\d+|(?P<dax>dax)\d+\.\d+)/dev")
+_NUMBERS = re.compile(r"(\d+):\d+\n")
 _ENDPOINT = re.compile(r".*/endpoint(\d+)/uport")
 _MEMDEV_BOUND = re.compile(r"bind@/devices/pci.*/(mem\d+)")
 

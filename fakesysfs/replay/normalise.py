@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fakesysfs.kernel.cxl.acpi import WAKEUP_NUMBER
 from fakesysfs.replay.daxctl_versions import Version, version_of
 from fakesysfs.replay.recording import Value
 
@@ -184,6 +185,23 @@ def _module_chatter(text: str, context: Context) -> str:
     return "" if context.module_command else text
 
 
+_SHELL_MESSAGES = tuple(
+    (re.compile(pattern, re.MULTILINE), replacement)
+    for pattern, replacement in (
+        (r"^\S*sh: (?:line )?(?:\d+: )?(?:echo: |printf: ){0,2}(?:write error|I/O error)\b", "sh: write error"),
+        (r"^\S*sh: (?:line )?(?:\d+: )?(?:can't create |can't open |cannot create )?(/[^\n]*): ", r"sh: \1: "),
+        (r"^(cat|ls): (?:can't open |cannot access )?[^\n]*: (?=[^:\n]*$)", r"\1: <file>: "),
+        (r": (?:nonexistent directory|no such file|Directory nonexistent)$", ": No such file or directory"),
+    )
+)
+
+
+def _shell_messages(text: str, _context: Context) -> str:
+    for pattern, replacement in _SHELL_MESSAGES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
 def _without_managed(text: str, _context: Context) -> str:
     return _ZONE_AT_BOOT.sub(r"\1", text)
 
@@ -274,6 +292,12 @@ NORMALISATIONS = (
         _without_managed_pages,
     ),
     Normalisation(
+        "shell",
+        "stderr",
+        "busybox, dash and bash, and their ls and cat, say the same in other words",
+        _shell_messages,
+    ),
+    Normalisation(
         "modules' messages",
         "stderr",
         "modprobe's own messages, and those about modules outside the model",
@@ -335,6 +359,20 @@ ENVELOPE = (
 def depends_on_an_option(path: str) -> bool:
     """Whether the recorded small configuration lacks a path only because of an option."""
     return not _OPTIONAL_NAMES.isdisjoint(path.split("/"))
+
+
+def with_wakeup_number(value: Value) -> Value:
+    """What was recorded, with the model's number of a wakeup source: it says how many others came before."""
+    if isinstance(value, str):
+        return _WAKEUP.sub(f"wakeup{WAKEUP_NUMBER}", value)
+    if isinstance(value, list):
+        return [with_wakeup_number(item) for item in value]
+    if isinstance(value, dict):
+        return {with_wakeup_number(key): with_wakeup_number(item) for key, item in value.items()}
+    return value
+
+
+_WAKEUP = re.compile(r"\bwakeup\d+\b")
 
 
 STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")

@@ -12,10 +12,10 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fakesysfs.kernel.cxl.acpi import WAKEUP_NUMBER
 from fakesysfs.kernel.profile import PROFILES
 from fakesysfs.replay import bash, concurrent, probes, raw
 from fakesysfs.replay.bash import command_names, unquoted
+from fakesysfs.replay.changed_files import NOTE, ChangedFiles
 from fakesysfs.replay.messages import ENDS_TOGETHER, Comparison
 from fakesysfs.replay.normalise import (
     CUT_LISTING,
@@ -29,6 +29,7 @@ from fakesysfs.replay.normalise import (
     from_other_boot,
     normalise,
     version_differences,
+    with_wakeup_number,
 )
 from fakesysfs.replay.recording import INFORMATIVE, MEMDEVS, Operation, Session
 from fakesysfs.replay.report import (
@@ -60,7 +61,6 @@ _BACKGROUND_FIXTURES = (
     (re.compile(r"--membind=(\d+) .*fixture:kalloc\b"), "kernel-allocations", "kernel-allocations-released"),
 )
 _PROBES_MEMDEVS = re.compile(r"\bcxl_(?:pci|acpi)\b")
-_WAKEUP = re.compile(r"\bwakeup\d+\b")
 MEMTOTAL = "MemTotal_kB_at_boot"
 """A key of machine.json and of its variants. The header of a session of the lab has its own."""
 
@@ -81,7 +81,7 @@ class Player:
         self.target = target
         self.operations = session.operations
         if MEMDEVS in session.header:
-            self.operations = [_with_wakeup_number(operation) for operation in self.operations]
+            self.operations = [with_wakeup_number(operation) for operation in self.operations]
         self.index = 0
         self.descriptors = raw.Descriptors(target)
         self.early = raw.early_opens(self.operations)
@@ -96,6 +96,10 @@ class Player:
             profile is not None and profile.leak_frees_name,
             bursts_compared=not target.real_kernel,
         )
+        self.changed_files: ChangedFiles | None = None
+        """Set where the notes of what changed are checked: a mount shows what the model shows, and takes longer."""
+        if not (target.through_mount or target.real_kernel):
+            self.changed_files = ChangedFiles(target)
         self.blocks: probes.BlockTable | None = None
         self.processes: dict[int, Process] = {}
         self.stuck_offlines: dict[int, concurrent.StuckOffline] = {}
@@ -152,7 +156,7 @@ class Player:
         """The verdict, and why the rest of the session cannot be replayed, or None."""
         kind = operation["op"]
         if kind in INFORMATIVE:
-            return NOTHING_TO_COMPARE, None
+            return self._note(operation) if kind == "note" else NOTHING_TO_COMPARE, None
         handler = self.handlers.get(kind)
         if handler is None:
             return Verdict(Kind.MISMATCH, f"unknown kind of operation {kind}"), None
@@ -191,6 +195,20 @@ class Player:
         """Drop the messages of this operation, so that the next one does not get them."""
         if "uevents" in operation:
             self.target.drain()
+
+    def _note(self, operation: Operation) -> Verdict:
+        """Check a note that says that only the paths of the lines before it have changed.
+
+        What the kernel did in the background may have shown at the next note only.
+        """
+        if self.changed_files is None or not _is_change_note(operation):
+            return NOTHING_TO_COMPARE
+        notes = [index for index, other in enumerate(self.operations) if _is_change_note(other)]
+        position = notes.index(self.index)
+        begin = notes[position - 1] if position else 0
+        end = notes[position + 1] if position + 1 < len(notes) else len(self.operations)
+        found = self.changed_files.unmentioned(self.operations[begin:end])
+        return Verdict(Kind.MISMATCH, "more has changed", tuple(found)) if found else NOTHING_TO_COMPARE
 
     # Files ---------------------------------------------------------------------------------------------------------
 
@@ -484,6 +502,10 @@ class Player:
         return NOTHING_TO_COMPARE if self.after_race else verdict
 
 
+def _is_change_note(operation: Operation) -> bool:
+    return operation["op"] == "note" and str(operation.get("text", "")).startswith(NOTE)
+
+
 def outcome_differences(operation: Operation, outcome: Outcome) -> list[str]:
     """Differences of a write's result."""
     if operation.get("exit") == -9:  # noqa: PLR2004  wait status of SIGKILL
@@ -543,15 +565,6 @@ def _bug(error: Exception) -> str:
         trace = trace.tb_next
     place = f" at {trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else ""
     return f"exception {type(error).__name__}: {error}{place}"
-
-
-def _with_wakeup_number(value: Any) -> Any:
-    """What was recorded, with the model's number of a wakeup source: it says how many others came before."""
-    if isinstance(value, str):
-        return _WAKEUP.sub(f"wakeup{WAKEUP_NUMBER}", value)
-    if isinstance(value, list):
-        return [_with_wakeup_number(item) for item in value]
-    return {key: _with_wakeup_number(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def compared_operations(operations: list[Operation]) -> Iterator[tuple[int, Operation]]:

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +177,11 @@ class Recorder:
             "async_start": self._start, "async_poll": self._poll, "async_signal": self._signal, "async_end": self._end,
         }  # fmt: skip
 
-    def record(self, operations: Sequence[Operation]) -> Iterator[Operation]:
-        """Each operation with its answers, numbered. Raises NotSupportedError for one that cannot be recorded."""
+    def record(self, operations: Iterable[Operation]) -> Iterator[Operation]:
+        """Each operation with its answers, numbered. It is taken once the one before has its answer.
+
+        Raises NotSupportedError for one that cannot be recorded.
+        """
         self.target.drain()
         for number, operation in enumerate(self._expanded(operations), 1):
             kind = operation["op"]
@@ -191,7 +194,7 @@ class Recorder:
                 raise NotSupportedError(f"operation {number}: {kind} cannot be recorded")
             yield {"op": kind, "i": number, **asked, **act(operation)}
 
-    def _expanded(self, operations: Sequence[Operation]) -> Iterator[Operation]:
+    def _expanded(self, operations: Iterable[Operation]) -> Iterator[Operation]:
         for operation in operations:
             if operation["op"] == "changes":
                 yield from self._changes.operations()
@@ -325,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             target = kernel_target.KernelTarget(booted.agent)
             first = header(arguments.script.stem, booted, target)
             lines = [first, *Recorder(target).record(operations)]
-            first |= _memdevs(target)
+            first |= memdevs(target)
     except (LabError, NotSupportedError, NotRunError, BlockedError) as error:
         return _failed(str(error), 1)
     out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -351,8 +354,8 @@ def header(name: str, booted: guest.Booted, target: Target) -> Operation:
     }  # fmt: skip
 
 
-def _memdevs(target: Target) -> dict[str, Any]:
-    """Which PCI device became which CXL memory device: the kernel probes them in any order."""
+def memdevs(target: Target) -> dict[str, Any]:
+    """Which PCI device became which CXL memory device, for a header: the kernel probes them in any order."""
     names = [name for name in target.listed(CXL_DEVICES) or () if re.fullmatch(r"mem\d+", name)]
     links = {name: target.readlink(f"{CXL_DEVICES}/{name}") for name in names}
     return {MEMDEVS: {name: f"/sys/{link.removeprefix('../../../')}" for name, link in links.items()}} if links else {}

@@ -266,9 +266,30 @@ HIDDEN: dict[tuple[str, str], tuple[object, object, object]] = {
     ("counters", "text"): ("nr_free_pages 5\n", "", "nr_memmap_pages 5\n"),
     ("managed pages", "text"): ("        managed  5\n", "        managed  6\n", "        present  5\n"),
     ("modules' messages", "stderr"): ("modprobe: FATAL", "", None),
+    ("shell", "stderr"): (
+        "bash: line 1: echo: write error: File exists\n",
+        "sh: write error: File exists\n",
+        "sh: write error: I/O error\n",
+    ),
     ("keys of persistent memory", "stderr"): ("No TPM handle discovered.\n", "", "No region discovered.\n"),
 }
 """Each entry: an answer, another one that is equal with it, and one that must stay different."""
+
+
+@pytest.mark.parametrize(
+    ("bash", "busybox"),
+    [
+        ("bash: line 1: /sys/a: Permission denied\n", "sh: can't create /sys/a: Permission denied\n"),
+        ("bash: line 3: /sys/a: No such file or directory\n", "sh: can't create /sys/a: nonexistent directory\n"),
+        ("cat: /sys/a:00/b: Permission denied\n", "cat: can't open '/sys/a:00/b': Permission denied\n"),
+        ("cat: /sys/a: Invalid argument\n", "cat: read error: Invalid argument\n"),
+        ("ls: cannot access '/sys/a': No such file or directory\n", "ls: /sys/a: No such file or directory\n"),
+    ],
+)
+def test_two_shells_say_the_same_in_other_words(bash: str, busybox: str) -> None:
+    assert normalise("stderr", bash, Context()) == normalise("stderr", busybox, Context())
+    changed = busybox.rpartition(":")[0] + ": Input/output error\n"
+    assert normalise("stderr", bash, Context()) != normalise("stderr", changed, Context())
 
 
 @pytest.mark.parametrize("entry", NORMALISATIONS, ids=lambda entry: f"{entry.name} ({entry.stream})")
@@ -1239,6 +1260,47 @@ def test_on_the_model_a_changed_line_is_found(tmp_path: Path) -> None:
     after = load(path)
     assert isinstance(after, Session)
     assert cli.replay(after).reproduced < before.reproduced
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("for m in cxl_acpi cxl_pci; do modprobe $m; done", ["cxl_acpi", "cxl_pci"]),
+        ('modprobe kmem; for m in a b-c ; do rmmod "${m}" ; done', ["kmem", "a", "b-c"]),
+        ("for m in a; do modprobe $n; done", None),
+        ("for m in a; do modprobe $m || exit; done", None),
+    ],
+)
+def test_loops_over_modules_need_no_shell(command: str, names: list[str] | None) -> None:
+    found = bash.module_commands(command)
+    assert (found and [words[1] for words in found]) == names
+
+
+ROOT0 = "/sys/devices/platform/ACPI0017:00/root0"
+
+
+@pytest.mark.parametrize("on_model_only", [False, True])
+def test_a_note_of_what_changed_is_checked(*, on_model_only: bool) -> None:
+    """The session says that only the mode of one decoder has changed. On the model that of another one may have, too."""
+    modes = [f"{ROOT0}/port1/endpoint2/decoder2.{number}/mode" for number in range(2)]
+    write = {"op": "write", "data": "ram\n", "len": 4, "flags": 1, "off": None, "ret": 4}
+    note = {"op": "note", "text": "cxl state: 1 of 9 paths changed"}
+    lines: list[dict[str, Any]] = [
+        {"op": "sh", "cmd": "for m in cxl_acpi cxl_pci; do modprobe $m; done", "rc": 0, "stdout": "", "stderr": ""},
+        {"op": "collect", "text": ""},
+        note,
+        {**write, "path": modes[0]},
+        *([{**write, "path": modes[1]}] if on_model_only else []),
+        {"op": "read", "path": "/sys/bus/cxl/devices/decoder2.0/mode", "off": None, "data": "ram\n"},
+        note,
+        {"op": "write", "path": "/sys/bus/cxl/flush", "data": "1\n", "len": 2, "flags": 1, "off": None, "ret": 2},
+        note,
+    ]
+    header = {"op": "header", "profile": "7.3-cxl", "name": "x", "variant": "t1"}
+    target = ModelTarget(boot(machine_and_kernel("7.3-cxl", "t1")))
+    report = player.replay(Session(Path("x"), header, lines), target, None)
+    found = [line.verdict for line in report.lines if line.what == "note"]
+    assert found == ([Verdict(Kind.MISMATCH, "more has changed", (modes[1],))] if on_model_only else [])
 
 
 def test_a_snapshot_belongs_to_the_session_that_names_it(tmp_path: Path) -> None:

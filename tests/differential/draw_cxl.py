@@ -240,11 +240,11 @@ class CxlDrawer(Drawer):
             places += [(region, target, words)] * 3
         for decoder in self.devices(CxlEndpointDecoder):
             places += [(decoder, "mode", ["ram", "ram", "pmem", "none", ""]), (decoder, "dpa_size", SIZES)]
-        for decoder in self.devices(CxlRootDecoder):
+        for root in self.devices(CxlRootDecoder):
             regions = [region.name for region in self.devices(CxlRegion)]
-            names = [f"region{decoder.region_id}", f"region{decoder.region_id}x", *regions, "region9", "region", "x"]
-            places += [(decoder, f"create_{mode}_region", names) for mode in ("ram", "pmem")]
-            places += [(decoder, "delete_region", ["region9", "region", "x", "", *regions[:1]])]
+            names = [f"region{root.region_id}", f"region{root.region_id}x", *regions, "region9", "region", "x"]
+            places += [(root, f"create_{mode}_region", names) for mode in ("ram", "pmem")]
+            places += [(root, "delete_region", ["region9", "region", "x", "", *regions[:1]])]
         if not places:
             return None
         device, name, options = self._one(places)
@@ -268,8 +268,8 @@ class CxlDrawer(Drawer):
 
     def _bind(self) -> Operation:
         driver = self._one(["cxl_mem", "cxl_mem", "cxl_port", "cxl_region", "cxl_dax_region", "cxl_nvdimm"])
-        prefix = {"cxl_mem": "mem", "cxl_port": ("port", "endpoint"), "cxl_region": "region"}.get(driver, "dax_region")
-        names = [name for name in self._names(DEVICES) if name.startswith(prefix)]
+        prefixes = {"cxl_mem": ("mem",), "cxl_port": ("port", "endpoint"), "cxl_region": ("region",)}
+        names = [name for name in self._names(DEVICES) if name.startswith(prefixes.get(driver, ("dax_region",)))]
         name = self._one(names) if names and self.chance.random() < 0.7 else self._name()
         return self._driver_write(driver, self._one(["bind", "bind", "bind", "unbind"]), name)
 
@@ -361,7 +361,7 @@ class Renaming:
 
     def operation(self, operation: Operation) -> Operation:
         """An operation with the names that the guest has."""
-        renamed = {key: self._text(operation[key]) for key in ("path", "cmd", "data") if key in operation}
+        renamed: Operation = {key: self._text(operation[key]) for key in ("path", "cmd", "data") if key in operation}
         if "data" in renamed:
             renamed["len"] = len(renamed["data"])
         return operation | renamed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from fakesysfs.replay.recording import Operation
 from fakesysfs.replay.target import FileStatus, Target
@@ -38,8 +38,10 @@ def _end(path: str) -> tuple[str, str]:
 class ChangedFiles:
     """The tree at the last look, and what a new look finds changed."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, fixed: Collection[str] = ()) -> None:
+        """`fixed`: names of files that are left out, because they never change."""
         self._target = target
+        self._skipped = frozenset((*_SKIPPED, *fixed))
         self._status: dict[str, FileStatus] = {}
         self._seen: dict[str, object] = {}
 
@@ -96,35 +98,36 @@ class ChangedFiles:
         found: dict[str, object] = {}
         waiting = [*CXL_ROOTS, *self._memdevs()]
         files: list[str] = []
+        links: list[str] = []
         while waiting:
             below: list[str] = []
             for path, names in zip(waiting, self._target.ls_all(waiting), strict=True):
                 if isinstance(names, OSError):
                     continue
                 found[path] = sorted(names)
-                below += [f"{path}/{name}" for name in sorted(names) if name not in _SKIPPED]
+                below += [f"{path}/{name}" for name in sorted(names) if name not in self._skipped]
             waiting = []
-            for path in below:
-                mode = self._mode(path)
+            for path, mode in zip(below, self._modes(below), strict=True):
                 if stat.S_ISDIR(mode):
                     waiting.append(path)
                 elif stat.S_ISLNK(mode):
-                    found[path] = self._target.readlink(path)
+                    links.append(path)
                 elif mode & stat.S_IRUSR:
                     files.append(path)
                 else:
                     found[path] = None
+        found |= dict(zip(links, self._target.readlinks(links), strict=True))
         found |= dict(zip(files, self._target.read_results(files), strict=True))
         return dict(sorted(found.items()))
 
     def _memdevs(self) -> list[str]:
         devices = "/sys/bus/cxl/devices"
         names = self._target.listed(devices) or []
-        links = [self._target.readlink(f"{devices}/{name}") for name in sorted(names) if name.startswith("mem")]
+        links = self._target.readlinks([f"{devices}/{name}" for name in sorted(names) if name.startswith("mem")])
         return [f"/sys/{link.removeprefix('../../../')}" for link in links]
 
-    def _mode(self, path: str) -> int:
-        """The mode of a path. It is asked once: no name stands for two types of files."""
-        if path not in self._status:
-            self._status[path] = self._target.stat(path)
-        return self._status[path].mode
+    def _modes(self, paths: Sequence[str]) -> list[int]:
+        """The modes of paths. Each is asked once: no name stands for two types of files."""
+        new = [path for path in paths if path not in self._status]
+        self._status |= dict(zip(new, self._target.stats(new), strict=True))
+        return [self._status[path].mode for path in paths]

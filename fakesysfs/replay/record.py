@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +160,11 @@ _WORDS: dict[str, tuple[int, ...]] = {
 class Recorder:
     """Acts out operations on a target, and notes the answers."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, fixed: Collection[str] = ()) -> None:
+        """`fixed`: names of files that `changes` leaves out, because they never change."""
         self.target = target
         self._blocks: probes.BlockTable = {}
-        self._changes = ChangedFiles(target)
+        self._changes = ChangedFiles(target, fixed)
         self._processes: dict[int, Process] = {}
         self._acts: dict[str, Callable[[Operation], dict[str, Any]]] = {
             "write": self._write, "read": self._read, "stat": self._stat,

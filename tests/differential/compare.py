@@ -142,7 +142,7 @@ class Acting:
     def act(self, target: Target, header: Operation) -> None:
         """Have `target` answer. What it has answered when this raises is in `lines`."""
         self.lines.append(header)
-        for recorded in record.Recorder(target).record(self._operations(target)):
+        for recorded in record.Recorder(target, draw_cxl.FIXED).record(self._operations(target)):
             self.lines.append(recorded)
 
     def _operations(self, target: Target) -> Iterator[Operation]:
@@ -179,20 +179,17 @@ class SettledTarget(KernelTarget):
     def await_quiet(self) -> None:
         """See Target.
 
-        The file flush waits for the work queue of the CXL bus, the removal of any module for all asynchronous probes.
-        Each may begin some of the other kind.
+        The file flush waits for the work queue of the CXL bus, the load of any module for all asynchronous probes.
         """
-        for _ in range(2):
-            self.write_file(_FLUSH, b"1", os.O_WRONLY)
-            self.agent.run(
-                [
-                    call("open", self._module, os.O_RDONLY),
-                    call("finit_module", Result(0), "", 0),
-                    call("close", Result(0)),
-                    call("delete_module", "notifier_error_inject", 0),
-                ],
-                PATIENCE_SECONDS,
-            )
+        calls = [
+            call("open", self._module, os.O_RDONLY),
+            call("finit_module", Result(0), "", 0),
+            call("close", Result(0)),
+            call("delete_module", "notifier_error_inject", 0),
+        ]
+        self.write_file(_FLUSH, b"1", os.O_WRONLY)
+        self.agent.run(calls, PATIENCE_SECONDS)
+        self.write_file(_FLUSH, b"1", os.O_WRONLY)
         self._receive()
 
 

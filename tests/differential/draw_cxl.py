@@ -77,15 +77,20 @@ class CxlDrawer(Drawer):
         yield Step(({"op": "note", "text": "files"},), ({"op": "changes"}, *self._sample(40)))
 
     def _step(self, acts: tuple[Operation, ...]) -> Step:
-        acts = (*acts, COLLECT)
+        deep = not _SHALLOW.search(acts[0].get("path", ""))
+        if deep:
+            acts = (*acts, COLLECT)
         succeeded = self._perform(acts)
         if self._forwarded is not None:
             self._refused[self._forwarded] += not succeeded
             self._forwarded = None
         if not succeeded and self.chance.random() < 0.8:
             return Step(acts)
-        state: list[Operation] = [{"op": kind} for kind in ("changes", "iomem", "memtotal", "tiers")]
-        return Step(acts, ({"op": "blocks", "full": False}, *state, *self._devices()))
+        changes: list[Operation] = [{"op": "changes"}, {"op": "iomem"}]
+        if not deep:
+            return Step(acts, tuple(changes))
+        state: list[Operation] = [{"op": "memtotal"}, {"op": "tiers"}, {"op": "blocks", "full": False}]
+        return Step(acts, (*changes, *state, *self._devices()))
 
     # What there is -------------------------------------------------------------------------------------------------
 
@@ -340,6 +345,18 @@ def has_room(decoder: CxlEndpointDecoder, size: int) -> bool:
         partition.start + partition.size - partition.free_from >= size for partition in decoder.memdev.partitions
     )
 
+
+_SHALLOW = re.compile(r"/(?:interleave_\w+|size|uuid|mode|dpa_size|create_\w+)$")
+"""Attributes whose stores begin no work in the background, and change no memory."""
+
+FIXED = frozenset(
+    {
+        "cap_pmem", "cap_ram", "cap_type2", "cap_type3", "dev", "devtype", "firmware_version", "label_storage_size",
+        "locked", "modalias", "numa_node", "payload_max", "power", "qos_class", "serial", "subsystem", "target_type",
+        "wakeup",
+    }
+)  # fmt: skip
+"""Files that never change: only the sample at the end of a sequence reads them."""
 
 COLLECT: Operation = {"op": "collect", "text": ""}
 SIZES = ["0", "0", "0x10000000", "0x10000000", "0x20000000", "0x40000000", "0x8000000", "1", "0x100000000", "x", "-1"]

@@ -52,6 +52,15 @@ def test_a_region_becomes_a_dax_device_in_the_background() -> None:
     assert found.iomem()[-3:] == ["  region0", "    dax0.0", "      System RAM (kmem)"]
 
 
+def test_flush_takes_a_1_and_no_other_word_for_true() -> None:
+    found = machine()
+    bus = found.kernel.cxl_bus
+    for word in (b"1", b"1\n"):
+        drive(bus.flush_store(word))
+    for word in (b"on\n", b"y", b"11", b"0", b"\n", b""):
+        assert refused(lambda word=word: drive(bus.flush_store(word))) == "EINVAL"  # type: ignore[misc]
+
+
 def test_unbinding_takes_the_memory_along_before_it_returns() -> None:
     found = machine()
     found.bound("decoder2.0")

@@ -18,7 +18,7 @@ from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.cxl.setup import CxlWindow, HdmRegisters
 from fakesysfs.kernel.device import Bus, Device, Driver
 from fakesysfs.kernel.ida import Ida
-from fakesysfs.kernel.kstrtox import kstrtobool
+from fakesysfs.kernel.kstrtox import word_of
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.resource import Resource
 from fakesysfs.ops.errors import KernelError
@@ -45,8 +45,8 @@ class CxlBus(Bus):
         """The directories in cxl/ of debugfs, by name (core/debugfs.py)."""
 
     async def flush_store(self, buffer: bytes) -> None:
-        """A write to flush: waits until all work in the background is done. Raises KernelError EINVAL unless true."""
-        if not kstrtobool(buffer, "flush_store"):
+        """A write of 1 to flush: waits until all work in the background is done. Raises KernelError EINVAL."""
+        if word_of(buffer) != "1":
             raise KernelError(errno.EINVAL, "write 1", "flush_store")
         await self.kernel.flush_scheduled()
 

@@ -6,6 +6,7 @@ drivers/cxl/core/{port,region,memdev,region_dax}.c. Recorded: sessions of the fo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fakesysfs.kernel.acpi import AcpiDevice
@@ -42,6 +43,7 @@ from fakesysfs.kernfs.declare import (
     Links,
     Subdirectories,
 )
+from fakesysfs.ops.errors import KernelError
 from fakesysfs.sysfs.common import POWER, bus_entries, subsystem, uevent
 from fakesysfs.sysfs.dax import DAX_REGION, DRIVER_LINK, device_path
 from fakesysfs.sysfs.debugfs import PATH as DEBUGFS
@@ -567,8 +569,10 @@ def wakeup_links(kernel: Kernel) -> dict[str, tuple[Kobject, str]]:
 
 
 def _raw_allow_all_store(kernel: Kernel, buffer: bytes) -> None:
+    """debugfs_write_file_bool takes other words, too, and leaves the setting as it is."""
     assert kernel.cxl is not None
-    kernel.cxl.raw_allow_all = kstrtobool(buffer, "debugfs_write_file_bool")
+    with suppress(KernelError):
+        kernel.cxl.raw_allow_all = kstrtobool(buffer, "kstrtobool_from_user")
 
 
 def _raw_allow_all_show(kernel: Kernel) -> str:

@@ -24,7 +24,17 @@ _SKIPPED = ("ndbus0", "CDAT", "power")
 NOTE = "cxl state: "
 """How the note begins that says how many paths changed."""
 
-_OF_DEVICES = re.compile(r"/root0/|/mem\d+/")
+_ROOT0 = "/sys/devices/platform/ACPI0017:00/root0"
+FIXED = frozenset(
+    {
+        "cap_pmem", "cap_ram", "cap_type2", "cap_type3", "dev", "devtype", "firmware_version", "label_storage_size",
+        "locked", "modalias", "numa_node", "payload_max", "power", "qos_class", "serial", "subsystem", "target_type",
+        "wakeup",
+    }
+)  # fmt: skip
+"""Files of CXL devices that never change."""
+_NOT_CHECKED = frozenset({*FIXED, "firmware", "uevent"})
+_DAX = re.compile(r"dax(?:_region)?\d")
 _LOOKS = frozenset({"ls", "read", "stat"})
 _ABSENT = object()
 
@@ -38,10 +48,14 @@ def _end(path: str) -> tuple[str, str]:
 class ChangedFiles:
     """The tree at the last look, and what a new look finds changed."""
 
-    def __init__(self, target: Target, fixed: Collection[str] = ()) -> None:
-        """`fixed`: names of files that are left out, because they never change."""
+    def __init__(self, target: Target, fixed: Collection[str] = (), *, checks: bool = False) -> None:
+        """`fixed`: names of files that are left out, because they never change.
+
+        `checks`: only what a note of a recording is checked by (`unmentioned`).
+        """
         self._target = target
-        self._skipped = frozenset((*_SKIPPED, *fixed))
+        self._checks = checks
+        self._skipped = frozenset((*_SKIPPED, *(_NOT_CHECKED if checks else fixed)))
         self._status: dict[str, FileStatus] = {}
         self._seen: dict[str, object] = {}
 
@@ -71,8 +85,8 @@ class ChangedFiles:
     def unmentioned(self, operations: Iterable[Operation]) -> list[str]:
         """The paths that are not as they were at the last look, and that no operation looks at.
 
-        Only paths of CXL devices. What another operation did to the names of a directory shows in what is below it.
-        The first look finds none.
+        Only paths of CXL devices, and of links only that they are there. What happened to the names of a directory
+        shows in what is below it. The first look finds none.
         """
         before, now = self._seen, self._look()
         self._seen = now
@@ -83,7 +97,7 @@ class ChangedFiles:
         found: list[str] = []
         for path in sorted(before.keys() | now.keys()):
             value, other = before.get(path, _ABSENT), now.get(path, _ABSENT)
-            if value == other or not _OF_DEVICES.search(path):
+            if value == other:
                 continue
             is_there = _ABSENT not in (value, other)
             if is_there and isinstance(other, list):
@@ -96,7 +110,7 @@ class ChangedFiles:
     def _look(self) -> dict[str, object]:
         """Each path: names of a directory, a result of a read as a tuple, a link's target, or None."""
         found: dict[str, object] = {}
-        waiting = [*CXL_ROOTS, *self._memdevs()]
+        waiting = [*([_ROOT0] if self._checks else CXL_ROOTS), *self._memdevs()]
         files: list[str] = []
         links: list[str] = []
         while waiting:
@@ -105,7 +119,7 @@ class ChangedFiles:
                 if isinstance(names, OSError):
                     continue
                 found[path] = sorted(names)
-                below += [f"{path}/{name}" for name in sorted(names) if name not in self._skipped]
+                below += [f"{path}/{name}" for name in sorted(names) if self._looks_at(name)]
             waiting = []
             for path, mode in zip(below, self._modes(below), strict=True):
                 if stat.S_ISDIR(mode):
@@ -116,9 +130,13 @@ class ChangedFiles:
                     files.append(path)
                 else:
                     found[path] = None
-        found |= dict(zip(links, self._target.readlinks(links), strict=True))
+        targets = [None] * len(links) if self._checks else self._target.readlinks(links)
+        found |= dict(zip(links, targets, strict=True))
         found |= dict(zip(files, self._target.read_results(files), strict=True))
         return dict(sorted(found.items()))
+
+    def _looks_at(self, name: str) -> bool:
+        return name not in self._skipped and not (self._checks and _DAX.match(name))
 
     def _memdevs(self) -> list[str]:
         devices = "/sys/bus/cxl/devices"

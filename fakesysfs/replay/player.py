@@ -101,7 +101,7 @@ class Player:
         self.changed_files: ChangedFiles | None = None
         """Set where the notes of what changed are checked: a mount shows what the model shows, and takes longer."""
         if not (target.through_mount or target.real_kernel):
-            self.changed_files = ChangedFiles(target)
+            self.changed_files = ChangedFiles(target, checks=True)
         self.blocks: probes.BlockTable | None = None
         self.processes: dict[int, Process] = {}
         self.stuck_offlines: dict[int, concurrent.StuckOffline] = {}

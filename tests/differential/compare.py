@@ -19,6 +19,7 @@ from fakesysfs.lab.archive import LabError
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.lab.machines import GUESTS
 from fakesysfs.replay import record
+from fakesysfs.replay.changed_files import FIXED
 from fakesysfs.replay.kernel_target import PATIENCE_SECONDS, KernelTarget
 from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel, with_memdevs
 from fakesysfs.replay.player import describe, replay
@@ -142,7 +143,7 @@ class Acting:
     def act(self, target: Target, header: Operation) -> None:
         """Have `target` answer. What it has answered when this raises is in `lines`."""
         self.lines.append(header)
-        for recorded in record.Recorder(target, draw_cxl.FIXED).record(self._operations(target)):
+        for recorded in record.Recorder(target, FIXED).record(self._operations(target)):
             self.lines.append(recorded)
 
     def _operations(self, target: Target) -> Iterator[Operation]:

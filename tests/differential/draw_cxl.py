@@ -349,15 +349,6 @@ def has_room(decoder: CxlEndpointDecoder, size: int) -> bool:
 _SHALLOW = re.compile(r"/(?:interleave_\w+|size|uuid|mode|dpa_size|create_\w+)$")
 """Attributes whose stores begin no work in the background, and change no memory."""
 
-FIXED = frozenset(
-    {
-        "cap_pmem", "cap_ram", "cap_type2", "cap_type3", "dev", "devtype", "firmware_version", "label_storage_size",
-        "locked", "modalias", "numa_node", "payload_max", "power", "qos_class", "serial", "subsystem", "target_type",
-        "wakeup",
-    }
-)  # fmt: skip
-"""Files that never change: only the sample at the end of a sequence reads them."""
-
 COLLECT: Operation = {"op": "collect", "text": ""}
 SIZES = ["0", "0", "0x10000000", "0x10000000", "0x20000000", "0x40000000", "0x8000000", "1", "0x100000000", "x", "-1"]
 REGION_WORDS = {

@@ -361,11 +361,11 @@ CXL_MEMDEV = DirectoryKind[CxlMemdev](
         Group(
             name="security",
             entries=(
-                RO("state", lambda _memdev: "disabled", "Whether a passphrase protects the memory."),
+                RO("state", lambda memdev: memdev.security_state, "disabled, or sanitize while it erases itself."),
                 WO(
                     "sanitize",
                     lambda memdev, buffer: memdev.security_sanitize_store(buffer),
-                    "1 erases the memory; EBUSY while a decoder is committed.",
+                    "1 erases the memory; EBUSY while a decoder is committed or cxl_mem is not bound.",
                 ),
             ),
             doc="Protection and erasing of the memory.",

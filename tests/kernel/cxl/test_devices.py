@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from fakesysfs.kernel.cxl.core.memdev import CxlMemdev
+from fakesysfs.kernel.cxl.core.memdev import SANITIZE_SECONDS, CxlMemdev
 from fakesysfs.kernel.cxl.core.port import CxlSwitchDecoder
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.dax.kmem import Kmem
@@ -59,6 +59,42 @@ def test_flush_takes_a_1_and_no_other_word_for_true() -> None:
         drive(bus.flush_store(word))
     for word in (b"on\n", b"y", b"11", b"0", b"\n", b""):
         assert refused(lambda word=word: drive(bus.flush_store(word))) == "EINVAL"  # type: ignore[misc]
+
+
+def test_while_a_device_erases_itself_it_takes_no_command_and_its_decoders_no_commit() -> None:
+    """Recorded on guest t1; the time is QEMU's for 1 GiB and the kernel's, which asks twice."""
+    found = machine()
+    kernel, memdev = found.kernel, found.kernel.cxl_bus.devices["mem0"]
+    assert isinstance(memdev, CxlMemdev)
+    now = 100.0
+    kernel.printk.clock = lambda: now
+    region = found.sized()
+    found.reserve("decoder2.0")
+    found.attach(region, "decoder2.0")
+    found.unbind("cxl_mem", "mem0")
+    assert refused(lambda: memdev.security_sanitize_store(b"1\n")) == "EBUSY", "cxl_mem is not bound"
+    found.bind("cxl_mem", "mem0")
+    found.reserve("decoder2.0")
+    found.attach(region, "decoder2.0")
+    for word in (b"0", b"x"):
+        assert refused(lambda word=word: memdev.security_sanitize_store(word)) == "EINVAL"  # type: ignore[misc]
+    memdev.security_sanitize_store(b"1\n")
+    before = kernel.printk.sequence
+    assert memdev.security_state == "sanitize"
+    poison = found.kernel.cxl_bus.debugfs["mem0"]
+    for refusal in (
+        lambda: memdev.security_sanitize_store(b"1"),
+        lambda: memdev.trigger_poison_list_store(b"1"),
+        lambda: poison.poison_store(b"0x1000"),
+        lambda: drive(region.commit_store(b"1")),
+    ):
+        assert refused(refusal) == "EBUSY"
+    logged = [record.text for record in kernel.printk.since(before)]
+    assert logged == ["cxl_pci 0000:0d:00.0: Failed to get security state : -16"]
+    now += SANITIZE_SECONDS
+    assert memdev.security_state == "disabled"
+    drive(region.commit_store(b"1"))
+    assert refused(lambda: memdev.security_sanitize_store(b"1")) == "EBUSY", "a decoder is committed"
 
 
 def test_unbinding_takes_the_memory_along_before_it_returns() -> None:

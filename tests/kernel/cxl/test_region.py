@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from fakesysfs.kernel.cxl.core.port import CxlSwitchDecoder
 from fakesysfs.kernel.cxl.core.region import CxlConfig
 from fakesysfs.kernel.printk import WARNING
 from tests.cxl_model import ONE, PMEM, QUARTER, TWO_BRIDGES, TWO_PORTS, WINDOW, machine, refused
@@ -207,6 +208,21 @@ def test_positions_over_two_bridges_follow_the_window() -> None:
     assert refused(lambda: found.attach(other, "decoder4.1")) == "ENXIO", "window 0 does not reach that bridge"
     found.reserve("decoder4.1", 2 * QUARTER)
     assert refused(lambda: found.attach(other, "decoder4.1")) == "EINVAL", "sizes are compared before bridges"
+
+
+def test_targets_of_an_earlier_region_stay_behind_the_ways_of_the_next_one() -> None:
+    """They show when a third region has more ways, and not all of its targets are set up (differential, guest t6)."""
+    found = machine(TWO_PORTS)
+    decoder = found.decoder("decoder1.0")
+    assert isinstance(decoder, CxlSwitchDecoder)
+    found.delete(found.committed("decoder2.0", "decoder3.0"))
+    assert decoder.target_list == "0,1"
+    for name in ("decoder2.0", "decoder3.0"):
+        found.endpoint(name).dpa_size_store(b"0")
+    found.committed("decoder3.0")
+    assert decoder.target_list == "1"
+    decoder.interleave_ways = 2
+    assert decoder.target_list == "1,1"
 
 
 def test_two_newlines_detach_a_target() -> None:

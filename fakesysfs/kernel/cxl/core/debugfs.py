@@ -61,7 +61,8 @@ class CxlDebugfsDir:
     def poison_store(self, buffer: bytes) -> None:
         """A write to inject_poison or clear_poison: an address of the device, or an offset in the region.
 
-        Raises KernelError EINVAL unless it is the first byte of a cache line of the device or region.
+        Raises KernelError: EINVAL unless it is the first byte of a cache line of the device or region, EBUSY while the
+        device erases itself.
         """
         address = kstrtoull(buffer, 0, "simple_attr_write")
         device = self.device
@@ -73,3 +74,5 @@ class CxlDebugfsDir:
         if address % CACHE_LINE or address >= size:
             why = f"{address:#x} is not the start of a cache line below {size:#x}"
             raise KernelError(errno.EINVAL, why, "cxl_validate_poison_dpa")
+        if isinstance(device, CxlMemdev):
+            device.refuse_while_sanitizing()

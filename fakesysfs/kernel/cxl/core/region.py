@@ -437,7 +437,7 @@ def _port_setup_targets(port: CxlPort, region: CxlRegion, cxled: CxlEndpointDeco
         decoder.hpa_range = region.hpa_range
     if reference.nr_targets_set == reference.nr_targets:
         raise KernelError(errno.ENXIO, f"{decoder.name} has all of its targets", "cxl_port_setup_targets")
-    decoder.targets[reference.nr_targets_set :] = [ep.dport.port_id]
+    decoder.set_target(reference.nr_targets_set, ep.dport.port_id)
     reference.nr_targets_set += 1
 
 

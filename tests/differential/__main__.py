@@ -30,7 +30,7 @@ from tests.differential.draw_cxl import CxlDrawer
 
 STEPS = 150
 """Operations of one sequence, at least. Each starts from the state after boot."""
-CXL_STEPS = 300
+CXL_STEPS = 500
 """The same of a guest with CXL devices, which boots each time."""
 ATTEMPTS = 40
 """How often a difference is tried again to find its shortest sequence."""

@@ -1313,6 +1313,29 @@ def test_a_note_of_what_changed_is_checked(*, on_model_only: bool) -> None:
     assert found == ([Verdict(Kind.MISMATCH, "more has changed", (modes[1],))] if on_model_only else [])
 
 
+@pytest.mark.parametrize(
+    ("written", "recorded", "fits"), [(1, 1, True), (2, 1, True), (2, 2, True), (1, 2, False), (1, 0, False)]
+)
+def test_a_uuid_that_no_operation_gives_is_drawn_at_random(written: int, recorded: int, *, fits: bool) -> None:
+    """`cxl create-region -t pmem` draws one. Of the session's own (2) each digit is compared."""
+    uuids = [f"{number}".rjust(8, "1" if number else "0") + "-1111-2222-3333-444444444444" for number in range(3)]
+    path = "/sys/bus/cxl/devices/region0/uuid"
+    names = ("cxl_pmem", "cxl_acpi", "cxl_mem", "cxl_pci")
+    lines: list[dict[str, Any]] = [
+        {"op": "read", "path": path, "off": None, "data": f"{uuids[recorded]}\n"},
+        {"op": "sh", "cmd": f"true {uuids[2]}", "rc": 0, "stdout": "", "stderr": ""},
+    ]
+    target = ModelTarget(boot(machine_and_kernel("7.3-cxl", "t5")))
+    target.sh("; ".join(f"modprobe {name}" for name in names), None)
+    target.await_quiet()
+    for file, data in (("decoder0.0/create_pmem_region", "region0"), ("region0/uuid", uuids[written])):
+        target.write_file(f"/sys/bus/cxl/devices/{file}", f"{data}\n".encode(), os.O_WRONLY)
+    report = player.replay(
+        Session(Path("x"), {"profile": "7.3-cxl", "name": "x", "variant": "t5"}, lines), target, None
+    )
+    assert (report.lines[0].verdict.kind is Kind.REPRODUCED) == fits
+
+
 def test_a_snapshot_belongs_to_the_session_that_names_it(tmp_path: Path) -> None:
     """Its machine has the numbers of that session, and has done what stands before the note."""
     devices = "/sys/bus/cxl/devices"

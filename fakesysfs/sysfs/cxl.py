@@ -5,6 +5,7 @@ drivers/cxl/core/{port,region,memdev,region_dax}.c. Recorded: sessions of the fo
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -121,19 +122,25 @@ _PORT: tuple[Entry[CxlPort], ...] = (
 )
 
 
+_LATENCY, _BANDWIDTH = 10000, 1000
+"""Units of the table: picoseconds, MB/s."""
+_DSLBIS = ((1, _LATENCY, 15), (2, _LATENCY, 25), (4, _BANDWIDTH, 16), (5, _BANDWIDTH, 16))
+"""Of all memory: (kind, unit, value) of read and write latency, read and write bandwidth, as QEMU's devices say."""
+
+
 def cdat(port: CxlPort) -> bytes:
-    """The table of coherent device attributes: an endpoint's has the partitions of its memory device."""
+    """The table of coherent device attributes: an endpoint's has its device's partitions and their speed."""
     memdev = port.memdev
-    partitions = memdev.partitions if isinstance(memdev, CxlMemdev) else []
     entries = b""
-    for handle, partition in enumerate(partitions):
-        flags = 4 if partition.mode == "pmem" else 0
-        entries += bytes([0, 0]) + (24).to_bytes(2, "little") + bytes([handle, flags, 0, 0])
-        entries += partition.start.to_bytes(8, "little") + partition.size.to_bytes(8, "little")
-    header = (16 + len(entries)).to_bytes(4, "little") + bytes([1])
-    rest = bytes(10)
-    checksum = -(sum(header) + sum(rest) + sum(entries)) & 0xFF
-    return header + bytes([checksum]) + rest + entries
+    for handle, partition in enumerate(memdev.partitions if isinstance(memdev, CxlMemdev) else ()):
+        is_pmem = partition.mode == "pmem"
+        entries += struct.pack("<BxHBBxxQQ", 0, 24, handle, 4 * is_pmem, partition.start, partition.size)
+        for kind, unit, value in _DSLBIS:
+            entries += struct.pack("<BxHBBBxQHHHxx", 1, 24, handle, 0, kind, unit, value, 0, 0)
+        entries += struct.pack("<BxHBBxxQQ", 4, 24, handle, 2 if is_pmem else 1, 0, partition.size)
+    header = struct.pack("<IBB6xI", 16 + len(entries), 2, 0, 0)
+    checksum = -sum(header + entries) & 0xFF
+    return header[:5] + bytes([checksum]) + header[6:] + entries
 
 
 _CDAT: Attribute[CxlPort] = RO(
@@ -563,6 +570,12 @@ def wakeup_links(kernel: Kernel) -> dict[str, tuple[Kobject, str]]:
     device = kernel.platform_bus.devices.get(ACPI0017)
     wakeup = device.wakeup if isinstance(device, AcpiCxlDevice) else None
     return {} if wakeup is None else {wakeup.name: (wakeup, device_path(wakeup))}
+
+
+FIRMWARE_CLASS: tuple[Entry[Kernel], ...] = (
+    Links(of=firmware_links, doc="What takes new firmware."),
+    RW("timeout", lambda _: 60, _no_store, "Seconds until a request for firmware is given up; here without effect."),
+)
 
 
 # debugfs ----------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def declare(tables: StaticTables[Kernel], *, memory_hotplug: bool, numa_migratio
         declare(f"/sys/bus/{name}", entries)
     declare("/sys/bus", (Subdirectories(of=lambda kernel: kernel.buses),))
     if has_cxl:
-        declare("/sys/class/firmware", (Links(of=cxl.firmware_links, doc="What takes new firmware."),))
+        declare("/sys/class/firmware", cxl.FIRMWARE_CLASS)
         declare("/sys/class/wakeup", (Links(of=cxl.wakeup_links, doc="What counts wake-ups."),))
     declare("/sys/class")
     declare("/sys/dev/block")

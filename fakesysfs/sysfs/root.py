@@ -7,6 +7,7 @@ from typing import Any
 
 from fakesysfs.kernel.cpu import Cpu
 from fakesysfs.kernel.cxl.core.port import CxlBus
+from fakesysfs.kernel.cxl.pmem import Nvdimm
 from fakesysfs.kernel.dax.bus import DaxBus, DaxMapping, DaxRegion, DevDax
 from fakesysfs.kernel.dax.kmem import DaxKmemData
 from fakesysfs.kernel.dax.pmem import NdDevice, NvdimmBus
@@ -34,6 +35,7 @@ KINDS: Mapping[type, DirectoryKind[Any]] = {
     PlatformDevice: dax.PLATFORM_DEVICE,
     CxlDevice: dax.CXL_DEVICE,
     NdDevice: nd.ND_DEVICE,
+    Nvdimm: nd.NVDIMM,
     Bus: dax.BUS,
     CxlBus: cxl.CXL_BUS,
     DaxBus: dax.BUS,

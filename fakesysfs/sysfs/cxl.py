@@ -601,16 +601,16 @@ DEBUGFS_ENTRIES: tuple[Entry[Kernel], ...] = (
 )
 
 
-def _poison(name: str, doc: str) -> Attribute[CxlDebugfsDir]:
-    return WO(name, lambda directory, buffer: directory.poison_store(buffer), doc)
+def _poison(action: str, doc: str) -> Attribute[CxlDebugfsDir]:
+    return WO(f"{action}_poison", lambda directory, buffer: directory.poison_store(buffer, action), doc)
 
 
 CXL_DEBUGFS = DirectoryKind[CxlDebugfsDir](
     "cxl directory in debugfs",
     lambda directory: f"{DEBUGFS}/cxl/{directory.name}",
     (
-        _poison("inject_poison", "An address: poisons it, without effect here."),
-        _poison("clear_poison", "An address: clears its poison."),
+        _poison("inject", "An address: poisons it, without effect here."),
+        _poison("clear", "An address: clears its poison."),
         RO(
             "dpamem",
             lambda directory: directory.dpamem,

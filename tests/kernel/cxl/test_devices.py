@@ -9,7 +9,7 @@ from fakesysfs.kernel.cxl.core.memdev import SANITIZE_SECONDS, CxlMemdev
 from fakesysfs.kernel.cxl.core.port import CxlSwitchDecoder
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.dax.kmem import Kmem
-from tests.cxl_model import ONE, PMEM, SWITCH, TWO_PORTS, Machine, device, machine, refused
+from tests.cxl_model import ONE, PMEM, QUARTER, SWITCH, TWO_PORTS, Machine, device, machine, refused
 from tests.model import drive
 
 DECODERS = [f"decoder2.{number}" for number in range(4)]
@@ -85,7 +85,7 @@ def test_while_a_device_erases_itself_it_takes_no_command_and_its_decoders_no_co
     for refusal in (
         lambda: memdev.security_sanitize_store(b"1"),
         lambda: memdev.trigger_poison_list_store(b"1"),
-        lambda: poison.poison_store(b"0x1000"),
+        lambda: poison.poison_store(b"0x1000", "inject"),
         lambda: drive(region.commit_store(b"1")),
     ):
         assert refused(refusal) == "EBUSY"
@@ -95,6 +95,31 @@ def test_while_a_device_erases_itself_it_takes_no_command_and_its_decoders_no_co
     assert memdev.security_state == "disabled"
     drive(region.commit_store(b"1"))
     assert refused(lambda: memdev.security_sanitize_store(b"1")) == "EBUSY", "a decoder is committed"
+
+
+def test_poison_in_a_region_is_logged_once_for_each_action() -> None:
+    """dev_warn_once, with the address in the memory device (differential, guest t1)."""
+    found = machine(TWO_PORTS)
+    found.reserve("decoder2.0", 2 * QUARTER)
+    found.reserve("decoder3.0", 2 * QUARTER)
+    region = found.sized(2, 2 * QUARTER, granularity=1024)
+    found.attach(region, "decoder2.0", "decoder3.0")
+    debugfs, before = found.kernel.cxl_bus.debugfs, found.kernel.printk.sequence
+    debugfs["mem0"].poison_store(b"0x40", "inject")
+    assert [record.text for record in found.kernel.printk.since(before)] == [], "no decoder is committed"
+    drive(region.commit_store(b"1"))
+    found.bind("cxl_region", "region0")
+    before = found.kernel.printk.sequence
+    debugfs["region0"].poison_store(b"0x1440", "inject")
+    debugfs["region0"].poison_store(b"0x1480", "inject")
+    debugfs["mem0"].poison_store(b"0x0", "clear")
+    for offset in (b"0x40000000", b"0x1"):
+        assert refused(lambda offset=offset: debugfs["region0"].poison_store(offset, "clear")) == "EINVAL"  # type: ignore[misc]
+    assert [(record.level, record.text) for record in found.kernel.printk.since(before)] == [
+        (4, "cxl_pci 0000:0e:00.0: poison inject dpa:0x840 region: region0"),
+        (4, "cxl_pci 0000:0d:00.0: poison clear dpa:0x0 region: region0"),
+        (3, "cxl_region region0: Offset 0x40000000 exceeds region size 0x0000000040000000"),
+    ]
 
 
 def test_unbinding_takes_the_memory_along_before_it_returns() -> None:

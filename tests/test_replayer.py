@@ -21,7 +21,7 @@ import pytest
 from fakesysfs.ops.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
 from fakesysfs.replay import bash, cli, concurrent, daxctl_versions, isolated, player, raw, recipes, snapshots
 from fakesysfs.replay.messages import Comparison, Stream
-from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
+from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel, with_memdevs
 from fakesysfs.replay.normalise import (
     NORMALISATIONS,
     Context,
@@ -1334,6 +1334,29 @@ def test_a_uuid_that_no_operation_gives_is_drawn_at_random(written: int, recorde
         Session(Path("x"), {"profile": "7.3-cxl", "name": "x", "variant": "t5"}, lines), target, None
     )
     assert (report.lines[0].verdict.kind is Kind.REPRODUCED) == fits
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        ({"op": "stat", "path": "/sys/bus/cxl/devices/endpoint3/uport", "target": "../../mem0"}, "mem1"),
+        ({"op": "sh", "cmd": "cxl list -E", "stdout": '"endpoint":"endpoint2",\n "host":"mem1",'}, "mem1"),
+        ({"op": "sh", "cmd": "cxl list -R", "stdout": '"memdev":"mem0",\n "decoder":"decoder2.3"'}, "mem0"),
+        (
+            {"op": "collect", "uevents": [["bind@/devices/pci0000:0c/x/mem1"], ["bind@/devices/pci0000:0c/y/mem0"]]},
+            "mem1",
+        ),
+        ({"op": "collect"}, "mem0"),
+    ],
+)
+def test_the_order_of_endpoints_is_that_of_the_session(line: dict[str, Any], first: str, tmp_path: Path) -> None:
+    addresses = {"mem0": "0000:0c:01.0/0000:0e:00.0", "mem1": "0000:0c:00.0/0000:0d:00.0"}
+    memdevs = {name: f"/sys/devices/pci0000:0c/{address}/{name}" for name, address in addresses.items()}
+    fake = machine_and_kernel("7.3-cxl", "t2")
+    target = ModelTarget(boot(fake._replace(machine=with_memdevs(fake.machine, memdevs, [line], tmp_path))))
+    target.sh("modprobe cxl_acpi; modprobe cxl_pci", None)
+    target.await_quiet()
+    assert target.readlink("/sys/bus/cxl/devices/endpoint2/uport").rpartition("/")[2] == first
 
 
 def test_a_snapshot_belongs_to_the_session_that_names_it(tmp_path: Path) -> None:

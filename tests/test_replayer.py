@@ -1286,6 +1286,19 @@ def test_loops_over_modules_need_no_shell(command: str, names: list[str] | None)
     assert (None if found is None else [words[1] for words in found]) == names
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cxl list", "timeout 20 cxl list", "timeout -s KILL 5s cxl list -v", "if cxl list; then echo x; fi",
+        "for m in mem0 mem1; do cxl disable-memdev $m; done", "time cxl list", "! cxl list", "A=1 env B=2 cxl list",
+        "echo x; cxl list", "true && cxl list | cat",
+    ],
+)  # fmt: skip
+def test_a_tool_is_found_in_a_command_line(command: str) -> None:
+    assert "cxl" in bash.command_names(command)
+    assert "cxl" not in bash.command_names(command.replace("cxl list", "ls /sys/bus/cxl").replace("cxl d", "ls d"))
+
+
 ROOT0 = "/sys/devices/platform/ACPI0017:00/root0"
 
 

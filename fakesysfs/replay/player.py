@@ -236,7 +236,7 @@ class Player:
     def _is_given(self, uuid: str) -> bool:
         """Whether a uuid is the session's own. cxl draws one at random for a region of persistent memory."""
         acts = (operation for operation in self.operations if operation["op"] in {"sh", "write"})
-        return any(uuid in operation.get("cmd", operation.get("data", "")) for operation in acts)
+        return any(uuid in str(operation.get("cmd") or operation.get("data")) for operation in acts)
 
     def _stat(self, operation: Operation) -> Verdict:
         path = operation["path"]

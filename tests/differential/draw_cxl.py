@@ -19,6 +19,7 @@ from fakesysfs.kernel.cxl.core.hdm import SZ_256M, CxlEndpointDecoder
 from fakesysfs.kernel.cxl.core.memdev import CxlMemdev
 from fakesysfs.kernel.cxl.core.port import CxlBusDevice, CxlPort, CxlRootDecoder
 from fakesysfs.kernel.cxl.core.region import CxlConfig, CxlRegion
+from fakesysfs.kernel.cxl.core.region_dax import CxlDaxRegion
 from fakesysfs.lab.machines import CXL_GUESTS
 from fakesysfs.replay.record import written
 from fakesysfs.replay.recording import Operation
@@ -262,7 +263,7 @@ class CxlDrawer(Drawer):
         loaded = self._names("/sys/module")
         absent = [module for module in MODULES if module not in loaded]
         if absent and self.chance.random() < 0.5:
-            return {"op": "sh", "cmd": f"modprobe {self._one(absent)}"}
+            return self._module_command("modprobe", self._one(absent))
         ports = [port.name for port in self.devices(CxlPort) if port.driver is None and not port.is_root]
         memdevs = [memdev.name for memdev in self.devices(CxlMemdev) if memdev.driver is None]
         ways = [("cxl_port", name) for name in ports] or [("cxl_mem", name) for name in memdevs]
@@ -304,11 +305,17 @@ class CxlDrawer(Drawer):
         word = self._one(["offline", "online_movable", "online_movable"])
         return written(f"{MEMORY}/memory{self._one(numbers)}/state", f"{word}\n".encode())
 
-    def _cxl_module(self) -> Operation:
+    def _cxl_module(self) -> Operation | None:
         cxl = self.target.sysroot.kernel.cxl
         alone = cxl is not None and len(cxl.setup.devices) == 1
         modules = (*KEEPS_ORDER, "cxl_pci", "cxl_acpi") if alone else KEEPS_ORDER
-        return {"op": "sh", "cmd": f"{self._one(['modprobe', 'rmmod', 'rmmod'])} {self._one(modules)}"}
+        return self._module_command(self._one(["modprobe", "rmmod", "rmmod"]), self._one(modules))
+
+    def _module_command(self, command: str, module: str) -> Operation | None:
+        """None where the kernel would probe several dax regions at once: their order is a matter of chance."""
+        if (command, module) == ("modprobe", "dax_cxl") and len(self.devices(CxlDaxRegion)) > 1:
+            return None
+        return {"op": "sh", "cmd": f"{command} {module}"}
 
     def _data(self, path: str) -> bytes:
         name = path.rpartition("/")[2]

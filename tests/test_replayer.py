@@ -21,7 +21,7 @@ import pytest
 from fakesysfs.ops.sched import Answer, Mutex, Operation, Preempt, Signals, Sleep, Wait, WaitQueue, ask
 from fakesysfs.replay import bash, cli, concurrent, daxctl_versions, isolated, player, raw, recipes, snapshots
 from fakesysfs.replay.messages import Comparison, Stream
-from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
+from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel, with_memdevs
 from fakesysfs.replay.normalise import (
     NORMALISATIONS,
     Context,
@@ -29,6 +29,7 @@ from fakesysfs.replay.normalise import (
     for_command,
     normalise,
     version_differences,
+    without_mailbox,
 )
 from fakesysfs.replay.recording import (
     INFORMATIVE,
@@ -88,7 +89,7 @@ def test_every_snapshot_has_a_recipe_and_compared_paths() -> None:
     for recording in recordings():
         if isinstance(recording, Snapshot):
             assert recipes.recipe_of(recording.header) is not None, recording.name
-            assert sum(map(snapshots.is_compared, recording.entries)) > 400
+            assert sum(map(snapshots.is_compared, recording.entries)) > 300
 
 
 def test_what_a_session_compares_is_known_before_it_is_replayed() -> None:
@@ -266,9 +267,39 @@ HIDDEN: dict[tuple[str, str], tuple[object, object, object]] = {
     ("counters", "text"): ("nr_free_pages 5\n", "", "nr_memmap_pages 5\n"),
     ("managed pages", "text"): ("        managed  5\n", "        managed  6\n", "        present  5\n"),
     ("modules' messages", "stderr"): ("modprobe: FATAL", "", None),
+    ("shell", "stderr"): (
+        "bash: line 1: echo: write error: File exists\n",
+        "sh: write error: File exists\n",
+        "sh: write error: I/O error\n",
+    ),
     ("keys of persistent memory", "stderr"): ("No TPM handle discovered.\n", "", "No region discovered.\n"),
 }
 """Each entry: an answer, another one that is equal with it, and one that must stay different."""
+
+
+@pytest.mark.parametrize(
+    ("bash", "busybox"),
+    [
+        ("bash: line 1: /sys/a: Permission denied\n", "sh: can't create /sys/a: Permission denied\n"),
+        ("bash: line 3: /sys/a: No such file or directory\n", "sh: can't create /sys/a: nonexistent directory\n"),
+        ("cat: /sys/a:00/b: Permission denied\n", "cat: can't open '/sys/a:00/b': Permission denied\n"),
+        ("cat: /sys/a: Invalid argument\n", "cat: read error: Invalid argument\n"),
+        ("ls: cannot access '/sys/a': No such file or directory\n", "ls: /sys/a: No such file or directory\n"),
+    ],
+)
+def test_two_shells_say_the_same_in_other_words(bash: str, busybox: str) -> None:
+    assert normalise("stderr", bash, Context()) == normalise("stderr", busybox, Context())
+    changed = busybox.rpartition(":")[0] + ": Input/output error\n"
+    assert normalise("stderr", bash, Context()) != normalise("stderr", changed, Context())
+
+
+def test_of_cxl_only_what_needs_an_ioctl_may_be_absent() -> None:
+    recorded = '[{"memdev":"mem0", "health":{"media_normal":true}, "ram_size":1}]'
+    absent = "libcxl: do_cmd: failed to open /dev/cxl/mem0: Permission denied\n"
+    assert without_mailbox(recorded, "") == without_mailbox('[{"memdev":"mem0", "ram_size":1}]', absent)
+    assert without_mailbox(recorded, "") != without_mailbox('[{"memdev":"mem0", "ram_size":2}]', absent)
+    assert without_mailbox(recorded, "") != without_mailbox('[{"memdev":"mem0", "ram_size":1}]', "cxl: no\n")
+    assert without_mailbox("usage: cxl\n", "") != without_mailbox("usage: ndctl\n", "")
 
 
 @pytest.mark.parametrize("entry", NORMALISATIONS, ids=lambda entry: f"{entry.name} ({entry.stream})")
@@ -1273,6 +1304,106 @@ def test_on_the_model_a_changed_line_is_found(tmp_path: Path) -> None:
     after = load(path)
     assert isinstance(after, Session)
     assert cli.replay(after).reproduced < before.reproduced
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("for m in cxl_acpi cxl_pci; do modprobe $m; done", ["cxl_acpi", "cxl_pci"]),
+        ('modprobe kmem; for m in a b-c ; do rmmod "${m}" ; done', ["kmem", "a", "b-c"]),
+        ("for m in a; do modprobe $n; done", None),
+        ("for m in a; do modprobe $m || exit; done", None),
+    ],
+)
+def test_loops_over_modules_need_no_shell(command: str, names: list[str] | None) -> None:
+    found = bash.module_commands(command)
+    assert (None if found is None else [words[1] for words in found]) == names
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cxl list", "timeout 20 cxl list", "timeout -s KILL 5s cxl list -v", "if cxl list; then echo x; fi",
+        "for m in mem0 mem1; do cxl disable-memdev $m; done", "time cxl list", "! cxl list", "A=1 env B=2 cxl list",
+        "echo x; cxl list", "true && cxl list | cat",
+    ],
+)  # fmt: skip
+def test_a_tool_is_found_in_a_command_line(command: str) -> None:
+    assert "cxl" in bash.command_names(command)
+    assert "cxl" not in bash.command_names(command.replace("cxl list", "ls /sys/bus/cxl").replace("cxl d", "ls d"))
+
+
+ROOT0 = "/sys/devices/platform/ACPI0017:00/root0"
+
+
+@pytest.mark.parametrize("on_model_only", [False, True])
+def test_a_note_of_what_changed_is_checked(*, on_model_only: bool) -> None:
+    """The session says that the mode of one decoder has changed. On the model that of another one may have, too."""
+    modes = [f"{ROOT0}/port1/endpoint2/decoder2.{number}/mode" for number in range(2)]
+    write = {"op": "write", "data": "ram\n", "len": 4, "flags": 1, "off": None, "ret": 4}
+    note = {"op": "note", "text": "cxl state: 1 of 9 paths changed"}
+    lines: list[dict[str, Any]] = [
+        {"op": "sh", "cmd": "for m in cxl_acpi cxl_pci; do modprobe $m; done", "rc": 0, "stdout": "", "stderr": ""},
+        {"op": "collect", "text": ""},
+        note,
+        {**write, "path": modes[0]},
+        *([{**write, "path": modes[1]}] if on_model_only else []),
+        {"op": "read", "path": "/sys/bus/cxl/devices/decoder2.0/mode", "off": None, "data": "ram\n"},
+        note,
+        {"op": "write", "path": "/sys/bus/cxl/flush", "data": "1\n", "len": 2, "flags": 1, "off": None, "ret": 2},
+        note,
+    ]
+    header = {"op": "header", "profile": "7.3-cxl", "name": "x", "variant": "t1"}
+    target = ModelTarget(boot(machine_and_kernel("7.3-cxl", "t1")))
+    report = player.replay(Session(Path("x"), header, lines), target, None)
+    found = [line.verdict for line in report.lines if line.what == "note"]
+    assert found == ([Verdict(Kind.MISMATCH, "more has changed", (modes[1],))] if on_model_only else [])
+
+
+@pytest.mark.parametrize(
+    ("written", "recorded", "fits"), [(1, 1, True), (2, 1, True), (2, 2, True), (1, 2, False), (1, 0, False)]
+)
+def test_a_uuid_that_no_operation_gives_is_drawn_at_random(written: int, recorded: int, *, fits: bool) -> None:
+    """`cxl create-region -t pmem` draws one. Of the session's own (2) each digit is compared."""
+    uuids = [f"{number}".rjust(8, "1" if number else "0") + "-1111-2222-3333-444444444444" for number in range(3)]
+    path = "/sys/bus/cxl/devices/region0/uuid"
+    names = ("cxl_pmem", "cxl_acpi", "cxl_mem", "cxl_pci")
+    lines: list[dict[str, Any]] = [
+        {"op": "read", "path": path, "off": None, "data": f"{uuids[recorded]}\n"},
+        {"op": "sh", "cmd": f"true {uuids[2]}", "rc": 0, "stdout": "", "stderr": ""},
+    ]
+    target = ModelTarget(boot(machine_and_kernel("7.3-cxl", "t5")))
+    target.sh("; ".join(f"modprobe {name}" for name in names), None)
+    target.await_quiet()
+    for file, data in (("decoder0.0/create_pmem_region", "region0"), ("region0/uuid", uuids[written])):
+        target.write_file(f"/sys/bus/cxl/devices/{file}", f"{data}\n".encode(), os.O_WRONLY)
+    report = player.replay(
+        Session(Path("x"), {"profile": "7.3-cxl", "name": "x", "variant": "t5"}, lines), target, None
+    )
+    assert (report.lines[0].verdict.kind is Kind.REPRODUCED) == fits
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        ({"op": "stat", "path": "/sys/bus/cxl/devices/endpoint3/uport", "target": "../../mem0"}, "mem1"),
+        ({"op": "sh", "cmd": "cxl list -E", "stdout": '"endpoint":"endpoint2",\n "host":"mem1",'}, "mem1"),
+        ({"op": "sh", "cmd": "cxl list -R", "stdout": '"memdev":"mem0",\n "decoder":"decoder2.3"'}, "mem0"),
+        (
+            {"op": "collect", "uevents": [["bind@/devices/pci0000:0c/x/mem1"], ["bind@/devices/pci0000:0c/y/mem0"]]},
+            "mem1",
+        ),
+        ({"op": "collect"}, "mem0"),
+    ],
+)
+def test_the_order_of_endpoints_is_that_of_the_session(line: dict[str, Any], first: str, tmp_path: Path) -> None:
+    addresses = {"mem0": "0000:0c:01.0/0000:0e:00.0", "mem1": "0000:0c:00.0/0000:0d:00.0"}
+    memdevs = {name: f"/sys/devices/pci0000:0c/{address}/{name}" for name, address in addresses.items()}
+    fake = machine_and_kernel("7.3-cxl", "t2")
+    target = ModelTarget(boot(fake._replace(machine=with_memdevs(fake.machine, memdevs, [line], tmp_path))))
+    target.sh("modprobe cxl_acpi; modprobe cxl_pci", None)
+    target.await_quiet()
+    assert target.readlink("/sys/bus/cxl/devices/endpoint2/uport").rpartition("/")[2] == first
 
 
 def test_a_snapshot_belongs_to_the_session_that_names_it(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ class Kernel(Core):
             "cxl_pmem": ModuleCode(
                 lambda module: [
                     CxlNvdimmBridgeDriver(cxl, module.name, nvdimm.bus),
-                    CxlNvdimmDriver(cxl, module.name),
+                    CxlNvdimmDriver(cxl, module.name, nvdimm.bus),
                     CxlPmemRegionDriver(cxl, module.name, self.iomem),
                 ]
             ),

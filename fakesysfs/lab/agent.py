@@ -164,6 +164,7 @@ class Number(Enum):
     UTIME = 132
     MKNOD = 133
     STATFS = 137
+    DELETE_MODULE = 176
     SETXATTR = 188
     GETXATTR = 191
     LISTXATTR = 194
@@ -171,6 +172,7 @@ class Number(Enum):
     GETDENTS64 = 217
     SET_MEMPOLICY = 238
     VMSPLICE = 278
+    FINIT_MODULE = 313
     MEMBARRIER = 324
 
 

@@ -47,11 +47,16 @@ ndctl does nothing else here.
 
 _MODULE_COMMAND = r"(?:modprobe \w[\w-]*(?: \w+(?:=\w+)?)*|rmmod \w[\w-]*)"
 _MODULE_COMMANDS = re.compile(rf"{_MODULE_COMMAND}(?:; {_MODULE_COMMAND})*")
-_COMMAND_NAME = re.compile(r"(?:^|[;|&(]|\bthen|\bdo)\s*(?:\w+=\S*\s+)*([\w./-]+)")
+_COMMAND_NAME = re.compile(r"(?:^|[;|&(!])\s*(?:(?:then|do|else|if|elif|while|until)\s+)*(?:\w+=\S*\s+)*([\w./-]+)")
+_WRAPPED_NAME = re.compile(r"\b(?:time|env|timeout(?:\s+-\w+(?:\s+[A-Z]+)?)*\s+[\d.]+\w?)\s+(?:\w+=\S*\s+)*([\w./-]+)")
+
+
+_MODULE_LOOP = re.compile(r"for (\w+) in (\w[\w -]*?) *; *do (modprobe|rmmod) \"?\$(?:\1|\{\1\})\"? *; *done")
 
 
 def module_commands(command: str) -> list[list[str]] | None:
-    """The words of each modprobe and rmmod in a command line. None if it runs anything else."""
+    """The words of each modprobe and rmmod in a command line, also in `for` loops. None if it runs anything else."""
+    command = _MODULE_LOOP.sub(lambda loop: "; ".join(f"{loop[3]} {name}" for name in loop[2].split()), command)
     if not _MODULE_COMMANDS.fullmatch(command):
         return None
     return [part.split() for part in command.split("; ")]
@@ -69,7 +74,8 @@ def unquoted(command: str) -> str:
 
 def command_names(command: str) -> set[str]:
     """The commands that a command line runs, outside quotes."""
-    return set(_COMMAND_NAME.findall(unquoted(command)))
+    plain = unquoted(command)
+    return {*_COMMAND_NAME.findall(plain), *_WRAPPED_NAME.findall(plain)}
 
 
 def parts(command: str) -> list[str]:

@@ -243,6 +243,16 @@ class KernelTarget(Target):
             for opened, entries, _ in zip(*[iter(answers)] * 3, strict=True)
         ]
 
+    def readlinks(self, paths: Sequence[str]) -> list[str]:
+        """See Target. One batch."""
+        answers = self._run([call("readlink", path, Out(4096), 4096) for path in paths])
+        return [_checked(answer).data.decode("utf-8", "surrogateescape") for answer in answers]
+
+    def stats(self, paths: Sequence[str]) -> list[FileStatus]:
+        """See Target. One batch."""
+        answers = self._run([call("lstat", path, Out(144, all=True)) for path in paths])
+        return [_status(_checked(answer)) for answer in answers]
+
     def read_results(self, paths: Sequence[str], size: int = CHUNK) -> list[tuple[str, bytes | str]]:
         """See Target. One batch."""
         calls: list[Call] = []

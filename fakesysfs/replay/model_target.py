@@ -71,8 +71,8 @@ def machine_and_kernel(profile: str, variant: str, machine: str | None = None) -
 def with_memdevs(machine: str, memdevs: Mapping[str, str], operations: Sequence[Recorded], folder: Path) -> str:
     """A machine whose CXL memory devices have the recorded numbers and majors: a file in `folder` that extends it.
 
-    The kernel makes the endpoints of several devices in any order, too. The session's links `uport`
-    tell it, or else the order of its uevents.
+    The kernel makes the endpoints of several devices in any order, too. The session's links `uport` and the output of
+    cxl tell it, or else the order of its uevents.
     """
     names = sorted(memdevs, key=lambda name: int(name.removeprefix("mem")))
     addresses = {name: memdevs[name].rstrip("/").removesuffix(f"/{name}").rpartition("/")[2] for name in names}
@@ -82,17 +82,21 @@ def with_memdevs(machine: str, memdevs: Mapping[str, str], operations: Sequence[
         for event in operation.get("uevents", ())
         if (match := _MEMDEV_BOUND.fullmatch(event[0])) is not None
     )
-    endpoints: dict[int, str] = {}
-    for operation in operations:
-        endpoint = _ENDPOINT.fullmatch(operation.get("path", ""))
-        if endpoint is not None and "target" in operation:
-            endpoints.setdefault(int(endpoint[1]), operation["target"].rpartition("/")[2])
+    endpoints = _endpoints(operations)
     cxl = load(machine).setup().cxl
-    others = [device.path[-1] for device in (cxl.devices if cxl else ()) if device.path[-1] not in addresses.values()]
-    probed = [name for name in (*(endpoints[key] for key in sorted(endpoints)), *bound, *names) if name in addresses]
+    devices = cxl.devices if cxl else ()
+    others = [device.path[-1] for device in devices if device.path[-1] not in addresses.values()]
+    switches = {device.path[place] for device in devices for place in range(1, len(device.path) - 1, 2)}
+    first = 1 + len(switches) + len(cxl.bridges if cxl else ())
+    rest = [name for name in dict.fromkeys((*bound, *names)) if name in addresses and name not in endpoints.values()]
+    probed: list[str] = []
+    for number in range(first, first + len(names)):
+        name = endpoints.get(number)
+        probed.append(name if name in addresses else rest.pop(0) if rest else "")
+    probed = [name for name in dict.fromkeys((*probed, *rest, *names)) if name in addresses]
     lines = (
         f"extends = {json.dumps(machine)}", "[cxl]", f"memdevs = {json.dumps([*addresses.values(), *others])}",
-        f"probe_order = {json.dumps([*(addresses[name] for name in dict.fromkeys(probed)), *others])}",
+        f"probe_order = {json.dumps([*(addresses[name] for name in probed), *others])}",
         "[kernel]", *(f"{key} = {major}" for key, major in _majors(operations).items()),
     )  # fmt: skip
     path = folder / f"{machine}.toml"
@@ -100,8 +104,22 @@ def with_memdevs(machine: str, memdevs: Mapping[str, str], operations: Sequence[
     return str(path)
 
 
+def _endpoints(operations: Sequence[Recorded]) -> dict[int, str]:
+    """Which memory device is at an endpoint of a number, as the session shows first: the number -> memN."""
+    found: dict[int, str] = {}
+    for operation in operations:
+        link = _ENDPOINT.fullmatch(operation.get("path", ""))
+        if link is not None and "target" in operation:
+            found.setdefault(int(link[1]), operation["target"].rpartition("/")[2])
+        for number, name in _LISTED_ENDPOINT.findall(str(operation.get("stdout", ""))):
+            found.setdefault(int(number), name)
+        for name, number in _MAPPED_DECODER.findall(str(operation.get("stdout", ""))):
+            found.setdefault(int(number), name)
+    return found
+
+
 def _majors(operations: Sequence[Recorded]) -> dict[str, str]:
-    """The dynamic majors that uevents of the session show."""
+    """The dynamic majors that uevents of the session show, or else its reads of `dev`."""
     found: dict[str, str] = {}
     for operation in operations:
         for event in operation.get("uevents", ()):
@@ -109,9 +127,18 @@ def _majors(operations: Sequence[Recorded]) -> dict[str, str]:
             if "MAJOR" in values:
                 key = "cxl_major" if values.get("DEVNAME", "").startswith("cxl/") else "dax_major"
                 found.setdefault(key, values["MAJOR"])
+    for operation in operations:
+        device = _DEV.fullmatch(operation.get("path", ""))
+        numbers = _NUMBERS.fullmatch(str(operation.get("data", "")))
+        if operation["op"] == "read" and device and numbers:
+            found.setdefault("dax_major" if device["dax"] else "cxl_major", numbers[1])
     return found
 
 
+_DEV = re.compile(r".*/(?:mem\d+|(?P<dax>dax)\d+\.\d+)/dev")
+_NUMBERS = re.compile(r"(\d+):\d+\n")
+_LISTED_ENDPOINT = re.compile(r'"endpoint":"endpoint(\d+)",\s*"host":"(mem\d+)"')
+_MAPPED_DECODER = re.compile(r'"memdev":"(mem\d+)",\s*"decoder":"decoder(\d+)\.\d+"')
 _ENDPOINT = re.compile(r".*/endpoint(\d+)/uport")
 _MEMDEV_BOUND = re.compile(r"bind@/devices/pci.*/(mem\d+)")
 

@@ -6,11 +6,13 @@ same functions. Anything that no entry changes is compared as it is.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fakesysfs.kernel.cxl.acpi import WAKEUP_NUMBER
 from fakesysfs.replay.daxctl_versions import Version, version_of
 from fakesysfs.replay.recording import Value
 
@@ -184,6 +186,23 @@ def _module_chatter(text: str, context: Context) -> str:
     return "" if context.module_command else text
 
 
+_SHELL_MESSAGES = tuple(
+    (re.compile(pattern, re.MULTILINE), replacement)
+    for pattern, replacement in (
+        (r"^\S*sh: (?:line )?(?:\d+: )?(?:echo: |printf: ){0,2}(?:write error|I/O error)\b", "sh: write error"),
+        (r"^\S*sh: (?:line )?(?:\d+: )?(?:can't create |can't open |cannot create )?(/[^\n]*): ", r"sh: \1: "),
+        (r"^(cat|ls): (?:can't open |cannot access )?[^\n]*: (?=[^:\n]*$)", r"\1: <file>: "),
+        (r": (?:nonexistent directory|no such file|Directory nonexistent)$", ": No such file or directory"),
+    )
+)
+
+
+def _shell_messages(text: str, _context: Context) -> str:
+    for pattern, replacement in _SHELL_MESSAGES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
 def _without_managed(text: str, _context: Context) -> str:
     return _ZONE_AT_BOOT.sub(r"\1", text)
 
@@ -274,6 +293,12 @@ NORMALISATIONS = (
         _without_managed_pages,
     ),
     Normalisation(
+        "shell",
+        "stderr",
+        "busybox, dash and bash, and their ls and cat, say the same in other words",
+        _shell_messages,
+    ),
+    Normalisation(
         "modules' messages",
         "stderr",
         "modprobe's own messages, and those about modules outside the model",
@@ -337,6 +362,20 @@ def depends_on_an_option(path: str) -> bool:
     return not _OPTIONAL_NAMES.isdisjoint(path.split("/"))
 
 
+def with_wakeup_number(value: Value) -> Value:
+    """What was recorded, with the model's number of a wakeup source: it says how many others came before."""
+    if isinstance(value, str):
+        return _WAKEUP.sub(f"wakeup{WAKEUP_NUMBER}", value)
+    if isinstance(value, list):
+        return [with_wakeup_number(item) for item in value]
+    if isinstance(value, dict):
+        return {with_wakeup_number(key): with_wakeup_number(item) for key, item in value.items()}
+    return value
+
+
+_WAKEUP = re.compile(r"\bwakeup\d+\b")
+
+
 STATUS_NOT_COMPARED = re.compile(r"(^|[;&|] *)dmesg \| grep [^|;]*$")
 """The exit status of such a command line says whether a word is in the guest's log since boot.
 
@@ -354,6 +393,32 @@ OUTPUT_NOT_COMPARED = {
 
 Of a line of several commands the output of the others is compared, and the exit status of the line.
 """
+
+
+MAILBOX_KEYS = frozenset({"health", "alert_config", "partition_info", "firmware", "media_errors"})
+"""Keys of `cxl list` whose values a memory device tells through ioctls on /dev/cxl/memN, or through a tracer."""
+
+_NO_MAILBOX = re.compile(
+    r"libcxl: (?:do_cmd: failed to open /dev/cxl/|alloc_do_query: |cxl_cmd_new_generic: ).*"
+    r"|tracefs_instance_create\(\) failed"
+)
+
+
+def without_mailbox(stdout: str, stderr: str) -> tuple[object, str]:
+    """The output of cxl without what needs such an ioctl, and without its complaints that it cannot be had."""
+    complaints = "".join(
+        line for line in stderr.splitlines(keepends=True) if not _NO_MAILBOX.fullmatch(line.rstrip("\n"))
+    )
+    try:
+        return _without_keys(json.loads(stdout)), complaints
+    except ValueError:
+        return stdout, complaints
+
+
+def _without_keys(value: Value) -> Value:
+    if isinstance(value, dict):
+        return {key: _without_keys(item) for key, item in value.items() if key not in MAILBOX_KEYS}
+    return [_without_keys(item) for item in value] if isinstance(value, list) else value
 
 
 PATHS_NOT_COMPARED = re.compile(r"/sys/(?:bus|class)/nd\b")

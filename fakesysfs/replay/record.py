@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +160,11 @@ _WORDS: dict[str, tuple[int, ...]] = {
 class Recorder:
     """Acts out operations on a target, and notes the answers."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, fixed: Collection[str] = ()) -> None:
+        """`fixed`: names of files that `changes` leaves out, because they never change."""
         self.target = target
         self._blocks: probes.BlockTable = {}
-        self._changes = ChangedFiles(target)
+        self._changes = ChangedFiles(target, fixed)
         self._processes: dict[int, Process] = {}
         self._acts: dict[str, Callable[[Operation], dict[str, Any]]] = {
             "write": self._write, "read": self._read, "stat": self._stat,
@@ -177,8 +178,11 @@ class Recorder:
             "async_start": self._start, "async_poll": self._poll, "async_signal": self._signal, "async_end": self._end,
         }  # fmt: skip
 
-    def record(self, operations: Sequence[Operation]) -> Iterator[Operation]:
-        """Each operation with its answers, numbered. Raises NotSupportedError for one that cannot be recorded."""
+    def record(self, operations: Iterable[Operation]) -> Iterator[Operation]:
+        """Each operation with its answers, numbered. It is taken once the one before has its answer.
+
+        Raises NotSupportedError for one that cannot be recorded.
+        """
         self.target.drain()
         for number, operation in enumerate(self._expanded(operations), 1):
             kind = operation["op"]
@@ -191,7 +195,7 @@ class Recorder:
                 raise NotSupportedError(f"operation {number}: {kind} cannot be recorded")
             yield {"op": kind, "i": number, **asked, **act(operation)}
 
-    def _expanded(self, operations: Sequence[Operation]) -> Iterator[Operation]:
+    def _expanded(self, operations: Iterable[Operation]) -> Iterator[Operation]:
         for operation in operations:
             if operation["op"] == "changes":
                 yield from self._changes.operations()
@@ -325,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             target = kernel_target.KernelTarget(booted.agent)
             first = header(arguments.script.stem, booted, target)
             lines = [first, *Recorder(target).record(operations)]
-            first |= _memdevs(target)
+            first |= memdevs(target)
     except (LabError, NotSupportedError, NotRunError, BlockedError) as error:
         return _failed(str(error), 1)
     out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -351,8 +355,8 @@ def header(name: str, booted: guest.Booted, target: Target) -> Operation:
     }  # fmt: skip
 
 
-def _memdevs(target: Target) -> dict[str, Any]:
-    """Which PCI device became which CXL memory device: the kernel probes them in any order."""
+def memdevs(target: Target) -> dict[str, Any]:
+    """Which PCI device became which CXL memory device, for a header: the kernel probes them in any order."""
     names = [name for name in target.listed(CXL_DEVICES) or () if re.fullmatch(r"mem\d+", name)]
     links = {name: target.readlink(f"{CXL_DEVICES}/{name}") for name in names}
     return {MEMDEVS: {name: f"/sys/{link.removeprefix('../../../')}" for name, link in links.items()}} if links else {}

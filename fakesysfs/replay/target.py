@@ -276,6 +276,14 @@ class Target(ABC):
                 found.append(error)
         return found
 
+    def readlinks(self, paths: Sequence[str]) -> list[str]:
+        """`readlink` of each path, which is a link."""
+        return [self.readlink(path) for path in paths]
+
+    def stats(self, paths: Sequence[str]) -> list[FileStatus]:
+        """`stat` of each path, which is there."""
+        return [self.stat(path) for path in paths]
+
     def read_results(self, paths: Sequence[str], size: int = 65536) -> list[tuple[str, bytes | str]]:
         """`read_result` of each path."""
         return [self.read_result(path, size) for path in paths]

@@ -5,7 +5,9 @@ drivers/cxl/core/{port,region,memdev,region_dax}.c. Recorded: sessions of the fo
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fakesysfs.kernel.acpi import AcpiDevice
@@ -42,6 +44,7 @@ from fakesysfs.kernfs.declare import (
     Links,
     Subdirectories,
 )
+from fakesysfs.ops.errors import KernelError
 from fakesysfs.sysfs.common import POWER, bus_devices, bus_entries, subsystem, uevent
 from fakesysfs.sysfs.dax import DAX_REGION, DRIVER_LINK, device_path
 from fakesysfs.sysfs.debugfs import PATH as DEBUGFS
@@ -115,19 +118,25 @@ _PORT: tuple[Entry[CxlPort], ...] = (
 )
 
 
+_LATENCY, _BANDWIDTH = 10000, 1000
+"""Units of the table: picoseconds, MB/s."""
+_DSLBIS = ((1, _LATENCY, 15), (2, _LATENCY, 25), (4, _BANDWIDTH, 16), (5, _BANDWIDTH, 16))
+"""Of all memory: (kind, unit, value) of read and write latency, read and write bandwidth, as QEMU's devices say."""
+
+
 def cdat(port: CxlPort) -> bytes:
-    """The table of coherent device attributes: an endpoint's has the partitions of its memory device."""
+    """The table of coherent device attributes: an endpoint's has its device's partitions and their speed."""
     memdev = port.memdev
-    partitions = memdev.partitions if isinstance(memdev, CxlMemdev) else []
     entries = b""
-    for handle, partition in enumerate(partitions):
-        flags = 4 if partition.mode == "pmem" else 0
-        entries += bytes([0, 0]) + (24).to_bytes(2, "little") + bytes([handle, flags, 0, 0])
-        entries += partition.start.to_bytes(8, "little") + partition.size.to_bytes(8, "little")
-    header = (16 + len(entries)).to_bytes(4, "little") + bytes([1])
-    rest = bytes(10)
-    checksum = -(sum(header) + sum(rest) + sum(entries)) & 0xFF
-    return header + bytes([checksum]) + rest + entries
+    for handle, partition in enumerate(memdev.partitions if isinstance(memdev, CxlMemdev) else ()):
+        is_pmem = partition.mode == "pmem"
+        entries += struct.pack("<BxHBBxxQQ", 0, 24, handle, 4 * is_pmem, partition.start, partition.size)
+        for kind, unit, value in _DSLBIS:
+            entries += struct.pack("<BxHBBBxQHHHxx", 1, 24, handle, 0, kind, unit, value, 0, 0)
+        entries += struct.pack("<BxHBBxxQQ", 4, 24, handle, 2 if is_pmem else 1, 0, partition.size)
+    header = struct.pack("<IBB6xI", 16 + len(entries), 2, 0, 0)
+    checksum = -sum(header + entries) & 0xFF
+    return header[:5] + bytes([checksum]) + header[6:] + entries
 
 
 _CDAT: Attribute[CxlPort] = RO(
@@ -355,11 +364,11 @@ CXL_MEMDEV = DirectoryKind[CxlMemdev](
         Group(
             name="security",
             entries=(
-                RO("state", lambda _memdev: "disabled", "Whether a passphrase protects the memory."),
+                RO("state", lambda memdev: memdev.security_state, "disabled, or sanitize while it erases itself."),
                 WO(
                     "sanitize",
                     lambda memdev, buffer: memdev.security_sanitize_store(buffer),
-                    "1 erases the memory; EBUSY while a decoder is committed.",
+                    "1 erases the memory; EBUSY while a decoder is committed or cxl_mem is not bound.",
                 ),
             ),
             doc="Protection and erasing of the memory.",
@@ -559,12 +568,20 @@ def wakeup_links(kernel: Kernel) -> dict[str, tuple[Kobject, str]]:
     return {} if wakeup is None else {wakeup.name: (wakeup, device_path(wakeup))}
 
 
+FIRMWARE_CLASS: tuple[Entry[Kernel], ...] = (
+    Links(of=firmware_links, doc="What takes new firmware."),
+    RW("timeout", lambda _: 60, _no_store, "Seconds until a request for firmware is given up; here without effect."),
+)
+
+
 # debugfs ----------------------------------------------------------------------------------------------------------
 
 
 def _raw_allow_all_store(kernel: Kernel, buffer: bytes) -> None:
+    """debugfs_write_file_bool takes other words, too, and leaves the setting as it is."""
     assert kernel.cxl is not None
-    kernel.cxl.raw_allow_all = kstrtobool(buffer, "debugfs_write_file_bool")
+    with suppress(KernelError):
+        kernel.cxl.raw_allow_all = kstrtobool(buffer, "kstrtobool_from_user")
 
 
 def _raw_allow_all_show(kernel: Kernel) -> str:
@@ -580,16 +597,16 @@ DEBUGFS_ENTRIES: tuple[Entry[Kernel], ...] = (
 )
 
 
-def _poison(name: str, doc: str) -> Attribute[CxlDebugfsDir]:
-    return WO(name, lambda directory, buffer: directory.poison_store(buffer), doc)
+def _poison(action: str, doc: str) -> Attribute[CxlDebugfsDir]:
+    return WO(f"{action}_poison", lambda directory, buffer: directory.poison_store(buffer, action), doc)
 
 
 CXL_DEBUGFS = DirectoryKind[CxlDebugfsDir](
     "cxl directory in debugfs",
     lambda directory: f"{DEBUGFS}/cxl/{directory.name}",
     (
-        _poison("inject_poison", "An address: poisons it, without effect here."),
-        _poison("clear_poison", "An address: clears its poison."),
+        _poison("inject", "An address: poisons it, without effect here."),
+        _poison("clear", "An address: clears its poison."),
         RO(
             "dpamem",
             lambda directory: directory.dpamem,

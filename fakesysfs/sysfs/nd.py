@@ -11,10 +11,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
+from fakesysfs.kernel.cxl.pmem import CxlNvdimmBridge, Nvdimm
 from fakesysfs.kernel.dax.pmem import NdDevice, PmemMedia
-from fakesysfs.kernfs.declare import RO, RW, DirectoryKind, Subdirectories
+from fakesysfs.kernfs.declare import RO, RW, DirectoryKind, Group, Subdirectories
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.sysfs.common import POWER, always_0, subsystem, uevent
+from fakesysfs.sysfs.common import always_0, subsystem, uevent
 from fakesysfs.sysfs.dax import DAX_REGION, DRIVER_LINK, device_path
 
 _REGION, _NAMESPACE, _DAX, _BUS = "nd_pmem", "nd_namespace_io", "nd_dax", "nd_bus"
@@ -28,6 +29,11 @@ def _media(device: NdDevice) -> PmemMedia:
 def _refuse(device: NdDevice, _buffer: bytes) -> None:
     """The `store` of what can be written while the device is not in use; here it always is."""
     raise KernelError(errno.EBUSY, f"{device.name} is in use", "nd_pfn_store")
+
+
+def _refuse_security(nvdimm: Nvdimm, _buffer: bytes) -> None:
+    """The `store` of `security`: no command of it is known here."""
+    raise KernelError(errno.EINVAL, f"{nvdimm.name} takes no command here", "security_store")
 
 
 def _is(*devtypes: str) -> Callable[[NdDevice], bool]:
@@ -49,6 +55,10 @@ def _mode_show(device: NdDevice) -> str:
 def _holder_show(device: NdDevice) -> str:
     assert device.parent is not None
     return next((child.name for child in device.parent.children.values() if getattr(child, "devtype", "") == _DAX), "")
+
+
+def _provider_show(device: NdDevice) -> str:
+    return "CXL" if isinstance(device.parent, CxlNvdimmBridge) else "e820"
 
 
 _ON_BUS, _ON_REGION, _ON_NAMESPACE, _ON_DAX = _is(_BUS), _is(_REGION), _is(_NAMESPACE), _is(_DAX)
@@ -92,14 +102,43 @@ ND_DEVICE = DirectoryKind[NdDevice](
         ),
         RO("supported_alignments", lambda _: "4096 2097152 1073741824 ", "Values for `align`.", visible=_ON_DAX),
         RW("uuid", lambda device: _media(device).uuid, _refuse, "Name of what is on the namespace.", visible=_ON_DAX),
-        RO("provider", lambda _: "e820", "Who offers the bus.", visible=_ON_BUS),
+        RO("provider", _provider_show, "Who offers the bus: e820 or CXL.", visible=_ON_BUS),
         RO("commands", lambda _: "", "Commands of the bus: none.", visible=_ON_BUS),
         RO("wait_probe", lambda _: 1, "Reads when all devices were probed.", visible=_ON_BUS),
+        Group(name="firmware", entries=(), visible=_ON_BUS, doc="Update of the firmware of DIMMs: not this way."),
         uevent(lambda device: device.devpath, "nd", lambda device: device.uevent_environment()),
         subsystem("nd"),
         DRIVER_LINK,
-        POWER,
         DAX_REGION,
         Subdirectories(of=lambda device: device.children, doc="Devices below."),
+    ),
+)
+
+
+NVDIMM = DirectoryKind[Nvdimm](
+    "nvdimm",
+    device_path,
+    (
+        RO("available_slots", lambda nvdimm: nvdimm.available_slots, "How many labels can be added."),
+        RO("commands", lambda _: "get_size get_data set_data ", "Commands for its labels."),
+        RO("dev", lambda nvdimm: f"{nvdimm.major}:{nvdimm.number}", "Major and minor number of /dev/nmemN."),
+        RO("devtype", lambda nvdimm: nvdimm.devtype, "Type of the device on the nd bus."),
+        RO("flags", lambda _: "label ", "label: it has labels."),
+        RO("frozen", always_0, "1: its protection cannot be changed."),
+        RO("modalias", lambda nvdimm: nvdimm.modalias, "What modules are matched by."),
+        RW("security", lambda _: "disabled", _refuse_security, "Whether a passphrase protects the memory."),
+        RO("state", lambda _: "idle", "idle, or active while a region uses it."),
+        Group(
+            name="cxl",
+            entries=(
+                RO("id", lambda nvdimm: nvdimm.memdev.setup.serial, "Serial number of the memory device."),
+                RO("provider", lambda nvdimm: nvdimm.pmem.name, "The device pmemN."),
+            ),
+            doc="What CXL says of it.",
+        ),
+        Group(name="firmware", entries=(), doc="Update of the firmware: not this way."),
+        uevent(lambda nvdimm: nvdimm.devpath, "nd", lambda nvdimm: nvdimm.uevent_environment()),
+        subsystem("nd"),
+        DRIVER_LINK,
     ),
 )

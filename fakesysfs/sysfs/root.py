@@ -7,6 +7,7 @@ from typing import Any
 
 from fakesysfs.kernel.cpu import Cpu
 from fakesysfs.kernel.cxl.core.port import CxlBus
+from fakesysfs.kernel.cxl.pmem import Nvdimm
 from fakesysfs.kernel.dax.bus import DaxBus, DaxMapping, DaxRegion, DevDax
 from fakesysfs.kernel.dax.kmem import DaxKmemData
 from fakesysfs.kernel.dax.pmem import NdDevice, NvdimmBus
@@ -34,6 +35,7 @@ KINDS: Mapping[type, DirectoryKind[Any]] = {
     PlatformDevice: dax.PLATFORM_DEVICE,
     CxlDevice: dax.CXL_DEVICE,
     NdDevice: nd.ND_DEVICE,
+    Nvdimm: nd.NVDIMM,
     Bus: dax.BUS,
     CxlBus: cxl.CXL_BUS,
     DaxBus: dax.BUS,
@@ -73,7 +75,7 @@ def declare(tables: StaticTables[Kernel], *, memory_hotplug: bool, numa_migratio
         declare(f"/sys/bus/{name}", entries)
     declare("/sys/bus", (Subdirectories(of=lambda kernel: kernel.buses),))
     if has_cxl:
-        declare("/sys/class/firmware", (Links(of=cxl.firmware_links, doc="What takes new firmware."),))
+        declare("/sys/class/firmware", cxl.FIRMWARE_CLASS)
         declare("/sys/class/wakeup", (Links(of=cxl.wakeup_links, doc="What counts wake-ups."),))
     declare("/sys/class")
     declare("/sys/dev/block")

@@ -21,13 +21,17 @@ from fakesysfs.lab import images
 from fakesysfs.lab.archive import LabError, say
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.lab.machines import GUESTS
+from fakesysfs.replay import record
 from fakesysfs.replay.isolated import Child
-from tests.differential import compare
+from tests.differential import compare, draw_cxl
 from tests.differential.compare import Compared, DeadError, acts
 from tests.differential.draw import Drawer, Step, script
+from tests.differential.draw_cxl import CxlDrawer
 
 STEPS = 150
 """Operations of one sequence, at least. Each starts from the state after boot."""
+CXL_STEPS = 500
+"""The same of a guest with CXL devices, which boots each time."""
 ATTEMPTS = 40
 """How often a difference is tried again to find its shortest sequence."""
 
@@ -74,7 +78,7 @@ def differential(arguments: argparse.Namespace, image: KernelImage) -> Tally:
         steps = drawing.result()
         drawing = _drawing(seed + 1, arguments, image)
         try:
-            lines, blocked = compare.answers(steps, f"seed-{seed}", arguments.machine, image)
+            answers = compare.answers(steps, f"seed-{seed}", arguments.machine, image)
         except DeadError as error:
             tally.dead += 1
             _keep(arguments.output, f"{image.series}-seed-{seed}-dead.script", script(steps))
@@ -83,7 +87,7 @@ def differential(arguments: argparse.Namespace, image: KernelImage) -> Tally:
             operations += acts(steps)
             if comparing is not None:
                 _count(*comparing, arguments, image, tally)
-            comparing = seed, Child(partial(compare.compared, steps, lines, blocked))
+            comparing = seed, Child(partial(compare.compared, steps, answers))
         seed += 1
     drawing.kill()
     if comparing is not None:
@@ -122,12 +126,14 @@ def note(path: Path, image: KernelImage, guest: str, seeds: tuple[int, int], tal
 
 def _drawing(seed: int, arguments: argparse.Namespace, image: KernelImage) -> Child[list[Step]]:
     """A process that draws the sequence of a seed."""
-    return Child(partial(drawn, seed, f"{image.series}-distribution", arguments.machine))
+    return Child(partial(drawn, seed, record.profile(GUESTS[arguments.machine], image), arguments.machine))
 
 
 def drawn(seed: int, profile: str, guest: str) -> list[Step]:
     """The sequence of a seed."""
     chance = random.Random(seed)  # noqa: S311  the seed is printed: a run can be repeated
+    if guest in draw_cxl.GUESTS:
+        return list(CxlDrawer(chance, profile, guest).steps(CXL_STEPS))
     return list(Drawer(chance, profile, guest).steps(STEPS))
 
 

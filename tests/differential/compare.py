@@ -6,23 +6,29 @@ recording at once.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fakesysfs.lab import guest
+from fakesysfs.lab.agent import Agent, Result, call
 from fakesysfs.lab.archive import LabError
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.lab.machines import GUESTS
 from fakesysfs.replay import record
-from fakesysfs.replay.kernel_target import KernelTarget
-from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
+from fakesysfs.replay.changed_files import FIXED
+from fakesysfs.replay.kernel_target import PATIENCE_SECONDS, KernelTarget
+from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel, with_memdevs
 from fakesysfs.replay.player import describe, replay
-from fakesysfs.replay.recording import Operation, Session
+from fakesysfs.replay.recording import MEMDEVS, Operation, Session
 from fakesysfs.replay.report import Kind, Line, Report, Verdict
-from fakesysfs.replay.target import BlockedError
+from fakesysfs.replay.target import BlockedError, Target
+from tests.differential import draw_cxl
 from tests.differential.draw import Step, line
+from tests.differential.draw_cxl import Renaming, names_by_address
 
 
 class DeadError(Exception):
@@ -30,13 +36,29 @@ class DeadError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """A sequence that ran on the kernel."""
+
+    lines: list[Operation]
+    """The recording, with its header."""
+    starts: Sequence[int]
+    """The number of the first line of each step: a line `changes` becomes many."""
+    blocked: tuple[Operation, str] | None = None
+    """The last operation, if it did not return, and what it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
     """A sequence that ran on both."""
 
     steps: Sequence[Step]
-    lines: list[Operation]
-    """The recording, with its header."""
+    answers: Answers
     report: Report
+
+    @property
+    def lines(self) -> list[Operation]:
+        """The recording, with its header."""
+        return self.answers.lines
 
     @property
     def acts(self) -> int:
@@ -57,20 +79,27 @@ class Compared:
     def until_first(self) -> Sequence[Step]:
         """The operations up to that of the first difference, and of the probes only the one that showed it."""
         first = self.first
-        number = int(first.place.removeprefix("i=")) if first is not None and first.place.startswith("i=") else 0
-        ends = 0
-        for index, step in enumerate(self.steps, 1):
-            ends += len(step.operations)
-            if number <= ends:
-                at = number - (ends - len(step.probes))
-                probes = step.probes[at - 1 : at] if at > 0 else ()
-                return [*(Step(before.acts) for before in self.steps[: index - 1]), Step(step.acts, probes)]
-        return self.steps
+        if first is None or not first.place.startswith("i="):
+            return self.steps
+        number = int(first.place.removeprefix("i="))
+        index = sum(start <= number for start in self.answers.starts) - 1
+        step = self.steps[index]
+        at = number - self.answers.starts[index] - len(step.acts)
+        if at < 0:
+            probes: tuple[Operation, ...] = ()
+        elif CHANGES in step.probes:
+            probes = step.probes
+        else:
+            probes = step.probes[at : at + 1]
+        return [*(Step(before.acts) for before in self.steps[:index]), Step(step.acts, probes)]
+
+
+CHANGES: Operation = {"op": "changes"}
 
 
 def acts(steps: Sequence[Step]) -> int:
-    """How many operations a sequence has. The last step only compares."""
-    return sum(len(step.acts) for step in steps[:-1])
+    """How many operations a sequence has. The last step only compares; `collect` only waits."""
+    return sum(act["op"] != "collect" for step in steps[:-1] for act in step.acts)
 
 
 def signature(line: Line) -> str:
@@ -81,53 +110,120 @@ def signature(line: Line) -> str:
 
 def run(steps: Sequence[Step], name: str, variant: str, image: KernelImage) -> Compared:
     """Run a sequence on both. Raises LabError if the guest does not start, DeadError if it dies."""
-    return compared(steps, *answers(steps, name, variant, image))
+    return compared(steps, answers(steps, name, variant, image))
 
 
-def answers(steps: Sequence[Step], name: str, variant: str, image: KernelImage) -> tuple[list[Operation], str | None]:
-    """Run a sequence on the kernel: the recording, and what its last operation waits for, or None.
-
-    Raises LabError if the guest does not start, DeadError if it dies.
-    """
-    operations = [operation for step in steps for operation in step.operations]
-    lines: list[Operation] = []
-    blocked = None
+def answers(steps: Sequence[Step], name: str, variant: str, image: KernelImage) -> Answers:
+    """Run a sequence on the kernel. Raises LabError if the guest does not start, DeadError if it dies."""
     with guest.boot(GUESTS[variant], image) as booted:
+        acting = Acting(steps, variant)
         try:
-            target = KernelTarget(booted.agent)
-            lines.append(record.header(name, booted, target))
-            lines.extend(record.Recorder(target).record(operations))
+            target = SettledTarget(booted.agent, image) if variant in draw_cxl.GUESTS else KernelTarget(booted.agent)
+            acting.act(target, record.header(name, booted, target))
         except BlockedError as error:
-            blocked = str(error)
+            return Answers(acting.lines, acting.starts, (acting.last, str(error)))
         except LabError as error:
-            at = line(operations[max(0, len(lines) - 1)])
-            raise DeadError(f"{at[:200]}: {error}; {booted.console[-2000:]}") from error
-    return lines, blocked
+            raise DeadError(f"{line(acting.last)[:200]}: {error}; {booted.console[-2000:]}") from error
+    return Answers(acting.lines, acting.starts)
 
 
-def compared(steps: Sequence[Step], lines: list[Operation], blocked: str | None) -> Compared:
+class Acting:
+    """A sequence, while a machine answers it."""
+
+    def __init__(self, steps: Sequence[Step], variant: str) -> None:
+        self._steps = steps
+        self._variant = variant
+        self.lines: list[Operation] = []
+        """The recording so far, with its header."""
+        self.starts: list[int] = []
+        """The number of the first line of each step so far."""
+        self.last: Operation = {"op": "note", "text": "the start of the guest"}
+        """The operation that was asked for last."""
+
+    def act(self, target: Target, header: Operation) -> None:
+        """Have `target` answer. What it has answered when this raises is in `lines`."""
+        self.lines.append(header)
+        for recorded in record.Recorder(target, FIXED).record(self._operations(target)):
+            self.lines.append(recorded)
+
+    def _operations(self, target: Target) -> Iterator[Operation]:
+        """The first step of a sequence of CXL loads the modules. From then on the devices have their numbers."""
+        renaming: Renaming | None = None
+        for step in self._steps:
+            self.starts.append(len(self.lines))
+            for operation in step.operations:
+                self.last = operation if renaming is None else renaming.operation(operation)
+                yield self.last
+            if renaming is None and self._variant in draw_cxl.GUESTS:
+                self.lines[0] |= record.memdevs(target)
+                renaming = Renaming(_drawn_names(self._variant), names_by_address(target))
+
+
+def _drawn_names(variant: str) -> dict[str, str]:
+    """The names of the devices of the machine on which sequences are drawn."""
+    target = ModelTarget(boot(machine_and_kernel("7.3-cxl", variant)))
+    try:
+        target.sh(draw_cxl.LOAD_ALL, None)
+        target.await_quiet()
+        return names_by_address(target)
+    finally:
+        target.end()
+
+
+class SettledTarget(KernelTarget):
+    """A guest that waits for the kernel's work in the background, not for some seconds without a uevent."""
+
+    def __init__(self, agent: Agent, image: KernelImage) -> None:
+        super().__init__(agent)
+        self._module = f"/lib/modules/{image.release}/kernel/lib/notifier-error-inject.ko"
+
+    def await_quiet(self) -> None:
+        """See Target.
+
+        The file flush waits for the work queue of the CXL bus, the load of any module for all asynchronous probes.
+        """
+        calls = [
+            call("open", self._module, os.O_RDONLY),
+            call("finit_module", Result(0), "", 0),
+            call("close", Result(0)),
+            call("delete_module", "notifier_error_inject", 0),
+        ]
+        self.write_file(_FLUSH, b"1", os.O_WRONLY)
+        self.agent.run(calls, PATIENCE_SECONDS)
+        self.write_file(_FLUSH, b"1", os.O_WRONLY)
+        self._receive()
+
+
+_FLUSH = "/sys/bus/cxl/flush"
+
+
+def compared(steps: Sequence[Step], found: Answers) -> Compared:
     """Run a sequence on the model too.
 
     A system call that does not return on the kernel is a difference: on the model it has not waited.
     """
-    report = replayed(lines)
-    if blocked is not None:
-        add_blocked(report, lines, [operation for step in steps for operation in step.operations], blocked)
-    return Compared(steps, lines, report)
+    report = replayed(found.lines)
+    if found.blocked is not None:
+        add_blocked(report, len(found.lines), *found.blocked)
+    return Compared(steps, found, report)
 
 
-def add_blocked(report: Report, lines: Sequence[Operation], operations: Sequence[Operation], reason: str) -> None:
-    """Add the operation after those of the recording `lines`, which does not return on the kernel, as a difference."""
-    number = len(lines)  # of the operations, from 1 on: the first line is the header
-    report.add(f"i={number}", describe(operations[number - 1]), Verdict(Kind.MISMATCH, "blocks", (reason,)))
+def add_blocked(report: Report, number: int, operation: Operation, reason: str) -> None:
+    """Add the operation of a number, which does not return on the kernel, as a difference."""
+    report.add(f"i={number}", describe(operation), Verdict(Kind.MISMATCH, "blocks", (reason,)))
 
 
 def replayed(lines: list[Operation]) -> Report:
     """The replay of a recording on the model."""
-    session = Session(Path("differential"), lines[0], lines[1:])
-    target = ModelTarget(boot(machine_and_kernel(lines[0]["profile"], lines[0]["variant"])))
+    header, *operations = lines
+    fake = machine_and_kernel(header["profile"], header["variant"])
+    with tempfile.TemporaryDirectory(prefix="fakesysfs-differential.") as folder:
+        if MEMDEVS in header:
+            machine = with_memdevs(fake.machine, header[MEMDEVS], operations, Path(folder))
+            fake = fake._replace(machine=machine)
+        target = ModelTarget(boot(fake))
     try:
-        return replay(session, target, None)
+        return replay(Session(Path("differential"), header, operations), target, None)
     finally:
         target.end()
 

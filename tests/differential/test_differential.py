@@ -12,17 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from fakesysfs.kernel.cxl.core.region import CxlRegion
 from fakesysfs.lab import images
 from fakesysfs.lab.images import KernelImage
 from fakesysfs.replay import record
-from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel
+from fakesysfs.replay.model_target import ModelTarget, boot, machine_and_kernel, with_memdevs
 from fakesysfs.replay.record import written
 from fakesysfs.replay.recording import Operation
+from fakesysfs.replay.target import Target
 from tests.differential import __main__ as command
-from tests.differential import compare, draw
+from tests.differential import compare, draw, draw_cxl
 from tests.differential.__main__ import Tally
-from tests.differential.compare import Compared
+from tests.differential.compare import Answers, Compared
 from tests.differential.draw import BLOCK_SIZE, MEMORY, OWN_LAYOUTS, Drawer, Step, script
+from tests.differential.draw_cxl import CxlDrawer
 from tests.real_kernels import unpacked_kernel
 
 VARIANT = "distribution"
@@ -34,10 +37,14 @@ def drawn(profile: str, seed: int, count: int = 8) -> list[Step]:
 
 def recorded(steps: Sequence[Step], acts_as: str, claims: str, variant: str = VARIANT) -> Compared:
     """A sequence that a model of one kernel answers, in the place of a real kernel, and its replay."""
-    operations = [operation for step in steps for operation in step.operations]
-    header = {"op": "header", "profile": claims, "name": "drawn", "variant": variant}
-    lines = [header, *record.Recorder(ModelTarget(boot(machine_and_kernel(acts_as, variant)))).record(operations)]
-    return Compared(steps, lines, compare.replayed(lines))
+    return answered(steps, ModelTarget(boot(machine_and_kernel(acts_as, variant))), claims, variant)
+
+
+def answered(steps: Sequence[Step], target: Target, claims: str, variant: str) -> Compared:
+    """A sequence that a target answers, and its replay."""
+    acting = compare.Acting(steps, variant)
+    acting.act(target, {"op": "header", "profile": claims, "name": "drawn", "variant": variant})
+    return compare.compared(steps, Answers(acting.lines, acting.starts))
 
 
 @pytest.mark.parametrize("profile", ["7.2-distribution", "7.3-distribution"])
@@ -128,9 +135,8 @@ def test_a_call_that_does_not_return_on_the_kernel_is_a_difference() -> None:
     """It is neither left out nor a guest that died."""
     steps = [Step((written(f"{MEMORY}/memory{number}/state", b"offline"),)) for number in (81, 82, 83)]
     found = recorded(steps[:1], "7.3-distribution", "7.3-distribution")
-    operations = [operation for step in steps for operation in step.operations]
-    compare.add_blocked(found.report, found.lines, operations, "the write does not return within 20 seconds")
-    blocked = Compared(steps, found.lines, found.report)
+    answers = Answers(found.lines, [1, 2], (steps[1].acts[0], "the write does not return within 20 seconds"))
+    blocked = compare.compared(steps, answers)
     assert blocked.first is not None
     assert blocked.first.place == "i=2"
     assert blocked.first.what == f"write {MEMORY}/memory82/state 'offline'"
@@ -201,6 +207,65 @@ def test_figures_are_added_to_those_of_earlier_runs(tmp_path: Path) -> None:
         "kernel": "7.3", "build": "Debian 7.3~rc7-1~exp1 (7.3-amd64)", "guest": "distribution",
         "operations": 300, "agreed": 150, "differing": 1,
     }  # fmt: skip
+
+
+# CXL --------------------------------------------------------------------------------------------------------------
+
+
+def cxl_drawn(seed: int, guest: str, count: int = 30) -> list[Step]:
+    return list(CxlDrawer(random.Random(seed), "7.3-cxl", guest).steps(count))  # noqa: S311  a seed
+
+
+@pytest.mark.parametrize("guest", ["t1", "t5", "t6"])
+def test_a_script_of_cxl_is_what_was_drawn(guest: str) -> None:
+    steps = cxl_drawn(1, guest)
+    operations = [operation for step in steps for operation in step.operations]
+    assert list(record.parse(script(steps))) == operations
+    assert cxl_drawn(1, guest) == steps
+
+
+@pytest.mark.parametrize("guest", sorted(draw_cxl.GUESTS))
+def test_a_sequence_of_cxl_binds_regions_and_is_refused_too(guest: str) -> None:
+    drawer = CxlDrawer(random.Random(3), "7.3-cxl", guest)  # noqa: S311  a seed
+    bound: set[str] = set()
+    refused = 0
+    for step in drawer.steps(150):
+        bound |= {region.name for region in drawer.devices(CxlRegion) if region.driver is not None}
+        refused += not step.probes
+    assert bound
+    assert 150 * 0.2 < refused < 150 * 0.7
+
+
+def test_nothing_of_cxl_goes_online_in_a_kernel_zone() -> None:
+    """A reset of the decoders below such memory kills the kernel."""
+    words = [
+        act["data"].strip("\n\0 ")
+        for seed in range(6)
+        for step in cxl_drawn(seed, "t1", 150)
+        for act in step.acts
+        if act["op"] == "write" and act["path"].endswith(("/state", "/online", "/auto_online_blocks"))
+    ]
+    assert "online_movable" in words
+    assert not {"online", "online_kernel", "1"} & set(words)
+
+
+def test_devices_in_another_order_have_no_difference(tmp_path: Path) -> None:
+    """A guest numbers its memory devices and endpoints by chance: the sequence takes its names."""
+    fake = machine_and_kernel("7.3-cxl", "t3")
+    memdevs = {
+        "mem0": "/sys/devices/pci0000:de/0000:de:00.0/0000:df:00.0/mem0",
+        "mem1": "/sys/devices/pci0000:0c/0000:0c:00.0/0000:0d:00.0/mem1",
+    }
+    machine = with_memdevs(fake.machine, memdevs, [], tmp_path)
+    steps = cxl_drawn(2, "t3")
+    target = ModelTarget(boot(fake._replace(machine=machine)))
+    found = answered(steps, target, "7.3-cxl", "t3")
+    assert found.lines[0]["memdevs"] == memdevs
+    assert found.first is None, found.first
+    drawn_paths = [operation.get("path") for step in steps for operation in step.operations]
+    assert [line.get("path") for line in found.lines if line["op"] == "write"] != [
+        path for path in drawn_paths if path is not None
+    ]
 
 
 @pytest.fixture(params=images.SERIES)

@@ -228,3 +228,14 @@ def test_refusal_names_the_injection(face: Face) -> None:
     assert face.refusal("/sys/devices/system/memory/memory10/state", "offline\n") == "ENOMEM"
     assert "notifier-error-inject refuses MEM_GOING_OFFLINE of memory10" in face.read("/control/refused")
     assert face.read("/control/kmsg").endswith("Injecting error (-12) to MEM_GOING_OFFLINE\n")
+
+
+def test_a_boolean_of_debugfs_takes_any_word_and_keeps_its_value() -> None:
+    """debugfs_write_file_bool (cxl/mbox/raw_allow_all; the differential of guest t5 found it)."""
+    face = Face("oracle-t1", "7.3")
+    path = f"{DEBUG}/cxl/mbox/raw_allow_all"
+    seen = []
+    for word in ("x\n", "y\n", "\n", "2", "n\n"):
+        face.write(path, word)
+        seen.append(face.read(path).strip())
+    assert seen == ["N", "Y", "Y", "Y", "N"]

@@ -135,9 +135,9 @@ class CxlAcpi(PlatformDriver):
         self.kernel.changed("cxl_wakeup", device, wakeup.name)
 
     async def _remove_window(self, decoder: CxlRootDecoder) -> None:
-        for child in reversed(list(decoder.children.values())):
-            if isinstance(child, CxlRegion):
-                await self._regions.unregister_region(child)
+        regions = [child for child in decoder.children.values() if isinstance(child, CxlRegion)]
+        for region in sorted(regions, key=lambda region: region.id):  # kill_regions
+            await self._regions.unregister_region(region)
         await self._cxl_bus.remove(decoder)
         self._memregions.release(decoder.region_id)
         self._iomem.remove(decoder.resource)

@@ -114,6 +114,9 @@ async def add_dport(port: CxlPort, path: str, number: int, iomem: IomemResource)
             _map_registers(port, iomem)
             for position in range(1 if registers is None else DECODERS):
                 await add_decoder(CxlSwitchDecoder(port, position, None if registers is None else registers[position]))
+        for decoder in port.decoders:
+            if isinstance(decoder, CxlSwitchDecoder):
+                decoder.note_dport(number)
     return dport
 
 

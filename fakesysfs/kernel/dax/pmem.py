@@ -37,7 +37,7 @@ from fakesysfs.ops.errors import KernelError
 INFO_BLOCK_RESERVE = 8192
 """Bytes of the info block at the start of a namespace (SZ_8K, nd_pfn_init)."""
 
-ND_DEVICE_TYPES = {"nd_bus": 0, "nd_pmem": 2, "nd_namespace_io": 4, "nd_dax": 7}
+ND_DEVICE_TYPES = {"nd_bus": 0, "nvdimm": 1, "nd_pmem": 2, "nd_namespace_io": 4, "nd_dax": 7}
 """Numbers of the device types in a modalias (include/uapi/linux/ndctl.h)."""
 
 
@@ -136,6 +136,9 @@ class NvdimmDriver(NdDriver):
 
     name = "nvdimm"
     devtype = "nvdimm"
+
+    async def probe(self, device: Device) -> None:
+        """Take a DIMM; its labels are not read here (nvdimm_probe)."""
 
 
 class NdRegionDriver(NdDriver):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from fakesysfs.kernel.cxl.core.memdev import CxlMemdev
+from fakesysfs.kernel.cxl.core.memdev import SANITIZE_SECONDS, CxlMemdev
 from fakesysfs.kernel.cxl.core.port import CxlSwitchDecoder
 from fakesysfs.kernel.dax.bus import DevDax
 from fakesysfs.kernel.dax.kmem import Kmem
-from tests.cxl_model import ONE, PMEM, SWITCH, TWO_PORTS, Machine, device, machine, refused
+from tests.cxl_model import ONE, PMEM, QUARTER, SWITCH, TWO_PORTS, Machine, device, machine, refused
 from tests.model import drive
 
 DECODERS = [f"decoder2.{number}" for number in range(4)]
@@ -50,6 +50,76 @@ def test_a_region_becomes_a_dax_device_in_the_background() -> None:
     assert events[-2:] == ["bind dax0.0", "bind dax_region0"]
     assert found.kernel.dax_bus.devices["dax0.0"].devpath == f"{region.devpath}/dax_region0/dax0.0"
     assert found.iomem()[-3:] == ["  region0", "    dax0.0", "      System RAM (kmem)"]
+
+
+def test_flush_takes_a_1_and_no_other_word_for_true() -> None:
+    found = machine()
+    bus = found.kernel.cxl_bus
+    for word in (b"1", b"1\n"):
+        drive(bus.flush_store(word))
+    for word in (b"on\n", b"y", b"11", b"0", b"\n", b""):
+        assert refused(lambda word=word: drive(bus.flush_store(word))) == "EINVAL"  # type: ignore[misc]
+
+
+def test_while_a_device_erases_itself_it_takes_no_command_and_its_decoders_no_commit() -> None:
+    """Recorded on guest t1; the time is QEMU's for 1 GiB and the kernel's, which asks twice."""
+    found = machine()
+    kernel, memdev = found.kernel, found.kernel.cxl_bus.devices["mem0"]
+    assert isinstance(memdev, CxlMemdev)
+    now = 100.0
+    kernel.printk.clock = lambda: now
+    region = found.sized()
+    found.reserve("decoder2.0")
+    found.attach(region, "decoder2.0")
+    found.unbind("cxl_mem", "mem0")
+    assert refused(lambda: memdev.security_sanitize_store(b"1\n")) == "EBUSY", "cxl_mem is not bound"
+    found.bind("cxl_mem", "mem0")
+    found.reserve("decoder2.0")
+    found.attach(region, "decoder2.0")
+    for word in (b"0", b"x"):
+        assert refused(lambda word=word: memdev.security_sanitize_store(word)) == "EINVAL"  # type: ignore[misc]
+    memdev.security_sanitize_store(b"1\n")
+    before = kernel.printk.sequence
+    assert memdev.security_state == "sanitize"
+    poison = found.kernel.cxl_bus.debugfs["mem0"]
+    for refusal in (
+        lambda: memdev.security_sanitize_store(b"1"),
+        lambda: memdev.trigger_poison_list_store(b"1"),
+        lambda: poison.poison_store(b"0x1000", "inject"),
+        lambda: drive(region.commit_store(b"1")),
+    ):
+        assert refused(refusal) == "EBUSY"
+    logged = [record.text for record in kernel.printk.since(before)]
+    assert logged == ["cxl_pci 0000:0d:00.0: Failed to get security state : -16"]
+    now += SANITIZE_SECONDS
+    assert memdev.security_state == "disabled"
+    drive(region.commit_store(b"1"))
+    assert refused(lambda: memdev.security_sanitize_store(b"1")) == "EBUSY", "a decoder is committed"
+
+
+def test_poison_in_a_region_is_logged_once_for_each_action() -> None:
+    """dev_warn_once, with the address in the memory device (differential, guest t1)."""
+    found = machine(TWO_PORTS)
+    found.reserve("decoder2.0", 2 * QUARTER)
+    found.reserve("decoder3.0", 2 * QUARTER)
+    region = found.sized(2, 2 * QUARTER, granularity=1024)
+    found.attach(region, "decoder2.0", "decoder3.0")
+    debugfs, before = found.kernel.cxl_bus.debugfs, found.kernel.printk.sequence
+    debugfs["mem0"].poison_store(b"0x40", "inject")
+    assert [record.text for record in found.kernel.printk.since(before)] == [], "no decoder is committed"
+    drive(region.commit_store(b"1"))
+    found.bind("cxl_region", "region0")
+    before = found.kernel.printk.sequence
+    debugfs["region0"].poison_store(b"0x1440", "inject")
+    debugfs["region0"].poison_store(b"0x1480", "inject")
+    debugfs["mem0"].poison_store(b"0x0", "clear")
+    for offset in (b"0x40000000", b"0x1"):
+        assert refused(lambda offset=offset: debugfs["region0"].poison_store(offset, "clear")) == "EINVAL"  # type: ignore[misc]
+    assert [(record.level, record.text) for record in found.kernel.printk.since(before)] == [
+        (4, "cxl_pci 0000:0e:00.0: poison inject dpa:0x840 region: region0"),
+        (4, "cxl_pci 0000:0d:00.0: poison clear dpa:0x0 region: region0"),
+        (3, "cxl_region region0: Offset 0x40000000 exceeds region size 0x0000000040000000"),
+    ]
 
 
 def test_unbinding_takes_the_memory_along_before_it_returns() -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from fakesysfs.kernel.cxl.core.port import CxlSwitchDecoder
 from fakesysfs.kernel.cxl.core.region import CxlConfig
 from fakesysfs.kernel.printk import WARNING
 from tests.cxl_model import ONE, PMEM, QUARTER, TWO_BRIDGES, TWO_PORTS, WINDOW, machine, refused
@@ -14,7 +15,14 @@ from tests.model import drive
 
 @pytest.mark.parametrize(
     ("written", "refusal"),
-    [(b"\n", "EINVAL"), (b"x", "EINVAL"), (b"region\n", "EINVAL"), (b"region1", "EBUSY"), (b"region-1", "EBUSY")],
+    [
+        (b"\n", "EINVAL"),
+        (b"x", "EINVAL"),
+        (b"region\n", "EINVAL"),
+        (b"region1", "EBUSY"),
+        (b"region-1", "EBUSY"),
+        (b"region+0", "EINVAL"),
+    ],
 )
 def test_create_wants_the_name_that_it_shows(written: bytes, refusal: str) -> None:
     found = machine()
@@ -24,6 +32,20 @@ def test_create_wants_the_name_that_it_shows(written: bytes, refusal: str) -> No
     assert found.window().region_id == 0, "a refused name costs no number"
     drive(hardware.regions.create_region_store(found.window(), "ram", b"region0x"))
     assert found.region(0).mode == "ram"
+
+
+@pytest.mark.parametrize(
+    ("written", "refusal"),
+    [(b"", "EINVAL"), (b"x", "EINVAL"), (b"region\n", "EINVAL"), (b"region9\n", "ENODEV"), (b"region0x", "ENODEV"),
+     (b"region 0", "ENODEV"), (b"region-1", "ENODEV")],
+)  # fmt: skip
+def test_delete_wants_the_whole_name_of_a_region(written: bytes, refusal: str) -> None:
+    found = machine()
+    region = found.create()
+    hardware = found.kernel.cxl
+    assert hardware is not None
+    assert refused(lambda: drive(hardware.regions.delete_region_store(found.window(), written))) == refusal
+    assert region.alive
 
 
 def test_numbers_come_from_one_pool_for_all_windows() -> None:
@@ -48,7 +70,7 @@ def test_numbers_come_from_one_pool_for_all_windows() -> None:
         (b"5", "EINVAL"),
         (b"-1", "EINVAL"),
         (b" 1", "EINVAL"),
-        (b"4294967296", "ERANGE"),
+        (b"2147483648", "ERANGE"),
     ],
 )
 def test_ways_that_are_refused(written: bytes, refusal: str) -> None:
@@ -184,6 +206,32 @@ def test_positions_over_two_bridges_follow_the_window() -> None:
     other = found.sized(window=0)
     found.reserve("decoder4.1")
     assert refused(lambda: found.attach(other, "decoder4.1")) == "ENXIO", "window 0 does not reach that bridge"
+    found.reserve("decoder4.1", 2 * QUARTER)
+    assert refused(lambda: found.attach(other, "decoder4.1")) == "EINVAL", "sizes are compared before bridges"
+
+
+def test_targets_of_an_earlier_region_stay_behind_the_ways_of_the_next_one() -> None:
+    """They show when a third region has more ways, and not all of its targets are set up (differential, guest t6)."""
+    found = machine(TWO_PORTS)
+    decoder = found.decoder("decoder1.0")
+    assert isinstance(decoder, CxlSwitchDecoder)
+    found.delete(found.committed("decoder2.0", "decoder3.0"))
+    assert decoder.target_list == "0,1"
+    for name in ("decoder2.0", "decoder3.0"):
+        found.endpoint(name).dpa_size_store(b"0")
+    found.committed("decoder3.0")
+    assert decoder.target_list == "1"
+    decoder.interleave_ways = 2
+    assert decoder.target_list == "1,1"
+
+
+def test_two_newlines_detach_a_target() -> None:
+    """sysfs_streq takes one of them for the end of the text."""
+    found = machine()
+    region = found.committed("decoder2.0")
+    assert refused(lambda: drive(region.target_store(0, b"\n\n\n"))) == "ENODEV"
+    drive(region.target_store(0, b"\n\n"))
+    assert region.target_show(0) == ""
 
 
 def test_detaching_and_attaching_below_one_port_fails_as_in_the_kernel() -> None:

@@ -151,7 +151,7 @@ class CxlEndpointDecoder(CxlDecoder):
 
 
 def cxl_decoder_commit(decoder: CxlDecoder) -> None:
-    """Program a decoder. Raises KernelError EBUSY if it is not the next of its port.
+    """Program a decoder. Raises KernelError EBUSY if it is not the next of its port, or its device erases itself.
 
     A host bridge with a single port may have no registers; then there is nothing to program.
     """
@@ -161,11 +161,13 @@ def cxl_decoder_commit(decoder: CxlDecoder) -> None:
     if port.decoders_committed != decoder.id:
         expected = f"decoder{port.id}.{port.decoders_committed}"
         raise KernelError(errno.EBUSY, f"{expected} must be committed before {decoder.name}", "cxl_decoder_commit")
+    if isinstance(decoder, CxlEndpointDecoder) and decoder.memdev.sanitizes:
+        raise KernelError(errno.EBUSY, f"{decoder.memdev.name} erases itself: wait", "cxl_decoder_commit")
     registers = port.registers[decoder.id]
     registers.ways = decoder.interleave_ways
     registers.granularity = decoder.interleave_granularity
     if isinstance(decoder, CxlSwitchDecoder):
-        registers.targets = list(decoder.targets)
+        registers.targets = decoder.target_map[: decoder.interleave_ways]
     port.commit_end += 1
     decoder.enabled = True
 

@@ -12,7 +12,11 @@ from fakesysfs.kernel.cxl.core.port import CXL_DEVICE_MEMORY_EXPANDER, CxlBus, C
 from fakesysfs.kernel.cxl.setup import DECODERS, CxlDeviceSetup, HdmRegisters
 from fakesysfs.kernel.device import Device
 from fakesysfs.kernel.kstrtox import kstrtobool
+from fakesysfs.kernel.printk import ERR
 from fakesysfs.ops.errors import KernelError
+
+SANITIZE_SECONDS = 12.0
+"""The kernel asks a device after one second and after eleven more whether it is done (recorded: it was, then)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,6 +97,8 @@ class CxlMemdev(CxlBusDevice):
         self.ports: list[CxlPort] = []
         """The ports above it, from the host bridge down."""
         self.firmware: FirmwareUpload | None = None
+        self._sanitized_at = -1.0
+        """Seconds since boot."""
 
     def environment(self) -> list[str]:
         """The numbers and the name of the character device, and DEVTYPE."""
@@ -104,13 +110,41 @@ class CxlMemdev(CxlBusDevice):
         return next((partition for partition in self.partitions if partition.mode == mode), None)
 
     def trigger_poison_list_store(self, buffer: bytes) -> None:
-        """A write to trigger_poison_list. Raises KernelError EINVAL unless true."""
+        """A write to trigger_poison_list. Raises KernelError: EINVAL unless true, EBUSY while it erases itself."""
         if not kstrtobool(buffer, "trigger_poison_list_store"):
             raise KernelError(errno.EINVAL, "write 1", "trigger_poison_list_store")
+        self.refuse_while_sanitizing()
+
+    # Sanitizing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def sanitizes(self) -> bool:
+        """Does the device erase itself just now?"""
+        return self.kernel.printk.clock() < self._sanitized_at
+
+    @property
+    def security_state(self) -> str:
+        """What security/state shows. No passphrase can be set here."""
+        return "sanitize" if self.sanitizes else "disabled"
+
+    def refuse_while_sanitizing(self) -> None:
+        """Its mailbox takes no commands meanwhile (__cxl_pci_mbox_send_cmd). Raises KernelError EBUSY."""
+        if self.sanitizes:
+            raise KernelError(errno.EBUSY, f"{self.name} erases itself: wait", "__cxl_pci_mbox_send_cmd")
 
     def security_sanitize_store(self, buffer: bytes) -> None:
-        """A write to security/sanitize. Raises KernelError: EINVAL unless true, EBUSY while a decoder is committed."""
+        """A write to security/sanitize: the device erases its memory, which takes some seconds.
+
+        Raises KernelError: EINVAL unless true; EBUSY while it does so already, while a decoder is committed, and
+        without the driver cxl_mem.
+        """
         if not kstrtobool(buffer, "security_sanitize_store"):
             raise KernelError(errno.EINVAL, "write 1", "security_sanitize_store")
-        if self.endpoint is not None and self.endpoint.decoders_committed:
-            raise KernelError(errno.EBUSY, f"{self.name} has committed decoders", "cxl_mem_sanitize")
+        if self.driver is None or self.endpoint is None or self.endpoint.decoders_committed:
+            raise KernelError(errno.EBUSY, f"{self.name} is not bound, or has committed decoders", "cxl_mem_sanitize")
+        if self.sanitizes:
+            assert self.parent is not None
+            text = f"cxl_pci {self.parent.name}: Failed to get security state : {-errno.EBUSY}"
+            self.kernel.printk(ERR, text)
+        self.refuse_while_sanitizing()
+        self._sanitized_at = self.kernel.printk.clock() + SANITIZE_SECONDS

@@ -10,6 +10,7 @@ operation can look in between.
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from fakesysfs.kernel.core import Core
 from fakesysfs.kernel.cxl.setup import CxlWindow, HdmRegisters
 from fakesysfs.kernel.device import Bus, Device, Driver
 from fakesysfs.kernel.ida import Ida
-from fakesysfs.kernel.kstrtox import kstrtobool
+from fakesysfs.kernel.kstrtox import word_of
 from fakesysfs.kernel.range import Range
 from fakesysfs.kernel.resource import Resource
 from fakesysfs.ops.errors import KernelError
@@ -45,8 +46,8 @@ class CxlBus(Bus):
         """The directories in cxl/ of debugfs, by name (core/debugfs.py)."""
 
     async def flush_store(self, buffer: bytes) -> None:
-        """A write to flush: waits until all work in the background is done. Raises KernelError EINVAL unless true."""
-        if not kstrtobool(buffer, "flush_store"):
+        """A write of 1 to flush: waits until all work in the background is done. Raises KernelError EINVAL."""
+        if word_of(buffer) != "1":
             raise KernelError(errno.EINVAL, "write 1", "flush_store")
         await self.kernel.flush_scheduled()
 
@@ -112,20 +113,29 @@ class CxlSwitchDecoder(CxlDecoder):
         if registers is not None:
             self.interleave_ways = registers.ways
             self.interleave_granularity = registers.granularity
-        only = next(iter(port.dports.values()))
-        self.targets = [only.port_id] if registers is None else list(registers.targets)
-        """The numbers of downstream ports, by position."""
+        self.target_map = [0] * NR_TARGETS
+        """What the registers say of the targets, as far as its ways go."""
+        if registers is not None:
+            self.target_map[: registers.ways] = registers.targets[: registers.ways]
+        self.targets: list[int | None] = [None] * NR_TARGETS
+        """The numbers of downstream ports, by position. Those of earlier regions stay behind its ways."""
+
+    def set_target(self, position: int, port_id: int) -> None:
+        """Have a downstream port at a position."""
+        self.targets[position] = self.target_map[position] = port_id
+
+    def note_dport(self, port_id: int) -> None:
+        """A downstream port came: it takes its first position in the registers (update_decoder_targets)."""
+        for position in range(self.interleave_ways):
+            if self.target_map[position] == port_id:
+                self.targets[position] = port_id
+                return
 
     @property
     def target_list(self) -> str:
-        """The targets as text, up to the first that does not exist (emit_target_list)."""
-        known = {dport.port_id for dport in self.port.dports.values()}
-        shown: list[str] = []
-        for target in self.targets[: self.interleave_ways]:
-            if target not in known:
-                break
-            shown.append(f"{target}")
-        return ",".join(shown)
+        """The targets as text, up to the first that is not there (emit_target_list)."""
+        shown = itertools.takewhile(lambda target: target is not None, self.targets[: self.interleave_ways])
+        return ",".join(map(str, shown))
 
 
 class CxlRootDecoder(CxlDecoder):

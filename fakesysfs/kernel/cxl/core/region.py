@@ -49,7 +49,8 @@ INTERLEAVE_BITS = range(8, 15)
 """The address bits that a decoder can interleave by."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UUID_BYTES = 37
-_NAME = re.compile(rb"region\s*([+-]?\d+)")
+_NAME = re.compile(rb"region\s*(-?\d+)")
+"""sscanf("region%d"): what follows the number does not matter."""
 
 
 class CxlConfig(enum.IntEnum):
@@ -60,14 +61,6 @@ class CxlConfig(enum.IntEnum):
     ACTIVE = 2
     RESET_PENDING = 3
     COMMIT = 4
-
-
-def kstrtouint(buffer: bytes, where: str) -> int:
-    """An unsigned 32-bit number. Raises KernelError: EINVAL, ERANGE."""
-    value = kstrtoull(buffer, 0, where)
-    if value >= 1 << 32:
-        raise KernelError(errno.ERANGE, f"{word_of(buffer)!r} does not fit 32 bits", where)
-    return value
 
 
 def _is_power_of_2(number: int) -> bool:
@@ -104,7 +97,7 @@ class CxlRegion(CxlBusDevice):
 
     def interleave_ways_store(self, buffer: bytes) -> None:
         """A write to interleave_ways. The files target0.. follow it. Raises KernelError: EINVAL, ERANGE, EBUSY."""
-        value = kstrtouint(buffer, "interleave_ways_store")
+        value = kstrtoint(buffer, 0, "interleave_ways_store")
         if value not in WAYS:
             raise KernelError(errno.EINVAL, f"{value} is not one of {', '.join(map(str, WAYS))}", "ways_to_eiw")
         of_window = self.root_decoder.interleave_ways
@@ -243,7 +236,7 @@ class CxlRegion(CxlBusDevice):
 
         Raises KernelError: ENODEV, EINVAL, EBUSY, ENXIO.
         """
-        if word_of(buffer) == "":
+        if c_string(buffer) in {b"", b"\n", b"\n\n"}:  # sysfs_streq(buf, "\n")
             target = self.targets[pos]
             if target is not None:
                 await cxl_decoder_detach(target)
@@ -278,10 +271,6 @@ class CxlRegion(CxlBusDevice):
             raise KernelError(errno.ENXIO, f"{self.name} has no size", "cxl_region_attach")
         if self.nr_targets >= self.interleave_ways:
             raise KernelError(errno.EINVAL, f"{self.name} has {self.nr_targets} targets", "cxl_region_attach")
-        host_bridge = list(cxled.port.up_to_root())[-1]
-        if host_bridge.parent_dport is None or host_bridge.parent_dport.port_id not in self.root_decoder.window.targets:
-            why = f"{self.root_decoder.name} does not route to the bridge of {cxled.memdev.name}"
-            raise KernelError(errno.ENXIO, why, "cxl_region_attach")
         if cxled.dpa is None:
             raise KernelError(errno.ENXIO, f"{cxled.name} has no device memory (dpa_size)", "cxl_region_attach")
         if cxled.dpa.size * self.interleave_ways != self.size:
@@ -291,7 +280,7 @@ class CxlRegion(CxlBusDevice):
             self.kernel.printk(ERR, f"cxl {self.name}: {cxled.name}: unable to add decoder to autodetected region")
             raise KernelError(errno.EINVAL, f"firmware made {self.name}: delete it first", "cxl_region_attach_auto")
         self._validate_position(cxled, pos)
-        self._attach_position(cxled, host_bridge.parent_dport.port_id, pos)
+        self._attach_position(cxled, pos)
         self.targets[pos] = cxled
         cxled.pos = pos
         self.nr_targets += 1
@@ -313,10 +302,11 @@ class CxlRegion(CxlBusDevice):
                 why = f"{cxled.memdev.name} is a target already, by {other.name}"
                 raise KernelError(errno.EBUSY, why, "cxl_region_validate_position")
 
-    def _attach_position(self, cxled: CxlEndpointDecoder, bridge: int, pos: int) -> None:
+    def _attach_position(self, cxled: CxlEndpointDecoder, pos: int) -> None:
         window = self.root_decoder.window.targets
-        if bridge != window[pos % len(window)]:
-            why = f"target{pos} must be below bridge {window[pos % len(window)]}"
+        wanted = window[pos % len(window)]
+        if cxled.memdev.setup.bridge != wanted:
+            why = f"{self.root_decoder.name} needs a target below bridge {wanted} at position {pos}"
             raise KernelError(errno.ENXIO, why, "cxl_region_attach_position")
         try:
             for port in cxled.port.up_to_root():
@@ -471,7 +461,7 @@ def _port_setup_targets(port: CxlPort, region: CxlRegion, cxled: CxlEndpointDeco
         decoder.hpa_range = region.hpa_range
     if reference.nr_targets_set == reference.nr_targets:
         raise KernelError(errno.ENXIO, f"{decoder.name} has all of its targets", "cxl_port_setup_targets")
-    decoder.targets[reference.nr_targets_set :] = [ep.dport.port_id]
+    decoder.set_target(reference.nr_targets_set, ep.dport.port_id)
     reference.nr_targets_set += 1
 
 
@@ -649,7 +639,7 @@ class CxlRegions:
         name = word_of(buffer)
         region = decoder.children.get(name)
         if not isinstance(region, CxlRegion):
-            if not c_string(buffer).startswith(b"region"):
+            if not _NAME.match(c_string(buffer)):
                 raise KernelError(errno.EINVAL, f"{name!r} is not a region's name", "delete_region_store")
             raise KernelError(errno.ENODEV, f"{decoder.name} has no region {name!r}", "cxl_find_region_by_name")
         await self.unregister_region(region)

@@ -16,6 +16,8 @@ from fakesysfs.explore import report
 from fakesysfs.explore.order import Order
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import LONGEST, Branch, Found, Search, run_order
+from fakesysfs.kernel.recorded import hooks
+from fakesysfs.ops import recording
 from fakesysfs.testing.controls import StrPath
 from fakesysfs.testing.explored import Exploration, Failure
 from fakesysfs.testing.loops import event_loop
@@ -158,9 +160,11 @@ def _recorded(runner: OrderRunner, search: Search | ReducedSearch) -> Iterator[N
         yield
         return
     runner.records = True
+    recording.install(hooks())  # once: each time that classes change, the interpreter forgets what it knew of them
     try:
         yield
     finally:
+        recording.uninstall()
         runner.records = False
 
 

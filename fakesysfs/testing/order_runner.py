@@ -11,16 +11,17 @@ import heapq
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fakesysfs import machine as descriptions
-from fakesysfs.explore.order import Guide, Order, Step, program_name
+from fakesysfs.explore.order import DivergedError, Guide, Order, Step, program_name
 from fakesysfs.explore.polls import LAST_POLLS, Polls
 from fakesysfs.explore.wedged import Left, WedgedLook
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.kernel.recorded import hooks
+from fakesysfs.kernfs.declare import DirectoryKind
 from fakesysfs.ops import recording
 from fakesysfs.ops.footprint import EVERYTHING
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
@@ -31,6 +32,7 @@ from fakesysfs.testing.controls import StrPath
 from fakesysfs.testing.filesystem import FileSystem
 from fakesysfs.testing.machine import COMM_LENGTH, RunningMachine, open_trace
 from fakesysfs.testing.tasks import Tasks
+from fakesysfs.testing.trail import Refusal, Taken, Trail
 from fakesysfs.trace import attach
 
 __tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
@@ -143,6 +145,12 @@ class _Process:
     def runnable(self) -> bool:
         return self.call is not None and self.waits is None
 
+    @property
+    def what(self) -> tuple[str, str, str | bytes] | None:
+        """The call; None if the program has ended."""
+        call = self.call
+        return None if call is None else (call.operation, call.path, call.data)
+
     def go_on(self, value: Any, error: BaseException | None = None) -> None:
         """Run the program's own code up to its next call."""
         self.operation = self.answer = None
@@ -165,7 +173,7 @@ class _Process:
 
 
 class OrderRunner:
-    """Runs orders on one machine, which boots again for each. Implements `search.Runner`."""
+    """Runs orders on one machine, which is as it has booted before each. Implements `search.Runner`."""
 
     def __init__(self, scenario: Scenario) -> None:
         try:
@@ -178,6 +186,8 @@ class OrderRunner:
         """Whether steps say what they changed."""
         self.records = False
         """Whether steps have footprints. Then the model's classes need the hooks (`recorded.hooks`)."""
+        self.boots_again = False
+        """Whether the machine boots again for each order, and all steps are taken again: what tests compare with."""
         self._order: Order | None = None
         """The order that runs."""
         self._tasks = Tasks()
@@ -186,9 +196,18 @@ class OrderRunner:
             description, profile, now_ns=lambda: started + round(self._tasks.now * 1_000_000_000)
         )
         self._machine = RunningMachine(self._sysroot, 0, self._tasks)
-        self._is_fresh = True
+        self._machine._tell_opened(self._note_opened)  # noqa: SLF001  ours
+        self._is_booted = True
+        """The machine is as it has booted."""
         self._takedown = Takedown()
         self._wedged = WedgedLook(self._left_after_setup)
+        files = self._machine._files  # noqa: SLF001  ours
+        self._programs = [
+            (program_name(number), name_of(program), program, files.as_command(name_of(program)[:COMM_LENGTH]))
+            for number, program in enumerate(scenario.programs)
+        ]
+        constant = (DirectoryKind, descriptions.MachineDescription, OrderRunner)
+        self._trail = Trail((self._sysroot, self._machine, self._tasks), constant)
 
     def run(self, guide: Guide) -> None:
         """Run one order."""
@@ -196,15 +215,24 @@ class OrderRunner:
             self._run(guide)
 
     def _run(self, guide: Guide) -> None:
-        scenario, tasks = self.scenario, self._tasks
+        scenario = self.scenario
         self._order = guide.order
-        self._boot()
+        is_kept = not (self.boots_again or self.describes)
+        common = self._trail.common(guide, records=self.records) if is_kept else 0
+        if not common or scenario.setup is not None:
+            self._boot()
+        if common:
+            self._restore(common)
+        taken = self._trail.begin(guide, common)
         preempt = self._sysroot.kernel.preempt
         preempt.watched = scenario.inside
-        run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes, records=self.records)
+        run = _Run(self._sysroot, self._machine, self._tasks, guide, describes=self.describes, records=self.records)
+        if is_kept:
+            run.trail = self._trail
         try:
-            for number, program in enumerate(scenario.programs):
-                run.start(program_name(number), name_of(program), program)
+            for program in self._programs:
+                run.start(*program)
+            run.repeat(taken)
             run.to_the_end()
         finally:
             preempt.watched = False
@@ -218,15 +246,20 @@ class OrderRunner:
                 guide.order.why, guide.order.kind = why, "wedged"
 
     def _boot(self) -> None:
-        """Boot the machine again, and run the setup."""
-        self._tasks.now = 0.0
-        if not self._is_fresh:
-            self._sysroot.reset()
-        self._is_fresh = False
-        self._machine = RunningMachine(self._sysroot, 0, self._tasks)
-        self._machine._tell_opened(self._note_opened)  # noqa: SLF001  ours
+        """Have the machine as it has booted, and run the setup."""
+        if not self._is_booted:
+            self._restore()
+            if self.boots_again:
+                self._sysroot.reset()
+        self._is_booted = False
         if self.scenario.setup is not None:
             self.scenario.setup(self._machine)
+
+    def _restore(self, steps: int = 0) -> None:
+        """Put the machine back to how it was in the last order after so many steps; 0: when it had booted."""
+        for task in self._tasks.tasks:
+            task.operation.close()
+        self._trail.restore(steps)
 
     def _left_after_setup(self) -> Left:
         self._boot()
@@ -235,15 +268,17 @@ class OrderRunner:
     @contextlib.contextmanager
     def traced(self, path: StrPath) -> Iterator[None]:
         """Write what the next order does to this file. It begins with the boot of the machine."""
-        if not self._is_fresh:
-            self._tasks.now = 0.0
+        if not self._is_booted:
+            self._restore()
             self._sysroot.reset()
-            self._is_fresh = True
+            self._is_booted = True
+        self.boots_again = True
         target = open_trace(os.fspath(path))
         recorder = attach(self._sysroot, [target], self.scenario.machine)
         try:
             yield
         finally:
+            self.boots_again = False
             recorder.detach()
             os.close(target.descriptor)
 
@@ -283,15 +318,16 @@ class _Run:
         self._guide = guide
         self._records = records
         self._has_hooks = False
+        self.trail: Trail | None = None
+        """Gets the steps, if another order may go on after some of them."""
         self._watcher = Watcher(sysroot.tree) if describes else None
         self._processes: dict[str, _Process] = {}
         self._polls = Polls()
         self._timers: list[tuple[float, int, _Process]] = []
         self._slept = 0
 
-    def start(self, name: str, command: str, program: Program) -> None:
+    def start(self, name: str, command: str, program: Program, files: FileSystem) -> None:
         """Run a program up to its first call."""
-        files = self._machine._files.as_command(command[:COMM_LENGTH])  # noqa: SLF001  ours
         process = self._processes[name] = _Process(name, command, program(ExploreHandle()), files)
         self._go_on(process, None, None)
 
@@ -302,17 +338,42 @@ class _Run:
             recording.uninstall()
             self._has_hooks = False
 
+    def repeat(self, taken: Sequence[Taken]) -> None:
+        """Give the programs the results of these steps again. The machine is as it was after them.
+
+        Raises DivergedError if a program now makes another call.
+        """
+        steps = self._guide.order.steps
+        for position, one in enumerate(taken):
+            step = steps[position]
+            process = self._processes[step.process]
+            if process.what != one.call:
+                call = process.call
+                found = "missing: it has ended" if call is None else f'"{_step_of(process, call)}"'
+                raise DivergedError(position, f'"{step}"', found)
+            self._polls.note(step.process, one.look, changed=one.changed)
+            if one.ends:
+                self._go_on(process, one.result(), None if one.refusal is None else one.refusal.error())
+        if taken:
+            self._guide.order.order_is_read |= taken[-1].order_is_read
+
     def to_the_end(self) -> None:
         """Take steps until all programs have ended, or none can go on."""
         while True:
             runnable = self._runnable()
             if runnable:
+                if len(runnable) > 1 and self.trail is not None and not self._is_under_way():
+                    self.trail.mark()
                 self._step(self._processes[self._guide.choose(runnable)])
             elif self._timers:
                 self._let_time_pass()
             else:
                 self._say_who_never_ends()
                 return
+
+    def _is_under_way(self) -> bool:
+        """Whether a call has begun and not ended."""
+        return any(process.operation is not None for process in self._processes.values())
 
     def _runnable(self) -> list[str]:
         """Those that can go on. One that polls gives way: time passes before it goes on."""
@@ -368,20 +429,16 @@ class _Run:
                 (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
         result = _waits_in_words(request) if request is not None else _in_words(call, value, error)
         changed = call.operation == "write" and error is None
-        self._polls.note(process.name, f"{call.operation} {call.path}: {result}", changed=changed)
-        self._guide.took(
-            Step(
-                process.name,
-                "goes on" if goes_on else call.operation,
-                call.path,
-                call.data if isinstance(call.data, str) else repr(call.data),
-                result,
-                next(iter(getattr(error, "__notes__", ())), ""),
-                self._changed() if call.operation == "write" else (),
-                process.command,
-            ),
-            footprint,
-        )
+        look = f"{call.operation} {call.path}: {result}"
+        self._polls.note(process.name, look, changed=changed)
+        why = next(iter(getattr(error, "__notes__", ())), "")
+        seen = self._changed() if call.operation == "write" else ()
+        self._guide.took(_step_of(process, call, result, why, seen, goes_on=goes_on), footprint)
+        if self.trail is not None:
+            refusal = None if error is None else Refusal.of(error)
+            is_read = self._guide.order.order_is_read
+            what = (call.operation, call.path, call.data)
+            self.trail.add(Taken(what, request is None, value, refusal, look, changed, is_read))
         if request is None:
             self._go_on(process, value, error)
         else:
@@ -434,6 +491,20 @@ class _Run:
 
     def _changed(self) -> tuple[str, ...]:
         return () if self._watcher is None else self._watcher.changes()
+
+
+def _step_of(
+    process: _Process,
+    call: _Call,
+    result: str = "",
+    why: str = "",
+    changed: tuple[str, ...] = (),
+    *,
+    goes_on: bool = False,
+) -> Step:
+    operation = "goes on" if goes_on else call.operation
+    data = call.data if isinstance(call.data, str) else repr(call.data)
+    return Step(process.name, operation, call.path, data, result, why, changed, process.command)
 
 
 async def _at_once(call: Callable[[str], Any], path: str) -> Any:

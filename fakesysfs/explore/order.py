@@ -10,6 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from fakesysfs.ops.footprint import Footprint
 
@@ -68,6 +69,7 @@ def program_of(process: str) -> str:
     return process.partition(".")[0]
 
 
+@lru_cache(maxsize=1024)
 def in_order(process: str) -> tuple[int, str, int]:
     """The sort key of a process: by program, then by the order of forks."""
     program, _, number = process.partition(".")
@@ -175,7 +177,7 @@ class Guide:
 
     def choose(self, runnable: Sequence[str]) -> str:
         """Which of the processes takes the next step. Raises DivergedError, TooLongError."""
-        runnable = tuple(sorted(runnable, key=in_order))
+        runnable = tuple(runnable if len(runnable) == 1 else sorted(runnable, key=in_order))
         position = len(self.order.steps)
         if position == self.longest:
             raise TooLongError

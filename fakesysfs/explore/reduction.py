@@ -351,7 +351,8 @@ class ReducedSearch:
             path[position].footprint = order.footprints[position] or UNKNOWN
             self._look_for_races(path, position)
         for taken in path:
-            self._enqueue(taken.place)
+            if len(taken.place.backtrack) > len(taken.place.taken):
+                self._enqueue(taken.place)
 
     def _finish(self, place: _Place) -> None:
         """An order that was run from this place, or after it, has ended: forget what is done."""

@@ -20,7 +20,7 @@ import enum
 import re
 import types
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from gc import get_referents
 from itertools import chain, count
@@ -150,13 +150,14 @@ class Checkpoints:
     def _moved(self) -> list[int]:
         """The things that differ from the checkpoint where we are."""
         known, things, ways, seen = self._log[self.at].things, self._things, self._ways, self._seen
-        moved = [
-            number
-            for number in self._moving
-            if number < known and not _are_same(ways[number].look(things[number]), seen[number])
-        ]
+        moved = []
+        for number in self._moving:
+            if number < known:
+                then, now = seen[number], ways[number].look(things[number])
+                if len(then) != len(now) or not all(map(is_, then, now)):
+                    moved.append(number)
         if self._look_at_still() != self._still_seen:
-            begun = [number for number in self._still if not _are_same(ways[number].look(things[number]), seen[number])]
+            begun = [number for number in self._still if ways[number].look(things[number]) != seen[number]]
             self._moving += begun
             moved += begun
             self._keep_still(sorted(set(self._still).difference(begun)))
@@ -239,10 +240,6 @@ class Checkpoints:
 _MEMBER = types.MemberDescriptorType
 _NOTHING = object()
 """What an empty slot or cell holds."""
-
-
-def _are_same(some: Sequence[Any], others: Sequence[Any]) -> bool:
-    return len(some) == len(others) and all(map(is_, some, others))
 
 
 def _of_function(function: types.FunctionType) -> Iterable[Any]:

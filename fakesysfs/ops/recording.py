@@ -83,6 +83,8 @@ class _Recording:
 
     def _copy(self, value: Any) -> Any:
         kind = type(value)
+        if _known_values.get(kind):
+            return value
         if kind is dict:
             return [(key, self._copy(inner)) for key, inner in value.items()]  # their order may be seen
         if kind is set:

@@ -107,12 +107,13 @@ def name_of(program: Program) -> str:
 class _Call(Awaitable[Any]):
     """A call on the machine, as the program awaits it."""
 
-    __slots__ = ("data", "operation", "path")
+    __slots__ = ("data", "operation", "path", "what")
 
     def __init__(self, operation: str, path: str, data: str | bytes = "") -> None:
         self.operation = operation
         self.path = path
         self.data = data
+        self.what = operation, path, data
 
     def __await__(self) -> Generator[_Call, Any, Any]:
         return (yield self)
@@ -144,12 +145,6 @@ class _Process:
     @property
     def runnable(self) -> bool:
         return self.call is not None and self.waits is None
-
-    @property
-    def what(self) -> tuple[str, str, str | bytes] | None:
-        """The call; None if the program has ended."""
-        call = self.call
-        return None if call is None else (call.operation, call.path, call.data)
 
     def go_on(self, value: Any, error: BaseException | None = None) -> None:
         """Run the program's own code up to its next call."""
@@ -347,8 +342,8 @@ class _Run:
         for position, one in enumerate(taken):
             step = steps[position]
             process = self._processes[step.process]
-            if process.what != one.call:
-                call = process.call
+            call = process.call
+            if call is None or call.what != one.call:
                 found = "missing: it has ended" if call is None else f'"{_step_of(process, call)}"'
                 raise DivergedError(position, f'"{step}"', found)
             self._polls.note(step.process, one.look, changed=one.changed)
@@ -437,8 +432,7 @@ class _Run:
         if self.trail is not None:
             refusal = None if error is None else Refusal.of(error)
             is_read = self._guide.order.order_is_read
-            what = (call.operation, call.path, call.data)
-            self.trail.add(Taken(what, request is None, value, refusal, look, changed, is_read))
+            self.trail.add(Taken(call.what, request is None, value, refusal, look, changed, is_read))
         if request is None:
             self._go_on(process, value, error)
         else:

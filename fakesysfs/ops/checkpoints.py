@@ -41,6 +41,9 @@ _UNCHANGING = (
 )
 """What does not change by itself, and may refer to what does. So do dataclasses that are frozen."""
 
+_LATELY = 1000
+"""Looks after which a thing that did not move is looked at together with the still ones again."""
+
 _Members = tuple[types.MemberDescriptorType, ...]
 
 
@@ -99,7 +102,9 @@ class Checkpoints:
         """Those among them whose keys can change."""
         self._still_seen: list[Any] = []
         self._moving: list[int] = []
-        """Things that differed once, or are newer than the first checkpoint."""
+        """Things that differed lately, or are newer than the first checkpoint."""
+        self._looks = 0
+        self._moved_lately: set[int] = set()
         self._log: list[_Checkpoint] = []
         self.at = 0
         """The number of the checkpoint that was taken or restored last."""
@@ -161,6 +166,15 @@ class Checkpoints:
             self._moving += begun
             moved += begun
             self._keep_still(sorted(set(self._still).difference(begun)))
+        self._moved_lately.update(moved)
+        self._looks += 1
+        if self._looks == _LATELY:
+            old = self._log[0].things
+            resting = {number for number in self._moving if number < old and number not in self._moved_lately}
+            self._moving = [number for number in self._moving if number not in resting]
+            self._keep_still(sorted({*self._still, *resting}))
+            self._looks = 0
+            self._moved_lately.clear()
         return moved
 
     def _keep_still(self, numbers: Iterable[int]) -> None:

@@ -307,7 +307,7 @@ class _Run:
         records: bool,
     ) -> None:
         self._sysroot = sysroot
-        self._kernel = sysroot.kernel
+        self._printk, self._uevents = sysroot.kernel.printk, sysroot.kernel.uevents
         self._machine = machine
         self._tasks = tasks
         self._guide = guide
@@ -453,7 +453,7 @@ class _Run:
             self._fail(f"{process.command} raised {_said(process.error)}", f"raised {process.name}")
 
     def _notes(self) -> tuple[int, int]:
-        return self._kernel.printk.sequence, self._kernel.uevents.sequence
+        return self._printk.sequence, self._uevents.sequence
 
     def _begin(self, call: _Call) -> Coroutine[Request, Answer, Any]:
         machine = self._machine

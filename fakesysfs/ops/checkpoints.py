@@ -30,12 +30,12 @@ from typing import Any, NamedTuple
 _HEAP_TYPE = 1 << 9
 """Py_TPFLAGS_HEAPTYPE: the class was made at run time, so its fields are in slots or a dict."""
 
-_VALUES = (
+_VALUES: tuple[type, ...] = (
     *(str, bytes, int, float, complex, types.NoneType, types.EllipsisType, range, enum.Enum, re.Pattern),
     *(type, types.ModuleType, types.CodeType, types.GenericAlias, BaseException),
     count,  # it numbers what has no other order; a number that is left out does no harm
 )
-_UNCHANGING = (
+_UNCHANGING: tuple[type, ...] = (
     *(tuple, frozenset, partial, types.MappingProxyType),
     *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType),
 )
@@ -87,7 +87,7 @@ class Checkpoints:
         self._values = (*_VALUES, *constant)
         self._kinds: dict[type, _Way | _Through | None] = {}
         self._met: dict[int, Any] = {}
-        """By id all that was found, values left out. It keeps the things alive, so that no other one gets such an id."""
+        """By id all that was found, without values. It keeps things alive, so that no other one gets such an id."""
         self._things: list[Any] = []
         """All that can change, in the order in which it was found."""
         self._ways: list[_Way] = []
@@ -243,9 +243,7 @@ class Checkpoints:
             return _WAYS[kind]
         if not all(base is object or base.__flags__ & _HEAP_TYPE for base in kind.__mro__):
             raise CannotCheckpointError(f"{kind.__module__}.{kind.__qualname__} cannot be put back")
-        members = tuple(
-            member for base in kind.__mro__ for member in vars(base).values() if type(member) is _MEMBER
-        )
+        members = tuple(member for base in kind.__mro__ for member in vars(base).values() if type(member) is _MEMBER)
         if members:
             return _Way(partial(_copy_slots, members), partial(_put_slots_back, members))
         return _Through(_nothing)

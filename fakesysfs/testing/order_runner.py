@@ -348,7 +348,7 @@ class _Run:
                 raise DivergedError(position, f'"{step}"', found)
             self._polls.note(step.process, one.look, changed=one.changed)
             if one.ends:
-                self._go_on(process, one.result(), None if one.refusal is None else one.refusal.error())
+                self._go_on(process, Taken.copy(one.value), None if one.refusal is None else one.refusal.error())
         if taken:
             self._guide.order.order_is_read |= taken[-1].order_is_read
 
@@ -432,7 +432,8 @@ class _Run:
         if self.trail is not None:
             refusal = None if error is None else Refusal.of(error)
             is_read = self._guide.order.order_is_read
-            self.trail.add(Taken(call.what, request is None, value, refusal, look, changed, is_read))
+            kept = Taken.copy(value)
+            self.trail.add(Taken(call.what, request is None, kept, refusal, look, changed, is_read))
         if request is None:
             self._go_on(process, value, error)
         else:

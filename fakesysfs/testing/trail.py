@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 from fakesysfs.explore.order import Guide, Order
 from fakesysfs.ops.checkpoints import CannotCheckpointError, Checkpoints
 
+_CLOSE = 64
+"""So many checkpoints are one step apart, the next ones two, and so on: an order of 10,000 steps has some 1,000."""
+
 
 class Refusal(NamedTuple):
     """The OSError that a program got."""
@@ -52,9 +55,10 @@ class Taken(NamedTuple):
     order_is_read: bool
     """See `Order`: after this step."""
 
-    def result(self) -> Any:
-        """The value, which is the program's own."""
-        return list(self.value) if isinstance(self.value, list) else self.value
+    @staticmethod
+    def copy(value: Any) -> Any:
+        """The value of a call: one for the program, which may change it, and one for the trail."""
+        return list(value) if isinstance(value, list) else value
 
 
 class Trail:
@@ -109,7 +113,8 @@ class Trail:
 
     def mark(self) -> None:
         """Note how the machine is after the steps so far, unless an operation is under way in it."""
-        if len(self._taken) in self._marks:
+        steps, last = len(self._taken), max(self._marks, default=0)
+        if steps - last < max(1, len(self._marks) // _CLOSE):
             return
         with contextlib.suppress(CannotCheckpointError):
-            self._marks[len(self._taken)] = self._checkpoints.take()
+            self._marks[steps] = self._checkpoints.take()

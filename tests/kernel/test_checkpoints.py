@@ -157,9 +157,9 @@ def test_what_was_made_later_is_put_back_too() -> None:
     assert root.inside is made
     assert made.inside == [1]
     checkpoints.restore(0)
-    assert root.inside is None
+    assert vars(root) == {"value": 1, "inside": None}
     checkpoints.restore(second)
-    assert root.inside is made
+    assert vars(root) == {"value": 1, "inside": made}
     assert made.inside == [1, 2]
 
 

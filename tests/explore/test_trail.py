@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
+from fakesysfs import machine
 from fakesysfs.explore.order import Guide, Order
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import Search, run_order
 from fakesysfs.kernfs.declare import DirectoryKind
 from fakesysfs.machine import MachineDescription
-from fakesysfs.testing import RunningMachine
+from fakesysfs.testing import ExploreHandle, RunningMachine
 from fakesysfs.testing.order_runner import OrderRunner, Scenario
 from tests.explore.test_soundness import KERNELS, MACHINE, Call, Outcomes, calls
 
@@ -201,3 +202,33 @@ def one_case(chance: random.Random) -> Compared:
 def test_every_field_is_as_on_a_machine_that_has_just_booted(first: int, number: int) -> None:
     cases = [one_case(random.Random(seed)) for seed in range(first, first + number)]  # noqa: S311  can be repeated
     assert sum(case.repeated for case in cases) > sum(case.orders for case in cases) > number
+
+
+async def shake(m: ExploreHandle) -> None:
+    """What changes a machine most."""
+    path = "/sys/bus/dax/devices/dax0.0"
+    for name, word in (("hotplug", "unplug"), ("hotplug", "online"), ("driver/unbind", "dax0.0")):
+        with contextlib.suppress(OSError):
+            await m.write(f"{path}/{name}", word)
+    for name, word in (("latency/offline_block", "1"), ("modules/unload", "kmem"), ("writes", "1"), ("reset", "1")):
+        with contextlib.suppress(OSError):
+            await m.write(f"/control/{name}", word)
+    for path in ("/control/kmsg", "/control/uevents", "/control/refused", "/proc/iomem"):
+        await m.read(path)
+    await m.ls("/sys/devices/system/memory")
+
+
+@pytest.mark.parametrize("name", sorted(machine.builtin()))
+def test_after_any_order_the_machine_is_as_it_has_booted(name: str) -> None:
+    runner = OrderRunner(
+        Scenario((shake,), name, "hotplug-v3", None, None, inside=False, longest=100, allow_wedged=False)
+    )
+    roots = runner._sysroot, runner._machine, runner._tasks
+    booted = list(every_field(roots))
+    for _ in range(2):
+        order = run_order(runner)
+        assert not order.why
+        changed = list(every_field(roots))
+        assert changed != booted
+        runner._boot()
+        assert list(every_field(roots)) == booted

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import inspect
 import itertools
 import random
 import re
 import time
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -232,3 +233,161 @@ def test_after_any_order_the_machine_is_as_it_has_booted(name: str) -> None:
         assert changed != booted
         runner._boot()
         assert list(every_field(roots)) == booted
+
+
+# The same search as with a boot for each order ------------------------------------------------------------------------
+
+MEMORY = "/sys/devices/system/memory"
+STATE = f"{MEMORY}/memory64/state"
+POLICY = f"{MEMORY}/auto_online_blocks"
+DEVICE = "/sys/bus/dax/devices/dax1.0/hotplug"
+
+
+class Programs:
+    """Programs that write down all that they get."""
+
+    def __init__(self) -> None:
+        self.got: list[object] = []
+
+    async def looks(self, m: ExploreHandle) -> None:
+        names = await m.ls(MEMORY)
+        self.got.append(tuple(names))
+        names.clear()  # it is the program's own
+        self.got.append((await m.stat(POLICY)).st_mode)
+        self.got.append(await m.read(POLICY))
+
+    async def is_refused(self, m: ExploreHandle) -> None:
+        for word in ("nonsense", "offline", "offline"):
+            try:
+                self.got.append(await m.write(STATE, word))
+            except OSError as error:
+                self.got.append((type(error), *error.args, error.filename, error.__notes__, error.__suppress_context__))
+                error.__notes__.clear()
+
+    async def polls(self, m: ExploreHandle) -> None:
+        while await m.exists(STATE):
+            self.got.append("there")
+
+    async def reads_the_log(self, m: ExploreHandle) -> None:
+        self.got.append((await m.read("/control/kmsg.jsonl")).count("offline"))
+        self.got.append(await m.read(POLICY))
+        self.got.append(await m.read(POLICY))
+
+    async def unplugs(self, m: ExploreHandle) -> None:
+        self.got.append(await m.read(POLICY))
+        self.got.append(await m.write(DEVICE, "unplug"))
+
+    async def writes(self, m: ExploreHandle) -> None:
+        for word in ("online", "offline", "online"):
+            self.got.append(await m.write(POLICY, word))
+
+    async def raises(self, m: ExploreHandle) -> None:
+        await m.read(STATE)
+        raise RuntimeError("no")
+
+
+def pin(machine: RunningMachine) -> None:
+    machine.pin(64)
+
+
+def begin_a_write(machine: RunningMachine) -> None:
+    machine.pin(64)
+    machine.start_write(STATE, "offline")
+
+
+def make_slow(machine: RunningMachine) -> None:
+    machine.set_latency(offline_block=3600, online_block=1)
+
+
+@pytest.mark.parametrize(
+    ("names", "setup", "inside"),
+    [
+        ("looks writes", None, False),
+        ("looks is_refused", None, False),
+        ("is_refused is_refused", pin, False),
+        ("polls unplugs", None, False),
+        ("reads_the_log is_refused", None, False),
+        ("reads_the_log writes", None, False),
+        ("unplugs unplugs", None, True),
+        ("unplugs looks", make_slow, False),
+        ("is_refused writes", make_slow, True),
+        ("raises writes", None, False),
+        ("looks writes", begin_a_write, False),
+    ],
+)
+@pytest.mark.parametrize("records", [False, True])
+def test_the_search_is_the_same(
+    names: str,
+    setup: Callable[[RunningMachine], None] | None,
+    inside: bool,  # noqa: FBT001  parameters
+    records: bool,  # noqa: FBT001
+) -> None:
+    programs = Programs()
+
+    def check(machine: RunningMachine) -> bool:
+        return machine.read(POLICY) != "offline\n"
+
+    scenario = Scenario(
+        tuple(getattr(programs, name) for name in names.split()),
+        str(MACHINE),
+        "hotplug-v3",
+        setup,
+        check,
+        inside=inside,
+        longest=1000,
+        allow_wedged=False,
+    )
+
+    def searched(*, boots_again: bool) -> list[object]:
+        runner = OrderRunner(scenario)
+        runner.records, runner.boots_again = records, boots_again
+        seen: list[object] = []
+
+        class Noted:
+            """Writes down all that an order shows."""
+
+            def run(self, guide: Guide) -> None:
+                programs.got.clear()
+                try:
+                    runner.run(guide)
+                finally:
+                    seen.append((without_footprints(guide.order), list(programs.got)))
+
+        search = ReducedSearch(limit=60) if records else Search(limit=60)
+        search.work(Noted())
+        return seen
+
+    found, expected = searched(boots_again=False), searched(boots_again=True)
+    assert found == expected
+    assert len(found) > 1 or records
+
+
+def test_what_the_setup_began_is_ended_before_the_next_order() -> None:
+    runner = OrderRunner(
+        Scenario((), str(MACHINE), "hotplug-v3", begin_a_write, None, inside=False, longest=9, allow_wedged=True)
+    )
+    run_order(runner)
+    (task,) = runner._tasks.tasks
+    assert inspect.getcoroutinestate(task.operation) == inspect.CORO_SUSPENDED
+    run_order(runner)
+    assert inspect.getcoroutinestate(task.operation) == inspect.CORO_CLOSED
+
+
+def test_a_program_that_does_something_else_when_it_is_repeated() -> None:
+    numbers = itertools.count()
+
+    async def differs(m: ExploreHandle) -> None:
+        number = next(numbers)
+        await m.read(POLICY)
+        await m.write(POLICY, "online" if number % 2 else "offline")
+        await m.read(POLICY)
+
+    scenario = Scenario(
+        (differs, Programs().looks), str(MACHINE), "hotplug-v3", None, None, inside=False, longest=9, allow_wedged=True
+    )
+    search = Search()
+    search.work(OrderRunner(scenario))
+    assert not search.found.complete
+    diverged = search.found.not_finished[0].diverged
+    assert diverged.startswith('step 2 should be "A: write offline')
+    assert 'and is "A: write online' in diverged

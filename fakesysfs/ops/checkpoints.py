@@ -41,7 +41,7 @@ _UNCHANGING: tuple[type, ...] = (
 )
 """What does not change by itself, and may refer to what does. So do dataclasses that are frozen."""
 
-_LATELY = 1000
+_LATELY = 100
 """Looks after which a thing that did not move is looked at together with the still ones again."""
 
 _Members = tuple[types.MemberDescriptorType, ...]
@@ -97,10 +97,11 @@ class Checkpoints:
         """What each refers to there."""
         self._still: list[int] = []
         """Things that never differed; one look compares them all."""
-        self._still_things: list[Any] = []
+        self._still_things: tuple[Any, ...] = ()
+        self._still_seen: list[Any] = []
         self._still_dicts: list[dict[Any, Any]] = []
         """Those among them whose keys can change."""
-        self._still_seen: list[Any] = []
+        self._still_keys: list[Any] = []
         self._moving: list[int] = []
         """Things that differed lately, or are newer than the first checkpoint."""
         self._looks = 0
@@ -161,7 +162,7 @@ class Checkpoints:
                 then, now = seen[number], ways[number].look(things[number])
                 if len(then) != len(now) or not all(map(is_, then, now)):
                     moved.append(number)
-        if self._look_at_still() != self._still_seen:
+        if get_referents(*self._still_things) != self._still_seen or self._look_at_keys() != self._still_keys:
             begun = [number for number in self._still if ways[number].look(things[number]) != seen[number]]
             self._moving += begun
             moved += begun
@@ -179,12 +180,13 @@ class Checkpoints:
 
     def _keep_still(self, numbers: Iterable[int]) -> None:
         self._still = list(numbers)
-        self._still_things = [self._things[number] for number in self._still]
+        self._still_things = tuple(self._things[number] for number in self._still)
+        self._still_seen = get_referents(*self._still_things)
         self._still_dicts = [self._things[number] for number in self._still if self._ways[number] is _DICT]
-        self._still_seen = self._look_at_still()
+        self._still_keys = self._look_at_keys()
 
-    def _look_at_still(self) -> list[Any]:
-        return [*get_referents(*self._still_things), *chain.from_iterable(self._still_dicts)]
+    def _look_at_keys(self) -> list[Any]:
+        return list(chain.from_iterable(self._still_dicts))
 
     def _forget_after(self, number: int) -> None:
         """Forget later checkpoints, and the things that only they know."""

@@ -43,6 +43,8 @@ NOT_RECORDED = SHOWS_ORDER
 """What reads and changes more than the kernel's objects."""
 
 
+_UNRECORDED = contextlib.nullcontext()
+
 _one_at_a_time = threading.Lock()
 """Orders of several threads run one after another: what records a step does not know which thread runs."""
 
@@ -407,8 +409,8 @@ class _Run:
         value: Any = None
         error: OSError | None = None
         answer, process.answer = process.answer, None
-        noted = self._notes()
-        with self._recorder() as recorder:
+        recorder, noted = self._recorder(), self._notes()
+        with recorder or _UNRECORDED:
             try:
                 request: Waiting | None = advance(process.operation, answer)
             except StopIteration as stop:
@@ -439,10 +441,10 @@ class _Run:
         else:
             self._park(process, request)
 
-    def _recorder(self) -> contextlib.AbstractContextManager[recording.Recorder | None]:
+    def _recorder(self) -> recording.Recorder | None:
         """Records the step that begins, if its footprint is asked for."""
         if not self._records or len(self._guide.order.steps) < self._guide.recorded_from:
-            return contextlib.nullcontext()
+            return None
         if not self._has_hooks:
             recording.install(hooks())  # not during the boot, which takes twice as long with them
             self._has_hooks = True

@@ -113,7 +113,7 @@ class Trail:
 
     def mark(self) -> None:
         """Note how the machine is after the steps so far, unless an operation is under way in it."""
-        steps, last = len(self._taken), max(self._marks, default=0)
+        steps, last = len(self._taken), next(reversed(self._marks), 0)
         if steps - last < max(1, len(self._marks) // _CLOSE):
             return
         with contextlib.suppress(CannotCheckpointError):

@@ -30,9 +30,9 @@ from fakesysfs.sysfs.takedown import Takedown
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import StrPath
 from fakesysfs.testing.filesystem import FileSystem
+from fakesysfs.testing.last_order import LastOrder, Refusal, TakenStep
 from fakesysfs.testing.machine import COMM_LENGTH, RunningMachine, open_trace
 from fakesysfs.testing.tasks import Tasks
-from fakesysfs.testing.trail import Refusal, Taken, Trail
 from fakesysfs.trace import attach
 
 __tracebackhide__ = True  # pytest shows the user's line last; --full-trace shows ours too
@@ -204,7 +204,7 @@ class OrderRunner:
             for number, program in enumerate(scenario.programs)
         ]
         constant = (DirectoryKind, descriptions.MachineDescription, OrderRunner)
-        self._trail = Trail((self._sysroot, self._machine, self._tasks), constant)
+        self._last = LastOrder((self._sysroot, self._machine, self._tasks), constant)
 
     def run(self, guide: Guide) -> None:
         """Run one order."""
@@ -215,17 +215,17 @@ class OrderRunner:
         scenario = self.scenario
         self._order = guide.order
         is_kept = not (self.boots_again or self.describes)
-        common = self._trail.common(guide, records=self.records) if is_kept else 0
+        common = self._last.common_steps(guide, records=self.records) if is_kept else 0
         if not common or scenario.setup is not None:
             self._boot()
         if common:
             self._restore(common)
-        taken = self._trail.begin(guide, common)
+        taken = self._last.begin_next(guide, common)
         preempt = self._sysroot.kernel.preempt
         preempt.watched = scenario.inside
         run = _Run(self._sysroot, self._machine, self._tasks, guide, describes=self.describes, records=self.records)
         if is_kept:
-            run.trail = self._trail
+            run.kept_in = self._last
         try:
             for program in self._programs:
                 run.start(*program)
@@ -256,7 +256,7 @@ class OrderRunner:
         """Put the machine back to how it was in the last order after so many steps; 0: when it had booted."""
         for task in self._tasks.tasks:
             task.operation.close()
-        self._trail.restore(steps)
+        self._last.restore(steps)
 
     def _left_after_setup(self) -> Left:
         self._boot()
@@ -315,7 +315,7 @@ class _Run:
         self._guide = guide
         self._records = records
         self._has_hooks = False
-        self.trail: Trail | None = None
+        self.kept_in: LastOrder | None = None
         """Gets the steps, if another order may go on after some of them."""
         self._watcher = Watcher(sysroot.tree) if describes else None
         self._processes: dict[str, _Process] = {}
@@ -335,7 +335,7 @@ class _Run:
             recording.uninstall()
             self._has_hooks = False
 
-    def repeat(self, taken: Sequence[Taken]) -> None:
+    def repeat(self, taken: Sequence[TakenStep]) -> None:
         """Give the programs the results of these steps again. The machine is as it was after them.
 
         Raises DivergedError if a program now makes another call.
@@ -350,7 +350,7 @@ class _Run:
                 raise DivergedError(position, f'"{step}"', found)
             self._polls.note(step.process, one.look, changed=one.changed)
             if one.ends:
-                self._go_on(process, Taken.copy(one.value), None if one.refusal is None else one.refusal.error())
+                self._go_on(process, TakenStep.copy(one.value), None if one.refusal is None else one.refusal.error())
         if taken:
             self._guide.order.order_is_read |= taken[-1].order_is_read
 
@@ -359,8 +359,8 @@ class _Run:
         while True:
             runnable = self._runnable()
             if runnable:
-                if len(runnable) > 1 and self.trail is not None and not self._is_under_way():
-                    self.trail.mark()
+                if len(runnable) > 1 and self.kept_in is not None and not self._is_under_way():
+                    self.kept_in.take_checkpoint()
                 self._step(self._processes[self._guide.choose(runnable)])
             elif self._timers:
                 self._let_time_pass()
@@ -431,11 +431,11 @@ class _Run:
         why = next(iter(getattr(error, "__notes__", ())), "")
         seen = self._changed() if call.operation == "write" else ()
         self._guide.took(_step_of(process, call, result, why, seen, goes_on=goes_on), footprint)
-        if self.trail is not None:
+        if self.kept_in is not None:
             refusal = None if error is None else Refusal.of(error)
             is_read = self._guide.order.order_is_read
-            kept = Taken.copy(value)
-            self.trail.add(Taken(call.what, request is None, kept, refusal, look, changed, is_read))
+            kept = TakenStep.copy(value)
+            self.kept_in.add(TakenStep(call.what, request is None, kept, refusal, look, changed, is_read))
         if request is None:
             self._go_on(process, value, error)
         else:

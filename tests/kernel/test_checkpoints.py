@@ -1,4 +1,4 @@
-"""Objects are put back to how they were: every kind of thing that can change."""
+"""Objects are restored to how they were: every kind of thing that can change."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_what_later_checkpoints_kept_is_let_go() -> None:
         root.inside = [[number] for _ in range(100)]
         checkpoints.take()
         checkpoints.restore(0)
-    assert len(checkpoints._things) < 200
+    assert len(checkpoints._objects) < 200
 
 
 def test_no_checkpoint_while_a_coroutine_is_under_way() -> None:
@@ -213,7 +213,7 @@ def test_no_checkpoint_while_a_coroutine_is_under_way() -> None:
 def test_what_is_not_known_is_refused(unknown: object) -> None:
     root = Plain()
     root.inside = unknown
-    with pytest.raises(CannotCheckpointError, match="cannot be put back"):
+    with pytest.raises(CannotCheckpointError, match="cannot be restored"):
         Checkpoints([root])
 
 

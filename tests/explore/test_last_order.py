@@ -122,7 +122,7 @@ class Compared:
     def run(self, guide: Guide) -> None:
         self._fields.clear()
         self._running = self._runner
-        self.repeated += self._runner._trail.common(guide, records=self._records)
+        self.repeated += self._runner._last.common_steps(guide, records=self._records)
         try:
             self._runner.run(guide)
         finally:

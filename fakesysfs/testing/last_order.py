@@ -1,8 +1,8 @@
-"""The trail of the last order: how the next one goes on from where it branches off.
+"""The last order, so that the next one goes on from where it branches off.
 
-Most orders of a search begin as the one before. Their common steps need not be taken again: the machine is put back
-to how it was between two steps (ops/checkpoints.py), and the programs, whose coroutines nobody can copy, run again on
-the results that they got. docs/performance.md has what that saves.
+Most orders of a search begin as the one before. The steps that both have are not taken again: the machine is restored
+to what it was between two steps (ops/checkpoints.py). A coroutine cannot be copied, so the programs run again, on the
+results that they got. docs/performance.md has what that saves.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Refusal(NamedTuple):
         return made
 
 
-class Taken(NamedTuple):
-    """A step that was taken."""
+class TakenStep(NamedTuple):
+    """A step that was taken: what its program needs to go on without it."""
 
     call: tuple[str, str, str | bytes]
     """The operation, the path and the data of the call that it belongs to."""
@@ -57,11 +57,11 @@ class Taken(NamedTuple):
 
     @staticmethod
     def copy(value: Any) -> Any:
-        """The value of a call: one for the program, which may change it, and one for the trail."""
+        """The value of a call: one for the program, which may change it, and one to keep."""
         return list(value) if isinstance(value, list) else value
 
 
-class Trail:
+class LastOrder:
     """The steps of the last order on a machine, and checkpoints of the machine between them.
 
     `roots` are what the machine consists of, as it has booted; see `Checkpoints`.
@@ -70,51 +70,51 @@ class Trail:
     def __init__(self, roots: Iterable[object], constant: tuple[type, ...]) -> None:
         self._checkpoints = Checkpoints(roots, constant)
         self._order = Order()
-        self._taken: list[Taken] = []
-        self._marks: dict[int, int] = {}
-        """The checkpoint after so many steps."""
+        self._taken: list[TakenStep] = []
+        self._numbers: dict[int, int] = {}
+        """The number of the checkpoint after so many steps."""
 
-    def common(self, guide: Guide, *, records: bool) -> int:
+    def common_steps(self, guide: Guide, *, records: bool) -> int:
         """With how many steps of the last order the next one begins, as far as there is a checkpoint after them.
 
         `records`: the footprints of these steps must be known. The last step of the guide's schedule is none of them.
         """
         steps, footprints, expected = self._order.steps, self._order.footprints, guide.expected
         most = min(len(self._taken), len(guide.schedule) - 1, len(steps) if guide.longest is None else guide.longest)
-        position = marked = 0
+        common = 0
         for position, name in enumerate(guide.schedule[: max(most, 0)]):
             step = steps[position]
             if step.process != name or (records and position >= guide.recorded_from and footprints[position] is None):
                 break
             if position < len(expected) and step is not expected[position] and not step.is_same(expected[position]):
                 break
-            if position + 1 in self._marks:
-                marked = position + 1
-        return marked
+            if position + 1 in self._numbers:
+                common = position + 1
+        return common
 
-    def begin(self, guide: Guide, common: int) -> list[Taken]:
-        """The next order begins, with `common` steps of the last one, which are returned: the programs repeat them."""
+    def begin_next(self, guide: Guide, common: int) -> list[TakenStep]:
+        """The next order begins with `common` steps of this one. Returns them, for its programs."""
         guide.repeat(self._order, common)
         self._order = guide.order
         del self._taken[common:]
-        self._marks = {steps: number for steps, number in self._marks.items() if steps <= common}
+        self._numbers = {steps: number for steps, number in self._numbers.items() if steps <= common}
         return list(self._taken)
 
     def restore(self, steps: int = 0) -> None:
-        """Put the machine back, or on, to how it was after so many steps; 0: when it had booted.
+        """Make the machine what it was after so many steps of the last order; 0: when it had booted.
 
         No operation may be under way.
         """
-        self._checkpoints.restore(self._marks[steps] if steps else 0)
+        self._checkpoints.restore(self._numbers[steps] if steps else 0)
 
-    def add(self, taken: Taken) -> None:
+    def add(self, taken: TakenStep) -> None:
         """A step was taken, after all others."""
         self._taken.append(taken)
 
-    def mark(self) -> None:
-        """Note how the machine is after the steps so far, unless an operation is under way in it."""
-        steps, last = len(self._taken), next(reversed(self._marks), 0)
-        if steps - last < max(1, len(self._marks) // _CLOSE):
+    def take_checkpoint(self) -> None:
+        """Take a checkpoint after the steps so far, unless the kernel works on something."""
+        steps, last = len(self._taken), next(reversed(self._numbers), 0)
+        if steps - last < max(1, len(self._numbers) // _CLOSE):
             return
         with contextlib.suppress(CannotCheckpointError):
-            self._marks[steps] = self._checkpoints.take()
+            self._numbers[steps] = self._checkpoints.take()

@@ -56,9 +56,9 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     is called anew for each order. Each call is one step; with `inside` the preemption points within
     a call are steps too. An order fails if a program lets an exception out, if `check(machine)`
     raises one or returns False, or if the programs never end. `setup(machine)` runs before each
-    order. Unless `allow_wedged`, an order fails, too, if at its end the devices' memory can no longer
-    be taken away, neither with the whole-device attribute nor block by block, though that works after
-    the setup.
+    order, on the machine as it has booted, and must do the same each time. Unless `allow_wedged`, an
+    order fails, too, if at its end the devices' memory can no longer be taken away, neither with the
+    whole-device attribute nor block by block, though that works after the setup.
 
     Orders that differ in steps that commute have the same outcome; one of them is explored, the others
     are `cut`. `reduction=False` explores all; programs that share more than the machine, such as a

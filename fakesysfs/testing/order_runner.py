@@ -172,6 +172,9 @@ class _Process:
 class OrderRunner:
     """Runs orders on one machine, which is as it has booted before each. Implements `search.Runner`."""
 
+    boots_again = False
+    """Whether the machine boots again for each order, and each step is taken: tests compare with that."""
+
     def __init__(self, scenario: Scenario) -> None:
         try:
             profile = find_profile(scenario.kernel)
@@ -183,8 +186,6 @@ class OrderRunner:
         """Whether steps say what they changed."""
         self.records = False
         """Whether steps have footprints. Then the model's classes need the hooks (`recorded.hooks`)."""
-        self.boots_again = False
-        """Whether the machine boots again for each order, and all steps are taken again: what tests compare with."""
         self._order: Order | None = None
         """The order that runs."""
         self._tasks = Tasks()

@@ -103,7 +103,7 @@ class _Place:
     """The step that leads here; None at the root."""
     depth: int
     preemptions: int = 0
-    """Of the steps that lead here."""
+    """Of the steps that lead here, if they are bounded."""
     fixed: bool = False
     """Other searches try the other processes."""
     backtrack: set[str] = field(default_factory=set)
@@ -340,7 +340,7 @@ class ReducedSearch:
                 above = path[-1] if path else None
                 place = _Place(order.runnable[position], sleep, above, position, bound=self._preemptions)
                 place.fixed = position < begins
-                if above is not None:
+                if above is not None and self._preemptions is not None:
                     place.preemptions = above.place.cost(above.process)
                 place.backtrack.add(chosen)
                 path.append(_Taken(place, chosen))

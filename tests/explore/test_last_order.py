@@ -23,13 +23,14 @@ from fakesysfs.explore.order import Guide, Order
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import Search, run_order
 from fakesysfs.kernfs.declare import DirectoryKind
+from fakesysfs.kernfs.namei import ResolvedPaths
 from fakesysfs.machine import MachineDescription
 from fakesysfs.testing import ExploreHandle, RunningMachine
 from fakesysfs.testing.order_runner import OrderRunner, Scenario
 from tests.explore.test_soundness import KERNELS, MACHINE, Call, Outcomes, calls
 
-NOT_COMPARED = (OrderRunner, DirectoryKind, MachineDescription, type, types.ModuleType, itertools.count)
-"""The same for all machines, or a number that nobody sees."""
+NOT_COMPARED = (OrderRunner, DirectoryKind, MachineDescription, type, types.ModuleType, itertools.count, ResolvedPaths)
+"""The same for all machines; a number that nobody sees; a cache of what was recorded, if a step was recorded."""
 VALUES = (str, bytes, int, float, enum.Enum, re.Pattern)
 
 

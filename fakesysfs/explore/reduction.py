@@ -360,6 +360,8 @@ class ReducedSearch:
         while not (place.unfinished or place.left):
             del self._open[place]
             self.found.bounded += place.bounded
+            place.backtrack.clear()
+            place.taken.clear()  # they refer to the place: only the garbage collector would free it
             if place.above is None:
                 return
             place = place.above.place

@@ -16,8 +16,6 @@ from fakesysfs.explore import report
 from fakesysfs.explore.order import Order
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import LONGEST, Branch, Found, Search, run_order
-from fakesysfs.kernel.recorded import hooks
-from fakesysfs.ops import recording
 from fakesysfs.testing.controls import StrPath
 from fakesysfs.testing.explored import Exploration, Failure
 from fakesysfs.testing.loops import event_loop
@@ -157,19 +155,9 @@ def _search(
     return ReducedSearch(preemptions=preemptions, limit=limit, longest=longest)
 
 
-@contextlib.contextmanager
-def _recorded(runner: OrderRunner, search: Search | ReducedSearch) -> Iterator[None]:
+def _recorded(runner: OrderRunner, search: Search | ReducedSearch) -> contextlib.AbstractContextManager[None]:
     """Have the steps recorded, if the search asks what they read and change."""
-    if not isinstance(search, ReducedSearch):
-        yield
-        return
-    runner.records = True
-    recording.install(hooks())  # once: each time that classes change, the interpreter forgets what it knew of them
-    try:
-        yield
-    finally:
-        recording.uninstall()
-        runner.records = False
+    return runner.recorded() if isinstance(search, ReducedSearch) else contextlib.nullcontext()
 
 
 def _share(

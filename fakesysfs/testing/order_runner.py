@@ -185,7 +185,7 @@ class OrderRunner:
         self.describes = False
         """Whether steps say what they changed."""
         self.records = False
-        """Whether steps have footprints. Then the model's classes need the hooks (`recorded.hooks`)."""
+        """Whether steps have footprints. For many orders use `recorded`."""
         self._order: Order | None = None
         """The order that runs."""
         self._tasks = Tasks()
@@ -262,6 +262,22 @@ class OrderRunner:
     def _left_after_setup(self) -> Left:
         self._boot()
         return self._takedown.left(self._sysroot.tree, self._sysroot.kernel)
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Have the steps of many orders recorded.
+
+        The hooks stay in the classes meanwhile. Each time that a class changes, the interpreter forgets what it knew.
+        """
+        with _one_at_a_time:
+            recording.install(hooks())
+        self.records = True
+        try:
+            yield
+        finally:
+            self.records = False
+            with _one_at_a_time:
+                recording.uninstall()
 
     @contextlib.contextmanager
     def traced(self, path: StrPath) -> Iterator[None]:

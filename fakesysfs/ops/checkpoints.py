@@ -91,6 +91,8 @@ class Checkpoints:
         """All that was found, by id, without values. That keeps it alive, so that nothing else has such an id."""
         self._objects: list[Any] = []
         """Those that can change, in the order in which they were found."""
+        self._owners: list[Any] = []
+        """Of the dict of an instance the instance, of each other object itself."""
         self._ways: list[_Mutable] = []
         self._copies: list[Any] = []
         """Of each object, that of the current checkpoint."""
@@ -157,7 +159,7 @@ class Checkpoints:
         del self._log[self.current + 1 :]
         if len(self._reached) == reached:
             return
-        for known in (self._objects, self._ways, self._copies, self._referents):
+        for known in (self._objects, self._owners, self._ways, self._copies, self._referents):
             del known[objects:]
         self._busy = [number for number in self._busy if number < objects]
         while len(self._reached) > reached:
@@ -196,7 +198,9 @@ class Checkpoints:
 
     def _keep_quiet(self, numbers: Iterable[int]) -> None:
         self._quiet = list(numbers)
-        self._quiet_objects = tuple(self._objects[number] for number in self._quiet)
+        # Up to Python 3.12 the collector finds the fields of an instance in its dict, and from 3.13 on in itself.
+        some = [one for number in self._quiet for one in (self._objects[number], self._owners[number])]
+        self._quiet_objects = tuple({id(one): one for one in some}.values())
         self._quiet_referents = get_referents(*self._quiet_objects)
         self._quiet_dicts = [self._objects[number] for number in self._quiet if self._ways[number] is _DICT]
         self._quiet_keys = self._keys_of_quiet()
@@ -220,15 +224,16 @@ class Checkpoints:
             if way is None or id(one) in reached:
                 continue
             reached[id(one)] = one
-            left += way.referents(one) if isinstance(way, _Immutable) else self._add(one, way)
+            left += way.referents(one) if isinstance(way, _Immutable) else self._add(one, one, way)
             if kind.__dictoffset__ and kind.__flags__ & _HEAP_TYPE:
                 fields = vars(one)
                 reached[id(fields)] = fields
-                left += self._add(fields, _FIELDS)
+                left += self._add(fields, one, _FIELDS)
 
-    def _add(self, one: Any, way: _Mutable) -> list[Any]:
+    def _add(self, one: Any, owner: Any, way: _Mutable) -> list[Any]:
         """Add an object that can change. Returns what it refers to."""
         self._objects.append(one)
+        self._owners.append(owner)
         self._ways.append(way)
         self._copies.append(way.copy(one))
         self._referents.append(way.referents(one))
@@ -269,6 +274,10 @@ def _of_instance(_one: Any) -> Iterable[Any]:
 def _of_dict(one: dict[Any, Any]) -> list[Any]:
     """The collector passes over keys that are text."""
     return [*one, *one.values()]
+
+
+def _of_fields(one: dict[str, Any]) -> list[Any]:
+    return [*one.values()]
 
 
 def _restore_dict(one: dict[Any, Any], copy: dict[Any, Any]) -> None:
@@ -325,7 +334,7 @@ def _restore_slots(members: _Members, one: Any, copy: list[Any]) -> None:
 
 
 _DICT = _Mutable(dict, _restore_dict, _of_dict)
-_FIELDS = _Mutable(dict, _restore_dict)
+_FIELDS = _Mutable(dict, _restore_dict, _of_fields)
 """Of the dict of an instance, whose keys change with the number of values only."""
 _BUILT_IN: dict[type, _Mutable] = {
     dict: _DICT,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import enum
 import re
+import sys
 import types
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
@@ -41,6 +42,9 @@ _IMMUTABLE: tuple[type, ...] = (
     *(types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType),
 )
 """What does not change, and may refer to what does. So are dataclasses that are frozen."""
+
+_FIELDS_ARE_IN_INSTANCES = sys.version_info >= (3, 13)
+"""Where the collector finds the fields of an instance that has a dict. In older versions they are in the dict."""
 
 _LATELY = 100
 """An object that did not change in so many comparisons is compared together with the others again."""
@@ -198,9 +202,10 @@ class Checkpoints:
 
     def _keep_quiet(self, numbers: Iterable[int]) -> None:
         self._quiet = list(numbers)
-        # Up to Python 3.12 the collector finds the fields of an instance in its dict, and from 3.13 on in itself.
-        some = [one for number in self._quiet for one in (self._objects[number], self._owners[number])]
-        self._quiet_objects = tuple({id(one): one for one in some}.values())
+        some = [self._objects[number] for number in self._quiet]
+        if _FIELDS_ARE_IN_INSTANCES:
+            some += [self._owners[number] for number in self._quiet if self._ways[number] is _FIELDS]
+        self._quiet_objects = tuple(some)
         self._quiet_referents = get_referents(*self._quiet_objects)
         self._quiet_dicts = [self._objects[number] for number in self._quiet if self._ways[number] is _DICT]
         self._quiet_keys = self._keys_of_quiet()

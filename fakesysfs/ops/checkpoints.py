@@ -255,7 +255,7 @@ class Checkpoints:
         if kind in _BUILT_IN:
             return _BUILT_IN[kind]
         if not all(base is object or base.__flags__ & _HEAP_TYPE for base in kind.__mro__):
-            raise CannotCheckpointError(f"{kind.__module__}.{kind.__qualname__} cannot be restored")
+            raise CannotCheckpointError(f"a {kind.__qualname__} cannot be restored: see fakesysfs/ops/checkpoints.py")
         members = tuple(member for base in kind.__mro__ for member in vars(base).values() if type(member) is _MEMBER)
         if members:
             return _Mutable(partial(_copy_slots, members), partial(_restore_slots, members))

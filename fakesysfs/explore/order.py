@@ -10,6 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from fakesysfs.ops.footprint import Footprint
 
@@ -68,6 +69,7 @@ def program_of(process: str) -> str:
     return process.partition(".")[0]
 
 
+@lru_cache(maxsize=1024)
 def in_order(process: str) -> tuple[int, str, int]:
     """The sort key of a process: by program, then by the order of forks."""
     program, _, number = process.partition(".")
@@ -168,14 +170,14 @@ class Guide:
         self.recorded_from = 0
         """The footprints of the steps before this one, counted from 0, are not asked for."""
         self.schedule = schedule
-        self._expected = expected
+        self.expected = expected
         self.longest = longest
         self.loosely = loosely
         self._followed = 0
 
     def choose(self, runnable: Sequence[str]) -> str:
         """Which of the processes takes the next step. Raises DivergedError, TooLongError."""
-        runnable = tuple(sorted(runnable, key=in_order))
+        runnable = tuple(runnable if len(runnable) == 1 else sorted(runnable, key=in_order))
         position = len(self.order.steps)
         if position == self.longest:
             raise TooLongError
@@ -203,13 +205,20 @@ class Guide:
         program = program_of(last)
         return next((name for name in runnable if program_of(name) == program), runnable[0])
 
+    def repeat(self, order: Order, steps: int) -> None:
+        """The first steps of `order`, which the schedule begins with, were taken again, and were the same."""
+        self.order.steps += order.steps[:steps]
+        self.order.runnable += order.runnable[:steps]
+        self.order.footprints += order.footprints[:steps]
+        self._followed = steps
+
     def took(self, step: Step, footprint: Footprint | None = None) -> None:
         """The chosen process took this step, with this footprint. Raises DivergedError."""
         position = len(self.order.steps)
         self.order.steps.append(step)
         self.order.footprints.append(footprint)
-        if position < len(self._expected) and not self._expected[position].is_same(step):
-            raise DivergedError(position, f'"{self._expected[position]}"', f'"{step}"')
+        if position < len(self.expected) and not self.expected[position].is_same(step):
+            raise DivergedError(position, f'"{self.expected[position]}"', f'"{step}"')
 
     def ended(self) -> None:
         """No process can go on. Raises DivergedError if the schedule is longer."""

@@ -103,7 +103,7 @@ class _Place:
     """The step that leads here; None at the root."""
     depth: int
     preemptions: int = 0
-    """Of the steps that lead here."""
+    """Of the steps that lead here, if they are bounded."""
     fixed: bool = False
     """Other searches try the other processes."""
     backtrack: set[str] = field(default_factory=set)
@@ -340,7 +340,7 @@ class ReducedSearch:
                 above = path[-1] if path else None
                 place = _Place(order.runnable[position], sleep, above, position, bound=self._preemptions)
                 place.fixed = position < begins
-                if above is not None:
+                if above is not None and self._preemptions is not None:
                     place.preemptions = above.place.cost(above.process)
                 place.backtrack.add(chosen)
                 path.append(_Taken(place, chosen))
@@ -351,7 +351,8 @@ class ReducedSearch:
             path[position].footprint = order.footprints[position] or UNKNOWN
             self._look_for_races(path, position)
         for taken in path:
-            self._enqueue(taken.place)
+            if len(taken.place.backtrack) > len(taken.place.taken):
+                self._enqueue(taken.place)
 
     def _finish(self, place: _Place) -> None:
         """An order that was run from this place, or after it, has ended: forget what is done."""
@@ -359,6 +360,8 @@ class ReducedSearch:
         while not (place.unfinished or place.left):
             del self._open[place]
             self.found.bounded += place.bounded
+            place.backtrack.clear()
+            place.taken.clear()  # they refer to the place: only the garbage collector would free it
             if place.above is None:
                 return
             place = place.above.place

@@ -1,10 +1,11 @@
 """Every order of some programs' steps, depth first, each exactly once.
 
-The search is stateless: it runs the programs again from the start for each order. A run follows a
-prefix, and then goes on without further switches. Each step after the prefix that another process
-could have taken is a branch: the steps before it, and that other process. So every order belongs
-to exactly one branch. The last branch is taken first, which keeps as many branches in memory as one
-order has, and workers can take branches side by side.
+The search is stateless: it runs the programs again from the start for each order. (A runner may know
+a shorter way to the end of a prefix.) A run follows a prefix, and then goes on without further
+switches. Each step after the prefix that another process could have taken is a branch: the steps
+before it, and that other process. So every order belongs to exactly one branch. The last branch is
+taken first, which keeps as many branches in memory as one order has, and workers can take branches
+side by side.
 
 With a bound on preemptions the orders without preemptions come first, then those with one, and so
 on: a failing order is found with as few as possible, and a search that is ended early has explored all orders

@@ -34,6 +34,9 @@ _running: _Recording | None = None
 """The step that is recorded now; hooks look here."""
 _fields: dict[type, dict[str, bool]] = {}
 """For each class that was met: which names are fields to record."""
+_keys: dict[type, Callable[[Any], Hashable] | None] = {}
+"""The same for what tells their objects apart."""
+_aliases: Mapping[Hashable, Hashable] = {}
 _hooks: Hooks | None = None
 _installed = 0
 
@@ -60,12 +63,13 @@ class Hooks:
 class _Recording:
     """One step."""
 
-    __slots__ = ("_before", "_made", "footprint")
+    __slots__ = ("_made", "before", "footprint")
 
     def __init__(self) -> None:
         self.footprint = Footprint()
         self.footprint.read(MACHINE)
-        self._before: dict[tuple[int, str], tuple[Any, Any]] = {}
+        self.before: dict[tuple[int, str], tuple[Any, Any]] = {}
+        """By object and field that was read or is about to be written: the object, and the field's value then."""
         self._made: dict[int, Any] = {}
         """Objects that the step has made. They are kept here, so that no other one gets such an id."""
 
@@ -73,13 +77,14 @@ class _Recording:
         self._made[id(kobj)] = kobj
 
     def touch(self, kobj: Any, name: str, value: Any) -> None:
-        """A field is read, or about to be written; `value` is what it has now."""
-        key = id(kobj), name
-        if key not in self._before and key[0] not in self._made:
-            self._before[key] = kobj, self._copy(value)
+        """A field that is not in `before` is read, or about to be written; `value` is what it has now."""
+        if id(kobj) not in self._made:
+            self.before[id(kobj), name] = kobj, self._copy(value)
 
     def _copy(self, value: Any) -> Any:
         kind = type(value)
+        if _known_values.get(kind):
+            return value
         if kind is dict:
             return [(key, self._copy(inner)) for key, inner in value.items()]  # their order may be seen
         if kind is set:
@@ -93,9 +98,9 @@ class _Recording:
     def compare(self) -> Footprint:
         """What was read and what was changed. Nothing is recorded any more."""
         footprint = self.footprint
-        for (_, name), (kobj, before) in self._before.items():
+        for (_, name), (kobj, before) in self.before.items():
             try:
-                now = object.__getattribute__(kobj, name)
+                now = _get(kobj, name)
             except AttributeError:
                 now = _MISSING
             same = now is before or self._copy(now) == before
@@ -105,10 +110,13 @@ class _Recording:
 
 def _place(kobj: Any, name: str) -> Hashable:
     kind = type(kobj)
-    assert _hooks is not None
-    key = next((_hooks.keys[base] for base in kind.__mro__ if base in _hooks.keys), None)
+    try:
+        key = _keys[kind]
+    except KeyError:
+        assert _hooks is not None
+        key = _keys[kind] = next((_hooks.keys[base] for base in kind.__mro__ if base in _hooks.keys), None)
     place = (kind.__name__, name) if key is None else (kind.__name__, key(kobj), name)
-    return _hooks.aliases.get(place, place)
+    return _aliases.get(place, place)
 
 
 _known_values: dict[type, bool] = {}
@@ -174,12 +182,7 @@ class Recorder:
 
 
 def _is_field(kind: type, name: str) -> bool:
-    known = _fields.get(kind)
-    if known is None:
-        known = _fields[kind] = {}
-    found = known.get(name)
-    if found is None:
-        found = known[name] = _find_out(kind, name)
+    found = _fields.setdefault(kind, {})[name] = _find_out(kind, name)
     return found
 
 
@@ -194,21 +197,37 @@ def _find_out(kind: type, name: str) -> bool:
     return True
 
 
+_get, _set = object.__getattribute__, object.__setattr__
+
+
 def _getattribute(kobj: Any, name: str) -> Any:
-    value = object.__getattribute__(kobj, name)
-    if _running is not None and _is_field(type(kobj), name):
-        _running.touch(kobj, name, value)
+    """Of all that a step does, this is done most often: 20 times in a write of one word."""
+    value = _get(kobj, name)
+    if _running is not None:
+        kind = type(kobj)
+        try:
+            is_field = _fields[kind][name]
+        except KeyError:
+            is_field = _is_field(kind, name)
+        if is_field and (id(kobj), name) not in _running.before:
+            _running.touch(kobj, name, value)
     return value
 
 
 def _setattr(kobj: Any, name: str, value: Any) -> None:
-    if _running is not None and _is_field(type(kobj), name):
+    if _running is not None:
+        kind = type(kobj)
         try:
-            before = object.__getattribute__(kobj, name)
-        except AttributeError:
-            before = _MISSING
-        _running.touch(kobj, name, before)
-    object.__setattr__(kobj, name, value)
+            is_field = _fields[kind][name]
+        except KeyError:
+            is_field = _is_field(kind, name)
+        if is_field and (id(kobj), name) not in _running.before:
+            try:
+                before = _get(kobj, name)
+            except AttributeError:
+                before = _MISSING
+            _running.touch(kobj, name, before)
+    _set(kobj, name, value)
 
 
 def _noting_init(init: Callable[..., None]) -> Callable[..., None]:
@@ -236,11 +255,11 @@ def _replacements(classes: tuple[type, ...]) -> list[tuple[type, str, Any, Any]]
 
 def install(hooks: Hooks) -> None:
     """Put the hooks into the classes, until as many calls of `uninstall`. A process has one set of hooks."""
-    global _hooks, _installed  # noqa: PLW0603
+    global _hooks, _aliases, _installed  # noqa: PLW0603
     _installed += 1
     if _installed > 1:
         return
-    _hooks = hooks
+    _hooks, _aliases = hooks, hooks.aliases
     for kind, name, hook, _ in _replacements(hooks.classes):
         setattr(kind, name, hook)
 

@@ -54,9 +54,9 @@ def explore(  # noqa: PLR0913  keywords, each with a default
     is called anew for each order. Each call is one step; with `inside` the preemption points within
     a call are steps too. An order fails if a program lets an exception out, if `check(machine)`
     raises one or returns False, or if the programs never end. `setup(machine)` runs before each
-    order. Unless `allow_wedged`, an order fails, too, if at its end the devices' memory can no longer
-    be taken away, neither with the whole-device attribute nor block by block, though that works after
-    the setup.
+    order, on the machine as it has booted, and must do the same each time. Unless `allow_wedged`, an
+    order fails, too, if at its end the devices' memory can no longer be taken away, neither with the
+    whole-device attribute nor block by block, though that works after the setup.
 
     Orders that differ in steps that commute have the same outcome; one of them is explored, the others
     are `cut`. `reduction=False` explores all; programs that share more than the machine, such as a
@@ -95,14 +95,18 @@ def explore(  # noqa: PLR0913  keywords, each with a default
 
 @contextlib.contextmanager
 def _rarer_collections() -> Iterator[None]:
-    """Collect garbage less often: with Python's own thresholds that takes a fifth of an order."""
-    before = gc.get_threshold()
+    """Collect garbage less often, and leave out what was there before: otherwise that takes a third of an order."""
+    before, is_frozen = gc.get_threshold(), gc.get_freeze_count() > 0
     if before[0]:
         gc.set_threshold(20_000, 5, 5)
+    if not is_frozen:
+        gc.freeze()
     try:
         yield
     finally:
         gc.set_threshold(*before)
+        if not is_frozen:
+            gc.unfreeze()
 
 
 async def explore_async(  # noqa: PLR0913  as explore
@@ -151,17 +155,9 @@ def _search(
     return ReducedSearch(preemptions=preemptions, limit=limit, longest=longest)
 
 
-@contextlib.contextmanager
-def _recorded(runner: OrderRunner, search: Search | ReducedSearch) -> Iterator[None]:
+def _recorded(runner: OrderRunner, search: Search | ReducedSearch) -> contextlib.AbstractContextManager[None]:
     """Have the steps recorded, if the search asks what they read and change."""
-    if not isinstance(search, ReducedSearch):
-        yield
-        return
-    runner.records = True
-    try:
-        yield
-    finally:
-        runner.records = False
+    return runner.recorded() if isinstance(search, ReducedSearch) else contextlib.nullcontext()
 
 
 def _share(

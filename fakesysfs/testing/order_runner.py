@@ -11,16 +11,17 @@ import heapq
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fakesysfs import machine as descriptions
-from fakesysfs.explore.order import Guide, Order, Step, program_name
+from fakesysfs.explore.order import DivergedError, Guide, Order, Step, program_name
 from fakesysfs.explore.polls import LAST_POLLS, Polls
 from fakesysfs.explore.wedged import Left, WedgedLook
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.kernel.recorded import hooks
+from fakesysfs.kernfs.declare import DirectoryKind
 from fakesysfs.ops import recording
 from fakesysfs.ops.footprint import EVERYTHING
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
@@ -29,6 +30,7 @@ from fakesysfs.sysfs.takedown import Takedown
 from fakesysfs.sysroot import Sysroot
 from fakesysfs.testing.controls import StrPath
 from fakesysfs.testing.filesystem import FileSystem
+from fakesysfs.testing.last_order import LastOrder, Refusal, TakenStep
 from fakesysfs.testing.machine import COMM_LENGTH, RunningMachine, open_trace
 from fakesysfs.testing.tasks import Tasks
 from fakesysfs.trace import attach
@@ -40,6 +42,8 @@ SHOWS_ORDER = ("/control/", "/dev/kmsg", "/sys/kernel/uevent_seqnum")
 NOT_RECORDED = SHOWS_ORDER
 """What reads and changes more than the kernel's objects."""
 
+
+_UNRECORDED = contextlib.nullcontext()
 
 _one_at_a_time = threading.Lock()
 """Orders of several threads run one after another: what records a step does not know which thread runs."""
@@ -105,12 +109,13 @@ def name_of(program: Program) -> str:
 class _Call(Awaitable[Any]):
     """A call on the machine, as the program awaits it."""
 
-    __slots__ = ("data", "operation", "path")
+    __slots__ = ("data", "operation", "path", "what")
 
     def __init__(self, operation: str, path: str, data: str | bytes = "") -> None:
         self.operation = operation
         self.path = path
         self.data = data
+        self.what = operation, path, data
 
     def __await__(self) -> Generator[_Call, Any, Any]:
         return (yield self)
@@ -165,7 +170,10 @@ class _Process:
 
 
 class OrderRunner:
-    """Runs orders on one machine, which boots again for each. Implements `search.Runner`."""
+    """Runs orders on one machine, which is as it has booted before each. Implements `search.Runner`."""
+
+    boots_again = False
+    """Whether the machine boots again for each order, and each step is taken: tests compare with that."""
 
     def __init__(self, scenario: Scenario) -> None:
         try:
@@ -177,7 +185,7 @@ class OrderRunner:
         self.describes = False
         """Whether steps say what they changed."""
         self.records = False
-        """Whether steps have footprints. Then the model's classes need the hooks (`recorded.hooks`)."""
+        """Whether steps have footprints. For many orders use `recorded`."""
         self._order: Order | None = None
         """The order that runs."""
         self._tasks = Tasks()
@@ -186,9 +194,18 @@ class OrderRunner:
             description, profile, now_ns=lambda: started + round(self._tasks.now * 1_000_000_000)
         )
         self._machine = RunningMachine(self._sysroot, 0, self._tasks)
-        self._is_fresh = True
+        self._machine._tell_opened(self._note_opened)  # noqa: SLF001  ours
+        self._is_booted = True
+        """The machine is as it has booted."""
         self._takedown = Takedown()
         self._wedged = WedgedLook(self._left_after_setup)
+        files = self._machine._files  # noqa: SLF001  ours
+        self._programs = [
+            (program_name(number), name_of(program), program, files.as_command(name_of(program)[:COMM_LENGTH]))
+            for number, program in enumerate(scenario.programs)
+        ]
+        constant = (DirectoryKind, descriptions.MachineDescription, OrderRunner)
+        self._last = LastOrder((self._sysroot, self._machine, self._tasks), constant)
 
     def run(self, guide: Guide) -> None:
         """Run one order."""
@@ -196,15 +213,24 @@ class OrderRunner:
             self._run(guide)
 
     def _run(self, guide: Guide) -> None:
-        scenario, tasks = self.scenario, self._tasks
+        scenario = self.scenario
         self._order = guide.order
-        self._boot()
+        is_kept = not (self.boots_again or self.describes)
+        common = self._last.common_steps(guide, records=self.records) if is_kept else 0
+        if not common or scenario.setup is not None:
+            self._boot()
+        if common:
+            self._restore(common)
+        taken = self._last.begin_next(guide, common)
         preempt = self._sysroot.kernel.preempt
         preempt.watched = scenario.inside
-        run = _Run(self._sysroot, self._machine, tasks, guide, describes=self.describes, records=self.records)
+        run = _Run(self._sysroot, self._machine, self._tasks, guide, describes=self.describes, records=self.records)
+        if is_kept:
+            run.kept_in = self._last
         try:
-            for number, program in enumerate(scenario.programs):
-                run.start(program_name(number), name_of(program), program)
+            for program in self._programs:
+                run.start(*program)
+            run.repeat(taken)
             run.to_the_end()
         finally:
             preempt.watched = False
@@ -218,32 +244,55 @@ class OrderRunner:
                 guide.order.why, guide.order.kind = why, "wedged"
 
     def _boot(self) -> None:
-        """Boot the machine again, and run the setup."""
-        self._tasks.now = 0.0
-        if not self._is_fresh:
-            self._sysroot.reset()
-        self._is_fresh = False
-        self._machine = RunningMachine(self._sysroot, 0, self._tasks)
-        self._machine._tell_opened(self._note_opened)  # noqa: SLF001  ours
+        """Have the machine as it has booted, and run the setup."""
+        if not self._is_booted:
+            self._restore()
+            if self.boots_again:
+                self._sysroot.reset()
+        self._is_booted = False
         if self.scenario.setup is not None:
             self.scenario.setup(self._machine)
+
+    def _restore(self, steps: int = 0) -> None:
+        """Put the machine back to how it was in the last order after so many steps; 0: when it had booted."""
+        for task in self._tasks.tasks:
+            task.operation.close()
+        self._last.restore(steps)
 
     def _left_after_setup(self) -> Left:
         self._boot()
         return self._takedown.left(self._sysroot.tree, self._sysroot.kernel)
 
     @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Have the steps of many orders recorded.
+
+        The hooks stay in the classes meanwhile. Each time that a class changes, the interpreter forgets what it knew.
+        """
+        with _one_at_a_time:
+            recording.install(hooks())
+        self.records = True
+        try:
+            yield
+        finally:
+            self.records = False
+            with _one_at_a_time:
+                recording.uninstall()
+
+    @contextlib.contextmanager
     def traced(self, path: StrPath) -> Iterator[None]:
         """Write what the next order does to this file. It begins with the boot of the machine."""
-        if not self._is_fresh:
-            self._tasks.now = 0.0
+        if not self._is_booted:
+            self._restore()
             self._sysroot.reset()
-            self._is_fresh = True
+            self._is_booted = True
+        self.boots_again = True
         target = open_trace(os.fspath(path))
         recorder = attach(self._sysroot, [target], self.scenario.machine)
         try:
             yield
         finally:
+            self.boots_again = False
             recorder.detach()
             os.close(target.descriptor)
 
@@ -277,21 +326,22 @@ class _Run:
         records: bool,
     ) -> None:
         self._sysroot = sysroot
-        self._kernel = sysroot.kernel
+        self._printk, self._uevents = sysroot.kernel.printk, sysroot.kernel.uevents
         self._machine = machine
         self._tasks = tasks
         self._guide = guide
         self._records = records
         self._has_hooks = False
+        self.kept_in: LastOrder | None = None
+        """Gets the steps, if another order may go on after some of them."""
         self._watcher = Watcher(sysroot.tree) if describes else None
         self._processes: dict[str, _Process] = {}
         self._polls = Polls()
         self._timers: list[tuple[float, int, _Process]] = []
         self._slept = 0
 
-    def start(self, name: str, command: str, program: Program) -> None:
+    def start(self, name: str, command: str, program: Program, files: FileSystem) -> None:
         """Run a program up to its first call."""
-        files = self._machine._files.as_command(command[:COMM_LENGTH])  # noqa: SLF001  ours
         process = self._processes[name] = _Process(name, command, program(ExploreHandle()), files)
         self._go_on(process, None, None)
 
@@ -302,17 +352,42 @@ class _Run:
             recording.uninstall()
             self._has_hooks = False
 
+    def repeat(self, taken: Sequence[TakenStep]) -> None:
+        """Give the programs the results of these steps again. The machine is as it was after them.
+
+        Raises DivergedError if a program now makes another call.
+        """
+        steps = self._guide.order.steps
+        for position, one in enumerate(taken):
+            step = steps[position]
+            process = self._processes[step.process]
+            call = process.call
+            if call is None or call.what != one.call:
+                found = "missing: it has ended" if call is None else f'"{_step_of(process, call)}"'
+                raise DivergedError(position, f'"{step}"', found)
+            self._polls.note(step.process, one.look, changed=one.changed)
+            if one.ends:
+                self._go_on(process, TakenStep.copy(one.value), None if one.refusal is None else one.refusal.error())
+        if taken:
+            self._guide.order.order_is_read |= taken[-1].order_is_read
+
     def to_the_end(self) -> None:
         """Take steps until all programs have ended, or none can go on."""
         while True:
             runnable = self._runnable()
             if runnable:
+                if len(runnable) > 1 and self.kept_in is not None and not self._is_under_way():
+                    self.kept_in.take_checkpoint()
                 self._step(self._processes[self._guide.choose(runnable)])
             elif self._timers:
                 self._let_time_pass()
             else:
                 self._say_who_never_ends()
                 return
+
+    def _is_under_way(self) -> bool:
+        """Whether a call has begun and not ended."""
+        return any(process.operation is not None for process in self._processes.values())
 
     def _runnable(self) -> list[str]:
         """Those that can go on. One that polls gives way: time passes before it goes on."""
@@ -351,8 +426,8 @@ class _Run:
         value: Any = None
         error: OSError | None = None
         answer, process.answer = process.answer, None
-        noted = self._notes()
-        with self._recorder() as recorder:
+        recorder, noted = self._recorder(), self._notes()
+        with recorder or _UNRECORDED:
             try:
                 request: Waiting | None = advance(process.operation, answer)
             except StopIteration as stop:
@@ -368,29 +443,25 @@ class _Run:
                 (footprint.write if call.operation == "write" else footprint.read)(EVERYTHING)
         result = _waits_in_words(request) if request is not None else _in_words(call, value, error)
         changed = call.operation == "write" and error is None
-        self._polls.note(process.name, f"{call.operation} {call.path}: {result}", changed=changed)
-        self._guide.took(
-            Step(
-                process.name,
-                "goes on" if goes_on else call.operation,
-                call.path,
-                call.data if isinstance(call.data, str) else repr(call.data),
-                result,
-                next(iter(getattr(error, "__notes__", ())), ""),
-                self._changed() if call.operation == "write" else (),
-                process.command,
-            ),
-            footprint,
-        )
+        look = f"{call.operation} {call.path}: {result}"
+        self._polls.note(process.name, look, changed=changed)
+        why = next(iter(getattr(error, "__notes__", ())), "")
+        seen = self._changed() if call.operation == "write" else ()
+        self._guide.took(_step_of(process, call, result, why, seen, goes_on=goes_on), footprint)
+        if self.kept_in is not None:
+            refusal = None if error is None else Refusal.of(error)
+            is_read = self._guide.order.order_is_read
+            kept = TakenStep.copy(value)
+            self.kept_in.add(TakenStep(call.what, request is None, kept, refusal, look, changed, is_read))
         if request is None:
             self._go_on(process, value, error)
         else:
             self._park(process, request)
 
-    def _recorder(self) -> contextlib.AbstractContextManager[recording.Recorder | None]:
+    def _recorder(self) -> recording.Recorder | None:
         """Records the step that begins, if its footprint is asked for."""
         if not self._records or len(self._guide.order.steps) < self._guide.recorded_from:
-            return contextlib.nullcontext()
+            return None
         if not self._has_hooks:
             recording.install(hooks())  # not during the boot, which takes twice as long with them
             self._has_hooks = True
@@ -402,7 +473,7 @@ class _Run:
             self._fail(f"{process.command} raised {_said(process.error)}", f"raised {process.name}")
 
     def _notes(self) -> tuple[int, int]:
-        return self._kernel.printk.sequence, self._kernel.uevents.sequence
+        return self._printk.sequence, self._uevents.sequence
 
     def _begin(self, call: _Call) -> Coroutine[Request, Answer, Any]:
         machine = self._machine
@@ -434,6 +505,20 @@ class _Run:
 
     def _changed(self) -> tuple[str, ...]:
         return () if self._watcher is None else self._watcher.changes()
+
+
+def _step_of(
+    process: _Process,
+    call: _Call,
+    result: str = "",
+    why: str = "",
+    changed: tuple[str, ...] = (),
+    *,
+    goes_on: bool = False,
+) -> Step:
+    operation = "goes on" if goes_on else call.operation
+    data = call.data if isinstance(call.data, str) else repr(call.data)
+    return Step(process.name, operation, call.path, data, result, why, changed, process.command)
 
 
 async def _at_once(call: Callable[[str], Any], path: str) -> Any:

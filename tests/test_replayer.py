@@ -1333,6 +1333,39 @@ def test_a_tool_is_found_in_a_command_line(command: str) -> None:
     assert "cxl" not in bash.command_names(command.replace("cxl list", "ls /sys/bus/cxl").replace("cxl d", "ls d"))
 
 
+@pytest.mark.parametrize("split", range(4))
+@pytest.mark.parametrize("swapped", [False, True])
+def test_messages_of_a_write_may_come_with_the_next_collect(split: int, *, swapped: bool) -> None:
+    """Looks at files may stand in between. The order counts."""
+    module = {"op": "sh", "cmd": "modprobe kmem", "rc": 0, "stdout": "", "stderr": ""}
+    target = loaded_model()
+    target.sh("rmmod kmem", None)
+    target.drain()
+    target.sh("modprobe kmem", None)
+    events = [event for event in target.drain().uevents if "@/module/" not in event[0]]
+    assert len(events) > 3
+    if swapped:
+        events[1:3] = reversed(events[1:3])
+    target.sh("rmmod kmem", None)
+    target.drain()
+    lines: list[dict[str, Any]] = [
+        {**module, "uevents": events[:split]},
+        {"op": "stat", "path": "/sys/absent", "errno": "ENOENT"},
+        {"op": "collect", "text": "", "uevents": events[split:]},
+    ]
+    report = player.replay(
+        Session(Path("x"), {"profile": "7.3", "name": "x", "variant": "default"}, lines), target, None
+    )
+    found = [line.verdict for line in report.lines if any("uevents" in text for text in line.verdict.differences)]
+    assert bool(found) == swapped
+
+
+def loaded_model() -> ModelTarget:
+    target = ModelTarget(boot(machine_and_kernel("7.3", "default")))
+    target.sh("modprobe device_dax; modprobe dax_hmem; modprobe kmem", None)
+    return target
+
+
 ROOT0 = "/sys/devices/platform/ACPI0017:00/root0"
 
 

@@ -63,6 +63,8 @@ _BACKGROUND_FIXTURES = (
     (re.compile(r"--membind=(\d+) .*fixture:kalloc\b"), "kernel-allocations", "kernel-allocations-released"),
 )
 _UUID = re.compile(r"(?!0{8}-)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LOOKS = INFORMATIVE | {"blocks", "iomem", "ls", "memtotal", "read", "readdir-raw-order", "stat", "tainted", "tiers"}
+"""Kinds of operations after which the recorder does not look for messages."""
 _PROBES_MEMDEVS = re.compile(r"\bcxl_(?:pci|acpi)\b")
 MEMTOTAL = "MemTotal_kB_at_boot"
 """A key of machine.json and of its variants. The header of a session of the lab has its own."""
@@ -498,7 +500,7 @@ class Player:
         Several CXL memory devices are probed at once. When cxl_acpi goes, they notice it in the background.
         """
         memdevs = len(self.session.header.get(MEMDEVS, ()))
-        before = [operation for operation in self.operations[: self.index + 1] if operation["op"] not in INFORMATIVE]
+        before = [operation for operation in self.operations[: self.index + 1] if operation["op"] not in _LOOKS]
         while before and before[-1]["op"] == "collect":
             before.pop()
         command = before[-1].get("cmd", "") if before and memdevs else ""
@@ -507,7 +509,7 @@ class Player:
     def _is_collected(self) -> bool:
         """Whether a `collect` follows: what the kernel does in the background is before or behind it by chance."""
         rest = (operation["op"] for operation in self.operations[self.index + 1 :])
-        return next((kind for kind in rest if kind not in INFORMATIVE), "") == "collect"
+        return next((kind for kind in rest if kind not in _LOOKS), "") == "collect"
 
     def _unless_after_race(self, verdict: Verdict) -> Verdict:
         """After a race of different words anything may be there, until the next write."""

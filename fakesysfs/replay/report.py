@@ -17,7 +17,7 @@ class Kind(enum.Enum):
     REPRODUCED = "reproduced"
     MISMATCH = "mismatch"
     KNOWN = "known"
-    """It differs as FORMAT.md says that it must through a mount. It counts as reproduced."""
+    """It differs as FORMAT.md says that it must: through a mount, or where cxl asks a device. Counts as reproduced."""
     NOT_RUN = "not run"
     """Something is missing here that it, or an operation before it, needs. Not counted."""
     TOOL_ABSENT = "tool absent"

@@ -124,10 +124,16 @@ _DSLBIS = ((1, _LATENCY, 15), (2, _LATENCY, 25), (4, _BANDWIDTH, 16), (5, _BANDW
 """Of all memory: (kind, unit, value) of read and write latency, read and write bandwidth, as QEMU's devices say."""
 
 
+_SSLBIS = ((0, _LATENCY, 15), (3, 1024, 16))
+"""Of each way through a switch: latency and bandwidth."""
+_UPSTREAM = 0x100
+"""The number of a switch's upstream port in the table."""
+
+
 def cdat(port: CxlPort) -> bytes:
-    """The table of coherent device attributes: an endpoint's has its device's partitions and their speed."""
+    """The table of coherent device attributes: the partitions of a memory device and their speed, or a switch's."""
     memdev = port.memdev
-    entries = b""
+    entries = b"" if isinstance(memdev, CxlMemdev) else _ways_through(port)
     for handle, partition in enumerate(memdev.partitions if isinstance(memdev, CxlMemdev) else ()):
         is_pmem = partition.mode == "pmem"
         entries += struct.pack("<BxHBBxxQQ", 0, 24, handle, 4 * is_pmem, partition.start, partition.size)
@@ -137,6 +143,20 @@ def cdat(port: CxlPort) -> bytes:
     header = struct.pack("<IBB6xI", 16 + len(entries), 2, 0, 0)
     checksum = -sum(header + entries) & 0xFF
     return header[:5] + bytes([checksum]) + header[6:] + entries
+
+
+def _ways_through(port: CxlPort) -> bytes:
+    """The entries of a switch: it has all of its downstream ports, whether a memory device below is bound or not."""
+    hardware = kernel_of(port).cxl
+    assert hardware is not None
+    uport = port.uport.rpartition("/")[2]
+    devices = [device for device in hardware.setup.devices if uport in device.path]
+    numbers = sorted({device.ports[(device.path.index(uport) + 1) // 2] for device in devices})
+    entries = b""
+    for kind, unit, value in _SSLBIS:
+        entries += struct.pack("<BxHBxxxQ", 5, 16 + 8 * len(numbers), kind, unit)
+        entries += b"".join(struct.pack("<HHHxx", _UPSTREAM, number, value) for number in numbers)
+    return entries
 
 
 _CDAT: Attribute[CxlPort] = RO(

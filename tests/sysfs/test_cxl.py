@@ -18,6 +18,14 @@ CDAT_OF_256_MIB = (
 """As guest t6 has it."""
 
 
+CDAT_OF_A_SWITCH = (
+    "5000000002e20000000000000000000005002000000000001027000000000000"
+    "000100000f000000000101000f00000005002000030000000004000000000000"
+    "00010000100000000001010010000000"
+)
+"""As guest t4 has it."""
+
+
 def loaded(machine: str) -> Face:
     face = Face(machine, "7.3")
     for module in MODULES:
@@ -25,10 +33,12 @@ def loaded(machine: str) -> Face:
     return face
 
 
-def test_the_table_of_a_memory_device_is_that_of_qemu() -> None:
+def test_the_tables_of_memory_devices_and_switches_are_those_of_qemu() -> None:
     face = loaded("oracle-t6")
     endpoint = face.kernel.cxl_bus.devices["endpoint3"]
     assert cdat(endpoint).hex() == CDAT_OF_256_MIB  # type: ignore[arg-type]
+    switch = loaded("oracle-t4").kernel.cxl_bus.devices["port2"]
+    assert cdat(switch).hex() == CDAT_OF_A_SWITCH  # type: ignore[arg-type]
     assert sum(cdat(loaded("oracle-t5").kernel.cxl_bus.devices["endpoint2"])) % 256 == 0  # type: ignore[arg-type]
 
 

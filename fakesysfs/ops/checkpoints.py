@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import enum
 import re
+import struct
 import sys
 import types
 from collections import defaultdict, deque
@@ -257,11 +258,17 @@ class Checkpoints:
         if not all(base is object or base.__flags__ & _HEAP_TYPE for base in kind.__mro__):
             raise CannotCheckpointError(f"a {kind.__qualname__} cannot be restored: see fakesysfs/ops/checkpoints.py")
         members = tuple(member for base in kind.__mro__ for member in vars(base).values() if type(member) is _MEMBER)
+        if kind.__basicsize__ > object.__basicsize__ + _POINTER * (
+            len(members) + 2
+        ):  # it hides something, as array does
+            raise CannotCheckpointError(f"a {kind.__qualname__} cannot be restored: see fakesysfs/ops/checkpoints.py")
         if members:
             return _Mutable(partial(_copy_slots, members), partial(_restore_slots, members))
         return _Immutable(_of_instance)
 
 
+_POINTER = struct.calcsize("P")
+"""Bytes of a slot. Two more point to the dict and to weak references."""
 _MEMBER = types.MemberDescriptorType
 _NOTHING = object()
 """What an empty slot or cell holds."""

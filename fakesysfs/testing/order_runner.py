@@ -22,6 +22,7 @@ from fakesysfs.explore.wedged import Left, WedgedLook
 from fakesysfs.kernel.profile import UnknownKernelError, find_profile
 from fakesysfs.kernel.recorded import hooks
 from fakesysfs.kernfs.declare import DirectoryKind
+from fakesysfs.kernfs.name_hash import IndexedOrder
 from fakesysfs.ops import recording
 from fakesysfs.ops.footprint import EVERYTHING
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
@@ -204,7 +205,7 @@ class OrderRunner:
             (program_name(number), name_of(program), program, files.as_command(name_of(program)[:COMM_LENGTH]))
             for number, program in enumerate(scenario.programs)
         ]
-        constant = (DirectoryKind, descriptions.MachineDescription, OrderRunner)
+        constant = (DirectoryKind, IndexedOrder, descriptions.MachineDescription, OrderRunner)
         self._last = LastOrder((self._sysroot, self._machine, self._tasks), constant)
 
     def run(self, guide: Guide) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -209,7 +210,7 @@ def test_no_checkpoint_while_a_coroutine_is_under_way() -> None:
     assert (root.value, root.inside) == (1, None)
 
 
-@pytest.mark.parametrize("unknown", [OrderedDict(), bytearray(), iter([1])])
+@pytest.mark.parametrize("unknown", [OrderedDict(), bytearray(), array("Q"), iter([1])])
 def test_what_is_not_known_is_refused(unknown: object) -> None:
     root = Plain()
     root.inside = unknown

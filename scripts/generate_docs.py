@@ -402,6 +402,10 @@ def _differential() -> list[str]:
 EXPLORED = DOCS / "data" / "explore-table.json"
 """What was found for each protocol on each kernel: `scripts/explore_table.py` writes it."""
 ORDERS = "explore-orders.md"
+_SAVED = (
+    "How many orders are left when those that differ in steps that commute are explored once, and of how many,"
+    " where all could be explored, too:"
+)
 _EXPLORED_ON = ("7.2", "hotplug-v3-as-posted", "hotplug-v3", "7.3")
 
 
@@ -415,7 +419,7 @@ def explore() -> str:
     for name, cells in explored.items():
         title = f"[{_title_of(name)}](../examples/explore/table/{name}.toml)"
         rows.append(f"| {title} | " + " | ".join(_explored(name, kernel, cells) for kernel in _EXPLORED_ON) + " |")
-    rows += ["", _paragraph("How many orders are left when those that differ in steps that commute are explored once:")]
+    rows += ["", _paragraph(_SAVED)]
     rows += ["", "| protocol | " + " | ".join(f"`{kernel}`" for kernel in _EXPLORED_ON) + " |", "|---" * 5 + "|"]
     for name, cells in explored.items():
         saved = (_saved(cells[kernel]) if kernel in cells else "" for kernel in _EXPLORED_ON)
@@ -436,14 +440,14 @@ def _explored(name: str, kernel: str, cells: dict[str, dict[str, Any]]) -> str:
     if cell["failed"]:
         heading = re.sub(r"[^\w -]", "", f"{_row(name)} on {kernel}").replace(" ", "-")
         counts = f"[**{counts}**]({ORDERS}#{heading})"
-    return f"{counts}, {_bound_of(cell)}, {max(1, round(cell['seconds']))} s"
+    reduced = ", reduced" if cell.get("reduction") else ""
+    return f"{counts}{reduced}, {_bound_of(cell)}, {max(1, round(cell['seconds'])):,} s"
 
 
 def _saved(cell: dict[str, Any]) -> str:
     few = cell["reduced"]
-    return f"{few['explored']:,} of {cell['explored']:,}" + (
-        ", cut short" if few["covered"].startswith("A limit") else ""
-    )
+    of = "" if cell.get("reduction") else f" of {cell['explored']:,}"
+    return f"{few['explored']:,}{of}" + (", cut short" if few["covered"].startswith("A limit") else "")
 
 
 def _row(name: str) -> str:
@@ -456,7 +460,8 @@ def _bound_of(cell: dict[str, Any]) -> str:
         return "complete"
     if cell["covered"].startswith("Explored: all with"):
         return f"≤ {cell['preemptions']} preemption" + "s" * (cell["preemptions"] != 1)
-    return "cut short"
+    most = re.search(r"at most (\d+)", cell["covered"])
+    return "cut short" if most is None else f"cut short after all with ≤ {most[1]}"
 
 
 def explore_orders() -> str:

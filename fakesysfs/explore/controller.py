@@ -9,7 +9,8 @@ ended, or is blocked by something that only another program, or a clock, can end
 /proc one after another must show the same.
 
 With udev a systemd-udevd is one more program. It starts before the setup and never ends; an order
-ends when it has nothing to do any more. A uevent reaches it before the write ends that caused it.
+ends when it has nothing to do any more. A uevent reaches it before the write ends that caused it. So each
+step of a program that hears uevents conflicts with each step that sends one.
 
 A clock fires only when nobody else can go on. One that fires earlier, as real time passes, finds
 its program held at its next step, and that step waits for its turn.
@@ -27,10 +28,10 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 from fakesysfs.explore import programs
+from fakesysfs.explore.listeners import Listeners
 from fakesysfs.explore.messages import READY, Line, Ran, Request, Task
 from fakesysfs.explore.order import AsleepError, DivergedError, Guide, Step, TooLongError, program_name, program_of
 from fakesysfs.explore.polls import LAST_POLLS, POLLS, Polls
@@ -40,7 +41,7 @@ from fakesysfs.explore.wedged import WedgedLook
 from fakesysfs.fuse.callers import pending_signals
 from fakesysfs.fuse.descriptors import close_all_but
 from fakesysfs.ops.errors import NAMES
-from fakesysfs.ops.footprint import EVERYTHING, Footprint
+from fakesysfs.ops.footprint import Footprint
 from fakesysfs.sandbox import linux, udev
 from fakesysfs.sandbox.init import kill_descendants
 
@@ -69,7 +70,6 @@ _STANDARD_ERROR_BYTES = 500
 _SHELL = "/bin/sh"
 _NOT_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT)
 """Signals that Python, or the controller, ignores, and what it starts does not."""
-_NETLINK_KOBJECT_UEVENT = "15"
 _SIGNALED = 128
 _TIMED_OUT = 124
 """The exit status of a command that took too long, as timeout(1) has it."""
@@ -126,9 +126,10 @@ class Controller:
         """Whether the footprint of the step that runs is asked for."""
         self._footprints: list[Footprint] = []
         """What the last step has read and changed, once the server has said it."""
-        self._order_is_read = False
-        self._order_counts = False
-        """An earlier order has had somebody who reads the order of messages, or hears uevents."""
+        self._order_is_read = 0
+        self._order_matters = 0
+        """Of which notes somebody has read the order, in an earlier order. Bits of ops/footprint.py."""
+        self._listeners = Listeners(UDEVD if task.udev else "")
         self._is_closed = False
         self._left: list[dict[int, str]] = []
         """What the server said that is left when all memory was taken away."""
@@ -145,7 +146,7 @@ class Controller:
         guide = _guide_for(request)
         self._shown, self._described = request.shown, request.described
         self._recorded = request.recorded
-        self._order_is_read, self._order_counts = False, request.order_matters
+        self._order_is_read, self._order_matters = 0, request.order_matters
         order = guide.order
         ran = Ran(order.steps, order.runnable)
         try:
@@ -175,7 +176,7 @@ class Controller:
         if failure is None:
             failure = self._look_at_the_end(statuses)
         self._records_step = self._recorded
-        self._ask_what_was_recorded()  # --check may have read the order of messages
+        self._ask_what_was_recorded("", "")  # --check may have read the order of messages
         if failure is not None:
             guide.order.kind, guide.order.why = failure
 
@@ -197,7 +198,7 @@ class Controller:
         self._tasks = []
         if self._udevd:
             try:
-                self._programs.add(UDEVD, udev.start(self._udevd, os.environ, UDEVD_OPTIONS))
+                self._programs.add(UDEVD, udev.start(self._udevd, os.environ, UDEVD_OPTIONS), has_worker=True)
             except (udev.UdevdError, OSError) as error:
                 raise _CannotRunError(str(error)) from None
         if self._task.setup:
@@ -242,8 +243,7 @@ class Controller:
 
     def _take_steps(self, guide: Guide, until: int | None) -> tuple[str, str] | None:
         """Have the guide choose until nobody can go on; returns the kind of a failure, and why."""
-        if self._recorded:
-            self._look_for_listeners()
+        self._look_for_listeners()
         while True:
             runnable = {self._programs.names[held.thread]: held for held in self._ready()}
             if runnable and not (runnable := self._without_pollers(runnable)):
@@ -264,7 +264,8 @@ class Controller:
             self._records_step = self._recorded and len(guide.order.steps) >= guide.recorded_from
             self._release(chosen)
             settled = self._settle(chosen.thread)
-            step, footprint = _step(name, command, chosen, self._did), self._ask_what_was_recorded()
+            step = _step(name, command, chosen, self._did)
+            footprint = self._ask_what_was_recorded(step.program, command)
             self._note_look(step)
             guide.took(step, footprint)
             if not settled:
@@ -294,24 +295,28 @@ class Controller:
         program = program_of(name)
         return f"polls {program}", self._polls.why(program, program)
 
-    def _ask_what_was_recorded(self) -> Footprint | None:
-        """What the last step has read and changed; None if that is not recorded."""
+    def _ask_what_was_recorded(self, program: str, command: str) -> Footprint | None:
+        """What the last step, of this command, has read and changed; None if that is not recorded."""
+        self._look_for_listeners()
         if not self._records_step:
             return None
         self._footprints.clear()
         self._tell("recorded")
         self._await(lambda: bool(self._footprints))
         footprint = self._footprints[0]
-        self._look_for_listeners()
-        if footprint.notes and self._order_counts:
-            footprint.write(EVERYTHING)  # it may wake somebody up
+        self._listeners.add_to(footprint, program, command)
+        if self._waits(program):
+            footprint.hears |= self._order_matters  # perhaps for a message, or for udevd
         return footprint
 
     def _look_for_listeners(self) -> None:
-        """If a process of this run hears uevents, their order counts."""
-        if not (self._order_is_read and self._order_counts):
-            lines = Path("/proc/self/net/netlink").read_text("ascii").splitlines()[1:]
-            self._order_is_read |= any(_is_listener(*line.split()[1:4]) for line in lines)
+        if self._recorded:
+            self._order_is_read |= self._listeners.look(self._tasks)
+
+    def _waits(self, program: str) -> bool:
+        """Whether a program has not ended, and has no next step."""
+        held = {program_of(self._programs.names.get(held.thread, "")) for held in self._held.values()}
+        return program not in held and any(task.program == program and not task.ended for task in self._tasks)
 
     def _ready(self) -> list[_Held]:
         """Who can take a step: nobody whom a clock let arrive too early, unless nobody else can."""
@@ -570,7 +575,8 @@ class Controller:
             footprint, order_is_read = arguments
             assert isinstance(footprint, list)
             self._footprints.append(Footprint.unpacked(footprint))
-            self._order_is_read |= bool(order_is_read)
+            assert isinstance(order_is_read, int)
+            self._order_is_read |= order_is_read
         elif word == "left":
             (blocks,) = arguments
             assert isinstance(blocks, list)
@@ -634,11 +640,6 @@ def _guide_for(request: Request) -> Guide:
         order_matters=request.order_matters,
         recorded_from=request.recorded_from,
     )
-
-
-def _is_listener(protocol: str, number: str, groups: str) -> bool:
-    """Whether a line of /proc/net/netlink is a socket of a process that hears uevents."""
-    return protocol == _NETLINK_KOBJECT_UEVENT and number != "0" and int(groups, 16) != 0
 
 
 _SECONDS_RUNNING = f"it runs for {DEADLINE_SECONDS:g} seconds"

@@ -58,7 +58,7 @@ class Request(NamedTuple):
     """Whether what the steps read and changed is recorded."""
     sleep: dict[str, list[Any]] | None = None
     """Of a `SleepingGuide`: packed footprints."""
-    order_matters: bool = False
+    order_matters: int = 0
     recorded_from: int = 0
     """See `Guide`."""
 
@@ -76,7 +76,7 @@ class Ran:
     """What was expected instead of what was found, if the schedule could not be followed."""
     too_long: bool = False
     asleep: bool = False
-    order_is_read: bool = False
+    order_is_read: int = 0
     """See `Order`."""
     footprints: list[list[Any] | None] = field(default_factory=list)
     """For each step what it read and changed, packed."""

@@ -110,8 +110,8 @@ class Order:
     """The kind of failure: orders of one kind are reported once."""
     footprints: list[Footprint | None] = field(default_factory=list)
     """What each step read and changed, where that is known."""
-    order_is_read: bool = False
-    """A program or the check has read in which order messages were logged, uevents sent or calls refused."""
+    order_is_read: int = 0
+    """Of what a program or the check has read the order: messages, uevents, refused calls. Bits of ops/footprint.py."""
     asleep: bool = False
     """The order was given up: an order with the same outcome is explored elsewhere."""
     diverged: str = ""

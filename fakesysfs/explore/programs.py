@@ -123,12 +123,20 @@ class Programs:
         self._others = frozenset(_numbers("/proc"))
         self._keys: dict[int, tuple[int, ...]] = {}
         self._counts: dict[str, int] = {}
+        self._workers: dict[int, int] = {}
+        """By first processes that have one worker at a time: its number, 0 before there is one."""
         self._first = 0
         self.largest = int(Path("/proc/sys/kernel/pid_max").read_text("ascii"))
         """Process numbers begin again after this one."""
 
-    def add(self, program: str, process: int) -> None:
-        """A program was started; this is its first process."""
+    def add(self, program: str, process: int, *, has_worker: bool = False) -> None:
+        """A program was started; this is its first process.
+
+        With `has_worker` that has one child at a time. When it replaces the child depends on real time: udevd ends an
+        idle worker after three seconds. So each one gets the first one's name.
+        """
+        if has_worker:
+            self._workers[process] = 0
         self._first = self._first or process
         self.sessions[process] = program
         self.names[process] = program
@@ -191,8 +199,14 @@ class Programs:
             above = self._keys.get(task.parent) or self._keys[self._first_of(task.program)]
             self._keys[task.number] = (*above, self.place(task.number))
         for task in sorted(new, key=lambda task: self._keys[task.number]):
-            self.names[task.number] = f"{task.program}.{self._counts[task.program]}"
-            self._counts[task.program] += 1
+            before = self._workers.get(task.parent)
+            if before is not None:
+                self._workers[task.parent] = task.number
+            if before:
+                self.names[task.number] = self.names[before]
+            else:
+                self.names[task.number] = f"{task.program}.{self._counts[task.program]}"
+                self._counts[task.program] += 1
 
     def place(self, number: int) -> int:
         """Sorts process numbers in the order in which they were given: they begin again after the largest."""

@@ -42,7 +42,7 @@ UNKNOWN = Footprint()
 UNKNOWN.write(EVERYTHING)
 
 
-def conflict(one: str, its: Footprint, other: str, others: Footprint, *, order_matters: bool) -> bool:
+def conflict(one: str, its: Footprint, other: str, others: Footprint, *, order_matters: int) -> bool:
     """Whether steps of two processes, with these footprints, may have another outcome in the other order."""
     return program_of(one) == program_of(other) or its.conflicts(others, order_matters=order_matters)
 
@@ -61,7 +61,7 @@ class SleepingGuide(Guide):
         expected: Sequence[Step] = (),
         longest: int | None,
         sleep: Mapping[str, Footprint],
-        order_matters: bool,
+        order_matters: int,
         recorded_from: int = 0,
     ) -> None:
         super().__init__(schedule, expected=expected, longest=longest)
@@ -160,8 +160,8 @@ class ReducedSearch:
 
     `preemptions`, `limit`, `seconds`, `longest` and `told` are as in `Search`; `first` is the one branch to search. An
     order that is stopped because the rest of it is explored elsewhere counts as `reduced`. When an
-    order turns out to have somebody who reads in which order messages were logged, the search begins anew,
-    with `order_matters`.
+    order turns out to have somebody who reads the order of messages, uevents or refused calls, the search
+    begins anew, with these in `order_matters`.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class ReducedSearch:
         limit: int | None = None,
         seconds: float | None = None,
         longest: int = LONGEST,
-        order_matters: bool = False,
+        order_matters: int = 0,
         first: Branch = WHOLE,
         told: Callable[[ReducedSearch], None] | None = None,
     ) -> None:
@@ -186,7 +186,7 @@ class ReducedSearch:
         self._changed = threading.Condition()
         self._begin(order_matters=order_matters)
 
-    def _begin(self, *, order_matters: bool) -> None:
+    def _begin(self, *, order_matters: int) -> None:
         self.order_matters = order_matters
         self.found = Found(reduces=True)
         self._open: dict[_Place, None] = {}
@@ -313,8 +313,9 @@ class ReducedSearch:
             if begun is not self._beginning:
                 return
             self._running -= 1
-            if order.order_is_read and not self.order_matters:
-                self._begin(order_matters=True)
+            matters = self.order_matters | order.order_is_read
+            if matters != self.order_matters:
+                self._begin(order_matters=matters)
             else:
                 self.found.count(order)
                 if not order.diverged:

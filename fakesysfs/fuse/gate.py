@@ -23,7 +23,7 @@ explorer hands over as a descriptor: it is not woken by each packet there. The s
     did OPERATION PATH DATA RESULT WHY CHANGED
                                        what a program has done since the last release; CHANGED: lines
     recorded FOOTPRINT ORDER           the answer to recorded: what was read and changed since the last release, packed;
-                                       whether somebody has read in which order messages were logged
+                                       of which notes somebody has read the order (bits of ops/footprint.py)
 The explorer says
 
     close WATCHED DESCRIBED RECORDED
@@ -49,7 +49,7 @@ import os
 import socket
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyfuse3
@@ -65,7 +65,7 @@ from fakesysfs.fuse.uevent_barrier import UeventBarrier
 from fakesysfs.kernfs import CallingProcess, Journal, KernelError, Stat, Tree, names_in
 from fakesysfs.kernfs.declare import Directory
 from fakesysfs.ops.errors import NAMES
-from fakesysfs.ops.footprint import EVERYTHING
+from fakesysfs.ops.footprint import ALL_NOTES, EVERYTHING, LOG, REFUSALS, UEVENTS
 from fakesysfs.ops.recording import Hooks, current, record_everything
 from fakesysfs.ops.sched import Answer, Preempt, Sleep, Wait, Waiting
 
@@ -87,8 +87,15 @@ _OF_THE_HOST = frozenset(
 """Names in /dev behind which are files of the host, or a root of their own: a walk there is no step."""
 _DIRECTORIES = ("/sys", "/dev")
 _HOME = "/dev/.fakesysfs"
-_SHOWS_ORDER = ("/control/", "/sys/kernel/uevent_seqnum")
-"""What shows the order in which messages were logged, uevents sent and calls refused."""
+_SHOWS_ORDER = {
+    "/control/kmsg": LOG,
+    "/control/dev_kmsg": LOG,
+    "/control/uevents": UEVENTS,
+    "/sys/kernel/uevent_seqnum": UEVENTS,
+    "/control/refused": REFUSALS,
+    "/control/": ALL_NOTES,
+}
+"""Beginnings of paths: what shows the order in which messages were logged, uevents sent and calls refused."""
 
 
 class _Walk:
@@ -107,8 +114,8 @@ class Gate:
 
     `watch` is called with whether the kernel is to stop at its preemption points. `look` looks at the
     machine, and returns what says how it has changed since. `hooks` and `notes` are needed to record: the first
-    returns the hooks for the model, the second what differs once something was logged. `take_down` takes all hot-added
-    memory away, and returns the blocks that are left, with the reasons.
+    returns the hooks for the model, the second how many messages were logged, and how many uevents sent. `take_down`
+    takes all hot-added memory away, and returns the blocks that are left, with the reasons.
     """
 
     def __init__(
@@ -117,7 +124,7 @@ class Gate:
         watch: Callable[[bool], None],
         look: Callable[[], Callable[[], Sequence[str]]],
         hooks: Callable[[], Hooks],
-        notes: Callable[[], object],
+        notes: Callable[[], tuple[int, int]],
         take_down: Callable[[], Mapping[int, str]],
     ) -> None:
         self.records = StepRecords(hooks, notes)
@@ -400,12 +407,15 @@ class HoldingOperations(Operations):
     def _note_refused(self) -> None:
         self._gate.records.refused = True
 
-    def _note_order_is_read(self, ino: int, flags: int) -> None:
-        if flags & os.O_ACCMODE == os.O_WRONLY or not self._tree.path_of(ino).startswith(_SHOWS_ORDER):
+    def _note_order_is_read(self, path: str) -> None:
+        kinds = next((kinds for beginning, kinds in _SHOWS_ORDER.items() if path.startswith(beginning)), 0)
+        if not kinds:
             return
-        self._gate.records.order_is_read = True
+        self._gate.records.order_is_read |= kinds
         if (footprint := current()) is not None:
-            footprint.read(EVERYTHING)
+            footprint.hears |= kinds
+            if kinds == ALL_NOTES:
+                footprint.read(EVERYTHING)
 
     def _record_use(self, fh: int, ino: int, *, writes: bool) -> None:
         """Record a doubt where an open file is not the model's, or may have been removed since it was opened."""
@@ -474,6 +484,7 @@ class HoldingOperations(Operations):
         except FUSEError as error:
             self._gate.note("read", path, "", NAMES.get(error.errno, str(error.errno)))
             raise
+        self._note_order_is_read(path.removeprefix(f"{_HOME}/root"))  # in this step, too, if it has waited
         if off == 0 or data:
             self._gate.note("read", path, "", _shown_content(path, data))
         return data
@@ -501,6 +512,13 @@ class HoldingOperations(Operations):
             raise
         self._gate.note("write", path, data, f"{written} bytes")
         return written
+
+    def setattr(
+        self, inode: int, attr: EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> Coroutine[Any, Any, EntryAttributes]:
+        """chmod, chown, utime. udevd sets the times of a device's node in /dev for each event of it."""
+        self._record_names(self._shown_path(inode))  # it may have been opened in an earlier step
+        return super().setattr(inode, attr, fields, fh, ctx)
 
     async def _hold_write(self, opener: int, ino: int, path: str) -> None:
         """Hold a write. The host's lock of this inode stays taken, so the file first gets another number."""
@@ -534,7 +552,8 @@ class HoldingOperations(Operations):
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open an attribute."""
-        self._note_order_is_read(inode, flags)
+        if flags & os.O_ACCMODE != os.O_WRONLY:
+            self._note_order_is_read(self._tree.path_of(inode))
         if not self._gate.holds(ctx.pid):
             return await super().open(inode, flags, ctx)
         if (walk := self._gate.walks.get(ctx.pid)) is not None:

@@ -6,31 +6,31 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from fakesysfs.ops.footprint import EVERYTHING, Footprint
+from fakesysfs.ops.footprint import EVERYTHING, LOG, REFUSALS, UEVENTS, Footprint
 from fakesysfs.ops.recording import Hooks, Recorder, install, uninstall
 
 
 class StepRecords:
-    """What is recorded of a step. `hooks` are those for the model, `notes` counts its messages and uevents."""
+    """What is recorded of a step. `hooks` are those for the model, `notes` counts its messages, and its uevents."""
 
-    def __init__(self, hooks: Callable[[], Hooks], notes: Callable[[], object]) -> None:
+    def __init__(self, hooks: Callable[[], Hooks], notes: Callable[[], tuple[int, int]]) -> None:
         self._hooks = hooks
         self._notes = notes
         self._on = False
         self._recorder: Recorder | None = None
-        self._noted: object = None
+        self._noted = 0, 0
         self.steps = 0
         self.refused = False
         """A call was refused in this step."""
-        self.order_is_read = False
-        """Somebody has read in which order messages were logged, since `start`."""
+        self.order_is_read = 0
+        """Of which notes somebody has read the order since `start`. Bits of ops/footprint.py."""
 
     def start(self) -> None:
         """Record from the next step on."""
         self.stop()
         install(self._hooks())
         self._on = True
-        self.order_is_read = False
+        self.order_is_read = 0
 
     def stop(self) -> None:
         """Record no more. Without the hooks a boot takes half the time."""
@@ -54,14 +54,19 @@ class StepRecords:
         if recorder is None:
             return Footprint()
         recorder.__exit__()
-        recorder.footprint.notes = self.refused or self._notes() != self._noted
-        return recorder.footprint
+        (messages, uevents), (messages_before, uevents_before) = self._notes(), self._noted
+        footprint = recorder.footprint
+        footprint.notes |= LOG * (messages != messages_before) | UEVENTS * (uevents != uevents_before)
+        footprint.notes |= REFUSALS * self.refused
+        return footprint
 
     def say(self, most_bytes: int) -> list[Any]:
         """As `end`, packed; a footprint that takes more than so many bytes is EVERYTHING."""
-        said = self.end().packed()
+        footprint = self.end()
+        said = footprint.packed()
         if len(json.dumps(said)) > most_bytes:
             whole = Footprint()
             whole.write(EVERYTHING)
+            whole.notes, whole.hears = footprint.notes, footprint.hears
             said = whole.packed()
         return said

@@ -52,7 +52,7 @@ from fakesysfs.kernfs.name_hash import IndexedOrder
 from fakesysfs.kernfs.namei import ResolvedPaths, path_walk
 from fakesysfs.kernfs.user_entries import UserEntries
 from fakesysfs.ops.errors import KernelError
-from fakesysfs.ops.recording import record_everything
+from fakesysfs.ops.recording import current, record_everything
 from fakesysfs.ops.trace import Tracer
 
 _XATTRS = ("security.", "trusted.")
@@ -578,6 +578,8 @@ class Tree:
         """
         self.existing(ino, "kernfs_iop_setattr")
         if any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
+            if current() is not None and not self._are_its_own(ino, mode, uid, gid):
+                record_everything()  # times are not recorded: each boot has others
             changed = self._remember(ino)
             if mode is not None:
                 changed.mode = stat.S_IMODE(mode)
@@ -588,6 +590,15 @@ class Tree:
             changed.ctime_ns = self._now_ns()
         return self.getattr(ino)
 
+    def _are_its_own(self, ino: int, mode: int | None, uid: int | None, gid: int | None) -> bool:
+        """Whether a node has this mode and these owners already; None is not looked at."""
+        found = self.getattr(ino)
+        return (
+            (mode is None or stat.S_IMODE(mode) == stat.S_IMODE(found.mode))
+            and uid in {None, found.uid}
+            and gid in {None, found.gid}
+        )
+
     def forget_changed(self) -> list[int]:
         """Drop what users changed on all nodes; returns the inode numbers of living ones."""
         there = [ino for ino in self._changed if self.find(ino) is not None]
@@ -596,7 +607,6 @@ class Tree:
         return [ino | self._aliases.get(ino, 0) << ALIAS_SHIFT for ino in there]
 
     def _remember(self, ino: int) -> NodeOverrides:
-        record_everything()
         self._sweep()
         self.user_generation += 1
         return self._changed.setdefault(ino & NO_ALIAS, NodeOverrides())

@@ -50,6 +50,8 @@ _SIGNAL_SET_BYTES = 8
 _SFD_NONBLOCK, _SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _SIGNALFD_SIGINFO_BYTES = 128
 
+_IN_OPEN = 0x20
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -110,6 +112,25 @@ def set_mount_attributes(point: str, *, set_: int = 0, clear: int = 0) -> None:
 def prctl(option: int, value: int) -> None:
     """Set a property of this process that takes one value."""
     _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
+
+
+class OpenedFiles:
+    """Tells whether a file was opened, or executed. Raises OSError."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._descriptor = _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
+        for path in paths:
+            _check(_libc.inotify_add_watch(self._descriptor, os.fsencode(path), _IN_OPEN), path)
+
+    def take(self) -> bool:
+        """Whether any of the files was opened since the last call."""
+        opened = False
+        try:
+            while os.read(self._descriptor, 4096):
+                opened = True
+        except BlockingIOError:
+            pass
+        return opened
 
 
 def set_process_name(name: str) -> None:

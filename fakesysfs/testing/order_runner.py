@@ -24,7 +24,7 @@ from fakesysfs.kernel.recorded import hooks
 from fakesysfs.kernfs.declare import DirectoryKind
 from fakesysfs.kernfs.name_hash import IndexedOrder
 from fakesysfs.ops import recording
-from fakesysfs.ops.footprint import EVERYTHING
+from fakesysfs.ops.footprint import ALL_NOTES, EVERYTHING
 from fakesysfs.ops.sched import Answer, Preempt, Request, Sleep, Wait, Waiting, advance
 from fakesysfs.sysfs.state import Watcher
 from fakesysfs.sysfs.takedown import Takedown
@@ -299,7 +299,7 @@ class OrderRunner:
 
     def _note_opened(self, path: str) -> None:
         if self._order is not None and path.startswith(SHOWS_ORDER):
-            self._order.order_is_read = True
+            self._order.order_is_read = ALL_NOTES
 
     def _check(self, order: Order) -> None:
         check = self.scenario.check
@@ -437,7 +437,7 @@ class _Run:
                 request, error = None, raised.with_traceback(None)
         footprint = None if recorder is None else recorder.footprint
         if footprint is not None:
-            footprint.notes = error is not None or self._notes() != noted
+            footprint.notes = ALL_NOTES * (error is not None or self._notes() != noted)
             if process.has_slept or isinstance(request, Sleep):
                 footprint.write(EVERYTHING)  # the time is not recorded
             elif call.path.startswith(NOT_RECORDED):

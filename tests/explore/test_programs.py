@@ -37,6 +37,14 @@ def test_what_has_ended_gets_no_name() -> None:
     assert programs.names == {100: "A", 102: "A.1"}
 
 
+def test_a_worker_that_replaces_another_one_has_its_name() -> None:
+    programs = Programs()
+    programs.add("udevd", 100, has_worker=True)
+    programs.give_names([task(101, 100, "udevd"), task(102, 101, "udevd")])
+    programs.give_names([task(103, 100, "udevd"), task(104, 103, "udevd")])
+    assert [programs.names[number] for number in range(101, 105)] == ["udevd.1", "udevd.2", "udevd.1", "udevd.3"]
+
+
 @pytest.mark.parametrize(
     ("state", "wchan", "syscall", "blocked"),
     [

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from fakesysfs.explore.order import Guide, Order, Step, program_name
 from fakesysfs.explore.reduction import ReducedSearch
 from fakesysfs.explore.search import Search
-from fakesysfs.ops.footprint import EVERYTHING, Footprint
+from fakesysfs.ops.footprint import ALL_NOTES, EVERYTHING, LOG, UEVENTS, Footprint
 
 
 class Access(NamedTuple):
-    """A step of a toy program: it reads or writes one variable, or takes and frees its lock."""
+    """A step of a toy program: it reads or writes one variable, takes and frees its lock, or writes it and says so."""
 
     kind: str
     variable: int
@@ -29,6 +29,7 @@ class Access(NamedTuple):
             footprint.write(EVERYTHING)
         else:
             (footprint.read if self.kind == "read" else footprint.write)(self.variable)
+            footprint.notes = UEVENTS * (self.kind == "send")
         return footprint
 
 
@@ -72,6 +73,49 @@ class Variables:
             )
         self.orders.append(guide.order)
         self.outcomes.add((*sorted(values.items()), *sorted(read), *sorted(owners.items())))
+
+
+class Listened(Variables):
+    """As Variables, with one more program, as udevd: for each variable that a program sends it takes `handled`.
+
+    It receives at once, but processes one after another. `Access(kind, -1)` is about the variable that was sent.
+    """
+
+    def __init__(self, programs: Sequence[Sequence[Access]], handled: Sequence[Access]) -> None:
+        super().__init__(programs)
+        self.handled = handled
+
+    def run(self, guide: Guide) -> None:
+        left = {program_name(number): list(steps) for number, steps in enumerate(self.programs)}
+        values: dict[int, str] = {}
+        queue: list[int] = []
+        done = 0
+        read: list[tuple[str, str]] = []
+        while True:
+            runnable = [name for name, steps in left.items() if steps] + ["U"] * bool(queue)
+            if not runnable:
+                break
+            name = guide.choose(runnable)
+            if name == "U":
+                kind, variable = self.handled[done % len(self.handled)]
+                access = Access(kind, queue[0] if variable < 0 else variable)
+                done += 1
+                if done % len(self.handled) == 0:
+                    queue.pop(0)
+            else:
+                access = left[name].pop(0)
+            if access.kind == "read":
+                read.append((name, values.get(access.variable, "nothing")))
+            else:
+                values[access.variable] = f"{name}{done if name == 'U' else len(left[name])}"
+            if access.kind == "send":
+                queue.append(access.variable)
+            footprint = access.footprint()
+            footprint.hears |= UEVENTS * (name == "U")
+            guide.took(Step(name, access.kind, str(access.variable)), footprint)
+        self.orders.append(guide.order)
+        reads = tuple(sorted(read, key=lambda it: it[0]))
+        self.outcomes.add((*sorted(values.items()), *reads))
 
 
 def the_class(order: Order) -> tuple[object, ...]:
@@ -154,6 +198,27 @@ def test_a_bounded_search_finds_what_an_unbounded_one_finds_within_its_bound(
     assert preemptions == sorted(preemptions)
 
 
+senders = st.lists(
+    st.lists(st.builds(Access, st.sampled_from(["read", "write", "send"]), st.integers(0, 2)), max_size=3),
+    min_size=1,
+    max_size=2,
+).filter(lambda some: sum(1 + (access.kind == "send") for steps in some for access in steps) < 7)
+handlers = st.lists(st.builds(Access, st.sampled_from(["read", "write"]), st.integers(-1, 2)), min_size=1, max_size=2)
+
+
+@settings(max_examples=100)
+@given(senders, handlers, st.one_of(st.none(), st.integers(0, 2)))
+def test_no_outcome_is_missed_where_a_program_hears_what_others_send(
+    programs: list[list[Access]], handled: list[Access], bound: int | None
+) -> None:
+    everything, reduced = Listened(programs, handled), Listened(programs, handled)
+    Search(preemptions=bound).work(everything)
+    search = ReducedSearch(preemptions=bound, order_matters=UEVENTS)
+    search.work(reduced)
+    assert reduced.outcomes == everything.outcomes
+    assert search.found.explored <= len(everything.orders)
+
+
 @given(plain_programs)
 def test_without_footprints_nothing_is_left_out(programs: list[list[Access]]) -> None:
     unknown = Footprint()
@@ -182,11 +247,14 @@ def test_a_limit() -> None:
 # Footprints -----------------------------------------------------------------------------------------------------------
 
 
-def footprint(*, reads: Sequence[object] = (), writes: Sequence[object] = (), notes: bool = False) -> Footprint:
+def footprint(
+    *, reads: Sequence[object] = (), writes: Sequence[object] = (), notes: int = 0, hears: int = 0
+) -> Footprint:
     made = Footprint()
     made.reads.update(reads)
     made.writes.update(writes)
     made.notes = notes
+    made.hears = hears
     return made
 
 
@@ -203,12 +271,25 @@ def test_conflicts() -> None:
 
 
 def test_the_order_of_messages_matters_to_those_who_read_it() -> None:
-    noisy, reader = footprint(writes=["a"], notes=True), footprint(reads=[EVERYTHING])
-    other = footprint(writes=["b"], notes=True)
+    noisy, reader = footprint(writes=["a"], notes=LOG), footprint(reads=[EVERYTHING])
+    other = footprint(writes=["b"], notes=LOG)
     assert not noisy.conflicts(other)
-    assert noisy.conflicts(other, order_matters=True)
-    assert footprint(notes=True).conflicts(reader)
-    assert reader.conflicts(footprint(notes=True))
+    assert noisy.conflicts(other, order_matters=LOG)
+    assert not noisy.conflicts(other, order_matters=UEVENTS)
+    assert footprint(notes=LOG).conflicts(reader)
+    assert reader.conflicts(footprint(notes=LOG))
+
+
+def test_who_hears_uevents_conflicts_with_those_who_send_them() -> None:
+    udevd, sender = footprint(reads=["a"], hears=UEVENTS), footprint(writes=["b"], notes=UEVENTS | LOG)
+    assert udevd.conflicts(sender)
+    assert sender.conflicts(udevd)
+    assert not udevd.conflicts(footprint(writes=["b"], notes=LOG))
+    assert not udevd.conflicts(footprint(reads=["a"], hears=UEVENTS), order_matters=UEVENTS)
+    assert not sender.conflicts(footprint(reads=["a"], writes=["c"]), order_matters=UEVENTS)
+    quiet = footprint()
+    quiet.add(sender)
+    assert quiet.conflicts(udevd)
 
 
 def test_ranges() -> None:
@@ -222,7 +303,8 @@ def test_ranges() -> None:
 
 
 def test_packed_footprints_conflict_as_before() -> None:
-    made = [footprint(reads=[("a", 1)]), footprint(writes=[("a", 1)]), footprint(writes=[EVERYTHING], notes=True)]
+    made = [footprint(reads=[("a", 1)]), footprint(writes=[("a", 1)]), footprint(writes=[EVERYTHING], notes=LOG)]
+    made += [footprint(notes=UEVENTS), footprint(hears=UEVENTS | LOG)]
     for _ in range(2):
         made.append(Footprint())
         made[-1].read_all("memory")
@@ -230,7 +312,7 @@ def test_packed_footprints_conflict_as_before() -> None:
     again = [Footprint.unpacked(json.loads(json.dumps(one.packed()))) for one in made]
     assert [one.packed() for one in again] == [one.packed() for one in made]
     for one, other in itertools.product(range(len(made)), repeat=2):
-        for order_matters in (False, True):
+        for order_matters in (0, LOG, ALL_NOTES):
             expected = made[one].conflicts(made[other], order_matters=order_matters)
             assert again[one].conflicts(again[other], order_matters=order_matters) is expected
 

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakesysfs.kernel.recorded import hooks
 from fakesysfs.kernfs import DirectoryReader, Stat, Tree, open_directory
 from fakesysfs.kernfs.declare import Attribute
 from fakesysfs.kernfs.name_hash import INDEX_BITS, IndexedOrder, name_hash
+from fakesysfs.ops import recording
 from fakesysfs.ops.errors import KernelError
+from fakesysfs.ops.footprint import EVERYTHING
 from tests.model import Face
 
 MEMORY = "/sys/devices/system/memory"
@@ -284,6 +287,28 @@ def test_a_directory_that_is_gone_cannot_be_listed() -> None:
 
 
 # What a user changes on a node ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_a_doubt"),
+    [
+        ({"mtime_ns": 7}, False),
+        ({"mode": 0o644, "uid": 0, "atime_ns": 7}, False),
+        ({"mode": 0o600}, True),
+        ({"gid": 6}, True),
+    ],
+)
+def test_only_a_new_mode_or_owner_is_recorded(changed: dict[str, int], is_a_doubt: bool) -> None:  # noqa: FBT001
+    """An explorer does not look at times. udevd sets those of a device's node for each event."""
+    face = Face()
+    ino = face.sysroot.tree.walk(f"{MEMORY}/memory64/state")
+    recording.install(hooks())
+    try:
+        with recording.Recorder() as recorder:
+            face.sysroot.tree.setattr(ino, **changed)
+    finally:
+        recording.uninstall()
+    assert (EVERYTHING in recorder.footprint.writes) is is_a_doubt
 
 
 def test_chmod_and_xattrs_are_kept_until_the_node_is_removed() -> None:

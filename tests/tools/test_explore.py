@@ -230,16 +230,30 @@ def test_what_commutes_with_a_change_of_a_block(explore: Runner, tmp_path: Path,
     assert found.counts == (orders, 0, True), found.output
 
 
-@pytest.mark.parametrize("option", ["--check", "--always"])
-def test_who_reads_the_order_of_messages_sees_each(explore: Runner, tmp_path: Path, option: str) -> None:
-    look = "cat $FAKESYSFS_CONTROL/kmsg"
+REFUSALS = tuple(f"echo offline > {MEMORY}/memory{block}/state 2> /dev/null; true" for block in (70, 50))
+UNMOVABLE = "; ".join(f"echo 1 > $FAKESYSFS_CONTROL/blocks/memory{block}/unmovable" for block in (70, 50))
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "flips", "refusals"),
+    [("--check", "kmsg", 1, 2), ("--check", "uevents", 6, 1), ("--check", "refused", 1, 2), ("--always", "kmsg", 6, 2)],
+)
+def test_who_reads_the_order_of_messages_sees_each(
+    explore: Runner, tmp_path: Path, option: str, file: str, flips: int, refusals: int
+) -> None:
+    """Of those that were sent: a block that changes its state sends a uevent, one that is refused logs a message."""
+    look = f"cat $FAKESYSFS_CONTROL/{file}"
     found = explored(explore, tmp_path, option, look, programs=FLIPS, reduction=True)
-    assert found.counts == (6, 0, True)
+    assert found.counts == (flips, 0, True)
+    found = explored(explore, tmp_path, "--setup", UNMOVABLE, option, look, programs=REFUSALS, reduction=True)
+    assert found.counts == (refusals, 0, True)
 
 
-def test_uevents_conflict_where_somebody_listens(explore: Runner, tmp_path: Path) -> None:
+def test_uevents_conflict_with_those_who_listen(explore: Runner, tmp_path: Path) -> None:
+    """And with nobody else: the second program commutes with both others."""
     (tmp_path / "listens.py").write_text(LISTENS)
-    programs = (f"{sys.executable} {tmp_path}/listens.py", "true", writes(STATE, "offline"))
+    look = f"cat {MEMORY}/memory50/state"
+    programs = (f"{sys.executable} {tmp_path}/listens.py", look, writes(STATE, "offline"))
     found = explored(explore, tmp_path, programs=programs, reduction=True)
     assert found.counts == (2, 0, True)
 

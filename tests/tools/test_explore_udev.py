@@ -57,6 +57,30 @@ def test_one_write_does_not_race_with_the_rule(explore: Runner, tmp_path: Path, 
     assert (found.result["failed"], found.result["complete"]) == (0, True), found.output
 
 
+@pytest.mark.parametrize(
+    ("look", "all_orders"),
+    [("/sys/bus/dax/devices/dax0.0/size", 1), (f"{MEMORY}/memory65/state", 1), (f"{MEMORY}/memory64/state", 2)],
+)
+def test_what_commutes_with_udevd(explore: Runner, tmp_path: Path, machine: Path, look: str, all_orders: int) -> None:
+    """A look at something else than what its rule writes, and times that it sets on nodes in /dev."""
+    machine.write_text(TWO_BLOCKS + "\n[kernel]\nkernel_allocations_on_hotplugged_nodes = false\n")
+    program = f"echo offline > {MEMORY}/memory64/state; cat {look}"
+    options = ["--machine", machine.name, "--kernel", "7.2", "--udev", "--rules", str(KEEP), "--check", "false"]
+    found = explored(explore, tmp_path, *options, programs=(program,), reduction=True)
+    assert found.counts == (all_orders, all_orders, True), found.output
+
+
+def test_who_waits_for_udevd_waits_or_comes_before(explore: Runner, tmp_path: Path, machine: Path) -> None:
+    """`udevadm settle` has no socket for uevents. The first order has it wait for the rule."""
+    state = f"{MEMORY}/memory65/state"
+    settles = f"cat {MEMORY}/memory64/state; udevadm settle; cat {state} > state"
+    options = ["--machine", machine.name, "--kernel", "7.2", "--udev", "--rules", str(KEEP)]
+    options += ["--check", "cat state >> states"]
+    found = explored(explore, tmp_path, *options, programs=(f"echo offline > {state}", settles), reduction=True)
+    assert found.result["complete"], found.output
+    assert set((tmp_path / "states").read_text().split()) == {"online", "offline"}
+
+
 DAXCTL = "exec daxctl reconfigure-device --force --mode=devdax dax0.0"
 
 

@@ -52,7 +52,7 @@ class TakenStep(NamedTuple):
     look: str
     """What it did, in words, for `Polls`."""
     changed: bool
-    order_is_read: bool
+    order_is_read: int
     """See `Order`: after this step."""
 
     @staticmethod

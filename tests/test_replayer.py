@@ -257,6 +257,11 @@ HIDDEN: dict[tuple[str, str], tuple[object, object, object]] = {
     ("SEQNUM", "uevents"): ([[*ADDED, "SEQNUM=1"]], [[*ADDED, "SEQNUM=2"]], [[*ADDED, "DRIVER=kmem"]]),
     ("modules", "uevents"): ([["add@/module/kmem"]], [], [["add@/bus/dax/drivers/kmem"]]),
     ("nd bus", "uevents"): ([["add@/bus/nd/drivers/nd_pmem"]], [], [["add@/bus/dax/drivers/kmem"]]),
+    ("bind of a CXL region", "uevents"): (
+        [["add@/d/region0/dax_region0"], ["bind@/d/region0"], ["add@/d/region0/dax_region0/dax0.0"]],
+        [["add@/d/region0/dax_region0"], ["add@/d/region0/dax_region0/dax0.0"], ["bind@/d/region0"]],
+        [["bind@/d/region0"], ["add@/d/region0/dax_region0"], ["add@/d/region0/dax_region0/dax0.0"]],
+    ),
     ("iomem lines", "iomem"): ([PCI, RAM], [RAM], [RAM.replace("1", "2")]),
     ("freed names", "iomem"): ([f"{RAM[:-10]}dax0.0"], [f"{RAM[:-10]}kkkk"], [RAM]),
     ("low iomem", "text"): (f"{PCI}\n{RAM}", RAM, PCI),

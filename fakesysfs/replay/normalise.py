@@ -109,6 +109,23 @@ def _without_seqnum(uevents: list[list[str]], _context: Context) -> list[list[st
     return [[line for line in event if not line.startswith("SEQNUM=")] for event in uevents]
 
 
+_CXL_REGION_BOUND = re.compile(r"bind@(?P<region>\S+/region\d+)")
+
+
+def _bound_before_the_background(uevents: list[list[str]], _context: Context) -> list[list[str]]:
+    """Move `bind` of a CXL region to right behind the `add` of its dax region."""
+    moved = list(uevents)
+    for event in uevents:
+        bound = _CXL_REGION_BOUND.fullmatch(event[0])
+        if bound is None:
+            continue
+        added = re.compile(rf"add@{re.escape(bound['region'])}/dax_region\d+")
+        before = next((place for place, other in enumerate(moved) if added.fullmatch(other[0])), None)
+        if before is not None and before < (place := moved.index(event)):
+            moved.insert(before + 1, moved.pop(place))
+    return moved
+
+
 _IOMEM_LINE = re.compile(r"( *)([0-9a-f]+)-([0-9a-f]+) : (.*)", re.DOTALL)
 _IOMEM_NAMES = re.compile(r"System RAM|dax|kmem|[Pp]ersistent [Mm]emory|RAM buffer")
 _FIXED_NAMES = {"System RAM", "System RAM (kmem)", "RAM buffer", "Persistent Memory (legacy)", "Reserved"}
@@ -240,6 +257,12 @@ NORMALISATIONS = (
     Normalisation("SEQNUM", "uevents", "removed from the recordings", _without_seqnum),
     Normalisation("modules", "uevents", "a fake may leave @/module/ events out", _without_modules),
     Normalisation("nd bus", "uevents", "see dmesg", _without_nd),
+    Normalisation(
+        "bind of a CXL region",
+        "uevents",
+        "its dax region is probed in the background, which may be faster than the end of the bind",
+        _bound_before_the_background,
+    ),
     Normalisation(
         "iomem lines",
         "iomem",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 
 from fakesysfs.fuse.mount import MountError, check_device, check_library, detach
 from fakesysfs.fuse.mount_table import TYPE, mounts
+
+# A shell's `&` has them ignored, and so would be all that tests start.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 # No test depends on how fast the machine is.
 hypothesis.settings.register_profile("fakesysfs", parent=hypothesis.settings(), deadline=None)

@@ -221,6 +221,11 @@ def test_every_normalisation_gives_a_reason_and_a_stream() -> None:
         ("text", "node 0 size: 1 MB\nnode 0 free: 3 MB\n", "node 0 size: 1 MB\n"),
         ("text", "MemTotal:  4 kB\nBuffers:  3 kB\n", "MemTotal:  4 kB\nBuffers:  0 kB\n"),
         ("text", "a/meminfo:Node 2 Active(anon):  3 kB\n", ""),
+        (
+            "uevents",
+            [["add@/d/region0/dax_region0"], ["bind@/d/region0"], ["add@/d/region0/dax_region0/dax0.0"]],
+            [["add@/d/region0/dax_region0"], ["add@/d/region0/dax_region0/dax0.0"], ["bind@/d/region0"]],
+        ),
     ],
 )
 def test_what_may_differ_is_equal(stream: str, left: object, right: object) -> None:

@@ -387,7 +387,7 @@ def test_a_region_of_firmware_begins_behind_the_one_before_it(tmp_path: Path) ->
         # what only the kernel's code knows
         ('{ targets = ["0000:0d:00.0"], size = "8G" }', [".targets", "no such region can be", "more than the free"]),
         ('{ targets = ["0000:0d:00.0"], size = "1G", mode = "pmem" }', [".targets", "has no pmem"]),
-        ('{ targets = ["0000:df:00.0"], size = "1G" }', [".targets", "decoder0.0 does not route to the bridge"]),
+        ('{ targets = ["0000:df:00.0"], size = "1G" }', [".targets", "decoder0.0 needs a target below bridge 12"]),
         ('{ targets = ["0000:0d:00.0"], size = "1G", granularity = 300 }', [".targets", "300 is not one of"]),
         (f"{FIRST}, {{ targets = ['0000:0e:00.0'], size = '1G', start = '16640M' }}", ["cxl.regions[1]", "overlaps"]),
         (

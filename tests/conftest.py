@@ -14,8 +14,8 @@ import pytest
 from fakesysfs.fuse.mount import MountError, check_device, check_library, detach
 from fakesysfs.fuse.mount_table import TYPE, mounts
 
-# A shell's `&` has them ignored, and so would be all that tests start.
-for number in (signal.SIGINT, signal.SIGQUIT):
+# nohup(1) or a shell's `&` has them ignored. What tests start must not inherit that.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 

@@ -128,6 +128,7 @@ def test_the_last_command_of_a_program_counts(explore: Runner, tmp_path: Path) -
     assert found.status == 0
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("first", "second", "orders"),
     [
@@ -160,6 +161,7 @@ def test_what_a_step_is(explore: Runner, tmp_path: Path, first: str, second: str
     assert found.counts == (orders, 0, True), found.output
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("look", "answers"),
     [
@@ -199,6 +201,7 @@ def test_blocks_of_two_nodes_have_one_order(explore: Runner, tmp_path: Path) -> 
     assert explored(explore, tmp_path, programs=FLIPS).counts == (6, 0, True)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_writers_of_one_attribute_commute_nowhere(explore: Runner, tmp_path: Path, jobs: int) -> None:
     programs = (
@@ -214,6 +217,7 @@ def test_writers_of_one_attribute_commute_nowhere(explore: Runner, tmp_path: Pat
     assert set(found.schedules) <= set(everything.schedules)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("look", "orders"),
     [
@@ -234,6 +238,7 @@ REFUSALS = tuple(f"echo offline > {MEMORY}/memory{block}/state 2> /dev/null; tru
 UNMOVABLE = "; ".join(f"echo 1 > $FAKESYSFS_CONTROL/blocks/memory{block}/unmovable" for block in (70, 50))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("option", "file", "flips", "refusals"),
     [("--check", "kmsg", 1, 2), ("--check", "uevents", 6, 1), ("--check", "refused", 1, 2), ("--always", "kmsg", 6, 2)],
@@ -249,6 +254,7 @@ def test_who_reads_the_order_of_messages_sees_each(
     assert found.counts == (refusals, 0, True)
 
 
+@pytest.mark.ci
 def test_uevents_conflict_with_those_who_listen(explore: Runner, tmp_path: Path) -> None:
     """And with nobody else: the second program commutes with both others."""
     (tmp_path / "listens.py").write_text(LISTENS)
@@ -312,6 +318,7 @@ case "$(cat {HOTPLUG}) $blocks" in "unplugged 0" | "online_movable 2") ;; *) exi
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("kernel", "setup", "block", "counts", "status"),
     [
@@ -371,6 +378,7 @@ def test_a_deadlock_is_called_one(explore: Runner, tmp_path: Path) -> None:
     assert all(failure["why"].startswith("nobody can go on: A (sh)") for failure in found.result["failures"])
 
 
+@pytest.mark.ci
 def test_a_clock_fires_when_nobody_else_can_go_on(explore: Runner, tmp_path: Path) -> None:
     programs = f"echo online > {POLICY}; sleep 0.3; echo offline > {POLICY}", writes(POLICY, "online_kernel", "online")
     found = explored(explore, tmp_path, "--check", "false", programs=programs)
@@ -389,6 +397,7 @@ def test_a_program_that_polls_gives_way_or_does_not_end(explore: Runner, tmp_pat
     )
 
 
+@pytest.mark.ci
 def test_a_write_that_waits_in_the_kernel_goes_on_as_a_step(explore: Runner, tmp_path: Path) -> None:
     programs = writes(HOTPLUG, "unplug"), "echo 1 > $FAKESYSFS_CONTROL/pages/unpin"
     pin = "echo 2 > $FAKESYSFS_CONTROL/pages/pin"
@@ -433,6 +442,7 @@ def test_a_setup_that_fails_is_no_failing_order(explore: Runner, tmp_path: Path)
 # Shards ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("options", [[], ["--no-reduction"], ["--preemptions", "2"]], ids=["", "all", "bounded"])
 def test_shards_together_are_the_search(explore: Runner, tmp_path: Path, options: list[str]) -> None:
     programs = (
@@ -642,6 +652,7 @@ def endless_search(explore: Runner, where: Path, **how: int) -> subprocess.Popen
     return search
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("victim", ["explorer", "launcher", "init", "server", "controller"])
 def test_a_kill_leaves_nothing(explore: Runner, tmp_path: Path, victim: str) -> None:
     search = endless_search(explore, tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -695,6 +706,7 @@ def test_threads_take_steps_of_their_own(explore: Runner, tmp_path: Path) -> Non
     assert names == {"A.1": 2, "A.2": 2}
 
 
+@pytest.mark.ci
 def test_failing_orders_come_out_as_timelines(explore: Runner, tmp_path: Path) -> None:
     page = tmp_path / "failing.html"
     found = explored(

@@ -105,7 +105,8 @@ def _list_debugfs() -> None:
     if not os.path.isdir(_CXL_DEBUGFS):  # noqa: PTH112
         return
     table = Path(HOME, "mounts")
-    table.write_text(f"{Path('/proc/self/mounts').read_text()}debugfs /sys/kernel/debug debugfs rw 0 0\n")
+    # Paths may be any bytes.
+    table.write_bytes(Path("/proc/self/mounts").read_bytes() + b"debugfs /sys/kernel/debug debugfs rw 0 0\n")
     # Kernels before 5.2 and old filters of containers do not know the calls: `cxl list -v` crashes there.
     with contextlib.suppress(OSError):
         linux.bind_over_link(str(table), "/proc/mounts")

@@ -226,6 +226,7 @@ def test_every_normalisation_gives_a_reason_and_a_stream() -> None:
             [["add@/d/region0/dax_region0"], ["bind@/d/region0"], ["add@/d/region0/dax_region0/dax0.0"]],
             [["add@/d/region0/dax_region0"], ["add@/d/region0/dax_region0/dax0.0"], ["bind@/d/region0"]],
         ),
+        ("stderr", "No TPM handle discovered.\n", ""),
     ],
 )
 def test_what_may_differ_is_equal(stream: str, left: object, right: object) -> None:

@@ -161,7 +161,6 @@ def make_parser() -> argparse.ArgumentParser:
     _add_which(watch)
 
     command("ps", _ps, "list the mounts and runs that are there", "fakesysfs ps")
-
     timeline = command(
         "timeline",
         _timeline,

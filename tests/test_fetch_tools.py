@@ -181,7 +181,7 @@ def test_several_versions_are_fetched_from_several_suites(archive: Archive) -> N
 
 
 def test_another_tool_is_fetched_beside_it(archive: Archive) -> None:
-    """Each tool has its own versions: daxctl's 86 is none of cxl's."""
+    """Each tool has its own versions: daxctl has an 86 here, and cxl has not."""
     archive.fill({"unstable": ["cxl-85", "daxctl-86"], "stable": ["daxctl-85"]})
     done = archive.fetch("daxctl-85", "cxl-85")
     assert done.returncode == 0, done.stderr

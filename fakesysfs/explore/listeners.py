@@ -39,7 +39,7 @@ class Listeners:
         self._heard: dict[str, int] = {}
         self._heard_before: dict[str, int] = {}
         self._udevadm = _started_udevadm() if udevd else None
-        """None where that cannot be told; then it counts as started in each step."""
+        """None without inotify. Then each step counts as one that starts udevadm."""
         self._udevadm_ran = False
         """Between the last two looks."""
         self._processes: tuple[str, frozenset[int]] = ("", frozenset())

@@ -65,9 +65,8 @@ def serve(
     operations = _operations(sysroot, ready, uevents, gate)
     # With Python's 5 ms the invalidation thread would wait that long for the interpreter while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
-    loop.install(
-        operations.busy, bursts=gate is None
-    )  # a mount that holds answers none: the next request takes its time
+    # A mount that holds answers no bursts: its next request takes its time.
+    loop.install(operations.busy, bursts=gate is None)
     try:
         trio.run(_serve, operations, os.path.realpath(point), allow_other, private, gate)
     finally:

@@ -163,7 +163,7 @@ def bus_entries(
     )
 
 
-def bus_devices(is_listed: Callable[[Device], bool]) -> Links[Bus]:
+def bus_devices(is_listed: Callable[[Device], bool] = lambda _device: True) -> Links[Bus]:
     """The links to the devices on a bus, but for those that it does not show."""
 
     def path_of(bus: Bus, device: Device) -> str | None:

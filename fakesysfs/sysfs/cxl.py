@@ -31,6 +31,7 @@ from fakesysfs.kernel.cxl.pmem import CxlNvdimm, CxlNvdimmBridge, CxlPmemRegion
 from fakesysfs.kernel.device import Device
 from fakesysfs.kernel.kernel import Kernel, kernel_of
 from fakesysfs.kernel.kstrtox import kstrtobool
+from fakesysfs.kernel.platform import CxlDevice
 from fakesysfs.kernfs.declare import (
     RO,
     RW,
@@ -72,8 +73,8 @@ _BASE: tuple[Entry[CxlBusDevice], ...] = (
 
 
 def _is_listed(device: Device) -> bool:
-    """Whether the bus shows a device: not the ports and decoders that lead to a region of a machine file."""
-    return isinstance(device, CxlBusDevice) or getattr(device, "devtype", "") in {"cxl_dax_region", "cxl_region"}
+    """Whether the bus shows a device: not the ports and decoders of cxl_test, which have no attributes here."""
+    return not isinstance(device, CxlDevice) or device.devtype in {"cxl_dax_region", "cxl_region"}
 
 
 CXL_BUS = DirectoryKind[CxlBus](

@@ -319,16 +319,11 @@ DRIVER = DirectoryKind[Driver](
 )
 
 
-def _is_listed(device: Device) -> bool:
-    """Whether the bus shows a device: not CXL's ports and decoders, which have no attributes here."""
-    return not isinstance(device, CxlDevice) or device.devtype in {"cxl_dax_region", "cxl_region"}
-
-
 BUS = DirectoryKind[Bus](
     "bus",
     lambda bus: f"/sys/bus/{bus.name}",
     bus_entries(
-        bus_devices(_is_listed),
+        bus_devices(),
         (Subdirectories(of=lambda bus: bus.drivers, doc="The drivers of the bus."),),
         lambda bus: bus.autoprobe,
         lambda bus, buffer: bus.drivers_autoprobe_store(buffer),

@@ -77,7 +77,7 @@ class LastOrder:
     def common_steps(self, guide: Guide, *, records: bool) -> int:
         """With how many steps of the last order the next one begins, as far as there is a checkpoint after them.
 
-        `records`: the footprints of these steps must be known. The last step of the guide's schedule is none of them.
+        `records`: the footprints of these steps must be known. The last step of the guide's schedule does not count.
         """
         steps, footprints, expected = self._order.steps, self._order.footprints, guide.expected
         most = min(len(self._taken), len(guide.schedule) - 1, len(steps) if guide.longest is None else guide.longest)
